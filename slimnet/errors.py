@@ -1,0 +1,29 @@
+"""The refusals a user can meet.
+
+Every one carries one sentence that says what, where and what to do; the command line prints it
+and exits with code 2.
+"""
+
+
+class SlimnetError(Exception):
+    """Base of every refusal; its text is meant for a person."""
+
+
+class InputError(SlimnetError, ValueError):
+    """What the user handed over cannot be used: a file, an option, a shape, data."""
+
+
+class UnknownNameError(InputError):
+    """A name that no registry holds; the text lists the known ones."""
+
+
+class CaptureError(InputError):
+    """The model does not run on the example input."""
+
+
+class PruneError(SlimnetError):
+    """The cut that was asked for is not possible; the text says which layer stands in the way."""
+
+
+class CertificateError(SlimnetError):
+    """The slim network does not equal the original with the removed channels zeroed."""

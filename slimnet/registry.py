@@ -1,0 +1,55 @@
+"""One registry per kind of extension: it refuses duplicates and lists what it knows."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
+
+from slimnet.errors import UnknownNameError
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """Named values of one kind, e.g. ``Registry("criterion")``."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._entries: dict[str, T] = {}
+
+    def add(self, name: str, value: T) -> T:
+        """Register ``value``; raises ``ValueError`` where the name is taken."""
+        if name in self._entries:
+            raise ValueError(f"{self.kind} {name!r} is registered twice")
+        self._entries[name] = value
+        return value
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Decorate a value (a function, a class) to register it as ``name``."""
+        return lambda value: self.add(name, value)
+
+    def __getitem__(self, name: str) -> T:
+        try:
+            return self._entries[name]
+        except KeyError:
+            known = ", ".join(sorted(self._entries))
+            raise UnknownNameError(
+                f"unknown {self.kind} {name!r}: the known ones are {known}"
+            ) from None
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._entries))
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+def import_all(package: str, path: list[str]) -> None:
+    """Import every module of a package's folder, so that what it registers is known."""
+    for found in pkgutil.iter_modules(path):
+        importlib.import_module(f"{package}.{found.name}")
