@@ -1,0 +1,239 @@
+"""Groups: atoms that occupy the same axes of the same parameters.
+
+Takes a :class:`~slimnet.couple.Coupling`, gives what can be cut: for each group its atoms (the
+smallest things that can be removed) and, for every parameter axis it occupies, which positions
+belong to which atom. Also why each layer that cannot be cut cannot. Linear in the number of slots.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from slimnet.constraints import Reason
+from slimnet.couple import Coupling
+from slimnet.labels import Labels
+from slimnet.modules import named_modules, named_tensors
+
+NARROW = 8
+"""Groups of fewer channels are left alone: three colours or four box coordinates can be cut
+exactly, and nobody wants it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Slot:
+    """The part of one parameter's axis that a group occupies."""
+
+    name: str  # of the parameter or buffer
+    axis: int
+    role: str  # out | in | scale | vector | buffer
+    positions: Labels  # [k] indices along the axis
+    members: Labels  # [k] which atom of the group each position belongs to
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Channels that leave together, atom by atom."""
+
+    number: int
+    atoms: Labels  # [atoms] as numbered by the coupling
+    slots: tuple[Slot, ...]
+    width: int  # channels of the widest layer that makes them
+    layers: tuple[str, ...]  # whose output channels these are
+    approximate: tuple[Reason, ...]  # empty: removal equals zeroing exactly
+
+    @property
+    def size(self) -> int:
+        """The number of atoms."""
+        return len(self.atoms)
+
+    @property
+    def channels_per_atom(self) -> int:
+        """Channels of the widest layer that leave with each atom."""
+        return max(self.width // self.size, 1)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What can be done with the output channels of one layer, and if nothing, why."""
+
+    name: str
+    kind: str
+    channels: int
+    prunable: int
+    reasons: tuple[str, ...]
+    groups: tuple[int, ...]
+
+
+def find_groups(model: nn.Module, coupling: Coupling) -> tuple[list[Group], list[Layer]]:
+    """Everything that can be removed, and every layer with its reasons."""
+    owners = _owners(model)
+    axes = [
+        (name, d, coupling.atoms.of[labels])
+        for name, weight in coupling.weights.items()
+        for d, labels in enumerate(weight.axes)
+        if labels is not None
+    ]
+    of_atom = _cluster(coupling, axes, owners)
+    slots, members = _slots(axes, of_atom, owners)
+    approximate = _approximate(coupling, of_atom)
+    found = [
+        _group(number, np.asarray(atoms), slots[number], approximate[number])
+        for number, atoms in sorted(members.items())
+    ]
+    kept = [group for group in found if group.width >= NARROW]
+    return kept, _layers(model, coupling, axes, of_atom, {g.number for g in kept}, owners)
+
+
+@dataclass(frozen=True)
+class _Owner:
+    module: str
+    kind: str
+    roles: tuple[str, ...]  # per axis
+
+
+def _owners(model: nn.Module) -> dict[str, _Owner]:
+    """For every parameter and buffer: its module and what each of its axes is."""
+    modules = dict(named_modules(model))
+    buffers = {
+        f"{path}.{name}".lstrip(".")
+        for path, module in modules.items()
+        for name in vars(module)["_buffers"]
+    }
+    owners: dict[str, _Owner] = {}
+    for name, tensor in named_tensors(model):
+        path, _, leaf = name.partition(".parametrizations.")
+        if leaf:
+            leaf = leaf.partition(".")[0]
+        else:
+            path, _, leaf = name.rpartition(".")
+        module = modules[path]
+        roles = ("buffer",) * tensor.dim() if name in buffers else _roles(module, leaf, tensor)
+        owners[name] = _Owner(path, type(module).__name__, roles)
+    return owners
+
+
+def _roles(module: nn.Module, leaf: str, tensor: Any) -> tuple[str, ...]:
+    dims = tensor.dim()
+    if dims >= 2 and tensor.shape[0] > 1:
+        order = ("in", "out") if isinstance(module, _ConvTransposeNd) else ("out", "in")
+        return (*order, *("kernel",) * (dims - 2))
+    if isinstance(module, _NormBase) and leaf == "weight":
+        return ("scale",)
+    if dims >= 2 and isinstance(module, (_ConvNd, nn.Linear)):
+        return ("out", "in", *("kernel",) * (dims - 2))
+    return ("vector",) * dims
+
+
+def _cluster(
+    coupling: Coupling, axes: Sequence[tuple[str, int, Labels]], owners: Mapping[str, _Owner]
+) -> Labels:
+    """[atoms]: the group of every atom, -1 for pinned ones and those of no parameter.
+
+    Atoms that occupy the same set of axes get the same sum of random numbers, one for each axis.
+    """
+    free = coupling.atoms.free
+    codes = np.random.default_rng(0).integers(1, 2**63, size=len(axes), dtype=np.uint64)
+    total = np.zeros(len(free), np.uint64)
+    in_parameter = np.zeros(len(free), bool)
+    for (name, d, atoms), code in zip(axes, codes, strict=True):
+        present = np.unique(atoms)
+        total[present] += code
+        if owners[name].roles[d] != "buffer":
+            in_parameter[present] = True
+    total[~(free & in_parameter)] = 0
+    _, first, group = np.unique(total, return_index=True, return_inverse=True)
+    order = np.argsort(np.argsort(np.where(total[first] == 0, -1, first)))
+    numbered: Labels = order[group].astype(np.int64)
+    return numbered - 1 if (total == 0).any() else numbered
+
+
+def _slots(
+    axes: Sequence[tuple[str, int, Labels]], of_atom: Labels, owners: Mapping[str, _Owner]
+) -> tuple[dict[int, list[tuple[Slot, _Owner]]], dict[int, Labels]]:
+    """Per group: the parts of axes that it occupies, and its atoms."""
+    ordered = np.argsort(of_atom, kind="stable")
+    numbers, starts = np.unique(of_atom[ordered], return_index=True)
+    parts = np.split(ordered, starts[1:])
+    members = {int(n): part for n, part in zip(numbers, parts, strict=True) if n >= 0}
+    rank = np.zeros(len(of_atom), np.int64)
+    for atoms in members.values():
+        rank[atoms] = np.arange(len(atoms))
+    slots: dict[int, list[tuple[Slot, _Owner]]] = defaultdict(list)
+    for name, d, atoms in axes:
+        groups = of_atom[atoms]
+        owner = owners[name]
+        for number in np.unique(groups):
+            if number >= 0:
+                positions = np.flatnonzero(groups == number)
+                slot = Slot(name, d, owner.roles[d], positions, rank[atoms[positions]])
+                slots[int(number)].append((slot, owner))
+    return slots, members
+
+
+def _approximate(coupling: Coupling, of_atom: Labels) -> dict[int, tuple[Reason, ...]]:
+    """Per group: the statistics that its removal changes."""
+    found: dict[int, dict[Reason, None]] = defaultdict(dict)
+    for statistic in coupling.statistics:
+        for number in np.unique(of_atom[coupling.atoms.of[statistic.axis]]):
+            found[int(number)][statistic.reason] = None
+    return defaultdict(tuple, {number: tuple(reasons) for number, reasons in found.items()})
+
+
+def _group(
+    number: int, atoms: Labels, owned: list[tuple[Slot, _Owner]], approximate: tuple[Reason, ...]
+) -> Group:
+    makers = [(s, o) for s, o in owned if s.role == "out"] or [
+        (s, o) for s, o in owned if s.role in ("scale", "vector")
+    ]
+    width = max((len(s.positions) for s, _ in makers or owned), default=0)
+    layers = tuple(dict.fromkeys(o.module or s.name for s, o in makers))
+    return Group(number, atoms, tuple(s for s, _ in owned), width, layers, approximate)
+
+
+def _layers(
+    model: nn.Module,
+    coupling: Coupling,
+    axes: Sequence[tuple[str, int, Labels]],
+    of_atom: Labels,
+    kept: set[int],
+    owners: Mapping[str, _Owner],
+) -> list[Layer]:
+    """One row for every layer that makes channels."""
+    seen = {(name, d): atoms for name, d, atoms in axes}
+    rows = []
+    for name, tensor in named_tensors(model):
+        owner = owners[name]
+        if "out" not in owner.roles:
+            continue
+        d = owner.roles.index("out")
+        atoms = seen.get((name, d))
+        label = owner.module or name
+        if atoms is None:
+            why = ("never used while the example ran through the network",)
+            rows.append(Layer(label, owner.kind, tensor.shape[d], 0, why, ()))
+        else:
+            rows.append(_layer(label, owner.kind, atoms, coupling, of_atom, kept))
+    return rows
+
+
+def _layer(
+    name: str, kind: str, atoms: Labels, coupling: Coupling, of_atom: Labels, kept: set[int]
+) -> Layer:
+    groups = of_atom[atoms]
+    prunable = np.isin(groups, list(kept))
+    why: Counter[str] = Counter()
+    for atom, number in zip(atoms[~prunable], groups[~prunable], strict=True):
+        reason = coupling.reason(int(atom))
+        narrow = f"fewer than {NARROW} channels hang together there: left alone"
+        why[str(reason) if reason else (narrow if number >= 0 else "it belongs to no parameter")] += 1
+    found = tuple(int(n) for n in np.unique(groups[prunable]))
+    reasons = tuple(reason for reason, _ in why.most_common())
+    return Layer(name, kind, len(atoms), int(prunable.sum()), reasons, found)

@@ -1,0 +1,163 @@
+"""Walk, switch and clone modules without trusting their methods.
+
+Users' classes hide ``modules``, define ``training`` as a property, or hold things that
+``copy.deepcopy`` cannot copy; everything here reads ``_modules``, ``_parameters`` and ``_buffers``.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def named_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Every module once, with its path, parents first."""
+    seen: set[int] = set()
+    stack = [("", model)]
+    while stack:
+        path, module = stack.pop()
+        if id(module) in seen:
+            continue
+        seen.add(id(module))
+        yield path, module
+        children = [
+            (f"{path}.{name}".lstrip("."), child)
+            for name, child in vars(module)["_modules"].items()
+            if child is not None
+        ]
+        stack.extend(reversed(children))
+
+
+def named_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Every parameter and buffer with its path; a shared one under each of its names."""
+    for path, module in named_modules(model):
+        for kind in ("_parameters", "_buffers"):
+            for name, tensor in vars(module)[kind].items():
+                if tensor is not None:
+                    yield f"{path}.{name}".lstrip("."), tensor
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module, *, training: bool = False) -> Iterator[None]:
+    """Run in evaluation (or training) mode and put every flag and running statistic back."""
+    flags = [(module, module.training) for _, module in named_modules(model)]
+    kept = [(t, t.clone()) for t in _buffers(model)] if training else []
+    try:
+        for module, _ in flags:
+            _set_training(module, training)
+        yield
+    finally:
+        for module, flag in flags:
+            _set_training(module, flag)
+        with torch.no_grad():
+            for tensor, value in kept:
+                tensor.copy_(value)
+
+
+def _buffers(model: nn.Module) -> Iterator[Tensor]:
+    for _, module in named_modules(model):
+        yield from (t for t in vars(module)["_buffers"].values() if t is not None)
+
+
+def _set_training(module: nn.Module, flag: bool) -> None:
+    with suppress(AttributeError):  # a class that defines it as a read-only property
+        module.training = flag
+
+
+def clone(model: nn.Module, tensors: Callable[[str, Tensor], Tensor]) -> nn.Module:
+    """A new model of the same classes, whose parameters and buffers are what ``tensors`` gives.
+
+    ``tensors(name, old)`` is called once for each distinct tensor, with its first name, and must
+    return a tensor that the copy may own. Sharing is kept. Objects that cannot be copied (a Python
+    module, a lock) are shared with the original.
+    """
+    memo: dict[int, Any] = {}
+    for name, tensor in named_tensors(model):
+        if id(tensor) not in memo:
+            memo[id(tensor)] = _like(tensor, tensors(name, tensor))
+    copied = _Cloner(memo).clone(model)
+    return copied  # type: ignore[no-any-return]
+
+
+def _like(old: Tensor, new: Tensor) -> Tensor:
+    """The new values as the same kind of tensor: a parameter stays one, frozen stays frozen."""
+    if isinstance(old, nn.Parameter):
+        return nn.Parameter(new.detach(), requires_grad=old.requires_grad)
+    return new.detach()
+
+
+class _Cloner:
+    """A deep copy that knows modules and shares what cannot be copied."""
+
+    def __init__(self, memo: dict[int, Any]) -> None:
+        self.memo = memo
+        self.kept: list[Any] = []  # keeps ids in the memo alive
+
+    def clone(self, value: Any) -> Any:
+        if id(value) in self.memo:
+            return self.memo[id(value)]
+        if isinstance(value, nn.Module):
+            return self._module(value)
+        if isinstance(value, (dict, list, tuple, set)) and type(value) in _CONTAINERS:
+            return self._container(value)
+        if isinstance(value, MethodType):
+            return MethodType(value.__func__, self.clone(value.__self__))
+        return self._leaf(value)
+
+    def _module(self, module: nn.Module) -> nn.Module:
+        new = type(module).__new__(type(module))
+        self.memo[id(module)] = new
+        for name, value in vars(module).items():
+            new.__dict__[name] = self.clone(value)
+        return new
+
+    def _container(self, value: Any) -> Any:
+        if isinstance(value, dict):
+            new = type(value)()
+            self.memo[id(value)] = new
+            new.update({key: self.clone(entry) for key, entry in value.items()})
+            return new
+        new = type(value)(self.clone(entry) for entry in value)
+        self.memo[id(value)] = new
+        self.kept.append(value)
+        return new
+
+    def _leaf(self, value: Any) -> Any:
+        if isinstance(value, (int, float, str, bool, type(None), type)) or callable(value):
+            return value
+        try:
+            new = copy.deepcopy(value, self.memo)
+        except Exception:  # anything a user's object may raise: share it instead
+            new = value
+        self.memo[id(value)] = new
+        self.kept.append(value)
+        return new
+
+
+_CONTAINERS = (dict, OrderedDict, list, tuple, set)
+
+
+def set_attribute(module: nn.Module, name: str, path: tuple[int, ...], value: int) -> None:
+    """Set an integer attribute, or an entry deep inside a tuple or list attribute."""
+    attributes = vars(module)
+    attributes[name] = _replaced(attributes[name], path, value)
+
+
+def _replaced(value: Any, path: tuple[int, ...], new: int) -> Any:
+    if not path:
+        return new
+    entries = list(value)
+    entries[path[0]] = _replaced(entries[path[0]], path[1:], new)
+    return type(value)(entries)
+
+
+def module_at(modules: Mapping[str, nn.Module], path: str) -> nn.Module:
+    """The module with this path; the model itself for an empty one."""
+    return modules[path]

@@ -1,0 +1,106 @@
+"""From a file to whatever torch.save put into it, without running code from the file.
+
+Everything that is not such a file is refused with what it seems to be. Weights stay mapped from
+the file where its format allows that, so that they cost no memory until they are read.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from slimnet.errors import InputError
+
+WANTED = "give a state dict, saved with torch.save(model.state_dict(), FILE)"
+
+
+def load_payload(path: str | Path, *, allow_pickle: bool = False) -> Any:
+    """Read whatever a file made by torch.save (or safetensors) holds, on the CPU.
+
+    Only ``allow_pickle`` lets a file run code. Raises InputError for any other kind of file.
+    """
+    file = Path(path)
+    _check_file(file)
+    if file.suffix == ".safetensors":
+        return _read_safetensors(file)
+    return _torch_load(file, mapped=_check_kind(file), allow_pickle=allow_pickle)
+
+
+def _check_file(file: Path) -> None:
+    if file.is_dir():
+        raise InputError(f"{file} is a folder, not a checkpoint file")
+    if not file.exists():
+        raise InputError(f"there is no file {file}")
+    try:
+        with file.open("rb") as opened:
+            empty = not opened.read(1)
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error.strerror}") from None
+    if empty:
+        raise InputError(f"{file} is empty")
+
+
+def _check_kind(file: Path) -> bool:
+    """Return whether the file can be memory-mapped (torch's zip format); refuse other kinds."""
+    with file.open("rb") as opened:
+        start = opened.read(4)
+    if start == b"PK\x03\x04":
+        _check_archive(file)
+        return True
+    if start[:1] != b"\x80":  # how every pickle begins, and so torch's old format
+        raise InputError(f"{file} is no torch file (it begins with {start!r}): {WANTED}")
+    return False
+
+
+def _check_archive(file: Path) -> None:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            names = {name.partition("/")[2] or name for name in archive.namelist()}
+    except (zipfile.BadZipFile, OSError, ValueError):
+        raise InputError(f"{file} is truncated or damaged: get the file again") from None
+    if "constants.pkl" in names:
+        raise InputError(f"{file} is a TorchScript archive, which is not read: {WANTED}")
+    if names & {"archive_format", "models/model.json", "serialized_exported_program.json"}:
+        raise InputError(f"{file} is a torch.export program (.pt2), not read yet: {WANTED}")
+    if "data.pkl" not in names:
+        raise InputError(f"{file} is a zip archive but no torch file: {WANTED}")
+
+
+def _torch_load(file: Path, *, mapped: bool, allow_pickle: bool) -> Any:
+    try:
+        return torch.load(file, map_location="cpu", weights_only=not allow_pickle, mmap=mapped)
+    except Exception as error:  # unpickling raises whatever the file's code raises
+        if allow_pickle:
+            raise InputError(f"{file} does not unpickle: {first_line(error)}") from error
+        raise _refusal(file, error) from error
+
+
+def _refusal(file: Path, error: Exception) -> InputError:
+    found = re.search(r"(?:GLOBAL|class|global) ([\w.]+)", str(error))
+    if not isinstance(error, pickle.UnpicklingError) or found is None:
+        return InputError(f"{file} is no torch file, or a damaged one: {WANTED}")
+    return InputError(
+        f"{file} is a pickled Python object ({found[1]}); loading one runs its code: save its "
+        "state_dict() instead, or pass --allow-pickle if you trust it"
+    )
+
+
+def _read_safetensors(file: Path) -> dict[str, torch.Tensor]:
+    try:
+        from safetensors.torch import load_file
+    except ImportError:
+        raise InputError(f"{file}: install the safetensors package to read it") from None
+    try:
+        return load_file(file)
+    except Exception as error:  # its error type differs between versions of the package
+        raise InputError(f"{file} is no safetensors file: {first_line(error)}") from error
+
+
+def first_line(error: Exception) -> str:
+    """Return an error's type and the first line of its text."""
+    return f"{type(error).__name__}: {error}".splitlines()[0]

@@ -1,0 +1,275 @@
+"""From a model and a budget to a proven slim network: the stages in order.
+
+    model, example ── capture ── couple ── groups ── score ── allocate ── plan ── rebuild ── certify
+
+Where literal code breaks the slim network, the groups behind that line are pinned and the cut is
+planned again: the user gets a valid network and is told what stood in the way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from slimnet.budget import Align, Budget, Limits, Scope, Survivors, allocate, removed_members
+from slimnet.cost import Cost, CostModel
+from slimnet.couple import Coupling, Pin, couple
+from slimnet.criteria import comparable, load_criteria, score
+from slimnet.diagnose import find_culprit
+from slimnet.errors import CaptureError, CertificateError, InputError, PruneError
+from slimnet.groups import Group, Layer, find_groups
+from slimnet.modules import named_tensors
+from slimnet.plan import Plan, make_plan, survivors_mask
+from slimnet.rebuild import rebuild
+from slimnet.trace import Trace, capture
+from slimnet.verify import Certificate, Proof, certify
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What hangs together in a network, what can be cut, and for each layer that cannot: why."""
+
+    groups: tuple[Group, ...]
+    layers: tuple[Layer, ...]
+    cost: Cost
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        lines = [_layer_line(layer) for layer in self.layers]
+        channels = sum(group.width for group in self.groups)
+        lines.append(f"{len(self.groups)} groups, {channels} prunable channels")
+        return "\n".join([*lines, *self.notes])
+
+
+def _layer_line(layer: Layer) -> str:
+    head = f"{layer.name} ({layer.kind}, {layer.channels} channels): {layer.prunable} prunable"
+    if layer.prunable:
+        head += f" in group {', '.join(map(str, layer.groups))}"
+    return head + "".join(f"\n    because: {reason}" for reason in layer.reasons[:2])
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """A slim network with its plan and, unless it was declined, its certificate."""
+
+    model: nn.Module
+    plan: Plan
+    certificate: Certificate | None
+    inspection: Inspection
+
+
+def inspect(model: nn.Module, example: tuple[Any, ...]) -> Inspection:
+    """Find, without a hint, what can be removed from a network.
+
+    ``example`` is a tuple of positional inputs. Raises :class:`CaptureError` where the model does
+    not run on it.
+    """
+    return _analyse(model, _record(model, example), ()).inspection
+
+
+def prune(
+    model: nn.Module,
+    example: tuple[Any, ...],
+    *,
+    ratio: float | None = None,
+    macs: float | None = None,
+    params: float | None = None,
+    criterion: str = "l1",
+    scope: Scope = "local",
+    align: Align = "auto",
+    min_channels: int | None = None,
+    keep: Sequence[str] = (),
+    layer_ratio: Mapping[str, float] | None = None,
+    seed: int = 0,
+    verify: bool = True,
+    strict: bool = False,
+) -> Pruned:
+    """Cut a network down to a budget; ``model`` itself is never changed.
+
+    Args:
+        model: any network that runs on ``example``.
+        example: a tuple of positional inputs.
+        ratio: share of channels to remove, in [0, 1).
+        macs: share of the multiply-adds that may remain, in (0, 1].
+        params: share of the parameters that may remain, in (0, 1].
+        criterion: which channels go first (``slimnet.criteria``).
+        scope: "local" removes the same share from every group, "global" sets one threshold.
+        align: round widths to this multiple; "auto" takes 16 for groups of at least 32 channels
+            and 8 for at least 16; None leaves them as they come.
+        min_channels: the least that a group keeps; without it, a ratio that would empty a layer is
+            an error.
+        keep: layer names or patterns (``layer4.*``) that are left alone.
+        layer_ratio: ratios for layers by name or pattern.
+        seed: of the random criterion and of the proof's random weights and inputs.
+        verify: prove the result (four passes in float64).
+        strict: an operator without a rule is an error.
+
+    Raises:
+        InputError: for arguments that cannot be used.
+        PruneError: where nothing can be cut, or a layer would be left without channels.
+        CertificateError: where the slim network cannot be proven equal to the zeroed original.
+    """
+    budget = Budget(ratio, macs, params)
+    limits = Limits(scope, align, min_channels, tuple(keep), dict(layer_ratio or {}))
+    _ = load_criteria()[criterion]
+    refuse_broken_weights(model)
+    traces = _record(model, example)
+    asked = {
+        budget.kind: budget.share,
+        "criterion": criterion,
+        "scope": scope,
+        "align": align,
+        "min_channels": min_channels,
+        "keep": list(limits.keep),
+        "layer_ratio": dict(limits.layer_ratio),
+        "seed": seed,
+    }
+    pins: list[Pin] = []
+    while True:
+        analysis = _analyse(model, traces, pins, strict=strict)
+        plan, proof = _plan(model, analysis, budget, limits, criterion, seed)
+        plan = replace(plan, asked=asked)
+        slim = rebuild(model, plan)
+        inspection = replace(analysis.inspection, notes=tuple(plan.notes))
+        if not verify:
+            return Pruned(slim, plan, None, inspection)
+        try:
+            certificate = certify(model, slim, replace(proof, plan=plan), _inputs(example, seed), seed=seed)
+            return Pruned(slim, plan, certificate, inspection)
+        except Exception as error:  # the slim network's own forward may raise anything
+            culprit = find_culprit(model, slim, proof, example)
+            if culprit is None or culprit in pins or len(pins) >= _ATTEMPTS:
+                raise _refusal(error) from error
+            pins.append(culprit)
+
+
+_ATTEMPTS = 16  # lines of code that may be pinned one after the other
+
+
+def _refusal(error: Exception) -> Exception:
+    if isinstance(error, CertificateError):
+        return error
+    first = str(error).strip().split("\n")[0]
+    return CertificateError(f"the slim network does not run ({first}), and no line can be blamed")
+
+
+@dataclass(frozen=True, eq=False)
+class _Analysis:
+    traces: Sequence[Trace]
+    coupling: Coupling
+    groups: list[Group]
+    layers: list[Layer]
+    costs: CostModel
+    inspection: Inspection
+
+
+def _record(model: nn.Module, example: tuple[Any, ...]) -> list[Trace]:
+    """The evaluation pass and, where it leaves parameters unused, a training pass as well."""
+    if not isinstance(example, tuple):
+        raise InputError("example must be a tuple of the positional inputs, e.g. (torch.rand(1, 3, 224, 224),)")
+    traces = [capture(model, example)]
+    parameters = [name for name, t in named_tensors(model) if isinstance(t, nn.Parameter)]
+    if not parameters:
+        raise InputError(f"{type(model).__name__} has no parameters: there is nothing to prune")
+    if set(parameters) - traces[0].tensors.keys():
+        try:
+            with torch.random.fork_rng(devices=[]):
+                traces.append(capture(model, tree_map(_doubled, example), training=True))
+        except CaptureError:
+            pass  # what only training runs stays as it is, and inspect says so
+    return traces
+
+
+def _doubled(leaf: Any) -> Any:
+    """Two samples: batch norms in training mode want more than one."""
+    return torch.cat([leaf, leaf]) if isinstance(leaf, Tensor) and leaf.dim() > 1 else leaf
+
+
+def _analyse(
+    model: nn.Module, traces: Sequence[Trace], pins: Sequence[Pin], *, strict: bool = False
+) -> _Analysis:
+    coupling = couple(traces, strict=strict, pins=pins)
+    groups, layers = find_groups(model, coupling)
+    costs = CostModel(model, traces[0], coupling)
+    dense = costs.cost(coupling.atoms.reason == coupling.atoms.reason)
+    return _Analysis(
+        traces, coupling, groups, layers, costs, Inspection(tuple(groups), tuple(layers), dense)
+    )
+
+
+def _plan(
+    model: nn.Module,
+    analysis: _Analysis,
+    budget: Budget,
+    limits: Limits,
+    criterion: str,
+    seed: int,
+) -> tuple[Plan, Proof]:
+    groups, coupling = analysis.groups, analysis.coupling
+    limits.check(groups, [layer.name for layer in analysis.layers])
+    if not groups:
+        raise PruneError(_nothing(analysis.layers))
+    scores = score(groups, dict(named_tensors(model)), criterion, seed=seed)
+    ranked = scores
+    if limits.scope == "global":
+        ranked = {number: comparable(values, criterion) for number, values in scores.items()}
+
+    def cost(survivors: Survivors) -> Cost:
+        members = removed_members(groups, scores, survivors)
+        return analysis.costs.cost(survivors_mask(coupling, groups, members))
+
+    survivors = allocate(groups, ranked, budget, limits, cost)
+    members = removed_members(groups, scores, survivors)
+    alive = survivors_mask(coupling, groups, members)
+    plan = replace(
+        make_plan(coupling, groups, analysis.layers, members),
+        before=analysis.inspection.cost.to_json(),
+        after=analysis.costs.cost(alive).to_json(),
+        notes=tuple(_notes(groups, scores, criterion)),
+    )
+    return plan, Proof(analysis.traces[0], coupling, plan, alive)
+
+
+def _nothing(layers: Sequence[Layer]) -> str:
+    for layer in layers:
+        if layer.reasons:
+            return (
+                f"nothing can be pruned: {layer.name} ({layer.channels} channels) stays because "
+                f"{layer.reasons[0]}; slimnet inspect shows all layers"
+            )
+    return "nothing can be pruned: no layer of this network makes channels that could leave"
+
+
+def _notes(groups: Sequence[Group], scores: Mapping[int, Any], criterion: str) -> list[str]:
+    left = [g for g in groups if g.number not in scores]
+    if not left:
+        return []
+    names = ", ".join(g.layers[0] for g in left[:3])
+    return [f"{len(left)} groups were left alone: {criterion} has nothing to read there ({names}, …)"]
+
+
+def _inputs(example: tuple[Any, ...], seed: int) -> list[tuple[Any, ...]]:
+    """Random inputs of the example's shapes; integers and anything else stay as they are."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def random(leaf: Any) -> Any:
+        if isinstance(leaf, Tensor) and leaf.is_floating_point():
+            return torch.randn(leaf.shape, generator=generator).to(leaf.device)
+        return leaf
+
+    return [tree_map(random, example)]
+
+
+def refuse_broken_weights(model: nn.Module) -> None:
+    """Raise :class:`InputError` where a weight is NaN or infinite."""
+    for name, tensor in named_tensors(model):
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise InputError(
+                f"{name} holds NaN or infinite numbers: the network is broken before any cut; "
+                "take an earlier checkpoint"
+            )

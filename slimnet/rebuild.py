@@ -1,0 +1,126 @@
+"""Rebuild a network smaller: apply a plan.
+
+One loop: every parameter and buffer is indexed by what survives; then the modules' own
+bookkeeping is brought up to date from a small table. Knows plans and modules, no graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
+
+from slimnet.errors import InputError
+from slimnet.modules import clone, named_modules, named_tensors, set_attribute
+from slimnet.plan import Plan
+
+
+def rebuild(model: nn.Module, plan: Plan) -> nn.Module:
+    """A new model of the same classes without what the plan removes; ``model`` stays as it is.
+
+    Raises :class:`InputError` where the plan was made for another network.
+    """
+    _check_fits(model, plan)
+    slim = clone(model, lambda name, tensor: cut(name, tensor, plan))
+    adjust(slim, plan)
+    return slim
+
+
+def cut(name: str, tensor: Tensor, plan: Plan) -> Tensor:
+    """One parameter or buffer without the removed indices; always a tensor of its own."""
+    source = tensor.detach()
+    new = source
+    for axis, indices in plan.removed.get(name, {}).items():
+        new = new.index_select(axis, _survivors(source.shape[axis], indices, new.device))
+    if plan.remapped and name in plan.remapped:
+        new = torch.tensor(plan.remapped[name], dtype=new.dtype, device=new.device)[new]
+    if new is source:
+        return source.clone()
+    if source.dim() == 4 and source.is_contiguous(memory_format=torch.channels_last):
+        return new.contiguous(memory_format=torch.channels_last)
+    return new
+
+
+def mask(name: str, tensor: Tensor, plan: Plan) -> Tensor:
+    """One parameter with the removed elements set to zero: the reference that a cut must equal."""
+    masked = tensor.detach().clone()
+    for axis, indices in plan.removed.get(name, {}).items():
+        masked.index_fill_(axis, torch.tensor(indices, device=masked.device), 0)
+    return masked
+
+
+def _survivors(length: int, removed: Sequence[int], device: torch.device) -> Tensor:
+    kept = torch.ones(length, dtype=torch.bool)
+    kept[list(removed)] = False
+    return kept.nonzero()[:, 0].to(device)
+
+
+def _check_fits(model: nn.Module, plan: Plan) -> None:
+    tensors = dict(named_tensors(model))
+    for name, axes in plan.removed.items():
+        if name not in tensors:
+            raise InputError(f"the plan cuts {name}, which this network does not have")
+        for axis, indices in axes.items():
+            shape = tuple(tensors[name].shape)
+            if axis >= len(shape) or (indices and indices[-1] >= shape[axis]):
+                raise InputError(f"the plan does not fit {name} of shape {shape}")
+
+
+def adjust(model: nn.Module, plan: Plan) -> None:
+    """Bring attributes up to date, in place, once the tensors have their new shapes."""
+    touched = {name.partition(".parametrizations.")[0] for name in plan.removed}
+    touched |= {name.rpartition(".")[0] for name in plan.removed}
+    modules = dict(named_modules(model))
+    for change in plan.changes:
+        module = modules[change.module]
+        if change.attribute in vars(module):
+            set_attribute(module, change.attribute, change.path, change.new)
+    for path in touched & modules.keys():
+        for kind, book in _BOOKS.items():
+            if isinstance(modules[path], kind):
+                _write(modules[path], book(modules[path]))
+
+
+def _write(module: nn.Module, values: Mapping[str, Any]) -> None:
+    for name, value in values.items():
+        if name in vars(module):
+            setattr(module, name, value)
+
+
+def _convolution(module: Any) -> dict[str, Any]:
+    first, second = module.weight.shape[:2]
+    if module.transposed:
+        return {"in_channels": first, "out_channels": second * module.groups}
+    return {"in_channels": second * module.groups, "out_channels": first}
+
+
+def _linear(module: Any) -> dict[str, Any]:
+    return {"in_features": module.weight.shape[1], "out_features": module.weight.shape[0]}
+
+
+def _batch_norm(module: Any) -> dict[str, Any]:
+    tensor = module.running_mean if module.running_mean is not None else module.weight
+    return {} if tensor is None else {"num_features": tensor.shape[0]}
+
+
+def _layer_norm(module: Any) -> dict[str, Any]:
+    return {} if module.weight is None else {"normalized_shape": tuple(module.weight.shape)}
+
+
+def _group_norm(module: Any) -> dict[str, Any]:
+    return {} if module.weight is None else {"num_channels": module.weight.shape[0]}
+
+
+_BOOKS: dict[type, Callable[[Any], dict[str, Any]]] = {
+    _ConvNd: _convolution,
+    nn.Linear: _linear,
+    _NormBase: _batch_norm,
+    nn.LayerNorm: _layer_norm,
+    nn.GroupNorm: _group_norm,
+    nn.PReLU: lambda module: {"num_parameters": module.weight.numel()},
+    nn.Embedding: lambda module: {"embedding_dim": module.weight.shape[1]},
+}

@@ -1,0 +1,405 @@
+"""Operators that only move elements: their rules move the labels in the same way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from slimnet.labels import Axis, Labelled, Labels
+from slimnet.rules import At, Axes, concatenate, dim, replaced, rule
+from slimnet.sizes import Source
+from slimnet.trace import source
+
+aten = torch.ops.aten
+
+
+@rule(aten.flip)
+def flip(at: At, x: Labelled, dims: list[int]) -> Axes:
+    """Reversed labels."""
+    turned = {dim(x, d) for d in dims}
+    return tuple(
+        axis[::-1] if axis is not None and d in turned else axis for d, axis in enumerate(x.axes)
+    )
+
+
+@rule(aten.roll)
+def roll(at: At, x: Labelled, shifts: list[int], dims: list[int] = []) -> Axes:  # noqa: B006
+    """Rolled labels; as many slots as are carried around the end must stay."""
+    if not dims:
+        return _frozen(at, x, "rolls the flattened tensor")
+    axes = list(x.axes)
+    for shift, d in zip(shifts, dims, strict=True):
+        axis = axes[dim(x, d)]
+        if axis is not None:
+            asked = at.number("roll", place=1, key="shifts")
+            carried = axis[len(axis) - shift % len(axis) :] if shift > 0 else axis[: -shift % len(axis)]
+            at.need(asked if asked is not None else int(shift), carried, len(carried))
+            axes[dim(x, d)] = np.roll(axis, shift)
+    return tuple(axes)
+
+
+@rule(aten.permute)
+def permute(at: At, x: Labelled, dims: list[int]) -> Axes:
+    """Axes in another order."""
+    return tuple(x.axes[d] for d in dims)
+
+
+@rule(aten.t, aten.t_, aten.numpy_T, aten.mT, aten.adjoint)
+def transposed(at: At, x: Labelled) -> Axes:
+    """The last two axes exchanged."""
+    return (*x.axes[:-2], *x.axes[-2:][::-1])
+
+
+@rule(aten.transpose, aten.transpose_, aten.swapaxes, aten.swapdims)
+def transpose(at: At, x: Labelled, a: int, b: int) -> Axes:
+    """Two axes exchanged."""
+    axes = list(x.axes)
+    if axes:
+        axes[a], axes[b] = axes[b], axes[a]
+    return tuple(axes)
+
+
+@rule(aten.unsqueeze, aten.unsqueeze_)
+def unsqueeze(at: At, x: Labelled, d: int) -> Axes:
+    """A new axis of length one."""
+    place = d % (len(x.shape) + 1)
+    return (*x.axes[:place], None, *x.axes[place:])
+
+
+@rule(aten.squeeze, aten.squeeze_)
+def squeeze(at: At, x: Labelled, dims: int | list[int] | None = None) -> Axes:
+    """Axes of length one disappear."""
+    asked = range(len(x.shape)) if dims is None else [dims] if isinstance(dims, int) else dims
+    gone = {dim(x, d) for d in asked if x.shape[d] == 1}
+    for d in gone:
+        at.pin(x.axes[d], "drops this axis")
+    return tuple(axis for d, axis in enumerate(x.axes) if d not in gone)
+
+
+@rule(aten.cat, aten.concat)
+def cat(at: At, tensors: list[Labelled], d: int = 0) -> Axes:
+    """Labels end to end; the other axes are tied."""
+    parts = [x for x in tensors if x.shape != (0,)]
+    first, place = parts[0], dim(parts[0], d)
+    for other in parts[1:]:
+        for axis in range(len(first.shape)):
+            if axis != place:
+                at.tie(first.axes[axis], other.axes[axis])
+    joined = concatenate(
+        at, [(x.axes[place], x.shape[place]) for x in parts], "puts slots of fixed number there"
+    )
+    kept = [
+        next((x.axes[k] for x in parts if x.axes[k] is not None), None)
+        for k in range(len(first.shape))
+    ]
+    return (*kept[:place], joined, *kept[place + 1 :])
+
+
+@rule(aten.stack)
+def stack(at: At, tensors: list[Labelled], d: int = 0) -> Axes:
+    """A new axis; all others are tied."""
+    first = tensors[0]
+    for other in tensors[1:]:
+        for left, right in zip(first.axes, other.axes, strict=True):
+            at.tie(left, right)
+    place = d % (len(first.shape) + 1)
+    return (*first.axes[:place], None, *first.axes[place:])
+
+
+@rule(aten.slice)
+def slice_(
+    at: At,
+    x: Labelled,
+    d: int = 0,
+    start: int | None = None,
+    end: int | None = None,
+    step: int = 1,
+) -> Axes:
+    """A range of labels; the slots before each bound must stay as many as the code says."""
+    place = dim(x, d)
+    axis, length = x.axes[place], x.shape[place]
+    first, last, _ = slice(start, end, step).indices(length)
+    if axis is None:
+        return x.axes
+    if at.asked("tensor_split", "chunk"):
+        _even_blocks(at, axis, (at.asked("tensor_split", "chunk") or (0,))[0])
+    else:
+        low, high = _bounds(at, start, end, length)
+        _bound(at, axis, first, low)
+        _bound(at, axis, last, high)
+        if step != 1:
+            _strided(at, axis, first, last, step)
+    return replaced(x, place, axis[first:last:step])
+
+
+def _even_blocks(at: At, axis: Labels, blocks: Any) -> None:
+    if isinstance(blocks, int) and len(axis) % blocks == 0:
+        at.tie_blocks(axis, blocks)
+    else:
+        at.pin(axis, "divides it unevenly")
+
+
+def _bound(at: At, axis: Labels, place: int, given: Source | int | None) -> None:
+    """The survivors before (or, for a negative number, after) a bound must be what is stated."""
+    if 0 < place < len(axis):
+        if isinstance(given, int) and given < 0:
+            at.need(-given, axis[place:], len(axis) - place)
+        else:
+            at.need(given if given is not None else place, axis[:place], place)
+
+
+def _bounds(at: At, start: int | None, end: int | None, length: int) -> tuple[Any, Any]:
+    """What the user's own index says about this slice's bounds: sources, or plain numbers."""
+    asked = at.asked("narrow")
+    if asked and len(asked) == 3:
+        low, size = source(asked[1]), source(asked[2])
+        return (low or start), (size if size is not None and start == 0 else end)
+    for given in _slices(at.asked("__getitem__", "__setitem__") or ()):
+        same_start = (given.start or 0) in (start or 0, (start or 0) - length)
+        same_end = given.stop is None or given.stop in (end, (end or 0) - length)
+        if same_start and same_end:
+            return _known(given.start, start), _known(given.stop, end)
+    return start, end
+
+
+def _known(given: Any, value: int | None) -> Any:
+    return source(given) or (int(given) if isinstance(given, int) else value)
+
+
+def _slices(tree: Any) -> Iterator[slice]:
+    for entry in tree:
+        if isinstance(entry, slice):
+            yield entry
+        elif isinstance(entry, (tuple, list)):
+            yield from _slices(entry)
+
+
+def _strided(at: At, axis: Labels, first: int, last: int, step: int) -> None:
+    """Every step-th slot: whole steps leave together, so that the pattern stays in phase."""
+    if first >= step or last < len(axis):
+        at.pin(axis, f"takes every {step}th slot of a part of it")
+        return
+    whole = len(axis) - len(axis) % step
+    steps = axis[:whole].reshape(-1, step)
+    at.tie(np.repeat(steps[:, 0], step - 1), steps[:, 1:].reshape(-1))
+    at.pin(axis[whole:], f"takes every {step}th slot")
+
+
+@rule(aten.select)
+def select(at: At, x: Labelled, d: int, index: int) -> Axes:
+    """One slot, named by its place: it and all before it stay."""
+    place = dim(x, d)
+    axis = x.axes[place]
+    if axis is not None:
+        at.pin(axis[: index + 1] if index >= 0 else axis[index:], "takes one slot by its place")
+    return (*x.axes[:place], *x.axes[place + 1 :])
+
+
+@rule(aten.unbind)
+def unbind(at: At, x: Labelled, d: int = 0) -> list[Axes]:
+    """Each slot becomes a tensor: their number stays."""
+    place = dim(x, d)
+    at.pin(x.axes[place], "makes a tensor of each slot")
+    return [(*x.axes[:place], *x.axes[place + 1 :])] * x.shape[place]
+
+
+@rule(aten.split, aten.split_copy, aten.unsafe_split)
+def split(at: At, x: Labelled, size: int, d: int = 0) -> list[Axes]:
+    """Blocks of equal size: chunk keeps them equal, a stated size stays."""
+    place = dim(x, d)
+    axis, length = x.axes[place], x.shape[place]
+    if axis is None:
+        return [x.axes] * -(-length // size)
+    blocks = [axis[i : i + size] for i in range(0, length, size)]
+    chunks = at.asked("chunk", "unsafe_chunk")
+    if chunks:
+        _even_blocks(at, axis, chunks[0])
+    else:
+        asked = at.number("split", "unsafe_split", place=1, key="split_size_or_sections")
+        stated = asked if asked is not None else size
+        for block in blocks if not isinstance(stated, int) else blocks[:-1]:
+            at.need(stated, block, len(block))
+    return [replaced(x, place, block) for block in blocks]
+
+
+@rule(aten.split_with_sizes, aten.split_with_sizes_copy)
+def split_with_sizes(at: At, x: Labelled, sizes: list[int], d: int = 0) -> list[Axes]:
+    """Blocks of stated sizes."""
+    place = dim(x, d)
+    axis = x.axes[place]
+    ends = np.cumsum(sizes)
+    if axis is None:
+        return [x.axes] * len(sizes)
+    blocks = [axis[end - n : end] for end, n in zip(ends, sizes, strict=True)]
+    for block, given in zip(blocks, at.sizes(sizes), strict=True):
+        at.need(given, block, len(block))
+    return [replaced(x, place, block) for block in blocks]
+
+
+@rule(aten.constant_pad_nd)
+def pad(at: At, x: Labelled, amounts: list[int], value: float = 0) -> Axes:
+    """Slots that padding fills are fixed; the others may go and the code stays as it is."""
+    at.vanish(x.vanishes and value == 0)
+    axes = list(x.axes)
+    for k in range(len(amounts) // 2):
+        before, after = amounts[2 * k : 2 * k + 2]
+        d = len(axes) - 1 - k
+        axis = axes[d]
+        if axis is None or (before == 0 and after == 0):
+            continue
+        because = "fills these slots by padding"
+        at.pin(axis[: max(-before, 0)], "crops it")
+        at.pin(axis[len(axis) + min(after, 0) :], "crops it")
+        middle = axis[max(-before, 0) : len(axis) + min(after, 0)]
+        axes[d] = concatenate(
+            at, [(None, max(before, 0)), (middle, len(middle)), (None, max(after, 0))], because
+        )
+    return tuple(axes)
+
+
+@rule(aten.repeat)
+def repeat(at: At, x: Labelled, repeats: list[int]) -> Axes:
+    """Labels again and again; a single slot repeated is a new axis of that length."""
+    new = len(repeats) - len(x.shape)
+    stated = at.sizes(repeats)
+    axes: list[Axis] = [None] * new
+    for d, times in enumerate(repeats[new:]):
+        axis = x.axes[d]
+        if x.shape[d] == 1 and times > 1:
+            axes.append(_spread(at, axis, times, stated[new + d]))
+        else:
+            axes.append(np.tile(axis, times) if axis is not None else None)
+    return tuple(axes)
+
+
+@rule(aten.expand, aten.expand_copy)
+def expand(at: At, x: Labelled, size: list[int], implicit: bool = False) -> Axes:
+    """An axis of length one becomes a new one; the others pass."""
+    shape = at.call.outputs[0].shape
+    new = len(shape) - len(x.shape)
+    stated = at.sizes(shape)
+    axes: list[Axis] = [None] * new
+    for d, length in enumerate(shape[new:]):
+        axis = x.axes[d]
+        if x.shape[d] == length:
+            at.need(stated[new + d], axis, length)
+            axes.append(axis)
+        else:
+            axes.append(_spread(at, axis, length, stated[new + d]))
+    return tuple(axes)
+
+
+def _spread(at: At, axis: Axis, length: int, stated: Source | int | None) -> Axis:
+    """One slot copied along a new axis, whose length is free unless the code states it."""
+    at.pin(axis, "spreads it over an axis")
+    if isinstance(stated, int):
+        return None
+    labels = at.fresh(length)
+    at.need(stated, labels, length)
+    return labels
+
+
+@rule(aten.index)
+def index(at: At, x: Labelled, places: list[Any]) -> Axes:
+    """One integer index along one axis; a buffer of indices is renumbered, a literal stays."""
+    given = [(d, where) for d, where in enumerate(places) if where is not None]
+    if len(given) != 1 or given[0][1].dtype == torch.bool:
+        return _frozen(at, x, "indexes several axes at once or by a mask")
+    d, where = given[0]
+    return (*x.axes[:d], *_indexed(at, x.axes[d], where), *x.axes[d + 1 :])
+
+
+@rule(aten.index_select)
+def index_select(at: At, x: Labelled, d: int, where: Labelled) -> Axes:
+    """An integer index along one axis."""
+    place = dim(x, d)
+    return (*x.axes[:place], *_indexed(at, x.axes[place], where), *x.axes[place + 1 :])
+
+
+def _indexed(at: At, axis: Axis, where: Labelled) -> Axes:
+    values = at.constraints.values.get(id(where))
+    if axis is None:
+        for own in where.axes:
+            at.pin(own, "indexes an axis of fixed length")
+        return (None,) * len(where.shape)
+    if where.axes == (None,) * len(where.shape) or values is None or values.ndim != 1:
+        at.pin(axis, "takes slots by literal indices")
+        return (None,) * len(where.shape) if values is None or values.ndim != 1 else (axis[values],)
+    at.remap(where, axis)
+    at.tie(where.axes[0], axis[values])
+    return (axis[values],)
+
+
+@rule(aten.unfold)
+def unfold(at: At, x: Labelled, d: int, size: int, step: int) -> Axes:
+    """Windows along one axis."""
+    place = dim(x, d)
+    at.pin(x.axes[place], "takes windows along it")
+    return (*replaced(x, place, None), None)
+
+
+@rule(aten.im2col)
+def im2col(at: At, x: Labelled, kernel: list[int], *_: Any) -> Axes:
+    """[.., C, H, W] → [.., C·k, L]: each channel's patches follow each other."""
+    for axis in x.axes[-2:]:
+        at.pin(axis, "takes windows along it")
+    channels = x.axes[-3]
+    patches = int(np.prod(kernel))
+    return (*x.axes[:-3], None if channels is None else np.repeat(channels, patches), None)
+
+
+@rule(aten.col2im)
+def col2im(at: At, x: Labelled, size: list[int], kernel: list[int], *_: Any) -> Axes:
+    """[.., C·k, L] → [.., C, H, W]."""
+    return (*x.axes[:-2], _first_of(at, x.axes[-2], int(np.prod(kernel))), None, None)
+
+
+@rule(aten.pixel_shuffle)
+def pixel_shuffle(at: At, x: Labelled, factor: int) -> Axes:
+    """[.., C·r², H, W] → [.., C, H·r, W·r]: r² neighbours leave together."""
+    return (*x.axes[:-3], _first_of(at, x.axes[-3], factor * factor), None, None)
+
+
+def _first_of(at: At, axis: Axis, size: int) -> Axis:
+    """Runs of ``size`` neighbours become one slot: they are tied."""
+    if axis is None:
+        return None
+    runs = axis.reshape(-1, size)
+    at.tie(np.repeat(runs[:, 0], size - 1), runs[:, 1:].reshape(-1))
+    return runs[:, 0]
+
+
+@rule(aten.pixel_unshuffle)
+def pixel_unshuffle(at: At, x: Labelled, factor: int) -> Axes:
+    """[.., C, H, W] → [.., C·r², H/r, W/r]."""
+    axis = x.axes[-3]
+    spread = None if axis is None else np.repeat(axis, factor * factor)
+    return (*x.axes[:-3], spread, None, None)
+
+
+@rule(aten.channel_shuffle, aten.native_channel_shuffle)
+def channel_shuffle(at: At, x: Labelled, groups: int) -> Axes:
+    """[g, C/g] read column by column; the same positions leave every group."""
+    axis = x.axes[1]
+    if axis is None:
+        return x.axes
+    at.tie_blocks(axis, groups)
+    return replaced(x, 1, axis.reshape(groups, -1).T.reshape(-1))
+
+
+@rule(aten.glu)
+def glu(at: At, x: Labelled, d: int = -1) -> Axes:
+    """The first half gated by the second: the same positions leave both."""
+    place = dim(x, d)
+    axis = x.axes[place]
+    at.tie_blocks(axis, 2)
+    return replaced(x, place, None if axis is None else axis[: len(axis) // 2])
+
+
+def _frozen(at: At, x: Labelled, because: str) -> Axes:
+    for axis in x.axes:
+        at.pin(axis, because)
+    return (None,) * len(at.call.outputs[0].shape)

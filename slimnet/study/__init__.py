@@ -1,0 +1,23 @@
+"""Studies: ratios x criteria x regimes x seeds, resumable, with means and spread."""
+
+from slimnet.study.cells import Cell, Study
+from slimnet.study.engines import ENGINES
+from slimnet.study.results import Record, Results, Row
+from slimnet.study.run import Candidate, Status, run_study
+from slimnet.study.store import read_results, write_json, write_results, write_text
+
+__all__ = [
+    "ENGINES",
+    "Candidate",
+    "Cell",
+    "Record",
+    "Results",
+    "Row",
+    "Status",
+    "Study",
+    "read_results",
+    "run_study",
+    "write_json",
+    "write_results",
+    "write_text",
+]

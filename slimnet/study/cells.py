@@ -1,0 +1,133 @@
+"""What a study consists of: one cell per ratio, criterion, regime and seed.
+
+A cell's id is a digest of everything that decides its outcome, so that a finished one is never run
+again and a changed setting never meets an old result.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from slimnet.errors import InputError
+from slimnet.train import REGIMES, Dataset, Schedule
+
+
+@dataclass(frozen=True)
+class Study:
+    """Every ratio with every criterion, regime and seed, beside the dense network.
+
+    ``base`` is the schedule that the regimes stretch. ``dense_regimes`` are also run on the dense
+    network, to tell what retraining alone does. ``dense_compute`` is what training the dense
+    network took, in MACs x images (None: unknown, e.g. a downloaded checkpoint). ``settings`` is
+    whatever else decides the slim networks (alignment, scope, …), JSON-able. Raises ``InputError``.
+    """
+
+    ratios: tuple[float, ...]
+    criteria: tuple[str, ...]
+    regimes: tuple[str, ...]
+    seeds: tuple[int, ...]
+    base: Schedule
+    dense_regimes: tuple[str, ...] = ()
+    dense_compute: float | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("ratios", "criteria", "regimes", "seeds"):
+            values = getattr(self, name)
+            if not values or len(set(values)) < len(values):
+                raise InputError(f"a study needs {name}, at least one and each once: {values}")
+        for ratio in self.ratios:
+            if not 0 <= ratio < 1:
+                raise InputError(
+                    f"a ratio is the part of the channels to remove, in [0, 1): {ratio}"
+                )
+        for regime in (*self.regimes, *self.dense_regimes):
+            REGIMES[regime]
+
+    def to_json(self) -> dict[str, Any]:
+        """Every field; ``Study.from_json`` reads it back."""
+        return {**asdict(self), "settings": dict(self.settings)}
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Study:
+        """Read what ``to_json`` gave."""
+        lists = ("ratios", "criteria", "regimes", "seeds", "dense_regimes")
+        tuples = {name: tuple(fields[name]) for name in lists}
+        return cls(**{**fields, **tuples, "base": Schedule.from_json(fields["base"])})
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training of one network."""
+
+    criterion: str | None  # None: the dense network
+    ratio: float
+    regime: str | None  # None: as it was handed over, not retrained
+    seed: int
+    context: str  # digest of what it shares with others: schedule, data, weights, settings
+
+    @property
+    def id(self) -> str:
+        """16 hexadecimal digits, the same in every process."""
+        return _digest(asdict(self))
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether it is the dense network as it was handed over."""
+        return self.criterion is None and self.regime is None
+
+    def __str__(self) -> str:
+        what = "dense" if self.criterion is None else f"{self.criterion}, ratio {self.ratio:g}"
+        return what if self.regime is None else f"{what}, {self.regime}, seed {self.seed}"
+
+
+def cells(study: Study, dense: nn.Module, dataset: Dataset) -> tuple[Cell, ...]:
+    """Every cell of a study: the dense network first, then network by network."""
+    shared = {
+        "data": dataset.fingerprint(),
+        "weights": weights_digest(dense),
+        "settings": dict(study.settings),
+    }
+    return tuple(_cells(study, shared))
+
+
+def weights_digest(model: nn.Module) -> str:
+    """A digest of every name, shape and value of the network's state."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name, value in model.state_dict().items():
+        digest.update(name.encode())
+        if isinstance(value, torch.Tensor):
+            digest.update(f"{value.dtype}{list(value.shape)}".encode())
+            digest.update(
+                value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
+            )
+    return digest.hexdigest()
+
+
+def _cells(study: Study, shared: Mapping[str, Any]) -> Iterator[Cell]:
+    yield Cell(None, 0.0, None, 0, _digest(shared))
+    for regime in study.dense_regimes:
+        for seed in study.seeds:
+            yield Cell(None, 0.0, regime, seed, _context(study, shared, regime))
+    for criterion in study.criteria:
+        for ratio in study.ratios:
+            for regime in study.regimes:
+                for seed in study.seeds:
+                    yield Cell(criterion, ratio, regime, seed, _context(study, shared, regime))
+
+
+def _context(study: Study, shared: Mapping[str, Any], regime: str) -> str:
+    own = {"base": study.base.to_json(), "regime": REGIMES[regime].to_json()}
+    return _digest({**shared, **own})
+
+
+def _digest(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

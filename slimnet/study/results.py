@@ -1,0 +1,159 @@
+"""What a study found: one record per cell, and rows that sum the seeds up.
+
+A row's accuracy is the mean over the seeds with the sample standard deviation (n - 1), always of
+the last epoch. Its cost is stated in MACs x images: one forward pass per training image.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from slimnet.errors import InputError
+from slimnet.study.cells import Cell, Study
+from slimnet.train import REGIMES
+
+
+@dataclass(frozen=True)
+class Record:
+    """One finished cell."""
+
+    cell: Cell
+    macs: int
+    params: int
+    channels_removed: float | None  # of all channels that could have been, 0..1
+    accuracy_cut: float  # percent, before any retraining
+    accuracy: float  # percent, after the last epoch
+    epochs: int
+    samples: int  # training images seen, each epoch's counted anew
+    seconds: float
+    latency: Mapping[str, Any] | None = None
+    certificate: Mapping[str, Any] | None = None
+    achieved: Mapping[str, Any] | None = None
+
+    @property
+    def compute(self) -> float:
+        """What the retraining took, in MACs x images (forward passes only)."""
+        return float(self.macs) * self.samples
+
+    def to_json(self) -> dict[str, Any]:
+        """Every field; ``Record.from_json`` reads it back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Record:
+        """Read what ``to_json`` gave."""
+        return cls(**{**fields, "cell": Cell(**fields["cell"])})
+
+
+@dataclass(frozen=True)
+class Row:
+    """The seeds of one network and regime, summed up; ratios and speed-up are against the dense."""
+
+    criterion: str | None
+    ratio: float
+    regime: str | None
+    n: int
+    macs: int
+    params: int
+    macs_ratio: float  # what remains, 1 for the dense network
+    params_ratio: float
+    channels_removed: float | None
+    accuracy_cut: float
+    accuracy: float
+    std: float | None  # None where there is one run
+    difference: float  # points of accuracy, against the dense network as it was handed over
+    epochs: int
+    compute: float  # MACs x images of the retraining
+    total_compute: float | None  # the dense network's training included where it was needed
+    seconds: float  # mean of the runs
+    latency_ms: float | None
+    speedup: float | None
+
+    @property
+    def network(self) -> str:
+        """What it is, in words."""
+        return "dense" if self.criterion is None else f"{self.criterion}, ratio {self.ratio:g}"
+
+    @property
+    def retraining(self) -> str:
+        """How it was retrained, in words."""
+        return "none" if self.regime is None else REGIMES[self.regime].title
+
+
+@dataclass(frozen=True)
+class Results:
+    """A study, the data it ran on (``Dataset.facts()``) and a record per cell, the dense first."""
+
+    study: Study
+    data: Mapping[str, Any]
+    records: tuple[Record, ...]
+
+    @property
+    def dense(self) -> Record:
+        """The dense network as it was handed over."""
+        for record in self.records:
+            if record.cell.is_baseline:
+                return record
+        raise InputError("these results lack the dense network: nothing can be compared with it")
+
+    def summary(self) -> tuple[Row, ...]:
+        """One row per network and regime, in the order in which they ran."""
+        groups: dict[tuple[str | None, float, str | None], list[Record]] = {}
+        for record in self.records:
+            key = (record.cell.criterion, record.cell.ratio, record.cell.regime)
+            groups.setdefault(key, []).append(record)
+        return tuple(_row(records, self.dense, self.study) for records in groups.values())
+
+    def to_json(self) -> dict[str, Any]:
+        """The study, every record, and the summary for those who only read."""
+        return {
+            "study": self.study.to_json(),
+            "data": dict(self.data),
+            "records": [record.to_json() for record in self.records],
+            "summary": [asdict(row) for row in self.summary()],
+        }
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Results:
+        """Read what ``to_json`` gave."""
+        records = tuple(Record.from_json(record) for record in fields["records"])
+        return cls(Study.from_json(fields["study"]), fields["data"], records)
+
+
+def _row(records: Sequence[Record], dense: Record, study: Study) -> Row:
+    one = records[0]
+    accuracies = [record.accuracy for record in records]
+    accuracy = statistics.fmean(accuracies)
+    latency = one.latency or {}
+    return Row(
+        criterion=one.cell.criterion,
+        ratio=one.cell.ratio,
+        regime=one.cell.regime,
+        n=len(records),
+        macs=one.macs,
+        params=one.params,
+        macs_ratio=one.macs / dense.macs,
+        params_ratio=one.params / dense.params,
+        channels_removed=one.channels_removed,
+        accuracy_cut=one.accuracy_cut,
+        accuracy=accuracy,
+        std=statistics.stdev(accuracies) if len(records) > 1 else None,
+        difference=accuracy - dense.accuracy,
+        epochs=one.epochs,
+        compute=one.compute,
+        total_compute=_total_compute(one, study),
+        seconds=statistics.fmean(record.seconds for record in records),
+        latency_ms=latency.get("median_ms"),
+        speedup=latency.get("speedup"),
+    )
+
+
+def _total_compute(record: Record, study: Study) -> float | None:
+    """Retraining, and the dense training wherever its weights are used."""
+    regime = record.cell.regime
+    if regime is not None and REGIMES[regime].start == "fresh":
+        return record.compute
+    return None if study.dense_compute is None else record.compute + study.dense_compute

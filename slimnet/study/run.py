@@ -1,0 +1,173 @@
+"""Run a study: make each slim network, retrain it in each regime with each seed, test it.
+
+How a slim network is made and measured comes in as ``make_slim``: a study knows about training and
+counting, not about pruning. What was finished before is read, not run.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from slimnet.errors import InputError
+from slimnet.study.cells import Cell, Study, cells
+from slimnet.study.engines import ENGINES
+from slimnet.study.results import Record, Results
+from slimnet.study.store import Store
+from slimnet.train import REGIMES, Dataset, budget, evaluate, start, train
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A network to be retrained, and what is known of it.
+
+    ``macs`` of one image. ``latency`` holds ``median_ms`` and ``speedup`` (dense / slim, of the
+    same interleaved rounds) and whatever else a report shows; it, ``certificate`` and ``achieved``
+    are JSON-able (``TypeError`` otherwise, before hours of training are lost to it).
+    """
+
+    model: nn.Module
+    macs: int
+    params: int
+    channels_removed: float | None = None
+    latency: Mapping[str, Any] | None = None
+    certificate: Mapping[str, Any] | None = None
+    achieved: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if self.macs < 1 or self.params < 1:
+            raise InputError(f"a network of {self.macs} MACs and {self.params} parameters is none")
+        json.dumps(self.facts())
+
+    def facts(self) -> dict[str, Any]:
+        """Everything but the model, as a record's fields."""
+        return {
+            "macs": self.macs,
+            "params": self.params,
+            "channels_removed": self.channels_removed,
+            "latency": self.latency,
+            "certificate": self.certificate,
+            "achieved": self.achieved,
+        }
+
+
+MakeSlim = Callable[[str, float], Candidate]  # (criterion, ratio)
+Clone = Callable[[nn.Module], nn.Module]
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far a study is: ``cell`` is ``part`` (0..1) done, ``done`` of ``total`` are finished."""
+
+    cell: Cell
+    part: float
+    done: int
+    total: int
+
+
+def run_study(
+    study: Study,
+    make_slim: MakeSlim,
+    dense: Candidate,
+    dataset: Dataset,
+    directory: Path | str,
+    *,
+    engine: str = "local",
+    progress: Callable[[Status], None] | None = None,
+    clone: Clone = copy.deepcopy,
+    device: torch.device | str | None = None,
+) -> Results:
+    """Run every cell of ``study`` that ``directory`` does not hold yet, and give all records.
+
+    The models of ``dense`` and of what ``make_slim`` gives stay as they are: each cell trains a
+    ``clone``. A network is made once for all its regimes and seeds.
+    """
+    run_all = ENGINES[engine]
+    store = Store(Path(directory))
+    planned = cells(study, dense.model, dataset)
+    known = {cell: record for cell in planned if (record := store.read(cell)) is not None}
+    report = _reporter(progress, len(known), len(planned))
+    bench = _Bench(study, make_slim, dense, dataset, store, clone, device, report)
+    pending = [cell for cell in planned if cell not in known]
+    known.update(zip(pending, run_all(pending, bench.run), strict=True))
+    return Results(study, dataset.facts(), tuple(known[cell] for cell in planned))
+
+
+@dataclass
+class _Bench:
+    """Runs cells; keeps the slim network at hand, for its cells come one after the other."""
+
+    study: Study
+    make_slim: MakeSlim
+    dense: Candidate
+    dataset: Dataset
+    store: Store
+    clone: Clone
+    device: torch.device | str | None
+    report: Callable[[Cell, float], None]
+    _at_hand: dict[tuple[str | None, float], tuple[Candidate, float]] = field(default_factory=dict)
+
+    def run(self, cell: Cell) -> Record:
+        """Train and test one cell, and keep its record."""
+        self.report(cell, 0.0)
+        try:
+            candidate, accuracy_cut = self._candidate(cell.criterion, cell.ratio)
+            trained = self._retrained(cell, candidate, accuracy_cut)
+        except InputError as error:
+            raise InputError(f"{cell}: {error}") from error
+        record = Record(cell=cell, accuracy_cut=accuracy_cut, **trained, **candidate.facts())
+        self.store.write(record)
+        self.report(cell, 1.0)
+        return record
+
+    def _candidate(self, criterion: str | None, ratio: float) -> tuple[Candidate, float]:
+        """A network and its accuracy before retraining."""
+        key = (criterion, ratio)
+        if key not in self._at_hand:
+            made = self.dense if criterion is None else self.make_slim(criterion, ratio)
+            accuracy = evaluate(self.clone(made.model), self.dataset, self.device)
+            self._at_hand = {key: (made, accuracy)}
+        return self._at_hand[key]
+
+    def _retrained(self, cell: Cell, candidate: Candidate, accuracy: float) -> dict[str, Any]:
+        if cell.regime is None:
+            return {"accuracy": accuracy, "epochs": 0, "samples": 0, "seconds": 0.0}
+        regime = REGIMES[cell.regime]
+        model = self.clone(candidate.model)
+        start(regime, model, cell.seed)
+        history = train(
+            model,
+            self.dataset,
+            budget(regime, self.study.base, self.dense.macs / candidate.macs),
+            seed=cell.seed,
+            device=self.device,
+            progress=lambda part: self.report(cell, min(part, 0.99)),  # 1: tested and kept
+        )
+        return {
+            "accuracy": history.accuracy,
+            "epochs": history.epochs,
+            "samples": history.samples,
+            "seconds": history.seconds,
+        }
+
+
+def _reporter(
+    progress: Callable[[Status], None] | None, done: int, total: int
+) -> Callable[[Cell, float], None]:
+    """Count the finished cells for who watches."""
+    finished = done
+
+    def report(cell: Cell, part: float) -> None:
+        nonlocal finished
+        finished += part == 1.0
+        if progress is not None:
+            progress(Status(cell, part, finished, total))
+
+    return report

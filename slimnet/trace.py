@@ -1,0 +1,351 @@
+"""Record one forward pass: every ATen call that really ran.
+
+Takes a model and example inputs, gives a :class:`Trace`. Nothing has to be scriptable, exportable
+or free of Python control flow: whatever runs can be recorded. Tensors are known by identity and
+held weakly, so no activation is kept; parameters and buffers are known by identity too, so tied
+weights, shared modules and raw parameters need no special case. This is the only file that knows
+PyTorch's tracing machinery.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+import weakref
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+from slimnet.errors import CaptureError
+from slimnet.modules import evaluation_mode, named_modules, named_tensors
+from slimnet.sizes import Size, Source, shape_of, tracked
+
+
+@dataclass(frozen=True, eq=False)
+class Ref:
+    """One recorded tensor: its number, its shape, and its name where it is a parameter or buffer."""
+
+    id: int
+    shape: tuple[int, ...]
+    name: str | None = None
+    kind: str = "activation"  # parameter | buffer | input | activation | constant
+    dtype: torch.dtype = torch.float32
+    values: np.ndarray[Any, Any] | None = None  # of integer tensors used as an index
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where an operator was called: the user's source line and the module."""
+
+    file: str
+    line: int
+    function: str
+    module: str
+
+    def __str__(self) -> str:
+        place = f"{Path(self.file).name}:{self.line}"
+        return f"{place}, in {self.module or 'the model'} ({self.function})"
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """The public torch function that the user's code called, with its arguments."""
+
+    name: str
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One ATen call: tensors are replaced by :class:`Ref`."""
+
+    index: int
+    op: Any
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    outputs: tuple[Ref, ...]
+    site: Site
+    request: Request | None
+
+
+@dataclass(eq=False)
+class Trace:
+    """A recorded pass: calls in order, and which tensors came in and went out."""
+
+    calls: list[Call] = field(default_factory=list)
+    tensors: dict[str, Ref] = field(default_factory=dict)  # parameters and buffers that were used
+    inputs: list[Ref] = field(default_factory=list)
+    outputs: list[Ref] = field(default_factory=list)
+
+
+def capture(model: nn.Module, example: tuple[Any, ...], *, training: bool = False) -> Trace:
+    """Record ``model(*example)`` in evaluation mode, without gradients.
+
+    With ``training`` the pass runs in training mode, on two copies of the example stacked along
+    the batch; running statistics are put back afterwards.
+    Raises :class:`CaptureError` where the model does not run on the example.
+    """
+    recorder = _Recorder(model)
+    with ExitStack() as stack:
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(evaluation_mode(model, training=training))
+        stack.enter_context(_attributes_as_sizes(model))
+        stack.enter_context(_fast_paths_off())
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
+        recorder.read_inputs(example)
+        stack.enter_context(recorder)
+        stack.enter_context(_SizeTracking(recorder))
+        try:
+            output = model(*example)
+        except Exception as error:
+            raise CaptureError(_failure(model, example, error)) from error
+    recorder.trace.outputs = [
+        recorder.ref(leaf) for leaf in tree_leaves(output) if isinstance(leaf, Tensor)
+    ]
+    if not recorder.trace.outputs:
+        recorder.trace.outputs = [
+            recorder.ref(leaf) for leaf in _hidden_tensors(output) if isinstance(leaf, Tensor)
+        ]
+    return recorder.trace
+
+
+def _failure(model: nn.Module, example: tuple[Any, ...], error: Exception) -> str:
+    shapes = ", ".join(
+        str(tuple(leaf.shape)) for leaf in tree_leaves(example) if isinstance(leaf, Tensor)
+    )
+    first_line = str(error).strip().split("\n")[0]
+    return (
+        f"{type(model).__name__} does not run on an input of shape {shapes}: {first_line}; "
+        "give the shape that it was made for (--input, or the example argument)"
+    )
+
+
+def _hidden_tensors(output: Any) -> Iterator[Any]:
+    """Tensors inside an output object that torch's tree utilities do not know."""
+    if hasattr(output, "__dict__"):
+        yield from tree_leaves(dict(vars(output)))
+
+
+@contextmanager
+def _attributes_as_sizes(model: nn.Module) -> Iterator[None]:
+    """While recording, let the modules' integer attributes remember where they are."""
+    replaced: list[tuple[dict[str, Any], str, Any]] = []
+    try:
+        for path, module in named_modules(model):
+            attributes = vars(module)
+            ours = type(module).__module__.startswith("torch.nn.")
+            for name in _TORCH_ATTRIBUTES & attributes.keys() if ours else list(attributes):
+                if name.startswith("_"):
+                    continue
+                value = attributes[name]
+                new = tracked(value, path, name)
+                if new is not value:
+                    replaced.append((attributes, name, value))
+                    attributes[name] = new
+        yield
+    finally:
+        for attributes, name, value in replaced:
+            attributes[name] = value
+
+
+# The integer attributes of torch's own modules that decide how forward runs.
+_TORCH_ATTRIBUTES = {"groups", "num_groups", "normalized_shape", "unflattened_size"}
+
+
+@contextmanager
+def _fast_paths_off() -> Iterator[None]:
+    """The fused multi-head-attention kernel hides the operators that it replaces."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+class _SizeTracking(TorchFunctionMode):
+    """Sees the public torch calls: hands out shapes as sizes, remembers who asks for what."""
+
+    def __init__(self, recorder: _Recorder) -> None:
+        super().__init__()
+        self.recorder = recorder
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in _SHAPE_READS:
+            return self._shape(func, args, kwargs)
+        recorder, outer = self.recorder, self.recorder.request
+        recorder.request = recorder.asked(func, args, kwargs)
+        try:
+            result = func(*args, **kwargs)
+        finally:
+            recorder.request = outer
+        if func == _DATA_READ:
+            recorder.alias(result, args[0])
+        return result
+
+    def _shape(self, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
+        found = func(*args, **kwargs)
+        lengths = shape_of(self.recorder.ref(args[0]).id, tuple(args[0].shape))
+        return lengths if isinstance(found, torch.Size) else lengths[args[1] if args[1:] else kwargs["dim"]]
+
+
+_DATA_READ = Tensor.data.__get__  # type: ignore[attr-defined]
+_SHAPE_READS = {Tensor.shape.__get__, Tensor.size}  # type: ignore[attr-defined]
+
+
+class _Recorder(TorchDispatchMode):
+    """Sees the ATen calls below autograd and writes them down."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.trace = Trace()
+        self.request: Request | None = None
+        self._known: dict[int, tuple[weakref.ref[Tensor], Ref]] = {}
+        self._count = 0
+        self._sites = _Sites({id(module): path for path, module in named_modules(model)})
+        self._weights: dict[int, tuple[str, Tensor]] = {}
+        for name, tensor in named_tensors(model):
+            self._weights.setdefault(id(tensor), (name, tensor))
+
+    def read_inputs(self, example: tuple[Any, ...]) -> None:
+        """Register the network's inputs."""
+        for leaf in tree_leaves(example):
+            if isinstance(leaf, Tensor):
+                self.trace.inputs.append(self._remember(leaf, kind="input"))
+
+    def ref(self, tensor: Tensor) -> Ref:
+        """The record of a tensor; one never seen before is a constant."""
+        found = self._known.get(id(tensor))
+        if found is not None and found[0]() is tensor:
+            return found[1]
+        weight = self._weights.get(id(tensor))
+        if weight is None:
+            return self._remember(tensor, kind="constant")
+        kind = "parameter" if isinstance(tensor, nn.Parameter) else "buffer"
+        ref = self._remember(tensor, kind=kind, name=weight[0])
+        self.trace.tensors[weight[0]] = ref
+        return ref
+
+    def asked(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Request:
+        """The user's call, its tensors replaced by records so that none is kept."""
+        named = {key: self._record(None, value) for key, value in kwargs.items()}
+        plain = tuple(self._record(None, value) for value in args)
+        return Request(getattr(func, "__name__", ""), plain, named)
+
+    def alias(self, new: Tensor, old: Tensor) -> None:
+        """``x.data`` is a second Python object for the same tensor."""
+        self._known[id(new)] = (weakref.ref(new), self.ref(old))
+
+    def _remember(self, tensor: Tensor, *, kind: str, name: str | None = None) -> Ref:
+        self._count += 1
+        ref = Ref(self._count, tuple(tensor.shape), name, kind, tensor.dtype)
+        self._known[id(tensor)] = (weakref.ref(tensor), ref)
+        return ref
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in _NO_CALLS:
+            return func(*args, **kwargs)
+        recorded = tuple(self._record(func, arg) for arg in args)
+        named = {key: self._record(func, value) for key, value in kwargs.items()}
+        result = func(*args, **kwargs)
+        outputs = result if isinstance(result, (tuple, list)) else (result,)
+        refs = tuple(
+            self._remember(out, kind="activation") for out in outputs if isinstance(out, Tensor)
+        )
+        calls = self.trace.calls
+        site = self._sites.here()
+        calls.append(Call(len(calls), func, recorded, named, refs, site, self.request))
+        return result
+
+    def _record(self, func: Any, value: Any) -> Any:
+        """An argument with its tensors replaced by their records."""
+        if isinstance(value, Tensor):
+            return self._with_values(func, value, self.ref(value))
+        if isinstance(value, (list, tuple)):
+            return [self._record(func, entry) for entry in value]
+        return value
+
+    def _with_values(self, func: Any, tensor: Tensor, ref: Ref) -> Ref:
+        if func not in _INDEXING or tensor.is_floating_point() or tensor.numel() > _INDEX_LIMIT:
+            return ref
+        values = tensor.detach().cpu().numpy().copy()
+        return replace(ref, values=values)
+
+
+_aten = torch.ops.aten
+_NO_CALLS = {torch.ops.prim.device.default}
+_INDEXING = {_aten.index.Tensor, _aten.index_select.default}
+_INDEX_LIMIT = 1 << 20
+
+
+class _Sites:
+    """Finds the user's line and the module behind the call that is being recorded."""
+
+    def __init__(self, modules: Mapping[int, str]) -> None:
+        self._modules = modules
+        self._codes: dict[CodeType, bool] = {}
+        self._known: dict[tuple[CodeType, int, str], Site] = {}
+
+    def here(self) -> Site:
+        """Walk up from the recorder to the first frame that is neither torch's nor ours."""
+        frame: FrameType | None = sys._getframe(2)
+        module: str | None = None
+        last = frame
+        while frame is not None:
+            code = frame.f_code
+            if module is None and code.co_varnames[:1] == ("self",) and code.co_argcount:
+                module = self._modules.get(id(frame.f_locals.get("self")))
+            if self._is_users(code):
+                break
+            last, frame = frame, frame.f_back
+        found = frame or last
+        if found is None:
+            return Site("", 0, "", module or "")
+        key = (found.f_code, found.f_lineno, module or "")
+        if key not in self._known:
+            code = found.f_code
+            self._known[key] = Site(code.co_filename, found.f_lineno, code.co_name, module or "")
+        return self._known[key]
+
+    def _is_users(self, code: CodeType) -> bool:
+        known = self._codes.get(code)
+        if known is None:
+            known = self._codes[code] = not code.co_filename.startswith(_INTERNAL)
+        return known
+
+
+_INTERNAL = (
+    str(Path(torch.__file__).parent) + os.sep,
+    str(Path(__file__).with_name("trace.py")),
+    "<frozen",
+    "<__array_function__",
+)
+
+
+def source(value: Any) -> Source | None:
+    """Where an integer came from; None for a literal."""
+    return value.source if isinstance(value, Size) else None
+
+
+def map_tensors(function: Any, tree: Any) -> Any:
+    """Apply a function to every tensor of a tree of inputs or outputs."""
+    return tree_map(lambda leaf: function(leaf) if isinstance(leaf, Tensor) else leaf, tree)

@@ -1,0 +1,211 @@
+"""A labelled image set: what every data source gives and what the training loop takes.
+
+Images stay as they were stored (usually uint8) and are scaled, normalised and, for training,
+augmented batch by batch. A set too big for memory only has to answer ``images[indices]``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from slimnet.errors import InputError
+from slimnet.train.augment import augmented
+
+
+class Images(Protocol):
+    """Images by number: a tensor ``[N, C, H, W]``, or an object that reads them when asked."""
+
+    @property
+    def shape(self) -> torch.Size:
+        """``[N, C, H, W]``."""
+
+    def __getitem__(self, indices: Tensor, /) -> Tensor:
+        """The images ``indices`` (int64), uint8 in 0..255 or floating point in 0..1."""
+
+
+@dataclass(frozen=True)
+class Normalize:
+    """``(x - mean) / std`` per channel, on images in 0..1; ``name`` is what the user typed."""
+
+    name: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Scale and normalize ``images [N, C, H, W]``: uint8 is first divided by 255."""
+        scaled = images.float() / 255 if images.dtype == torch.uint8 else images
+        mean, std = (scaled.new_tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))
+        return (scaled - mean) / std
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Training and test images with their labels (int64, ``0 .. num_classes - 1``).
+
+    Raises ``InputError`` where images and labels do not fit together.
+    """
+
+    name: str
+    x_train: Images
+    y_train: Tensor
+    x_test: Images
+    y_test: Tensor
+    num_classes: int
+    normalize: Normalize
+    augment: bool = False
+
+    def __post_init__(self) -> None:
+        for split, images, labels in self._splits():
+            _check_split(f"{self.name}: {split}", images, labels, self.num_classes)
+        if self.x_train.shape[1] != self.x_test.shape[1]:
+            raise InputError(
+                f"{self.name}: the training images have {self.x_train.shape[1]} channels and the "
+                f"test images {self.x_test.shape[1]}"
+            )
+        _check_normalize(self.normalize, self.x_train.shape[1])
+
+    def _splits(self) -> Iterator[tuple[str, Images, Tensor]]:
+        yield "train", self.x_train, self.y_train
+        yield "test", self.x_test, self.y_test
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """``(C, H, W)`` of one training image."""
+        return tuple(self.x_train.shape[1:])
+
+    def training_batch(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Images, augmented and normalised, and labels of the training images ``indices``."""
+        images = self.x_train[indices]
+        if self.augment:
+            images = augmented(images, generator)
+        return self.normalize(images), self.y_train[indices]
+
+    def test_batches(self, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The test images, normalised, in their order."""
+        for indices in torch.split(torch.arange(len(self.y_test)), batch):
+            yield self.normalize(self.x_test[indices]), self.y_test[indices]
+
+    def limited(self, *, train: int | None = None, test: int | None = None) -> Dataset:
+        """At most so many images of each split, drawn without replacement, always the same."""
+        x_train, y_train = _drawn(self.x_train, self.y_train, train)
+        x_test, y_test = _drawn(self.x_test, self.y_test, test)
+        return replace(self, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
+
+    def facts(self) -> dict[str, Any]:
+        """What a report says about the data."""
+        return {
+            "name": self.name,
+            "train": len(self.y_train),
+            "test": len(self.y_test),
+            "image": list(self.image_shape),
+            "classes": self.num_classes,
+            "normalize": self.normalize.name,
+            "mean": list(self.normalize.mean),
+            "std": list(self.normalize.std),
+            "augmented": self.augment,
+        }
+
+    def fingerprint(self) -> str:
+        """A digest of every image, label and setting: equal sets have equal ones."""
+        digest = hashlib.blake2b(repr(self.facts()).encode(), digest_size=8)
+        for _, images, labels in self._splits():
+            digest.update(_content(images))
+            digest.update(_content(labels))
+        return digest.hexdigest()
+
+
+def check_fits(dataset: Dataset, input_shape: tuple[int, ...], classes: int) -> None:
+    """Raise ``InputError`` unless a network with this input ``(C, H, W)`` can train on the data.
+
+    Height and width may differ: many networks take any, and the first batch shows it.
+    """
+    if dataset.image_shape[0] != input_shape[0]:
+        raise InputError(
+            f"{dataset.name}: the images have {dataset.image_shape[0]} channels and the network "
+            f"takes {input_shape[0]}; give data or a network of the same number of channels"
+        )
+    if dataset.num_classes > classes:
+        raise InputError(
+            f"{dataset.name}: the labels run from 0 to {dataset.num_classes - 1} and the network "
+            f"has {classes} outputs; give a network with at least {dataset.num_classes}"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Drawn:
+    """Some of the images of a set that is read when asked."""
+
+    images: Images
+    chosen: Tensor
+
+    @property
+    def shape(self) -> torch.Size:
+        return torch.Size((len(self.chosen), *self.images.shape[1:]))
+
+    def __getitem__(self, indices: Tensor) -> Tensor:
+        return self.images[self.chosen[indices]]
+
+    def content(self) -> bytes:
+        return _content(self.images) + _content(self.chosen)
+
+
+def _drawn(images: Images, labels: Tensor, limit: int | None) -> tuple[Images, Tensor]:
+    if limit is None or limit >= len(labels):
+        return images, labels
+    if limit < 1:
+        raise InputError(f"{limit} images were asked for: ask for at least 1")
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
+    chosen = order[:limit].sort().values
+    drawn = images[chosen] if isinstance(images, Tensor) else _Drawn(images, chosen)
+    return drawn, labels[chosen]
+
+
+def _content(values: Any) -> bytes:
+    """The bytes that tell two sets apart; images on disk say themselves what theirs are."""
+    if isinstance(values, Tensor):
+        return bytes(values.contiguous().numpy().data)
+    return bytes(values.content())
+
+
+def _check_split(where: str, images: Images, labels: Tensor, classes: int) -> None:
+    if len(images.shape) != 4 or 0 in images.shape:
+        raise InputError(f"{where} images have shape {list(images.shape)}, not [N, C, H, W]")
+    if labels.dtype != torch.int64 or labels.ndim != 1:
+        raise InputError(
+            f"{where} labels are {labels.dtype} of shape {list(labels.shape)}: "
+            "give one whole number for each image"
+        )
+    if len(labels) != images.shape[0]:
+        raise InputError(f"{where} has {images.shape[0]} images but {len(labels)} labels")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= classes:
+        raise InputError(
+            f"{where} labels run from {low} to {high}, outside the {classes} classes "
+            f"0 to {classes - 1}"
+        )
+
+
+def _check_normalize(normalize: Normalize, channels: int) -> None:
+    for values in (normalize.mean, normalize.std):
+        if len(values) not in (1, channels):
+            raise InputError(
+                f"the normalisation {normalize.name!r} is for {len(values)} channels and the "
+                f"images have {channels}; give {channels} means and standard deviations, or 'none'"
+            )
+
+
+def describe(facts: Mapping[str, Any]) -> str:
+    """One sentence about the data, from ``Dataset.facts()``."""
+    channels, height, width = facts["image"]
+    crop = "random crops and flips" if facts["augmented"] else "no augmentation"
+    return (
+        f"{facts['name']}: {facts['train']} training and {facts['test']} test images of "
+        f"{channels}x{height}x{width}, {facts['classes']} classes, {crop}, "
+        f"normalisation {facts['normalize']}"
+    )

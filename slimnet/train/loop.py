@@ -1,0 +1,240 @@
+"""The one training loop: a network, data and a schedule in, a history out.
+
+Everything that differs between ways of training is an argument: the schedule, the weights that the
+network starts with, and callbacks that look in while it trains. The same seed gives the same
+weights to the bit on the same device.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from slimnet.errors import InputError
+from slimnet.train.dataset import Dataset
+from slimnet.train.schedule import Schedule
+
+Progress = Callable[[float], None]  # told after each step which part of the training is done
+
+
+@dataclass(frozen=True)
+class History:
+    """What one training did: the loss of each epoch, and the accuracy of the last, in percent."""
+
+    losses: tuple[float, ...]
+    accuracy: float
+    epochs: int
+    samples: int  # training images seen, each epoch's counted anew
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class Moment:
+    """Where the training stands when a callback is called."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    epoch: int
+    step: int  # counted from 0 over the whole training
+    loss: Tensor | None = None
+
+
+class Callback:
+    """Something that happens while training, e.g. a penalty on gradients; override what is used."""
+
+    def on_gradients(self, moment: Moment) -> None:
+        """Between the backward pass and the optimiser's step: gradients may be changed."""
+
+    def on_step_end(self, moment: Moment) -> None:
+        """After the optimiser's step: weights may be changed."""
+
+    def on_epoch_end(self, moment: Moment) -> None:
+        """After the last step of an epoch."""
+
+
+def train(
+    model: nn.Module,
+    dataset: Dataset,
+    schedule: Schedule,
+    *,
+    seed: int,
+    device: torch.device | str | None = None,
+    progress: Progress | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> History:
+    """Train ``model``, which the caller owns, in place, and test it after the last epoch.
+
+    It ends in eval mode on the device where it was. ``device`` defaults to the GPU where there is
+    one. The accuracy is that of the last epoch, never of the best. Raises ``InputError`` where the
+    loss is no longer finite, or network and data do not fit.
+    """
+    home = _device_of(model)
+    place = default_device() if device is None else torch.device(device)
+    start = time.perf_counter()
+    with _deterministic(seed, place):
+        model.to(place)
+        losses = tuple(_epochs(model, dataset, schedule, seed, progress, callbacks))
+        accuracy = evaluate(model, dataset, place)
+        model.to(home)
+    seconds = time.perf_counter() - start
+    samples = schedule.epochs * len(dataset.y_train)
+    return History(losses, accuracy, schedule.epochs, samples, seconds)
+
+
+def evaluate(
+    model: nn.Module,
+    dataset: Dataset,
+    device: torch.device | str | None = None,
+    batch: int = 256,
+) -> float:
+    """The share of test images that ``model`` labels right, in percent; it ends in eval mode."""
+    home = _device_of(model)
+    place = default_device() if device is None else torch.device(device)
+    model.to(place).eval()
+    right = 0
+    with torch.inference_mode():
+        for images, labels in dataset.test_batches(batch):
+            predicted = _logits(model, images.to(place), dataset.num_classes).argmax(1).cpu()
+            right += int((predicted == labels).sum())
+    model.to(home)
+    return 100 * right / len(dataset.y_test)
+
+
+def default_device() -> torch.device:
+    """The GPU where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _epochs(
+    model: nn.Module,
+    dataset: Dataset,
+    schedule: Schedule,
+    seed: int,
+    progress: Progress | None,
+    callbacks: Sequence[Callback],
+) -> Iterator[float]:
+    """Train epoch by epoch; gives the mean loss of each."""
+    optimizer = _optimizer(model, schedule)
+    generator = torch.Generator().manual_seed(seed)
+    step = 0
+    for epoch in range(schedule.epochs):
+        model.train()
+        _set_rate(optimizer, schedule.lr_at(epoch))
+        batches = _order(len(dataset.y_train), schedule.batch, generator)
+        total = torch.zeros((), dtype=torch.float64)
+        for number, indices in enumerate(batches):
+            images, labels = dataset.training_batch(indices, generator)
+            moment = Moment(model, optimizer, epoch, step)
+            loss = _step(moment, images, labels, dataset.num_classes, callbacks)
+            total = total.to(loss.device) + loss.double()
+            step += 1
+            if progress is not None:
+                progress((epoch + (number + 1) / len(batches)) / schedule.epochs)
+        _call(callbacks, "on_epoch_end", Moment(model, optimizer, epoch, step - 1, loss))
+        yield _finite(float(total) / len(batches), epoch, schedule)
+
+
+def _step(
+    moment: Moment,
+    images: Tensor,
+    labels: Tensor,
+    classes: int,
+    callbacks: Sequence[Callback],
+) -> Tensor:
+    """One step of the optimiser on one batch; gives the batch's loss."""
+    place = _device_of(moment.model)
+    logits = _logits(moment.model, images.to(place), classes)
+    loss = nn.functional.cross_entropy(logits, labels.to(place))
+    moment.optimizer.zero_grad()
+    torch.autograd.backward(loss)
+    after = Moment(moment.model, moment.optimizer, moment.epoch, moment.step, loss.detach())
+    _call(callbacks, "on_gradients", after)
+    moment.optimizer.step()
+    _call(callbacks, "on_step_end", after)
+    return loss.detach()
+
+
+def _optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not trained:
+        raise InputError("the network has no parameter to train: every one is frozen")
+    return torch.optim.SGD(
+        trained,
+        lr=schedule.lr,
+        momentum=schedule.momentum,
+        weight_decay=schedule.weight_decay,
+        nesterov=schedule.nesterov,
+    )
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def _order(count: int, batch: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+    """The training images in a random order, batch by batch."""
+    batches = torch.split(torch.randperm(count, generator=generator), batch)
+    # batch norm cannot train on one image: a last batch of one sits this epoch out
+    return batches[:-1] if len(batches) > 1 and len(batches[-1]) == 1 else batches
+
+
+def _logits(model: nn.Module, images: Tensor, classes: int) -> Tensor:
+    """The network's class scores; what auxiliary heads add after them is left out."""
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), images.dtype)
+    output: Any = _run(model, images.to(dtype))
+    logits = output[0] if isinstance(output, (tuple, list)) else output
+    if not isinstance(logits, Tensor) or logits.ndim != 2:
+        raise InputError("training needs a network that gives one score per class, [N, classes]")
+    if logits.shape[1] < classes:
+        raise InputError(
+            f"the data has {classes} classes and the network {logits.shape[1]} outputs; "
+            f"give a network with at least {classes}"
+        )
+    return logits
+
+
+def _run(model: nn.Module, images: Tensor) -> Any:
+    try:
+        return model(images)
+    except (RuntimeError, ValueError) as error:
+        if isinstance(error, torch.cuda.OutOfMemoryError):
+            raise
+        shape = list(images.shape)
+        raise InputError(f"the network does not run on images of shape {shape}: {error}") from error
+
+
+def _finite(loss: float, epoch: int, schedule: Schedule) -> float:
+    if not torch.isfinite(torch.tensor(loss)):
+        raise InputError(
+            f"the training diverged: the loss is {loss} in epoch {epoch + 1} of {schedule.epochs} "
+            f"at learning rate {schedule.lr_at(epoch):g}; try a smaller one"
+        )
+    return loss
+
+
+def _call(callbacks: Iterable[Callback], event: str, moment: Moment) -> None:
+    for callback in callbacks:
+        getattr(callback, event)(moment)
+
+
+def _device_of(model: nn.Module) -> torch.device:
+    return next((p.device for p in model.parameters()), torch.device("cpu"))
+
+
+@contextmanager
+def _deterministic(seed: int, device: torch.device) -> Iterator[None]:
+    """What dropout draws follows the seed; the caller's own random state stays as it was."""
+    devices = [device] if device.type == "cuda" else []
+    with (
+        torch.random.fork_rng(devices=devices),
+        torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True),
+    ):
+        torch.manual_seed(seed)
+        yield

@@ -1,0 +1,219 @@
+"""Readers, one per kind of data: what is behind the colon in, images and labels out.
+
+Every reader raises ``InputError`` with the file or folder and what is wrong with it.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from torch import Tensor
+from torchvision.datasets import CIFAR10, ImageFolder
+from torchvision.transforms import v2
+
+from slimnet.errors import InputError
+from slimnet.train.dataset import Dataset, Images
+from slimnet.userfile import call_in_file
+
+KEYS = ("x_train", "y_train", "x_test", "y_test")
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """What a reader gives: images and labels (int64) of both splits."""
+
+    x_train: Images
+    y_train: Tensor
+    x_test: Images
+    y_test: Tensor
+    num_classes: int
+
+
+def read_digits(rest: str, size: int) -> Splits:
+    """scikit-learn's 1797 scanned digits, 1x8x8: 1198 to train on, 599 to test, stratified."""
+    digits = load_digits()
+    # 17 grey levels, 0..16, kept apart in 0..255
+    images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[:, None]
+    train, test = train_test_split(
+        np.arange(len(images)), test_size=1 / 3, random_state=0, stratify=digits.target
+    )
+    labels = torch.from_numpy(digits.target).long()
+    pixels = torch.from_numpy(images)
+    return Splits(pixels[train], labels[train], pixels[test], labels[test], 10)
+
+
+def read_npz(file: str, size: int) -> Splits:
+    """A NumPy archive with x_train, y_train, x_test, y_test; images uint8 ``[N, H, W, C]``."""
+    try:
+        with Path(file).open("rb") as stream:
+            arrays = _archive(stream)
+    except FileNotFoundError:
+        raise InputError(f"{file}: there is no such file") from None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(f"{file}: not a NumPy .npz archive that can be read ({error})") from None
+    missing = [key for key in KEYS if key not in arrays]
+    if missing:
+        raise InputError(f"{file}: lacks {', '.join(missing)}; it must hold {', '.join(KEYS)}")
+    return _from_arrays(file, [arrays[key] for key in KEYS])
+
+
+def _archive(stream: BinaryIO) -> dict[str, Any]:
+    loaded = np.load(stream, allow_pickle=False)
+    if not isinstance(loaded, np.lib.npyio.NpzFile):
+        raise ValueError("it holds a single array")
+    with loaded as archive:
+        return {key: archive[key] for key in KEYS if key in archive.files}
+
+
+def read_cifar10(root: str, size: int) -> Splits:
+    """CIFAR-10 as torchvision unpacks it (``ROOT/cifar-10-batches-py``); nothing is downloaded."""
+    try:
+        sets = [CIFAR10(root, train=train, download=False) for train in (True, False)]
+    except (RuntimeError, OSError) as error:
+        raise InputError(
+            f"{root}: no intact CIFAR-10 there ({error}); it should hold cifar-10-batches-py"
+        ) from None
+    return _from_arrays(root, [array for one in sets for array in (one.data, one.targets)])
+
+
+def read_imagefolder(root: str, size: int) -> Splits:
+    """A folder with ``train/`` and ``val/`` or ``test/``, each with one folder per class."""
+    if size < 1:
+        raise InputError(f"the image size must be at least 1 pixel, not {size}")
+    train = _class_folders(Path(root) / "train")
+    test = _class_folders(_test_folder(Path(root)))
+    if train.classes != test.classes:
+        raise InputError(
+            f"{root}: the classes of the two splits differ "
+            f"({_named(set(train.classes) ^ set(test.classes))}); both need the same folders"
+        )
+    return Splits(
+        FolderImages(train, size),
+        torch.tensor(train.targets),
+        FolderImages(test, size),
+        torch.tensor(test.targets),
+        len(train.classes),
+    )
+
+
+def read_user_data(spec: str, size: int) -> Dataset | Splits:
+    """Call ``make_data`` of the user's file.
+
+    It returns a ``Dataset``, or x_train, y_train, x_test, y_test: NumPy images uint8
+    ``[N, H, W, C]``, or tensors ``[N, C, H, W]``, uint8 or floating point in 0..1.
+    """
+    made = call_in_file(spec, {})
+    if isinstance(made, Dataset):
+        return made
+    if not isinstance(made, (tuple, list)) or len(made) != len(KEYS):
+        raise InputError(
+            f"{spec}: returned {type(made).__name__}; it must return a slimnet Dataset or "
+            f"the four arrays {', '.join(KEYS)}"
+        )
+    return _from_arrays(spec, made)
+
+
+class FolderImages:
+    """Images on disk, decoded when asked for.
+
+    The short side is resized to 8/7 of ``size`` (256 for 224) and the centre cut out.
+    """
+
+    def __init__(self, folder: ImageFolder, size: int) -> None:
+        self._folder = folder
+        self._size = size
+        self._view = v2.Compose(
+            [v2.PILToTensor(), v2.Resize(size * 8 // 7, antialias=True), v2.CenterCrop(size)]
+        )
+
+    @property
+    def shape(self) -> torch.Size:
+        """``[N, 3, size, size]``."""
+        return torch.Size((len(self._folder), 3, self._size, self._size))
+
+    def __getitem__(self, indices: Tensor) -> Tensor:
+        """Decode the images ``indices``; the decoders leave Python, so threads do work."""
+        with ThreadPoolExecutor() as threads:
+            return torch.stack(list(threads.map(self._decoded, indices.tolist())))
+
+    def content(self) -> bytes:
+        """The names of the files: what tells one folder from another."""
+        return repr([(Path(path).name, label) for path, label in self._folder.samples]).encode()
+
+    def _decoded(self, index: int) -> Tensor:
+        path, _ = self._folder.samples[index]
+        try:
+            image = self._view(self._folder.loader(path))
+        except OSError as error:
+            raise InputError(f"{path}: not an image that can be read ({error})") from None
+        if not isinstance(image, Tensor):
+            raise TypeError(f"the view of {path} is no tensor")
+        return image
+
+
+def _from_arrays(where: str, arrays: Sequence[Any]) -> Splits:
+    x_train, y_train, x_test, y_test = arrays
+    labels = _labels(f"{where}: y_train", y_train), _labels(f"{where}: y_test", y_test)
+    return Splits(
+        _images(f"{where}: x_train", x_train),
+        labels[0],
+        _images(f"{where}: x_test", x_test),
+        labels[1],
+        int(labels[0].max()) + 1,
+    )
+
+
+def _images(where: str, array: Any) -> Tensor:
+    if isinstance(array, Tensor):
+        if array.ndim != 4 or not (array.dtype == torch.uint8 or array.is_floating_point()):
+            raise InputError(
+                f"{where} is {array.dtype} of shape {list(array.shape)}: give [N, C, H, W], "
+                "uint8 or floating point in 0..1"
+            )
+        return array
+    if not isinstance(array, np.ndarray) or array.ndim != 4 or array.dtype != np.uint8:
+        raise InputError(f"{where} is {_kind(array)}: give uint8 images [N, H, W, C]")
+    return torch.from_numpy(np.ascontiguousarray(array.transpose(0, 3, 1, 2)))
+
+
+def _labels(where: str, array: Any) -> Tensor:
+    values = array.numpy() if isinstance(array, Tensor) else np.asarray(array)
+    if values.ndim == 2 and values.shape[1] == 1:  # as Keras keeps them
+        values = values[:, 0]
+    if values.ndim != 1 or not len(values) or values.dtype.kind not in "iu":
+        raise InputError(f"{where} is {_kind(values)}: give one whole number for each image")
+    return torch.from_numpy(values.astype(np.int64))
+
+
+def _kind(array: Any) -> str:
+    shape, dtype = getattr(array, "shape", None), getattr(array, "dtype", None)
+    return type(array).__name__ if shape is None else f"{dtype} of shape {list(shape)}"
+
+
+def _test_folder(root: Path) -> Path:
+    for name in ("val", "test"):
+        if (root / name).is_dir():
+            return root / name
+    raise InputError(f"{root}: has no val/ or test/ folder with one folder per class")
+
+
+def _class_folders(folder: Path) -> ImageFolder:
+    try:
+        return ImageFolder(str(folder))
+    except OSError as error:
+        raise InputError(f"{folder}: not a folder with one folder per class ({error})") from None
+
+
+def _named(names: set[str], most: int = 3) -> str:
+    shown = sorted(names)[:most]
+    return ", ".join(shown) + (f" and {len(names) - most} more" if len(names) > most else "")

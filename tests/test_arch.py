@@ -1,0 +1,240 @@
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from slimnet import arch as arch_module
+from slimnet.arch import Arch, fitted, index, parse_arch, recognise
+from slimnet.errors import InputError, UnknownNameError
+
+ROUND_TRIP = [
+    "slimnet:resnet20",
+    "slimnet:vgg16",
+    "slimnet:densenet40",
+    "slimnet:digits_vgg",
+    "torchvision:resnet18",
+    "torchvision:vgg11_bn",
+    "torchvision:mobilenet_v2",
+    "torchvision:squeezenet1_1",
+    "torchvision:efficientnet_b0",
+    "torchvision:shufflenet_v2_x0_5",
+    "torchvision:swin_t",
+    "torchvision:vit_b_16",
+]
+
+
+@pytest.fixture
+def user_file(tmp_path):
+    def write(text, name="nets.py"):
+        (tmp_path / name).write_text(text)
+        return f"{tmp_path / name}:make_model"
+
+    return write
+
+
+@pytest.mark.parametrize("spec", ROUND_TRIP)
+def test_weights_are_recognised_with_their_classes(spec):
+    asked = parse_arch(spec)
+    assert recognise(asked.build().state_dict()) == asked
+    three = Arch(asked.source, asked.name, {"num_classes": 3})
+    assert recognise(three.build().state_dict()) == three
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_networks_are_recognised_with_and_without_auxiliary_heads(name):
+    for options in ({}, {"aux_logits": False}, {"aux_logits": False, "num_classes": 5}):
+        built = Arch("torchvision", name, options)
+        assert recognise(built.build().state_dict()) == built
+
+
+def test_other_input_channels_are_recognised_in_built_in_networks():
+    built = Arch("slimnet", "digits_resnet", {"in_channels": 3})
+    found = recognise(built.build().state_dict())
+    assert found == built
+    assert found.input_shape == (3, 8, 8)
+
+
+def test_old_files_lack_the_counters_of_batch_norms():
+    state = Arch("torchvision", "resnet18").build().state_dict()
+    old = {name: value for name, value in state.items() if "num_batches" not in name}
+    assert recognise(old) == Arch("torchvision", "resnet18")
+
+
+def test_unknown_weights_name_the_three_closest():
+    state = Arch("torchvision", "resnet50").build().state_dict()
+    state["extra.weight"] = torch.zeros(3)
+    with pytest.raises(InputError) as refusal:
+        recognise(state)
+    text = str(refusal.value)
+    assert text.index("torchvision:resnet50") < text.index("torchvision:wide_resnet50_2")
+    assert text.count("%") == 3
+    assert "--arch torchvision:resnet18 | slimnet:resnet56 | path/to/file.py:make_model" in text
+
+
+def test_weights_like_no_others_say_so():
+    with pytest.raises(InputError, match="none shares even one name"):
+        recognise({"my.own": torch.zeros(3)})
+
+
+def test_ambiguous_weights_name_the_candidates(monkeypatch):
+    rows = [row for row in index() if row.arch == "slimnet:resnet20"]
+    twin = type(rows[0])(**{**vars(rows[0]), "arch": "slimnet:twin"})
+    monkeypatch.setattr(arch_module, "index", lambda: (*rows, twin))
+    with pytest.raises(InputError, match=r"slimnet:resnet20 and slimnet:twin alike.*--arch"):
+        recognise(Arch("slimnet", "resnet20").build().state_dict())
+
+
+def test_fitted_reads_the_classes_unless_they_are_given():
+    state = Arch("slimnet", "resnet20", {"num_classes": 4}).build().state_dict()
+    assert fitted(Arch("slimnet", "resnet20"), state).options == {"num_classes": 4}
+    given = Arch("slimnet", "resnet20", {"num_classes": 6})
+    assert fitted(given, state) == given
+
+
+def test_fitted_leaves_files_alone():
+    mine = Arch("file", "nets.py:make_model")
+    assert fitted(mine, {"fc.weight": torch.zeros(3, 4)}) == mine
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "slimnet:digits_vgg",
+        "slimnet:vgg19",
+        "torchvision:googlenet",
+        "torchvision:inception_v3",
+        "torchvision:resnet18",
+        "torchvision:vit_b_32",
+    ],
+)
+def test_index_is_what_its_script_makes(spec):
+    script = load_script()
+    stored = [row for row in index() if row.arch == spec]
+    made = [script.indexed(arch) for arch in script.architectures() if str(arch) == spec]
+    assert stored == [type(row).from_json(json.loads(json.dumps(row.to_json()))) for row in made]
+
+
+def test_index_lists_every_architecture_once():
+    asked = [(str(arch), arch.options) for arch in load_script().architectures()]
+    assert [(row.arch, row.options) for row in index()] == asked
+    assert len({(row.names, row.shapes) for row in index()}) == len(asked)
+
+
+def load_script():
+    path = Path(__file__).parent.parent / "scripts" / "index_architectures.py"
+    spec = importlib.util.spec_from_file_location("index_architectures", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("spec", ["torchvision:swin_t", "torchvision:vit_b_32", "slimnet:vgg16"])
+def test_build_without_initialisation_is_complete_once_loaded(spec):
+    full = parse_arch(spec).build(init=True)
+    quick = parse_arch(spec).build()
+    quick.load_state_dict(full.state_dict())
+    assert not quick.training
+    assert {name: t.shape for name, t in quick.named_buffers()} == {
+        name: t.shape for name, t in full.named_buffers()
+    }
+    assert all(torch.equal(t, full.get_buffer(name)) for name, t in quick.named_buffers())
+    x = torch.rand(1, *parse_arch(spec).input_shape)
+    assert torch.equal(quick(x), full(x))
+
+
+def test_build_without_initialisation_draws_no_random_number():
+    before = torch.get_rng_state()
+    Arch("torchvision", "resnet18").build()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_build_with_initialisation_follows_the_seed():
+    weights = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        weights.append(Arch("slimnet", "digits_vgg").build(init=True).classifier.weight)
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_buffers_of_a_file_keep_their_random_values(user_file):
+    spec = user_file(
+        "import torch\n"
+        "class Net(torch.nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.register_buffer('b', torch.empty(9).normal_(), persistent=False)\n"
+        "make_model = Net\n"
+    )
+    torch.manual_seed(3)
+    expected = torch.empty(9).normal_()
+    torch.manual_seed(3)
+    assert torch.equal(parse_arch(spec).build().b, expected)
+
+
+@pytest.mark.parametrize(
+    ("spec", "shape"),
+    [
+        ("torchvision:resnet18", (3, 224, 224)),
+        ("torchvision:inception_v3", (3, 299, 299)),
+        ("slimnet:resnet56", (3, 32, 32)),
+        ("slimnet:digits_vgg", (1, 8, 8)),
+        ("nets.py:make_model", None),
+    ],
+)
+def test_usual_input(spec, shape):
+    assert parse_arch(spec).input_shape == shape
+    assert str(parse_arch(spec)) == spec
+
+
+def test_json_there_and_back():
+    arch = Arch("slimnet", "resnet20", {"num_classes": 3})
+    assert Arch.from_json(json.loads(json.dumps(arch.to_json()))) == arch
+    with pytest.raises(InputError, match="not an architecture"):
+        Arch.from_json({"name": "resnet20"})
+
+
+@pytest.mark.parametrize(
+    ("spec", "hint"),
+    [
+        ("torchvision:resnet19", "torchvision:resnet18"),
+        ("torchvision:resnet56", "slimnet:resnet56"),
+        ("slimnet:resnet50", "torchvision:resnet50"),
+    ],
+)
+def test_unknown_names_list_the_closest(spec, hint):
+    with pytest.raises(UnknownNameError, match=hint):
+        parse_arch(spec)
+
+
+@pytest.mark.parametrize("spec", ["resnet18", "timm:resnet18", "", "file:resnet18", "net.py"])
+def test_what_names_no_source_lists_them(spec):
+    with pytest.raises(InputError, match=r"torchvision:resnet18 \| slimnet:resnet56 \| path"):
+        parse_arch(spec)
+
+
+@pytest.mark.parametrize("spec", ["torchvision:resnet18", "slimnet:resnet20"])
+def test_options_that_do_not_exist_are_refused(spec):
+    source, name = spec.split(":")
+    with pytest.raises(InputError, match=f"{spec} does not build with"):
+        Arch(source, name, {"colour": "red"}).build()
+
+
+def test_a_file_builds_its_network_with_options(user_file):
+    spec = user_file(
+        "from torch import nn\n"
+        "def make_model(num_classes=10):\n"
+        "    return nn.Linear(4, num_classes)\n"
+    )
+    built = Arch("file", spec, {"num_classes": 3}).build()
+    assert isinstance(built, nn.Linear)
+    assert built.out_features == 3
+    assert not built.training
+
+
+def test_a_file_that_returns_no_module_is_refused(user_file):
+    with pytest.raises(InputError, match=r"returned dict, not a torch\.nn\.Module"):
+        parse_arch(user_file("make_model = dict")).build()

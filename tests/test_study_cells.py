@@ -1,0 +1,105 @@
+"""A cell's id follows everything that decides its outcome, and nothing else."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from slimnet.errors import InputError, UnknownNameError
+from slimnet.study import Study
+from slimnet.study.cells import cells, weights_digest
+from slimnet.train import REGIMES, Schedule, load_data
+
+STUDY = Study((0.3, 0.5), ("l1", "random"), ("finetune", "scratch-b"), (0, 1), Schedule(epochs=4))
+
+
+@pytest.fixture(scope="module")
+def data():
+    return load_data("digits").limited(train=50, test=50)
+
+
+def net(seed=0):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+
+
+def ids(study, model, data):
+    return [cell.id for cell in cells(study, model, data)]
+
+
+def test_there_is_one_cell_per_combination_and_one_dense(data):
+    planned = cells(STUDY, net(), data)
+    assert len(planned) == 1 + 2 * 2 * 2 * 2
+    assert len({cell.id for cell in planned}) == len(planned)
+    assert [cell.is_baseline for cell in planned].index(True) == 0
+    retrained = dataclasses.replace(STUDY, dense_regimes=("finetune",))
+    assert len(cells(retrained, net(), data)) == len(planned) + 2
+
+
+def test_cells_of_one_network_stand_together(data):
+    networks = [(cell.criterion, cell.ratio) for cell in cells(STUDY, net(), data)]
+    changes = sum(a != b for a, b in zip(networks, networks[1:], strict=False))
+    assert changes == len(set(networks)) - 1
+
+
+def test_ids_are_the_same_again(data):
+    assert ids(STUDY, net(), data) == ids(STUDY, net(), data)
+    survived = Study.from_json(json.loads(json.dumps(STUDY.to_json())))
+    assert survived == STUDY
+    assert ids(survived, net(), data) == ids(STUDY, net(), data)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"base": Schedule(epochs=5)}, {"settings": {"align": 16}}],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_changed_setting_changes_every_retrained_cell(data, change):
+    before, after = ids(STUDY, net(), data), ids(dataclasses.replace(STUDY, **change), net(), data)
+    assert not set(before[1:]) & set(after[1:])
+
+
+def test_other_weights_or_data_change_every_cell(data):
+    before = ids(STUDY, net(), data)
+    assert not set(before) & set(ids(STUDY, net(1), data))
+    assert not set(before) & set(ids(STUDY, net(), data.limited(test=49)))
+
+
+def test_a_changed_regime_changes_its_own_cells_only(data, monkeypatch):
+    before = ids(STUDY, net(), data)
+    longer = dataclasses.replace(REGIMES["finetune"], epochs=0.5)
+    monkeypatch.setitem(REGIMES._entries, "finetune", longer)
+    kept = set(before) & set(ids(STUDY, net(), data))
+    assert len(kept) == 1 + 2 * 2 * 2
+
+
+def test_more_seeds_keep_the_cells_that_were(data):
+    more = dataclasses.replace(STUDY, seeds=(0, 1, 2), ratios=(0.5, 0.7))
+    kept = set(ids(STUDY, net(), data)) & set(ids(more, net(), data))
+    assert len(kept) == 1 + 2 * 2 * 2
+
+
+def test_the_weights_digest_sees_values_names_and_shapes():
+    assert weights_digest(net()) == weights_digest(net())
+    changed = net()
+    changed[1].weight.data[3, 5] += 1e-3
+    assert weights_digest(changed) != weights_digest(net())
+    assert weights_digest(nn.BatchNorm1d(2)) != weights_digest(nn.BatchNorm1d(2, affine=False))
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "sentence"),
+    [
+        ({"ratios": ()}, InputError, "a study needs ratios"),
+        ({"seeds": (0, 0)}, InputError, "each once"),
+        ({"ratios": (1.0,)}, InputError, r"in \[0, 1\): 1.0"),
+        ({"ratios": (-0.1,)}, InputError, r"in \[0, 1\)"),
+        ({"regimes": ("magic",)}, UnknownNameError, "unknown regime 'magic': the known ones are"),
+        ({"dense_regimes": ("magic",)}, UnknownNameError, "unknown regime 'magic'"),
+    ],
+)
+def test_a_study_that_cannot_run_is_refused(fields, error, sentence):
+    with pytest.raises(error, match=sentence):
+        dataclasses.replace(STUDY, **fields)

@@ -1,0 +1,86 @@
+"""Means, spread, ratios and compute of the summary rows."""
+
+import dataclasses
+import statistics
+
+import pytest
+
+from slimnet.errors import InputError
+from slimnet.study import Cell, Record, Results, Study
+from slimnet.train import Schedule
+
+STUDY = Study((0.5,), ("l1",), ("finetune", "scratch-e"), (0, 1, 2), Schedule(), dense_compute=1e6)
+DENSE = Record(Cell(None, 0.0, None, 0, "x"), 400, 200, 0.0, 90.0, 90.0, 0, 0, 0.0)
+
+
+def record(regime, seed, accuracy):
+    return Record(
+        cell=Cell("l1", 0.5, regime, seed, "x"),
+        macs=100,
+        params=60,
+        channels_removed=0.48,
+        accuracy_cut=40.0,
+        accuracy=accuracy,
+        epochs=4,
+        samples=4000,
+        seconds=1.0 + seed,
+        latency={"median_ms": 2.0, "speedup": 1.5},
+    )
+
+
+def results(*records, study=STUDY):
+    return Results(study, {"name": "digits"}, (DENSE, *records))
+
+
+ACCURACIES = (88.0, 91.0, 90.4)
+RUNS = tuple(record("finetune", seed, accuracy) for seed, accuracy in enumerate(ACCURACIES))
+
+
+def test_a_row_is_the_mean_and_the_sample_deviation_of_its_seeds():
+    row = results(*RUNS).summary()[1]
+    assert row.n == 3
+    assert row.accuracy == pytest.approx(sum(ACCURACIES) / 3)
+    spread = sum((accuracy - row.accuracy) ** 2 for accuracy in ACCURACIES)
+    assert row.std == pytest.approx((spread / 2) ** 0.5)
+    assert row.std == pytest.approx(statistics.stdev(ACCURACIES))
+    assert row.difference == pytest.approx(row.accuracy - 90.0)
+    assert row.seconds == pytest.approx(2.0)
+
+
+def test_one_run_has_no_spread():
+    assert results(RUNS[0]).summary()[1].std is None
+
+
+def test_ratios_are_what_remains_of_the_dense_network():
+    dense, slim = results(*RUNS).summary()
+    assert (dense.macs_ratio, dense.params_ratio, dense.difference) == (1, 1, 0)
+    assert (slim.macs_ratio, slim.params_ratio) == (0.25, 0.3)
+    assert (slim.latency_ms, slim.speedup) == (2.0, 1.5)
+
+
+def test_compute_counts_the_dense_training_where_its_weights_are_used():
+    rows = results(RUNS[0], record("scratch-e", 0, 89.0)).summary()
+    assert [row.compute for row in rows] == [0, 4e5, 4e5]
+    assert [row.total_compute for row in rows] == [1e6, 1.4e6, 4e5]
+
+
+def test_an_unknown_dense_training_is_not_counted_as_nothing():
+    study = dataclasses.replace(STUDY, dense_compute=None)
+    rows = results(RUNS[0], record("scratch-e", 0, 89.0), study=study).summary()
+    assert [row.total_compute for row in rows] == [None, None, 4e5]
+
+
+def test_rows_keep_the_order_of_the_cells_and_mix_nothing():
+    rows = results(record("scratch-e", 0, 80.0), *RUNS).summary()
+    assert [(row.regime, row.n) for row in rows] == [(None, 1), ("scratch-e", 1), ("finetune", 3)]
+    assert rows[1].accuracy == 80
+
+
+def test_results_survive_json():
+    whole = results(*RUNS)
+    assert Results.from_json(whole.to_json()) == whole
+
+
+def test_results_without_the_dense_network_are_refused():
+    with pytest.raises(InputError, match="lack the dense network"):
+        Results(STUDY, {}, RUNS).summary()

@@ -1,0 +1,241 @@
+"""A study runs each cell once, survives being killed, and leaves the models as they were."""
+
+import copy
+import dataclasses
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from slimnet.errors import InputError, UnknownNameError
+from slimnet.study import ENGINES, Candidate, Study, read_results, run_study, write_results
+from slimnet.study import run as run_module
+from slimnet.train import REGIMES, Schedule, budget, load_data
+
+STUDY = Study(
+    ratios=(0.5,),
+    criteria=("l1", "random"),
+    regimes=("finetune", "scratch-b"),
+    seeds=(0, 1),
+    base=Schedule(epochs=4, lr=0.1, batch=50),
+)
+CELLS = 1 + 2 * 2 * 2
+
+
+@pytest.fixture(scope="module")
+def data():
+    return load_data("digits").limited(train=200, test=100)
+
+
+def net(width):
+    torch.manual_seed(width)
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(64, width), nn.BatchNorm1d(width), nn.ReLU(), nn.Linear(width, 10)
+    )
+
+
+def candidate(width, **facts):
+    return Candidate(net(width), macs=74 * width, params=77 * width + 10, **facts)
+
+
+class Pruner:
+    """Makes a narrower network and counts how often."""
+
+    def __init__(self):
+        self.asked = []
+
+    def __call__(self, criterion, ratio):
+        self.asked.append((criterion, ratio))
+        return candidate(
+            int(32 * (1 - ratio)), certificate={"error": 1e-12}, channels_removed=ratio
+        )
+
+
+class Trainings:
+    """Counts the trainings, and fails at one of them."""
+
+    def __init__(self, monkeypatch, fail_at=None):
+        self.count = 0
+        self.fail_at = fail_at
+        self._train = run_module.train
+        monkeypatch.setattr(run_module, "train", self)
+
+    def __call__(self, *arguments, **options):
+        self.count += 1
+        if self.count == self.fail_at:
+            raise KeyboardInterrupt
+        return self._train(*arguments, **options)
+
+
+def ran(data, directory, study=STUDY, pruner=None, dense=None, **options):
+    return run_study(
+        study,
+        pruner or Pruner(),
+        dense or candidate(32),
+        data,
+        directory,
+        device="cpu",
+        **options,
+    )
+
+
+def test_every_cell_is_run_and_each_network_made_once(data, tmp_path, monkeypatch):
+    trainings, pruner = Trainings(monkeypatch), Pruner()
+    results = ran(data, tmp_path, pruner=pruner)
+    assert len(results.records) == CELLS
+    assert trainings.count == CELLS - 1
+    assert pruner.asked == [("l1", 0.5), ("random", 0.5)]
+    assert len(list((tmp_path / "cells").glob("*.json"))) == CELLS
+
+
+def test_each_record_holds_the_regimes_budget(data, tmp_path):
+    results = ran(data, tmp_path)
+    for record in results.records[1:]:
+        schedule = budget(REGIMES[record.cell.regime], STUDY.base, 2.0)
+        assert record.epochs == schedule.epochs
+        assert record.samples == schedule.epochs * 200
+        assert record.compute == record.macs * record.samples
+    assert {record.epochs for record in results.records} == {0, 1, 8}
+
+
+def test_a_killed_study_goes_on_where_it_stopped(data, tmp_path, monkeypatch):
+    whole = ran(data, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        Trainings(patch, fail_at=6)
+        with pytest.raises(KeyboardInterrupt):
+            ran(data, tmp_path / "killed")
+    trainings, pruner = Trainings(monkeypatch), Pruner()
+    resumed = ran(data, tmp_path / "killed", pruner=pruner)
+    assert trainings.count == (CELLS - 1) - 5
+    assert pruner.asked == [("random", 0.5)]
+    assert timeless(resumed) == timeless(whole)
+
+
+def timeless(results):
+    return [dataclasses.replace(record, seconds=0.0) for record in results.records]
+
+
+def test_a_finished_study_runs_nothing(data, tmp_path, monkeypatch):
+    first = ran(data, tmp_path)
+    trainings, pruner = Trainings(monkeypatch), Pruner()
+    assert ran(data, tmp_path, pruner=pruner) == first
+    assert (trainings.count, pruner.asked) == (0, [])
+
+
+def test_a_changed_setting_is_run_anew(data, tmp_path, monkeypatch):
+    ran(data, tmp_path)
+    trainings = Trainings(monkeypatch)
+    ran(data, tmp_path, dataclasses.replace(STUDY, base=Schedule(epochs=3, lr=0.1, batch=50)))
+    assert trainings.count == CELLS - 1
+
+
+@pytest.mark.parametrize("damage", ["", "{", "{}", "[1]", '"text"', "null"])
+def test_a_damaged_cell_is_run_again(data, tmp_path, monkeypatch, damage):
+    study = dataclasses.replace(STUDY, criteria=("l1",), regimes=("finetune",))
+    first = ran(data, tmp_path, study)
+    damaged = first.records[1].cell
+    (tmp_path / "cells" / f"{damaged.id}.json").write_text(damage)
+    trainings = Trainings(monkeypatch)
+    assert timeless(ran(data, tmp_path, study)) == timeless(first)
+    assert trainings.count == 1
+
+
+def test_the_record_of_another_cell_is_not_taken(data, tmp_path, monkeypatch):
+    study = dataclasses.replace(STUDY, criteria=("l1",), regimes=("finetune",))
+    one, two = ran(data, tmp_path, study).records[1:]
+    path = tmp_path / "cells"
+    (path / f"{one.cell.id}.json").write_text((path / f"{two.cell.id}.json").read_text())
+    trainings = Trainings(monkeypatch)
+    assert ran(data, tmp_path, study).records[1].cell == one.cell
+    assert trainings.count == 1
+
+
+def test_the_models_stay_as_they_were(data, tmp_path):
+    dense, slim = candidate(32), candidate(16)
+    dense.model.train()
+    before = copy.deepcopy([dense.model.state_dict(), slim.model.state_dict()])
+    ran(data, tmp_path, pruner=lambda criterion, ratio: slim, dense=dense)
+    after = [dense.model.state_dict(), slim.model.state_dict()]
+    assert dense.model.training
+    for old, new in zip(before, after, strict=True):
+        assert all(torch.equal(old[name], new[name]) for name in old)
+
+
+def test_a_clone_of_the_callers_own_is_used(data, tmp_path):
+    cloned = []
+
+    def clone(model):
+        cloned.append(model)
+        return copy.deepcopy(model)
+
+    ran(data, tmp_path, clone=clone)
+    assert len(cloned) == 3 + (CELLS - 1)  # each network is tested once, each cell trains one
+
+
+def test_dense_networks_are_retrained_where_asked(data, tmp_path):
+    study = dataclasses.replace(STUDY, criteria=("l1",), dense_regimes=("scratch-b",))
+    results = ran(data, tmp_path, study)
+    retrained = [r for r in results.records if r.cell.criterion is None and r.cell.regime]
+    assert [record.epochs for record in retrained] == [4, 4]
+
+
+def test_progress_counts_every_cell(data, tmp_path):
+    seen = []
+    ran(data, tmp_path, progress=seen.append)
+    assert seen[-1].done == seen[-1].total == CELLS
+    assert [status.done for status in seen] == sorted(status.done for status in seen)
+    again = []
+    ran(data, tmp_path, progress=again.append)
+    assert again == []
+
+
+def test_results_survive_the_file(data, tmp_path):
+    results = ran(data, tmp_path)
+    path = write_results(results, tmp_path)
+    assert read_results(path) == results
+    assert json.loads(path.read_text())["summary"][0]["accuracy"] == results.dense.accuracy
+    assert not [name for name in tmp_path.iterdir() if name.name.startswith(".")]
+
+
+def test_a_cell_that_fails_is_named(data, tmp_path):
+    study = dataclasses.replace(STUDY, base=Schedule(epochs=4, lr=1e30, batch=50))
+    with pytest.raises(
+        InputError, match=r"^l1, ratio 0.5, finetune, seed 0: the training diverged"
+    ):
+        ran(data, tmp_path, study)
+
+
+def test_a_folder_that_cannot_be_written_is_refused(data, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be written .* choose another folder"):
+        ran(data, tmp_path / "file" / "study")
+    with pytest.raises(InputError, match="cannot be written"):
+        write_results(ran(data, tmp_path / "fine"), tmp_path / "file")
+
+
+def test_results_that_are_none_are_refused(tmp_path):
+    with pytest.raises(InputError, match="cannot be read"):
+        read_results(tmp_path / "absent.json")
+    (tmp_path / "other.json").write_text('{"a": 1}')
+    with pytest.raises(InputError, match="not the results of a study"):
+        read_results(tmp_path / "other.json")
+
+
+def test_an_unknown_engine_lists_the_known_ones(data, tmp_path):
+    with pytest.raises(
+        UnknownNameError, match="unknown study engine 'cloud': the known ones are local"
+    ):
+        ran(data, tmp_path, engine="cloud")
+
+
+def test_a_candidate_that_cannot_be_recorded_is_refused_before_it_is_trained():
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        candidate(8, certificate={"error": object()})
+    with pytest.raises(InputError, match="0 MACs"):
+        Candidate(net(8), macs=0, params=1)
+
+
+@pytest.mark.parametrize("name", list(ENGINES))
+def test_every_engine_gives_the_records_in_the_cells_order(name):
+    assert ENGINES[name]([3, 1, 2], lambda cell: cell * 10) == [30, 10, 20]
