@@ -140,7 +140,7 @@ def _closest(shapes: Shapes, count: int = 3) -> str:
     ranked = sorted((-share, name) for name, share in shared.items() if share > 0)[:count]
     if not ranked:
         return "none shares even one name"
-    listed = ", ".join(f"{name} {-share:.0%}" for share, name in ranked)
+    listed = ", ".join(f"{name} {min(-share, 0.99):.0%}" for share, name in ranked)
     return f"closest, by estimated share of names and shapes: {listed}"
 
 

@@ -50,6 +50,11 @@ class Budget:
         return next(name for name, share in vars(self).items() if share is not None)
 
     @property
+    def asks_for_less(self) -> bool:
+        """Whether anything has to go at all."""
+        return self.share > 0 if self.kind == "ratio" else self.share < 1
+
+    @property
     def share(self) -> float:
         """The number that was given."""
         return float(getattr(self, self.kind))
@@ -112,7 +117,7 @@ def allocate(
     chosen = [g for g in groups if g.number in scores]
     limiter = _Limiter(chosen, scores, limits)
     if budget.kind == "ratio":
-        return limiter.survivors(budget.share, strict=True)
+        return limiter.exactly(budget.share)
     return _search(limiter, budget, cost)
 
 
@@ -136,18 +141,25 @@ class _Limiter:
             order = np.argsort(values, kind="stable")
             self.order, self.removed = owner[order], np.cumsum(weight[order])
 
-    def survivors(self, share: float, *, strict: bool = False) -> Survivors:
-        """Survivors when this share of channels goes; ``strict`` refuses to empty a layer."""
+    def survivors(self, share: float) -> Survivors:
+        """Survivors when this share of channels goes."""
+        return self._survivors(share, refuse=False)
+
+    def exactly(self, share: float) -> Survivors:
+        """The same for a ratio that was asked for: one that would empty a layer is refused."""
+        return self._survivors(share, refuse=self.limits.scope == "local")
+
+    def _survivors(self, share: float, *, refuse: bool) -> Survivors:
         goes = self._global(share) if self.limits.scope == "global" else None
         found: Survivors = {}
         for group in self.groups:
             prescribed = self.fixed[group.number]
+            ratio = share if prescribed is None else prescribed
             if prescribed is None and goes is not None:
-                wanted: float = group.size - goes.get(group.number, 0)
+                wanted = group.size - goes.get(group.number, 0)
             else:
-                ratio = share if prescribed is None else prescribed
                 wanted = floor(group.size * (1 - ratio) + 1e-9)
-            found[group.number] = self._guarded(group, int(wanted), strict)
+            found[group.number] = self._guarded(group, wanted, ratio if refuse else 0.0)
         return found
 
     def _global(self, share: float) -> dict[int, int]:
@@ -158,20 +170,21 @@ class _Limiter:
         names, counts = np.unique(self.order[:number], return_counts=True)
         return {int(n): int(c) for n, c in zip(names, counts, strict=True)}
 
-    def _guarded(self, group: Group, wanted: int, strict: bool) -> int:
-        per_atom = group.channels_per_atom
-        least = -(-(self.limits.min_channels or 1) // per_atom)
-        if wanted < 1 and strict and self.limits.min_channels is None and self._is_local:
-            raise PruneError(
-                f"that ratio would leave {group.layers[0]} ({group.width} channels) with none; "
-                "lower it, or set a minimum width (--min-channels)"
-            )
+    def _guarded(self, group: Group, wanted: int, share: float) -> int:
+        """At least the minimum width, and a multiple that runtimes like."""
+        if share > 0 and self.limits.min_channels is None:
+            _refuse_empty(group, share)
+        least = -(-(self.limits.min_channels or 1) // group.channels_per_atom)
         kept = _aligned(max(wanted, least), group, self.limits.align)
         return min(max(kept, least), group.size)
 
-    @property
-    def _is_local(self) -> bool:
-        return self.limits.scope == "local"
+
+def _refuse_empty(group: Group, share: float) -> None:
+    if floor(group.width * (1 - share) + 1e-9) < 1:
+        raise PruneError(
+            f"a ratio of {share} would leave {group.layers[0]} ({group.width} channels) with "
+            "none; lower it, or set a minimum width (--min-channels)"
+        )
 
 
 def _aligned(kept: int, group: Group, align: Align) -> int:

@@ -66,19 +66,19 @@ def couple(
 
     Raises :class:`PruneError` with ``strict`` where an operator has no rule.
     """
-    best = _attempt(traces, {}, strict, pins)
+    best = last = _attempt(traces, {}, strict, pins)
     for _ in range(_READINGS):
-        retry = {
-            key: best.constraints.choices.get(key, 0) + 1
-            for key, labels in best.constraints.open_choices.items()
-            if not best.atoms.free[best.atoms.of[labels]].any()
-        }
-        if not retry:
+        pinned = [
+            key
+            for key, labels in last.constraints.open_choices.items()
+            if not last.atoms.free[last.atoms.of[labels]].any()
+        ]
+        if not pinned:
             break
-        other = _attempt(traces, {**best.constraints.choices, **retry}, strict, pins)
-        if other.freedom <= best.freedom:
-            break
-        best = other
+        choices = dict(last.constraints.choices)
+        choices.update({key: choices.get(key, 0) + 1 for key in pinned})
+        last = _attempt(traces, choices, strict, pins)
+        best = max(best, last, key=lambda attempt: attempt.freedom)
     return best.coupling()
 
 

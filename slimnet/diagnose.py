@@ -7,6 +7,8 @@ culprit. The groups behind it are then pinned, with its line as the reason.
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from slimnet.couple import Pin
-from slimnet.trace import Ref
+from slimnet.trace import Call, Ref
 from slimnet.verify import Proof, _Restricted, run, weights_of
 
 
@@ -23,47 +25,60 @@ def find_culprit(
 ) -> Pin | None:
     """The call at which the slim network goes wrong; None where it cannot be told."""
     full, small = weights_of("random", model, proof.plan, seed=0)
-    expected = _Summaries(proof)
-    run(model, full, example, _Restricted(proof), expected.of_reference)
-    actual = _Summaries(proof)
+    expected, actual = _Summaries(proof), _Summaries(None)
+    run(model, full, example, _Restricted(proof), expected.add)
     broken = ""
     try:
-        run(slim, small, example, None, actual.of_slim)
+        run(slim, small, example, None, actual.add)
     except Exception as error:  # whatever the user's forward raises
         broken = str(error).strip().split("\n")[0]
     place = _first_difference(expected.rows, actual.rows)
     if place is None and broken:
         place = len(actual.rows)
-    if place is None or place >= len(proof.trace.calls):
+    if place is None:
         return None
     why = f"fails on the slim network ({broken})" if broken else "gives another result when cut"
-    return _nearest(proof, place, why)
+    calls = [row.call for row in expected.rows[: place + 1] if row.call is not None]
+    return _nearest(proof, calls, why)
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One operator: the recorded call it is, and shape and sums of each result."""
+
+    op: Any
+    call: Call | None
+    sums: tuple[tuple[tuple[int, ...], float, float], ...]
 
 
 class _Summaries:
-    """Per operator: its name, and shape and sums of each result."""
+    """Collects the rows of one run: of the reference (with its proof) only what survives."""
 
-    def __init__(self, proof: Proof) -> None:
+    def __init__(self, proof: Proof | None) -> None:
         self.proof = proof
-        self.rows: list[tuple[Any, list[tuple[tuple[int, ...], float, float]]]] = []
+        self.rows: list[_Row] = []
+        self._seen: Counter[Any] = Counter()
+        self._calls: dict[tuple[Any, int], Call] = {}
+        total: Counter[Any] = Counter()
+        for call in proof.trace.calls if proof else ():
+            self._calls[call.op, total[call.op]] = call
+            total[call.op] += 1
 
-    def of_slim(self, index: int, op: Any, result: Any) -> None:
-        """Sums of a result as it is."""
-        self.rows.append((op, [_summary(x) for x in _tensors(result)]))
-
-    def of_reference(self, index: int, op: Any, result: Any) -> None:
-        """Sums of what survives of a result."""
-        calls = self.proof.trace.calls
-        refs = calls[index].outputs if index < len(calls) and calls[index].op == op else ()
+    def add(self, op: Any, result: Any) -> None:
+        """Sum up one operator's result."""
+        call = self._calls.get((op, self._seen[op]))
+        self._seen[op] += 1
         tensors = _tensors(result)
-        if len(refs) == len(tensors):
-            tensors = [self._survivors(x, ref) for x, ref in zip(tensors, refs, strict=True)]
-        self.rows.append((op, [_summary(x) for x in tensors]))
+        if call is not None and len(call.outputs) == len(tensors):
+            tensors = [self._survivors(x, r) for x, r in zip(tensors, call.outputs, strict=True)]
+        self.rows.append(_Row(op, call, tuple(_summary(x) for x in tensors)))
 
     def _survivors(self, x: Tensor, ref: Ref) -> Tensor:
-        labelled = self.proof.coupling.tensors[0].get(ref.id)
-        for d, axis in enumerate(labelled.axes if labelled else ()):
-            if axis is not None and x.shape[d] == len(axis):
+        labelled = self.proof.coupling.tensors[0].get(ref.id) if self.proof else None
+        if self.proof is None or labelled is None or tuple(x.shape) != labelled.shape:
+            return x
+        for d, axis in enumerate(labelled.axes):
+            if axis is not None:
                 alive = self.proof.alive[self.proof.coupling.atoms.of[axis]]
                 x = x.index_select(d, torch.from_numpy(np.flatnonzero(alive)).to(x.device))
         return x
@@ -79,11 +94,11 @@ def _summary(x: Tensor) -> tuple[tuple[int, ...], float, float]:
     return tuple(x.shape), float(values.sum()), float(values.abs().sum())
 
 
-def _first_difference(expected: list[Any], actual: list[Any]) -> int | None:
+def _first_difference(expected: list[_Row], actual: list[_Row]) -> int | None:
     for place, (left, right) in enumerate(zip(expected, actual, strict=False)):
-        if left[0] != right[0] or len(left[1]) != len(right[1]):
+        if left.op != right.op or len(left.sums) != len(right.sums):
             return place
-        if any(_differ(a, b) for a, b in zip(left[1], right[1], strict=True)):
+        if left.call and any(_differ(a, b) for a, b in zip(left.sums, right.sums, strict=True)):
             return place
     return None
 
@@ -95,13 +110,12 @@ def _differ(a: tuple[Any, float, float], b: tuple[Any, float, float]) -> bool:
     return abs(a[1] - b[1]) > 1e-7 * scale or abs(a[2] - b[2]) > 1e-7 * scale
 
 
-def _nearest(proof: Proof, place: int, why: str) -> Pin | None:
-    """The call itself, or the last one before it, that still has something to pin."""
-    for index in range(place, -1, -1):
-        call = proof.trace.calls[index]
-        refs = [*call.outputs, *_argument_refs(call.args)]
-        if any(_is_cut(proof, ref) for ref in refs):
-            return Pin(index, f"{str(proof.trace.calls[place].op).rsplit('.', 1)[0]} {why}")
+def _nearest(proof: Proof, calls: list[Call], why: str) -> Pin | None:
+    """The last call, or the last one before it that still has something to pin."""
+    name = str(calls[-1].op).rsplit(".", 1)[0] if calls else ""
+    for call in reversed(calls):
+        if any(_is_cut(proof, ref) for ref in (*call.outputs, *_argument_refs(call.args))):
+            return Pin(call.index, f"{name} {why}")
     return None
 
 

@@ -20,7 +20,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from slimnet.constraints import Reason
 from slimnet.couple import Coupling
 from slimnet.labels import Labels
-from slimnet.modules import named_modules, named_tensors
+from slimnet.modules import first_names, named_modules, named_tensors
 
 NARROW = 8
 """Groups of fewer channels are left alone: three colours or four box coordinates can be cut
@@ -88,8 +88,10 @@ def find_groups(model: nn.Module, coupling: Coupling) -> tuple[list[Group], list
         _group(number, np.asarray(atoms), slots[number], approximate[number])
         for number, atoms in sorted(members.items())
     ]
-    kept = [group for group in found if group.width >= NARROW]
-    return kept, _layers(model, coupling, axes, of_atom, {g.number for g in kept}, owners)
+    kept = [group for group in found if group.width >= NARROW and group.size > 1]
+    whole = {g.number for g in found if g.width >= NARROW and g.size == 1}
+    rows = _Rows(coupling, of_atom, {g.number for g in kept}, whole)
+    return kept, _layers(model, axes, owners, rows)
 
 
 @dataclass(frozen=True)
@@ -198,42 +200,55 @@ def _group(
     return Group(number, atoms, tuple(s for s, _ in owned), width, layers, approximate)
 
 
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """Makes one row of the report of layers."""
+
+    coupling: Coupling
+    of_atom: Labels  # [atoms]: the group of each
+    kept: set[int]  # groups that can be pruned
+    whole: set[int]  # groups that are one single atom
+
+    def row(self, name: str, kind: str, atoms: Labels) -> Layer:
+        """How many channels of a layer may go, and what keeps the others."""
+        groups = self.of_atom[atoms]
+        prunable = np.isin(groups, list(self.kept))
+        why: Counter[str] = Counter()
+        for atom, group in zip(atoms[~prunable], groups[~prunable], strict=True):
+            why[self._reason(int(atom), int(group))] += 1
+        found = tuple(int(n) for n in np.unique(groups[prunable]))
+        reasons = tuple(reason for reason, _ in why.most_common())
+        return Layer(name, kind, len(atoms), int(prunable.sum()), reasons, found)
+
+    def _reason(self, atom: int, group: int) -> str:
+        reason = self.coupling.reason(atom)
+        if reason is not None:
+            return str(reason)
+        if group in self.whole:
+            return "all its channels hang together: they could only leave at once"
+        return f"fewer than {NARROW} channels hang together there: left alone"
+
+
 def _layers(
     model: nn.Module,
-    coupling: Coupling,
     axes: Sequence[tuple[str, int, Labels]],
-    of_atom: Labels,
-    kept: set[int],
     owners: Mapping[str, _Owner],
+    rows: _Rows,
 ) -> list[Layer]:
     """One row for every layer that makes channels."""
     seen = {(name, d): atoms for name, d, atoms in axes}
-    rows = []
+    first = first_names(model)
+    found = []
     for name, tensor in named_tensors(model):
         owner = owners[name]
         if "out" not in owner.roles:
             continue
         d = owner.roles.index("out")
-        atoms = seen.get((name, d))
+        atoms = seen.get((first[name], d))
         label = owner.module or name
         if atoms is None:
-            why = ("never used while the example ran through the network",)
-            rows.append(Layer(label, owner.kind, tensor.shape[d], 0, why, ()))
+            why = ("it was never used while the example ran through the network",)
+            found.append(Layer(label, owner.kind, tensor.shape[d], 0, why, ()))
         else:
-            rows.append(_layer(label, owner.kind, atoms, coupling, of_atom, kept))
-    return rows
-
-
-def _layer(
-    name: str, kind: str, atoms: Labels, coupling: Coupling, of_atom: Labels, kept: set[int]
-) -> Layer:
-    groups = of_atom[atoms]
-    prunable = np.isin(groups, list(kept))
-    why: Counter[str] = Counter()
-    for atom, number in zip(atoms[~prunable], groups[~prunable], strict=True):
-        reason = coupling.reason(int(atom))
-        narrow = f"fewer than {NARROW} channels hang together there: left alone"
-        why[str(reason) if reason else (narrow if number >= 0 else "it belongs to no parameter")] += 1
-    found = tuple(int(n) for n in np.unique(groups[prunable]))
-    reasons = tuple(reason for reason, _ in why.most_common())
-    return Layer(name, kind, len(atoms), int(prunable.sum()), reasons, found)
+            found.append(rows.row(label, owner.kind, atoms))
+    return found

@@ -44,21 +44,41 @@ def named_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
                     yield f"{path}.{name}".lstrip("."), tensor
 
 
+def first_names(model: nn.Module) -> dict[str, str]:
+    """For every name of a parameter or buffer the first name of the same tensor."""
+    first: dict[int, str] = {}
+    return {name: first.setdefault(id(t), name) for name, t in named_tensors(model)}
+
+
 @contextmanager
 def evaluation_mode(model: nn.Module, *, training: bool = False) -> Iterator[None]:
-    """Run in evaluation (or training) mode and put every flag and running statistic back."""
-    flags = [(module, module.training) for _, module in named_modules(model)]
+    """Run in evaluation (or training) mode and leave no trace of the run.
+
+    Flags, attributes that ``forward`` sets and buffers that it exchanges are put back afterwards;
+    in training mode, which updates running statistics in place, the buffers' values as well.
+    """
+    modules = [module for _, module in named_modules(model)]
+    before = [(module, _attributes(module)) for module in modules]
     kept = [(t, t.clone()) for t in _buffers(model)] if training else []
     try:
-        for module, _ in flags:
+        for module in modules:
             _set_training(module, training)
         yield
     finally:
-        for module, flag in flags:
-            _set_training(module, flag)
+        for module, attributes in before:
+            vars(module).clear()
+            vars(module).update(attributes)
         with torch.no_grad():
             for tensor, value in kept:
                 tensor.copy_(value)
+
+
+def _attributes(module: nn.Module) -> dict[str, Any]:
+    """A module's attributes, the tables of parameters and buffers copied."""
+    attributes = dict(vars(module))
+    for table in ("_parameters", "_buffers"):
+        attributes[table] = attributes[table].copy()
+    return attributes
 
 
 def _buffers(model: nn.Module) -> Iterator[Tensor]:

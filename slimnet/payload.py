@@ -81,7 +81,7 @@ def _torch_load(file: Path, *, mapped: bool, allow_pickle: bool) -> Any:
 
 
 def _refusal(file: Path, error: Exception) -> InputError:
-    found = re.search(r"(?:GLOBAL|class|global) ([\w.]+)", str(error))
+    found = re.search(r"GLOBAL ([\w.]*\w) (?:was not|whose)", str(error))
     if not isinstance(error, pickle.UnpicklingError) or found is None:
         return InputError(f"{file} is no torch file, or a damaged one: {WANTED}")
     return InputError(

@@ -23,7 +23,7 @@ from slimnet.criteria import comparable, load_criteria, score
 from slimnet.diagnose import find_culprit
 from slimnet.errors import CaptureError, CertificateError, InputError, PruneError
 from slimnet.groups import Group, Layer, find_groups
-from slimnet.modules import named_tensors
+from slimnet.modules import first_names, named_tensors
 from slimnet.plan import Plan, make_plan, survivors_mask
 from slimnet.rebuild import rebuild
 from slimnet.trace import Trace, capture
@@ -212,7 +212,7 @@ def _plan(
 ) -> tuple[Plan, Proof]:
     groups, coupling = analysis.groups, analysis.coupling
     limits.check(groups, [layer.name for layer in analysis.layers])
-    if not groups:
+    if not groups and budget.asks_for_less:
         raise PruneError(_nothing(analysis.layers))
     scores = score(groups, dict(named_tensors(model)), criterion, seed=seed)
     ranked = scores
@@ -226,8 +226,14 @@ def _plan(
     survivors = allocate(groups, ranked, budget, limits, cost)
     members = removed_members(groups, scores, survivors)
     alive = survivors_mask(coupling, groups, members)
+    plan = make_plan(coupling, groups, analysis.layers, members)
     plan = replace(
-        make_plan(coupling, groups, analysis.layers, members),
+        plan,
+        removed={  # a shared tensor is cut under each of its names
+            name: plan.removed[first]
+            for name, first in first_names(model).items()
+            if first in plan.removed
+        },
         before=analysis.inspection.cost.to_json(),
         after=analysis.costs.cost(alive).to_json(),
         notes=tuple(_notes(groups, scores, criterion)),

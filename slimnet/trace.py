@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map
 
 from slimnet.errors import CaptureError
@@ -105,7 +105,9 @@ def capture(model: nn.Module, example: tuple[Any, ...], *, training: bool = Fals
         stack.enter_context(_fast_paths_off())
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
+        example = map_tensors(Tensor.clone, example)  # a forward may write into its input
         recorder.read_inputs(example)
+        stack.callback(recorder.restore_weights)
         stack.enter_context(recorder)
         stack.enter_context(_SizeTracking(recorder))
         try:
@@ -189,6 +191,8 @@ class _SizeTracking(TorchFunctionMode):
         kwargs = kwargs or {}
         if func in _SHAPE_READS:
             return self._shape(func, args, kwargs)
+        if func in COMPOSITES:
+            return self.recorder.whole(COMPOSITES[func], func, args, kwargs)
         recorder, outer = self.recorder, self.recorder.request
         recorder.request = recorder.asked(func, args, kwargs)
         try:
@@ -220,6 +224,7 @@ class _Recorder(TorchDispatchMode):
         self._count = 0
         self._sites = _Sites({id(module): path for path, module in named_modules(model)})
         self._weights: dict[int, tuple[str, Tensor]] = {}
+        self._saved: dict[int, tuple[Tensor, Tensor]] = {}
         for name, tensor in named_tensors(model):
             self._weights.setdefault(id(tensor), (name, tensor))
 
@@ -241,6 +246,18 @@ class _Recorder(TorchDispatchMode):
         ref = self._remember(tensor, kind=kind, name=weight[0])
         self.trace.tensors[weight[0]] = ref
         return ref
+
+    def whole(self, op: Any, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
+        """Record a composite as one call, without what it is made of."""
+        recorded = tuple(self._record(op, arg) for arg in args)
+        named = {key: self._record(op, value) for key, value in kwargs.items()}
+        with _disable_current_modes():
+            result = func(*args, **kwargs)
+        refs = (self._remember(result, kind="activation"),)
+        site = self._sites.here()
+        calls = self.trace.calls
+        calls.append(Call(len(calls), op, recorded, named, refs, site, None))
+        return result
 
     def asked(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Request:
         """The user's call, its tensors replaced by records so that none is kept."""
@@ -264,6 +281,8 @@ class _Recorder(TorchDispatchMode):
         kwargs = kwargs or {}
         if func in _NO_CALLS:
             return func(*args, **kwargs)
+        if func._schema.is_mutable:
+            self._save_weights(args)
         recorded = tuple(self._record(func, arg) for arg in args)
         named = {key: self._record(func, value) for key, value in kwargs.items()}
         result = func(*args, **kwargs)
@@ -275,6 +294,17 @@ class _Recorder(TorchDispatchMode):
         site = self._sites.here()
         calls.append(Call(len(calls), func, recorded, named, refs, site, self.request))
         return result
+
+    def _save_weights(self, args: tuple[Any, ...]) -> None:
+        """Remember the value of a parameter or buffer that is about to be written to."""
+        for arg in args[:1]:
+            if isinstance(arg, Tensor) and id(arg) in self._weights and id(arg) not in self._saved:
+                self._saved[id(arg)] = (arg, arg.clone())
+
+    def restore_weights(self) -> None:
+        """Undo what the pass wrote into parameters and buffers."""
+        for tensor, value in self._saved.values():
+            tensor.copy_(value)
 
     def _record(self, func: Any, value: Any) -> Any:
         """An argument with its tensors replaced by their records."""
@@ -292,6 +322,10 @@ class _Recorder(TorchDispatchMode):
 
 
 _aten = torch.ops.aten
+COMPOSITES = {
+    torch.nn.functional.scaled_dot_product_attention: _aten.scaled_dot_product_attention.default
+}
+"""Public functions recorded as one call: what they are made of depends on type and device."""
 _NO_CALLS = {torch.ops.prim.device.default}
 _INDEXING = {_aten.index.Tensor, _aten.index_select.default}
 _INDEX_LIMIT = 1 << 20

@@ -24,7 +24,8 @@ from zlib import crc32
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map
 
 from slimnet.couple import Coupling
@@ -33,7 +34,7 @@ from slimnet.labels import Labelled
 from slimnet.modules import evaluation_mode, named_tensors
 from slimnet.plan import Plan
 from slimnet.rebuild import cut, mask
-from slimnet.trace import Call, Ref, Trace
+from slimnet.trace import COMPOSITES, Call, Ref, Trace
 
 TOLERANCE = 1e-9
 """Largest relative error that is accepted, everything computed in float64."""
@@ -178,14 +179,14 @@ def run(
     values: Values,
     example: tuple[Any, ...],
     restricted: _Restricted | None,
-    observe: Callable[[int, Any, Any], None] | None = None,
+    observe: Callable[[Any, Any], None] | None = None,
 ) -> Any:
     """``model(*example)`` in float64 with these values for its weights."""
-    mode = _Wide(model, values, restricted, observe)
+    weights = _Weights(model, values)
     with torch.no_grad(), evaluation_mode(model), _double(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        wide = tree_map(_widened, example)
-        with mode:
+        wide = tree_map(_own, example)
+        with _Wide(weights, restricted, observe), _Exchanged(weights):
             return model(*wide)
 
 
@@ -208,47 +209,84 @@ def _widened(leaf: Any) -> Any:
     return leaf
 
 
-class _Wide(TorchDispatchMode):
-    """Runs every operator in float64, on the values that each weight stands for."""
+def _own(leaf: Any) -> Any:
+    """A copy: a forward may write into its input."""
+    return _widened(leaf.clone()) if isinstance(leaf, Tensor) else leaf
 
-    def __init__(
-        self,
-        model: nn.Module,
-        values: Values,
-        restricted: _Restricted | None,
-        observe: Callable[[int, Any, Any], None] | None,
-    ) -> None:
-        super().__init__()
+
+class _Weights:
+    """What stands for a weight at the moment of use."""
+
+    def __init__(self, model: nn.Module, values: Values) -> None:
+        self.values = values
         self.names: dict[int, str] = {}
         for name, tensor in named_tensors(model):
             self.names.setdefault(id(tensor), name)
-        self.values = values
+
+    def exchange(self, value: Any) -> Any:
+        """An argument in which every weight is exchanged and every float is a double."""
+        if isinstance(value, Tensor):
+            name = self.names.get(id(value))
+            return _widened(self.values(name, value) if name is not None else value)
+        if isinstance(value, (list, tuple)) and type(value) in (list, tuple):
+            return type(value)(self.exchange(entry) for entry in value)
+        return value
+
+
+class _Exchanged(TorchFunctionMode):
+    """Exchanges weights where the public function is called: some check types before they run."""
+
+    def __init__(self, weights: _Weights) -> None:
+        super().__init__()
+        self.weights = weights
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        if name in _READS and func != _DATA:
+            return func(*args, **kwargs)
+        exchange = self.weights.exchange
+        named = {key: exchange(value) for key, value in kwargs.items()}
+        given = tuple(exchange(arg) for arg in args)
+        if func in COMPOSITES:
+            with _disable_current_modes():
+                return func(*given, **named)
+        return func(*given, **named)
+
+
+_DATA = Tensor.data.__get__  # type: ignore[attr-defined]
+_READS = {"__get__", "size", "dim", "numel", "is_floating_point", "is_complex", "stride"}
+
+
+class _Wide(TorchDispatchMode):
+    """Runs every operator in float64, on the survivors where that is asked for."""
+
+    def __init__(
+        self,
+        weights: _Weights,
+        restricted: _Restricted | None,
+        observe: Callable[[Any, Any], None] | None,
+    ) -> None:
+        super().__init__()
+        self.weights = weights
         self.restricted = restricted
         self.observe = observe
-        self.count = 0
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        kwargs = dict(kwargs or {})
+        exchange = self.weights.exchange
+        args = tuple(exchange(arg) for arg in args)
+        kwargs = {key: exchange(value) for key, value in (kwargs or {}).items()}
         if kwargs.get("dtype") in _NARROW:
             kwargs["dtype"] = torch.float64
-        args = tuple(self._argument(arg) for arg in args)
-        kwargs = {key: self._argument(value) for key, value in kwargs.items()}
         compute = self.restricted.take(func) if self.restricted is not None else None
         result = compute(func, args, kwargs) if compute is not None else func(*args, **kwargs)
         if self.observe is not None:
-            self.observe(self.count, func, result)
-        self.count += 1
+            self.observe(func, result)
         return result
-
-    def _argument(self, value: Any) -> Any:
-        if isinstance(value, Tensor):
-            name = self.names.get(id(value))
-            return _widened(self.values(name, value) if name is not None else value)
-        if isinstance(value, (list, tuple)):
-            return [self._argument(entry) for entry in value]
-        return value
 
 
 _NARROW = (torch.float32, torch.float16, torch.bfloat16)

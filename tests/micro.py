@@ -299,7 +299,7 @@ row(
     b=conv(48, 5),
     c=conv(16, 16),
 )
-row("split_literal", "pinned:micro.py", lambda m, x: m.b(m.a(x).split(8, 1)[1]), b=conv(8, 5))
+row("split_literal", "exact", lambda m, x: m.b(m.a(x).split(8, 1)[1]), b=conv(8, 5))
 row(
     "split_uneven",
     "pinned:micro.py",

@@ -37,7 +37,11 @@ def cut(request):
     model, example = float64(micro.make, micro.example, seed=0)
     outputs(model, example)  # a network that keeps its activations keeps them with their graph
     before = snapshot(model, example)
-    pruned = slimnet.prune(model, example, ratio=0.5, align=None)
+    try:
+        pruned = slimnet.prune(model, example, ratio=0.5, align=None)
+    except slimnet.PruneError as refusal:  # nothing at all can go: the layers say why
+        assert "nothing can be pruned" in str(refusal)
+        pruned = slimnet.prune(model, example, ratio=0.0, align=None)
     changed = differences(before, snapshot(model, example))
     return Cut(request.param, micro, model, example, pruned, changed)
 
@@ -107,7 +111,7 @@ def reached(cut: Cut, expected: str) -> bool:
     if expected == "exact":
         return smaller and certificate.exact
     if expected == "approximate":
-        reasons = [group.reason for group in certificate.approximate]
+        reasons = [group["reasons"] for group in certificate.approximate]
         return smaller and bool(reasons) and all(reasons)
     text = expected.removeprefix("pinned:")
     return not smaller and text in str(cut.pruned.inspection)

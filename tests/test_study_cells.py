@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from itertools import pairwise
 
 import pytest
 import torch
@@ -40,7 +41,7 @@ def test_there_is_one_cell_per_combination_and_one_dense(data):
 
 def test_cells_of_one_network_stand_together(data):
     networks = [(cell.criterion, cell.ratio) for cell in cells(STUDY, net(), data)]
-    changes = sum(a != b for a, b in zip(networks, networks[1:], strict=False))
+    changes = sum(a != b for a, b in pairwise(networks))
     assert changes == len(set(networks)) - 1
 
 

@@ -104,3 +104,4 @@ def test_surviving_weights_stay_and_fresh_ones_follow_the_seed():
 def test_every_regime_starts_from_a_known_place(name):
     assert REGIMES[name].start in STARTS
     assert REGIMES[name].title
+    assert REGIMES[name].meaning

@@ -138,8 +138,10 @@ class At:
         request = self.call.request
         if request is None or request.name not in SIZED:
             return [None] * len(lengths)
-        given = list(_integers((*request.args, *request.kwargs.values())))
-        return _match(given, list(lengths))
+        if request.name == "unflatten":  # names only the new axes, after their place
+            given = _integers([*request.args[2:], *request.kwargs.values()])
+            return _match_inside(given, list(lengths))
+        return _match(_integers([*request.args, *request.kwargs.values()]), list(lengths))
 
     def number(self, *names: str, place: int, key: str) -> Source | int | None:
         """Where one integer argument of the user's call came from; None if torch chose it."""
@@ -175,21 +177,16 @@ def _match(given: list[int], lengths: list[int]) -> list[Source | int | None]:
         window = given[start : start + width]
         if all(g in (n, -1) for g, n in zip(window, lengths, strict=True)):
             return [None if g == -1 else (source(g) or int(g)) for g in window]
-    if len(given) < width:  # unflatten names only the new axes
-        return _match_inside(given, lengths)
     return list(lengths)
 
 
 def _match_inside(given: list[int], lengths: list[int]) -> list[Source | int | None]:
-    for drop in range(len(given)):
-        tail = given[drop:]
-        for start in range(len(lengths) - len(tail) + 1):
-            window = lengths[start : start + len(tail)]
-            if all(g in (n, -1) for g, n in zip(tail, window, strict=True)):
-                found: list[Source | int | None] = [None] * len(lengths)
-                for i, g in enumerate(tail):
-                    found[start + i] = None if g == -1 else (source(g) or int(g))
-                return found
+    """As :func:`_match` for a run of the axes; the others follow by themselves."""
+    for start in range(len(lengths) - len(given) + 1):
+        window = lengths[start : start + len(given)]
+        if all(g in (n, -1) for g, n in zip(given, window, strict=True)):
+            inside = _match(given, window)
+            return [None] * start + inside + [None] * (len(lengths) - start - len(given))
     return list(lengths)
 
 

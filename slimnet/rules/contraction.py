@@ -183,3 +183,20 @@ def embedding(at: At, weight: Labelled, where: Labelled, *_: Any) -> Axes:
     at.pin(weight.axes[0], "looks up its rows by number")
     at.vanish(weight.vanishes)
     return (*(None,) * len(where.shape), weight.axes[1])
+
+
+@rule(aten.scaled_dot_product_attention)
+def attention(
+    at: At, q: Labelled, k: Labelled, v: Labelled, mask: Labelled | None = None, *_: Any, **__: Any
+) -> Axes:
+    """softmax(q · kᵀ / √d) · v: [.., n, d], [.., m, d], [.., m, e] → [.., n, e]."""
+    for axis in (q.axes[-1], k.axes[-1]):
+        at.pin(axis, "divides by the root of its length")
+    for axis in (k.axes[-2], v.axes[-2], *(mask.axes if mask is not None else ())):
+        at.pin(axis, "normalises over it")
+    for d in range(len(q.shape) - 2):
+        for other in (k, v):
+            if q.axes[d] is not None or other.axes[d] is not None:
+                at.tie(q.axes[d], other.axes[d])
+    at.vanish(v.vanishes)
+    return (*q.axes[:-1], v.axes[-1])

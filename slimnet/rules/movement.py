@@ -159,7 +159,8 @@ def _bounds(at: At, start: int | None, end: int | None, length: int) -> tuple[An
         return (low or start), (size if size is not None and start == 0 else end)
     for given in _slices(at.asked("__getitem__", "__setitem__") or ()):
         same_start = (given.start or 0) in (start or 0, (start or 0) - length)
-        same_end = given.stop is None or given.stop in (end, (end or 0) - length)
+        whole = end is None or end >= length
+        same_end = whole if given.stop is None else given.stop in (end, (end or 0) - length)
         if same_start and same_end:
             return _known(given.start, start), _known(given.stop, end)
     return start, end

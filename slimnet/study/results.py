@@ -72,16 +72,6 @@ class Row:
     latency_ms: float | None
     speedup: float | None
 
-    @property
-    def network(self) -> str:
-        """What it is, in words."""
-        return "dense" if self.criterion is None else f"{self.criterion}, ratio {self.ratio:g}"
-
-    @property
-    def retraining(self) -> str:
-        """How it was retrained, in words."""
-        return "none" if self.regime is None else REGIMES[self.regime].title
-
 
 @dataclass(frozen=True)
 class Results:

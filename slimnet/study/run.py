@@ -44,7 +44,7 @@ class Candidate:
     def __post_init__(self) -> None:
         if self.macs < 1 or self.params < 1:
             raise InputError(f"a network of {self.macs} MACs and {self.params} parameters is none")
-        json.dumps(self.facts())
+        json.dumps(self.facts(), allow_nan=False)
 
     def facts(self) -> dict[str, Any]:
         """Everything but the model, as a record's fields."""

@@ -1,0 +1,22 @@
+"""Write a network as ONNX, prove that the file equals it, and measure what it gains."""
+
+from slimnet.export.latency import Latency, Speedup, Timing, measure_latency
+from slimnet.export.onnx_file import OnnxExport, export_onnx
+from slimnet.export.parity import Parity, ParityError, check_parity
+from slimnet.export.runner import BACKENDS, Runner
+from slimnet.export.translate import ExportError
+
+__all__ = [
+    "BACKENDS",
+    "ExportError",
+    "Latency",
+    "OnnxExport",
+    "Parity",
+    "ParityError",
+    "Runner",
+    "Speedup",
+    "Timing",
+    "check_parity",
+    "export_onnx",
+    "measure_latency",
+]

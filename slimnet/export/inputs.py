@@ -1,0 +1,69 @@
+"""Random inputs that look like an example, at any batch size.
+
+Every tensor of the example whose first axis is as long as the batch follows the batch; the others,
+and everything that is no tensor, stay as they are in shape or value.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
+
+from slimnet.errors import InputError
+
+Example = tuple[Any, ...]
+
+
+def batch_of(example: Example) -> int:
+    """The batch size: the length of the first axis of the first tensor that has axes."""
+    if not isinstance(example, tuple):
+        raise InputError(
+            f"the example is a {type(example).__name__}: give a tuple of the model's inputs, "
+            "for instance (images,)"
+        )
+    for tensor in tensors_of(example):
+        if tensor.ndim:
+            return tensor.shape[0]
+    raise InputError("the example holds no tensor with a batch axis")
+
+
+def follows_batch(leaf: Any, batch: int) -> bool:
+    """Whether this input grows with the batch."""
+    return isinstance(leaf, Tensor) and leaf.ndim > 0 and leaf.shape[0] == batch
+
+
+def tensors_of(tree: Any) -> list[Tensor]:
+    """The tensors of an input or output, in order; those of an unknown output object too."""
+    found = [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+    if not found and hasattr(tree, "__dict__"):
+        found = [leaf for leaf in tree_leaves(dict(vars(tree))) if isinstance(leaf, Tensor)]
+    return found
+
+
+def random_inputs(example: Example, batch: int, seed: int = 0) -> Example:
+    """New CPU inputs whose values are drawn from the example's own, so that their range fits.
+
+    A float tensor of one value only (zeros, ones) is filled with normal noise instead.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    old = batch_of(example)
+
+    def drawn(leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor):
+            return leaf
+        rows = (batch, *leaf.shape[1:]) if follows_batch(leaf, old) else leaf.shape
+        return _drawn(leaf.detach().cpu(), tuple(rows), generator)
+
+    return tree_map(drawn, example)  # type: ignore[no-any-return]
+
+
+def _drawn(tensor: Tensor, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    values = tensor.flatten()
+    if values.numel() == 0:
+        return torch.zeros(shape, dtype=tensor.dtype)
+    if tensor.is_floating_point() and bool((values == values[0]).all()):
+        return torch.randn(shape, generator=generator).to(tensor.dtype)
+    return values[torch.randint(values.numel(), shape, generator=generator)]

@@ -1,0 +1,194 @@
+"""Write a network as one ONNX file that is checked before anybody sees it.
+
+Takes a model and an example, gives the file and a record of what is in it. The file is written in
+a folder beside its place, passes the ONNX checker and the comparison with PyTorch there, and only
+then moves to its name. A dynamic batch is tried first; a network that cannot take one is written
+with the example's batch size, and the record says why.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+from torch import nn
+
+from slimnet.errors import InputError
+from slimnet.export.inputs import Example, batch_of
+from slimnet.export.parity import TOLERANCE, Parity, ParityError, check_parity
+from slimnet.export.session import first_line
+from slimnet.export.translate import ExportError, translate
+
+
+@dataclass(frozen=True)
+class OnnxExport:
+    """What was written: names, sizes, and how near it comes to PyTorch."""
+
+    path: str
+    opset: int
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    dynamic_batch: bool
+    static_reason: str | None  # why the batch is fixed; None where it is dynamic or was asked for
+    parameters: int  # floating-point numbers in the file's initializers
+    batch_norms: int  # BatchNormalization nodes left; the others are folded into convolutions
+    size_bytes: int
+    parity: Parity | None  # None where the check was turned off
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+def export_onnx(
+    model: nn.Module,
+    example: Example,
+    path: str | Path,
+    *,
+    dynamic_batch: bool = True,
+    opset: int | None = None,
+    verify: bool = True,
+    tolerance: float = TOLERANCE,
+) -> OnnxExport:
+    """Write ``model`` in evaluation mode to ``path``; the model itself stays as it is.
+
+    ``example`` is a tuple of positional inputs. ``opset=None`` takes torch's own. The weights lie
+    inside the file, or in ``path`` + ".data" beside it above 2 GB. Raises :class:`ExportError`
+    where the network has no ONNX form, :class:`ParityError` where the file differs from PyTorch,
+    InputError for a path that cannot be written; nothing is left behind then.
+    """
+    batch_of(example)
+    target = Path(path)
+    request = _Request(model, example, opset, tolerance if verify else None)
+    with _folder_beside(target) as folder:
+        written = folder / target.name
+        record = _best(request, written) if dynamic_batch else _write(request, written, False)
+        _move(folder, target)
+    return replace(record, path=str(path))
+
+
+@dataclass(frozen=True)
+class _Request:
+    model: nn.Module
+    example: Example
+    opset: int | None
+    tolerance: float | None
+
+
+@contextmanager
+def _folder_beside(target: Path) -> Iterator[Path]:
+    if target.is_dir():
+        raise InputError(f"{target} is a folder: give the name of an ONNX file to write")
+    try:
+        folder = tempfile.TemporaryDirectory(dir=target.parent, prefix=".slimnet-")
+    except OSError as error:
+        raise InputError(
+            f"{target} cannot be written: {error.strerror}; give a file in a folder that exists "
+            "and may be written"
+        ) from error
+    with folder:
+        yield Path(folder.name)
+
+
+def _best(request: _Request, path: Path) -> OnnxExport:
+    """With a dynamic batch where that holds, else with the example's."""
+    try:
+        return _write(request, path, True)
+    except (ExportError, ParityError) as error:
+        reason = str(error)
+    return replace(_write(request, path, False), static_reason=reason)
+
+
+def _write(request: _Request, path: Path, dynamic_batch: bool) -> OnnxExport:
+    """Write, check and compare one file."""
+    program = translate(
+        request.model, request.example, dynamic_batch=dynamic_batch, opset=request.opset
+    )
+    for old in path.parent.iterdir():
+        old.unlink()
+    program.save(str(path))
+    file = onnx.load(str(path), load_external_data=False)
+    _tidy(file)
+    onnx.save(file, str(path))
+    _check(file, path, request)
+    record = _described(file, path)
+    if request.tolerance is None:
+        return record
+    parity = check_parity(request.model, path, request.example, tolerance=request.tolerance)
+    return replace(record, parity=parity)
+
+
+def _tidy(file: onnx.ModelProto) -> None:
+    """Drop stack traces and the user's paths; call the dynamic axis "batch"."""
+    del file.metadata_props[:], file.graph.metadata_props[:], file.graph.value_info[:]
+    for part in (*file.graph.node, *file.graph.input, *file.graph.output, *file.graph.initializer):
+        del part.metadata_props[:]
+        part.doc_string = ""
+    symbols = {axis.dim_param for axis in _axes(file.graph.input) if axis.dim_param}
+    for axis in (*_axes(file.graph.input), *_axes(file.graph.output)):
+        for symbol in symbols:
+            axis.dim_param = axis.dim_param.replace(symbol, BATCH)
+
+
+BATCH = "batch"
+
+
+def _axes(values: Any) -> list[Any]:
+    return [axis for value in values for axis in value.type.tensor_type.shape.dim]
+
+
+def _check(file: onnx.ModelProto, path: Path, request: _Request) -> None:
+    """The ONNX checker's word, and the opset that was asked for."""
+    written = _opset(file)
+    if request.opset not in (None, written):
+        raise InputError(
+            f"opset {request.opset} was asked for and torch writes this network with {written}: "
+            "leave the opset out, or take a newer one"
+        )
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except Exception as error:  # the checker's and the shape inference's, without a common base
+        raise ExportError(f"the ONNX checker refuses the file: {first_line(error)}") from error
+
+
+def _opset(file: onnx.ModelProto) -> int:
+    return next(entry.version for entry in file.opset_import if entry.domain in ("", "ai.onnx"))
+
+
+def _described(file: onnx.ModelProto, path: Path) -> OnnxExport:
+    graph = file.graph
+    return OnnxExport(
+        path=str(path),
+        opset=_opset(file),
+        inputs=tuple(value.name for value in graph.input),
+        outputs=tuple(value.name for value in graph.output),
+        dynamic_batch=any(axis.dim_param == BATCH for axis in _axes(graph.input)),
+        static_reason=None,
+        parameters=sum(
+            math.prod(tensor.dims) for tensor in graph.initializer if tensor.data_type in _FLOATS
+        ),
+        batch_norms=sum(node.op_type == "BatchNormalization" for node in graph.node),
+        size_bytes=sum(part.stat().st_size for part in path.parent.iterdir()),
+        parity=None,
+    )
+
+
+_FLOATS = {
+    onnx.TensorProto.FLOAT,
+    onnx.TensorProto.DOUBLE,
+    onnx.TensorProto.FLOAT16,
+    onnx.TensorProto.BFLOAT16,
+}
+
+
+def _move(folder: Path, target: Path) -> None:
+    """Weights first, so that the file never stands there without them."""
+    for part in sorted(folder.iterdir(), key=lambda part: part.name == target.name):
+        os.replace(part, target.with_name(part.name))

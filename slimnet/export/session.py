@@ -1,0 +1,61 @@
+"""Open an ONNX file in onnxruntime."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from slimnet.errors import InputError
+from slimnet.export.inputs import Example, tensors_of
+
+Feed = dict[str, np.ndarray[Any, Any]]
+CPU = "CPUExecutionProvider"
+
+
+def open_session(path: Path, *, providers: Sequence[str] = (CPU,), threads: int = 0) -> Any:
+    """An ``onnxruntime.InferenceSession`` that runs on ``threads`` threads (0: its own choice).
+
+    Its threads rest between runs, so that two sessions in one process do not disturb each other.
+    Raises InputError for a file that is missing or that onnxruntime cannot run.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors only; they arrive as exceptions too
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file; give an ONNX file")
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=list(providers))
+    except Exception as error:  # onnxruntime's exceptions have no common base
+        raise InputError(f"{path}: onnxruntime cannot run it: {first_line(error)}") from error
+
+
+def feed(session: Any, inputs: Example) -> Feed:
+    """The tensors of the inputs by the file's names; InputError where their number differs."""
+    names = [entry.name for entry in session.get_inputs()]
+    tensors = tensors_of(inputs)
+    if len(names) != len(tensors):
+        raise InputError(
+            f"the ONNX file takes {len(names)} inputs ({', '.join(names)}), "
+            f"the example holds {len(tensors)} tensors"
+        )
+    return {name: tensor.numpy() for name, tensor in zip(names, tensors, strict=True)}
+
+
+def fixed_batch(session: Any) -> int | None:
+    """The batch size that the file was written for; None where any will do."""
+    shapes = [entry.shape for entry in session.get_inputs()]
+    if any(isinstance(shape[0], str) for shape in shapes if shape):
+        return None
+    return next((shape[0] for shape in shapes if shape), None)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__

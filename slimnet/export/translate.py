@@ -1,0 +1,151 @@
+"""From a PyTorch module to torch's ONNX program, quietly and with a sentence when it fails.
+
+The route is ``torch.export`` followed by ``torch.onnx.export``: the one that torch maintains. Both
+write warnings, logs and graphs to the terminal about their own internals; all of that is kept away
+here, and only here. A dynamic batch is traced at a batch of at least two, because torch takes a
+length of one for a constant.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from slimnet.errors import SlimnetError
+from slimnet.export.inputs import Example, batch_of, follows_batch, random_inputs, tensors_of
+from slimnet.modules import clone, evaluation_mode, named_tensors
+
+
+class ExportError(SlimnetError):
+    """The network cannot be written as ONNX; the text names the operator or the reason."""
+
+
+def translate(
+    model: nn.Module, example: Example, *, dynamic_batch: bool, opset: int | None
+) -> torch.onnx.ONNXProgram:
+    """The model's evaluation behaviour as an ONNX program.
+
+    Inputs are named "input" or "input_0" and on, outputs "output" or "output_0" and on. Raises
+    :class:`ExportError`.
+    """
+    with _quiet(), evaluation_mode(model), torch.no_grad():
+        try:
+            exported = _exported(model, example, dynamic_batch)
+            program = _program(exported, opset)
+        except Exception as error:  # torch raises dozens of kinds, most of them private
+            raise ExportError(
+                f"{type(model).__name__} cannot be written as ONNX: {_reason(error)}"
+            ) from error
+    return program
+
+
+def on_cpu(model: nn.Module) -> nn.Module:
+    """The model itself where it lives on the CPU, else a copy that does."""
+    if all(tensor.device.type == "cpu" for _, tensor in named_tensors(model)):
+        return model
+    return clone(model, lambda _, tensor: tensor.detach().cpu())
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep torch's warnings, logs and printed graphs from the terminal."""
+    before = logging.root.manager.disable
+    with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        stack.enter_context(redirect_stdout(io.StringIO()))
+        stack.enter_context(redirect_stderr(io.StringIO()))
+        warnings.simplefilter("ignore")
+        logging.disable(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            logging.disable(before)
+
+
+class _Flat(nn.Module):
+    """Returns the tensors of the model's output, whatever holds them."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *inputs: Any) -> list[Tensor]:
+        return tensors_of(self.model(*inputs))
+
+
+def _exported(model: nn.Module, example: Example, dynamic_batch: bool) -> Any:
+    batch = batch_of(example)
+    wrapped = _Flat(on_cpu(model))
+    wrapped.training = False  # its own flag only: a user's class may not like train()
+    if not dynamic_batch:
+        return torch.export.export(wrapped, random_inputs(example, batch), strict=False)
+    inputs = random_inputs(example, max(batch, 2))
+    axis = torch.export.Dim("batch")
+    shapes = tree_map(lambda leaf: {0: axis} if follows_batch(leaf, batch) else None, example)
+    return torch.export.export(wrapped, inputs, dynamic_shapes=(shapes,), strict=False)
+
+
+def _program(exported: Any, opset: int | None) -> torch.onnx.ONNXProgram:
+    signature = exported.graph_signature
+    if not signature.user_outputs:
+        raise TypeError("its output holds no tensor")
+    tensors = [name for name in signature.user_inputs if isinstance(name, str)]
+    program = torch.onnx.export(
+        exported,
+        dynamo=True,
+        verbose=False,
+        opset_version=opset,
+        input_names=numbered("input", len(tensors)),
+        output_names=numbered("output", len(signature.user_outputs)),
+    )
+    if program is None:
+        raise TypeError("torch.onnx gave no program")
+    return program
+
+
+def numbered(name: str, count: int) -> list[str]:
+    """``["input"]`` for one, ``["input_0", "input_1"]`` for two."""
+    return [name] if count == 1 else [f"{name}_{position}" for position in range(count)]
+
+
+def _reason(error: BaseException) -> str:
+    """The one line of a chain of torch errors that a person can act on."""
+    chain = list(_causes(error))
+    text = "\n".join(str(link) for link in chain)
+    operator = re.search(r"No ONNX function found for <OpOverload\(op='([\w.]+)'", text)
+    if operator:
+        return f"ONNX has no operator for {operator[1]}"
+    place = _place(text)
+    if "data-dependent" in text:
+        return f"its code decides by the values of a tensor{place}"
+    fixed = re.search(r"specialized it to be a constant \((\d+)\)", text)
+    if fixed:
+        return f"its code fixes the batch size at {fixed[1]}{place}"
+    return f"{_first_line(chain[-1])}{place}"
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _place(text: str) -> str:
+    """The user's line, where torch tells it."""
+    found = re.search(r'File "([^"]+)", line (\d+), in (\w+)\n\s+(\S.*)', text)
+    return f" ({Path(found[1]).name}:{found[2]}: {found[4].strip()})" if found else ""
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__

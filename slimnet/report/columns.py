@@ -1,0 +1,113 @@
+"""The columns of a comparison: narrow ones for a terminal, full ones for a page.
+
+What belongs to a network and not to one of its retrainings stands in its first row only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from slimnet.report import words
+from slimnet.study import Results, Row
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its heading, and what stands in a row."""
+
+    heading: str
+    cell: Callable[[Row], str]
+    of_network: bool = True
+    left: bool = False
+
+
+@dataclass(frozen=True)
+class Line:
+    """One printed row; ``first`` and ``last`` of its network."""
+
+    cells: tuple[str, ...]
+    first: bool
+    last: bool
+
+
+def narrow(results: Results) -> tuple[Column, ...]:
+    """For 80 characters: shares, and the dense network's amounts to take them from."""
+    digits = words.digits_of(results)
+    return (
+        Column("network", lambda row: words.network(row, short=True), left=True),
+        Column("channels\nremoved", lambda row: words.part(row.channels_removed)),
+        Column("MACs\nleft", lambda row: _left(row, row.macs, row.macs_ratio)),
+        Column("params\nleft", lambda row: _left(row, row.params, row.params_ratio)),
+        *_latency(results, "ms"),
+        Column("acc. %\nafter\nthe cut", lambda row: f"{row.accuracy_cut:.{digits}f}"),
+        Column("then\nretrained", lambda row: row.regime or "–", of_network=False, left=True),
+        Column("acc. %", lambda row: _retrained(row, digits, "±"), of_network=False),
+        Column("vs\ndense", lambda row: words.difference(row, digits), of_network=False),
+    )
+
+
+def full(results: Results) -> tuple[Column, ...]:
+    """For a page: amounts, shares, epochs and compute."""
+    digits = words.digits_of(results)
+    return (
+        Column("network", words.network, left=True),
+        Column("channels\nremoved", lambda row: words.part(row.channels_removed)),
+        Column("MACs\n(left)", lambda row: _amount(row.macs, row.macs_ratio)),
+        Column("parameters\n(left)", lambda row: _amount(row.params, row.params_ratio)),
+        *_latency(results, "latency\nms"),
+        Column("accuracy %\nafter the cut", lambda row: f"{row.accuracy_cut:.{digits}f}"),
+        Column("then retrained", words.retraining, of_network=False, left=True),
+        Column("accuracy %", lambda row: _retrained(row, digits), of_network=False),
+        Column("vs\ndense", lambda row: words.difference(row, digits), of_network=False),
+        Column("epochs", lambda row: str(row.epochs or words.NOTHING), of_network=False),
+        Column("compute", lambda row: _compute(row.compute), of_network=False),
+        Column("compute\nin total", lambda row: _compute(row.total_compute), of_network=False),
+    )
+
+
+def lines(columns: Sequence[Column], rows: Sequence[Row]) -> Iterator[Line]:
+    """What is printed, row by row."""
+    names = [words.network(row) for row in rows]
+    for number, row in enumerate(rows):
+        first = number == 0 or names[number - 1] != names[number]
+        last = number + 1 == len(rows) or names[number + 1] != names[number]
+        shown = (column.cell(row) if first or not column.of_network else "" for column in columns)
+        yield Line(tuple(shown), first, last)
+
+
+def caption(results: Results) -> str:
+    """What the columns mean, in one paragraph."""
+    seeds = len(results.study.seeds)
+    spread = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
+    regimes = dict.fromkeys((*results.study.regimes, *results.study.dense_regimes))
+    meanings = "; ".join(f"{regime}: {words.meaning(regime)}" for regime in regimes)
+    return (
+        f"Accuracy on {results.data['test']} test images, {spread}, of the last epoch. "
+        f"MACs: multiply-adds of one image. {meanings[:1].upper()}{meanings[1:]}."
+    )
+
+
+def _latency(results: Results, heading: str) -> tuple[Column, ...]:
+    if all(row.latency_ms is None for row in results.summary()):
+        return ()
+    return (
+        Column(heading, lambda row: words.milliseconds(row.latency_ms)),
+        Column("speed", lambda row: words.times(row.speedup)),
+    )
+
+
+def _left(row: Row, value: int, ratio: float) -> str:
+    return words.amount(value) if row.criterion is None else words.part(ratio)
+
+
+def _amount(value: int, ratio: float) -> str:
+    return f"{words.amount(value)} ({words.part(ratio)})"
+
+
+def _retrained(row: Row, digits: int, sign: str = " ± ") -> str:
+    return words.NOTHING if row.regime is None else words.accuracy(row, digits, sign)
+
+
+def _compute(value: float | None) -> str:
+    return words.amount(value) if value else words.NOTHING

@@ -1,0 +1,103 @@
+"""The two pictures of a report, as HTML fragments for a page that holds plotly.js."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+
+from slimnet.study import Results, Row
+from slimnet.train import REGIMES
+
+# Okabe and Ito's palette: told apart with any colour vision and in print
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+SYMBOLS = ("circle", "square", "triangle-up", "diamond", "x", "star")
+INK = "#1f2328"
+
+
+def accuracy_plot(results: Results) -> str:
+    """Accuracy against the MACs that remain: a series per criterion and regime, ± one deviation."""
+    rows = results.summary()
+    figure = go.Figure(layout=_layout("MACs remaining, % of the dense network", "accuracy, %"))
+    figure.add_hline(y=results.dense.accuracy, line={"dash": "dot", "width": 1, "color": INK})
+    figure.add_trace(_points([rows[0]], "dense", INK, "diamond", 0.0))
+    regimes = list(dict.fromkeys(row.regime for row in rows if row.regime is not None))
+    criteria = list(dict.fromkeys(row.criterion for row in rows if row.criterion is not None))
+    for symbol, criterion in zip(_cycled(SYMBOLS, criteria), criteria, strict=True):
+        for number, regime in enumerate(regimes):
+            series = [row for row in rows if (row.criterion, row.regime) == (criterion, regime)]
+            name = f"{criterion}, {REGIMES[regime].title}"
+            # side by side, or their bars would hide one another
+            shift = 0.5 * (number - (len(regimes) - 1) / 2)
+            colour = COLOURS[number % len(COLOURS)]
+            figure.add_trace(_points(series, name, colour, symbol, shift))
+    return _fragment(figure)
+
+
+def latency_plot(bars: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+    """A bar per network with ``median_ms``, and its spread from ``low_ms`` to ``high_ms``."""
+    names = [name for name, _ in bars]
+    medians = [latency["median_ms"] for _, latency in bars]
+    above = [latency.get("high_ms", latency["median_ms"]) for _, latency in bars]
+    below = [latency.get("low_ms", latency["median_ms"]) for _, latency in bars]
+    figure = go.Figure(
+        go.Bar(
+            x=medians,
+            y=names,
+            orientation="h",
+            marker={"color": [INK, *_cycled(COLOURS[:1], names[1:])]},
+            width=0.55,
+            error_x={
+                "array": [high - median for high, median in zip(above, medians, strict=True)],
+                "arrayminus": [median - low for low, median in zip(below, medians, strict=True)],
+                "thickness": 1.5,
+                "color": "#57606a",
+            },
+            hovertemplate="%{y}: %{x:.3g} ms<extra></extra>",
+        ),
+        layout=_layout("ms per run, shorter is better", ""),
+    )
+    figure.update_yaxes(autorange="reversed", automargin=True)
+    figure.update_xaxes(rangemode="tozero")
+    figure.update_layout(height=110 + 44 * len(names), showlegend=False)
+    return _fragment(figure)
+
+
+def _points(rows: Sequence[Row], name: str, colour: str, symbol: str, shift: float) -> go.Scatter:
+    ordered = sorted(rows, key=lambda row: row.macs_ratio)
+    return go.Scatter(
+        x=[100 * row.macs_ratio + shift for row in ordered],
+        y=[row.accuracy for row in ordered],
+        error_y={"array": [row.std or 0 for row in ordered], "thickness": 1.5, "width": 4},
+        customdata=[[100 * row.macs_ratio, row.n] for row in ordered],
+        mode="lines+markers",
+        name=name,
+        line={"color": colour, "width": 1},
+        marker={"color": colour, "symbol": symbol, "size": 9},
+        hovertemplate=f"{name}<br>%{{customdata[0]:.1f}} % of the MACs: %{{y:.2f}} % "
+        "(%{customdata[1]} runs)<extra></extra>",
+    )
+
+
+def _layout(x_title: str, y_title: str) -> dict[str, Any]:
+    axis = {"gridcolor": "#e6e8eb", "zeroline": False, "linecolor": "#8c959f", "fixedrange": True}
+    return {
+        "template": "none",
+        "font": {"family": "system-ui, sans-serif", "size": 13, "color": INK},
+        "margin": {"l": 56, "r": 12, "t": 12, "b": 48},
+        "height": 460,
+        "xaxis": {**axis, "title": {"text": x_title}},
+        "yaxis": {**axis, "title": {"text": y_title}},
+        "legend": {"orientation": "h", "y": -0.22, "yanchor": "top"},
+        "showlegend": True,
+    }
+
+
+def _cycled(values: Sequence[str], to: Sequence[Any]) -> list[str]:
+    return [values[number % len(values)] for number in range(len(to))]
+
+
+def _fragment(figure: go.Figure) -> str:
+    config = {"displayModeBar": False, "responsive": True}
+    return str(figure.to_html(full_html=False, include_plotlyjs=False, config=config))

@@ -1,0 +1,35 @@
+"""The comparison as a table in the terminal, to be understood without any documentation."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.table import Table
+
+from slimnet.report import columns
+from slimnet.study import Results
+
+
+def table(results: Results, title: str | None = None) -> Table:
+    """One row per network and regime, the dense network first; fits 80 characters."""
+    shown = Table(
+        title=title or f"Dense and slim networks on {results.data['name']}",
+        caption=columns.caption(results),
+        title_justify="left",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+        collapse_padding=True,
+    )
+    chosen = columns.narrow(results)
+    for column in chosen:
+        shown.add_column(
+            column.heading,
+            justify="left" if column.left else "right",
+            vertical="bottom",
+            no_wrap=column.heading != "network",
+        )
+    for line in columns.lines(chosen, results.summary()):
+        shown.add_row(*line.cells, end_section=line.last)
+    return shown

@@ -1,0 +1,133 @@
+"""Numbers and findings as a person reads them, the same in the terminal and in the HTML page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from slimnet.study import Results, Row
+from slimnet.train import REGIMES
+
+NOTHING = "–"
+
+
+def amount(value: float) -> str:
+    """Three digits and a unit: 1234567 is ``1.23 M``."""
+    for unit, size in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= size:
+            return f"{value / size:#.3g} {unit}".replace(". ", " ")
+    return f"{value:.0f}"
+
+
+def part(value: float | None) -> str:
+    """A share as a percentage."""
+    return NOTHING if value is None else f"{100 * value:.0f} %"
+
+
+def network(row: Row, *, short: bool = False) -> str:
+    """The criterion and the ratio that was asked for."""
+    if row.criterion is None:
+        return "dense"
+    return f"{row.criterion} {row.ratio:g}" if short else f"{row.criterion}, ratio {row.ratio:g}"
+
+
+def retraining(row: Row) -> str:
+    """How a network was retrained."""
+    return NOTHING if row.regime is None else REGIMES[row.regime].title
+
+
+def meaning(regime: str) -> str:
+    """What a regime does."""
+    return REGIMES[regime].meaning
+
+
+def accuracy(row: Row, digits: int, sign: str = " ± ") -> str:
+    """The mean, and its spread where there are several runs."""
+    spread = "" if row.std is None else f"{sign}{row.std:.{digits}f}"
+    return f"{row.accuracy:.{digits}f}{spread}"
+
+
+def difference(row: Row, digits: int) -> str:
+    """Points of accuracy against the dense network, with their sign."""
+    if row.criterion is None and row.regime is None:
+        return NOTHING
+    return f"{row.difference:+.{digits}f}".replace("-", "−")
+
+
+def milliseconds(value: float | None) -> str:
+    """Three digits."""
+    return NOTHING if value is None else f"{value:#.3g}".rstrip(".")
+
+
+def times(value: float | None) -> str:
+    """A speed-up."""
+    return NOTHING if value is None else f"{value:.2f}×"
+
+
+def digits_of(results: Results) -> int:
+    """Decimals that mean something: one where an image weighs more than a hundredth of a point."""
+    return 1 if results.data["test"] < 10_000 else 2
+
+
+def certificate_sentence(certificate: Mapping[str, Any] | None) -> str:
+    """What the proof says, its error printed."""
+    if certificate is None:
+        return "Not verified: this network was made with the proof switched off."
+    kind = "" if certificate["exact"] else " Some groups are approximate, for the reasons below."
+    return (
+        "Proven: the slim network gives the same outputs as the original with every removed weight "
+        f"set to zero. Largest relative error {certificate['error']:.1e}, tolerance "
+        f"{certificate['tolerance']:.0e} ({certificate['dtype']}).{kind}"
+    )
+
+
+def speed_sentence(latency: Mapping[str, Any] | None) -> str:
+    """Whether the slim network is faster, in words."""
+    if latency is None or latency.get("speedup") is None:
+        return "Latency was not measured."
+    speedup = latency["speedup"]
+    if speedup < 0.95:
+        verdict = f"The slim network is slower than the dense one ({times(speedup)} its speed)."
+    elif speedup < 1.05:
+        verdict = f"The slim network is not faster than the dense one ({times(speedup)})."
+    else:
+        verdict = f"The slim network runs at {times(speedup)} the dense one's speed."
+    return verdict
+
+
+def limits(results: Results) -> tuple[str, ...]:
+    """What the numbers of a study cannot say."""
+    tested, seeds = results.data["test"], len(results.study.seeds)
+    share = min(max(results.dense.accuracy / 100, 1 / tested), 1 - 1 / tested)
+    noise = 196 * math.sqrt(share * (1 - share) / tested)
+    sentences = [
+        f"{tested} test images: one of them is {100 / tested:.2g} points, and an accuracy near the "
+        f"dense network's is known to about ±{noise:.1f} points (95 %, binomial). Smaller "
+        "differences between rows are not findings.",
+        _seeds(seeds),
+        "Accuracies are those of the last epoch, never of the best one.",
+    ]
+    if any(row.total_compute is None for row in results.summary()):
+        sentences.append(
+            "What training the dense network took is unknown, so the fine-tuned rows cannot be "
+            "compared at equal total compute."
+        )
+    return tuple(sentences)
+
+
+def _seeds(count: int) -> str:
+    if count == 1:
+        return "One seed: nothing is known about the spread between runs."
+    return (
+        f"{count} seeds vary the order of the images and, from scratch, the initial weights; the "
+        "dense network and the cut are the same in all of them, so their spread is not in the ±."
+    )
+
+
+def groups_removed(groups: Sequence[Mapping[str, Any]]) -> str:
+    """How many channels a list of ``{layers, before, after}`` lost."""
+    before = sum(group["before"] for group in groups)
+    after = sum(group["after"] for group in groups)
+    touched = sum(group["before"] != group["after"] for group in groups)
+    return f"{touched} of {len(groups)} groups cut, {before} → {after} channels"
