@@ -59,6 +59,7 @@ def evaluation_mode(model: nn.Module, *, training: bool = False) -> Iterator[Non
     """
     modules = [module for _, module in named_modules(model)]
     before = [(module, _attributes(module)) for module in modules]
+    filled = [(value, value.copy()) for _, held in before for value in _collections(held)]
     kept = [(t, t.clone()) for t in _buffers(model)] if training else []
     try:
         for module in modules:
@@ -68,6 +69,8 @@ def evaluation_mode(model: nn.Module, *, training: bool = False) -> Iterator[Non
         for module, attributes in before:
             vars(module).clear()
             vars(module).update(attributes)
+        for collection, content in filled:
+            _refill(collection, content)
         with torch.no_grad():
             for tensor, value in kept:
                 tensor.copy_(value)
@@ -79,6 +82,20 @@ def _attributes(module: nn.Module) -> dict[str, Any]:
     for table in ("_parameters", "_buffers"):
         attributes[table] = attributes[table].copy()
     return attributes
+
+
+def _collections(attributes: dict[str, Any]) -> Iterator[Any]:
+    """The user's own lists, dicts and sets, which a forward may add to."""
+    for name, value in attributes.items():
+        if not name.startswith("_") and type(value) in (list, dict, set):
+            yield value
+
+
+def _refill(collection: Any, content: Any) -> None:
+    if len(collection) != len(content):
+        collection.clear()
+        add = collection.extend if isinstance(collection, list) else collection.update
+        add(content)
 
 
 def _buffers(model: nn.Module) -> Iterator[Tensor]:

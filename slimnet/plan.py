@@ -152,6 +152,18 @@ def survivors_mask(
     return alive
 
 
+def surviving(coupling: Coupling, plan: Plan) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """[atoms]: which survive when a plan is applied."""
+    alive = np.ones(len(coupling.atoms.reason), bool)
+    for name, axes in plan.removed.items():
+        weight = coupling.weights.get(name)
+        for d, indices in axes.items():
+            labels = weight.axes[d] if weight is not None else None
+            if labels is not None:
+                alive[coupling.atoms.of[labels[list(indices)]]] = False
+    return alive
+
+
 def _cut(group: Group, members: Mapping[int, np.ndarray[Any, Any]]) -> GroupCut:
     gone = len(members.get(group.number, ()))
     after = group.width * (group.size - gone) // group.size

@@ -24,7 +24,7 @@ from slimnet.diagnose import find_culprit
 from slimnet.errors import CaptureError, CertificateError, InputError, PruneError
 from slimnet.groups import Group, Layer, find_groups
 from slimnet.modules import first_names, named_tensors
-from slimnet.plan import Plan, make_plan, survivors_mask
+from slimnet.plan import Plan, make_plan, surviving, survivors_mask
 from slimnet.rebuild import rebuild
 from slimnet.trace import Trace, capture
 from slimnet.verify import Certificate, Proof, certify
@@ -61,6 +61,17 @@ class Pruned:
     plan: Plan
     certificate: Certificate | None
     inspection: Inspection
+    example: tuple[Any, ...] = ()
+
+    def __str__(self) -> str:
+        before, after = self.plan.before or {}, self.plan.after or {}
+        shares = ", ".join(f"{name} {_share(before, after, name)}" for name in ("macs", "params"))
+        proof = str(self.certificate) if self.certificate else "not verified"
+        return f"{shares}; {proof}"
+
+
+def _share(before: Mapping[str, int], after: Mapping[str, int], name: str) -> str:
+    return f"{before[name]:,} → {after[name]:,} ({after[name] / max(before[name], 1):.1%})"
 
 
 def inspect(model: nn.Module, example: tuple[Any, ...]) -> Inspection:
@@ -137,10 +148,10 @@ def prune(
         slim = rebuild(model, plan)
         inspection = replace(analysis.inspection, notes=tuple(plan.notes))
         if not verify:
-            return Pruned(slim, plan, None, inspection)
+            return Pruned(slim, plan, None, inspection, example)
         try:
             certificate = certify(model, slim, replace(proof, plan=plan), _inputs(example, seed), seed=seed)
-            return Pruned(slim, plan, certificate, inspection)
+            return Pruned(slim, plan, certificate, inspection, example)
         except Exception as error:  # the slim network's own forward may raise anything
             culprit = find_culprit(model, slim, proof, example)
             if culprit is None or culprit in pins or len(pins) >= _ATTEMPTS:
@@ -188,6 +199,27 @@ def _record(model: nn.Module, example: tuple[Any, ...]) -> list[Trace]:
 def _doubled(leaf: Any) -> Any:
     """Two samples: batch norms in training mode want more than one."""
     return torch.cat([leaf, leaf]) if isinstance(leaf, Tensor) and leaf.dim() > 1 else leaf
+
+
+def prove(
+    model: nn.Module,
+    slim: nn.Module,
+    plan: Plan,
+    example: tuple[Any, ...],
+    *,
+    seed: int = 0,
+    trained: bool = False,
+) -> Certificate:
+    """Prove again that ``slim`` is ``model`` cut by ``plan``.
+
+    Weights that were ``trained`` after the cut no longer equal the original's: then only the
+    structure is proven, with random weights. Raises :class:`CertificateError`.
+    """
+    trace = capture(model, example)
+    coupling = couple([trace])
+    proof = Proof(trace, coupling, plan, surviving(coupling, plan))
+    kinds = ("random",) if trained else ("real", "random")
+    return certify(model, slim, proof, _inputs(example, seed), seed=seed, kinds=kinds)
 
 
 def _analyse(

@@ -121,6 +121,9 @@ _BOOKS: dict[type, Callable[[Any], dict[str, Any]]] = {
     _NormBase: _batch_norm,
     nn.LayerNorm: _layer_norm,
     nn.GroupNorm: _group_norm,
+    nn.Bilinear: lambda module: dict(
+        zip(("out_features", "in1_features", "in2_features"), module.weight.shape, strict=True)
+    ),
     nn.PReLU: lambda module: {"num_parameters": module.weight.numel()},
     nn.Embedding: lambda module: {"embedding_dim": module.weight.shape[1]},
 }

@@ -256,7 +256,8 @@ class _Recorder(TorchDispatchMode):
         refs = (self._remember(result, kind="activation"),)
         site = self._sites.here()
         calls = self.trace.calls
-        calls.append(Call(len(calls), op, recorded, named, refs, site, None))
+        request = Request(func.__name__, recorded, named)
+        calls.append(Call(len(calls), op, recorded, named, refs, site, request))
         return result
 
     def asked(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Request:
@@ -323,7 +324,8 @@ class _Recorder(TorchDispatchMode):
 
 _aten = torch.ops.aten
 COMPOSITES = {
-    torch.nn.functional.scaled_dot_product_attention: _aten.scaled_dot_product_attention.default
+    nn.functional.scaled_dot_product_attention: _aten.scaled_dot_product_attention.default,
+    nn.functional.rms_norm: _aten.rms_norm.default,
 }
 """Public functions recorded as one call: what they are made of depends on type and device."""
 _NO_CALLS = {torch.ops.prim.device.default}

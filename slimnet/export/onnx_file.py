@@ -9,7 +9,7 @@ with the example's batch size, and the record says why.
 from __future__ import annotations
 
 import math
-import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -87,14 +87,13 @@ def _folder_beside(target: Path) -> Iterator[Path]:
     if target.is_dir():
         raise InputError(f"{target} is a folder: give the name of an ONNX file to write")
     try:
-        folder = tempfile.TemporaryDirectory(dir=target.parent, prefix=".slimnet-")
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".slimnet-") as folder:
+            yield Path(folder)
     except OSError as error:
         raise InputError(
-            f"{target} cannot be written: {error.strerror}; give a file in a folder that exists "
-            "and may be written"
+            f"{target} cannot be written: {error.strerror or error}; give a file in a folder that "
+            "exists, may be written and has room"
         ) from error
-    with folder:
-        yield Path(folder.name)
 
 
 def _best(request: _Request, path: Path) -> OnnxExport:
@@ -131,10 +130,14 @@ def _tidy(file: onnx.ModelProto) -> None:
     for part in (*file.graph.node, *file.graph.input, *file.graph.output, *file.graph.initializer):
         del part.metadata_props[:]
         part.doc_string = ""
-    symbols = {axis.dim_param for axis in _axes(file.graph.input) if axis.dim_param}
-    for axis in (*_axes(file.graph.input), *_axes(file.graph.output)):
-        for symbol in symbols:
-            axis.dim_param = axis.dim_param.replace(symbol, BATCH)
+    _name_batch(file.graph)
+
+
+def _name_batch(graph: onnx.GraphProto) -> None:
+    symbols = {axis.dim_param for axis in _axes(graph.input) if axis.dim_param}
+    for axis in (*_axes(graph.input), *_axes(graph.output)):
+        for symbol in symbols & {axis.dim_param, *re.findall(r"\w+", axis.dim_param)}:
+            axis.dim_param = re.sub(rf"\b{re.escape(symbol)}\b", BATCH, axis.dim_param)
 
 
 BATCH = "batch"
@@ -159,7 +162,9 @@ def _check(file: onnx.ModelProto, path: Path, request: _Request) -> None:
 
 
 def _opset(file: onnx.ModelProto) -> int:
-    return next(entry.version for entry in file.opset_import if entry.domain in ("", "ai.onnx"))
+    return next(
+        int(entry.version) for entry in file.opset_import if entry.domain in ("", "ai.onnx")
+    )
 
 
 def _described(file: onnx.ModelProto, path: Path) -> OnnxExport:
@@ -191,4 +196,4 @@ _FLOATS = {
 def _move(folder: Path, target: Path) -> None:
     """Weights first, so that the file never stands there without them."""
     for part in sorted(folder.iterdir(), key=lambda part: part.name == target.name):
-        os.replace(part, target.with_name(part.name))
+        part.replace(target.with_name(part.name))

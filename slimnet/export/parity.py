@@ -16,7 +16,7 @@ from torch import nn
 
 from slimnet.errors import SlimnetError
 from slimnet.export.inputs import Example, batch_of, random_inputs, tensors_of
-from slimnet.export.session import feed, first_line, fixed_batch, open_session
+from slimnet.export.session import Feed, feed, first_line, fixed_batch, open_session
 from slimnet.export.translate import on_cpu
 from slimnet.modules import evaluation_mode
 
@@ -75,8 +75,8 @@ def _batches(batch: int) -> tuple[int, int]:
 
 
 def _error(model: nn.Module, session: Any, inputs: Example, batch: int) -> float:
+    found = _in_onnxruntime(session, feed(session, inputs), batch)
     expected = _in_torch(model, inputs, batch)
-    found = _in_onnxruntime(session, inputs, batch)
     shapes = [[array.shape for array in arrays] for arrays in (expected, found)]
     if shapes[0] != shapes[1]:
         raise ParityError(
@@ -96,8 +96,7 @@ def _in_torch(model: nn.Module, inputs: Example, batch: int) -> list[Array]:
         ) from error
 
 
-def _in_onnxruntime(session: Any, inputs: Example, batch: int) -> list[Array]:
-    arrays = feed(session, inputs)
+def _in_onnxruntime(session: Any, arrays: Feed, batch: int) -> list[Array]:
     try:
         return list(session.run(None, arrays))
     except Exception as error:  # onnxruntime's exceptions have no common base

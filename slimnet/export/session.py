@@ -32,7 +32,7 @@ def open_session(path: Path, *, providers: Sequence[str] = (CPU,), threads: int 
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=list(providers))
     except Exception as error:  # onnxruntime's exceptions have no common base
-        raise InputError(f"{path}: onnxruntime cannot run it: {first_line(error)}") from error
+        raise InputError(f"{path.name}: onnxruntime cannot run it: {first_line(error)}") from error
 
 
 def feed(session: Any, inputs: Example) -> Feed:

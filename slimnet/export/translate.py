@@ -23,6 +23,7 @@ from torch.utils._pytree import tree_map
 
 from slimnet.errors import SlimnetError
 from slimnet.export.inputs import Example, batch_of, follows_batch, random_inputs, tensors_of
+from slimnet.export.session import first_line
 from slimnet.modules import clone, evaluation_mode, named_tensors
 
 
@@ -41,7 +42,7 @@ def translate(
     with _quiet(), evaluation_mode(model), torch.no_grad():
         try:
             exported = _exported(model, example, dynamic_batch)
-            program = _program(exported, opset)
+            program = _program(exported, len(tensors_of(example)), opset)
         except Exception as error:  # torch raises dozens of kinds, most of them private
             raise ExportError(
                 f"{type(model).__name__} cannot be written as ONNX: {_reason(error)}"
@@ -95,25 +96,24 @@ def _exported(model: nn.Module, example: Example, dynamic_batch: bool) -> Any:
     return torch.export.export(wrapped, inputs, dynamic_shapes=(shapes,), strict=False)
 
 
-def _program(exported: Any, opset: int | None) -> torch.onnx.ONNXProgram:
-    signature = exported.graph_signature
-    if not signature.user_outputs:
+def _program(exported: Any, inputs: int, opset: int | None) -> torch.onnx.ONNXProgram:
+    outputs = len(exported.graph_signature.user_outputs)
+    if not outputs:
         raise TypeError("its output holds no tensor")
-    tensors = [name for name in signature.user_inputs if isinstance(name, str)]
     program = torch.onnx.export(
         exported,
         dynamo=True,
         verbose=False,
         opset_version=opset,
-        input_names=numbered("input", len(tensors)),
-        output_names=numbered("output", len(signature.user_outputs)),
+        input_names=_numbered("input", inputs),
+        output_names=_numbered("output", outputs),
     )
     if program is None:
         raise TypeError("torch.onnx gave no program")
     return program
 
 
-def numbered(name: str, count: int) -> list[str]:
+def _numbered(name: str, count: int) -> list[str]:
     """``["input"]`` for one, ``["input_0", "input_1"]`` for two."""
     return [name] if count == 1 else [f"{name}_{position}" for position in range(count)]
 
@@ -131,7 +131,7 @@ def _reason(error: BaseException) -> str:
     fixed = re.search(r"specialized it to be a constant \((\d+)\)", text)
     if fixed:
         return f"its code fixes the batch size at {fixed[1]}{place}"
-    return f"{_first_line(chain[-1])}{place}"
+    return f"{first_line(chain[-1])}{place}"
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -144,8 +144,3 @@ def _place(text: str) -> str:
     """The user's line, where torch tells it."""
     found = re.search(r'File "([^"]+)", line (\d+), in (\w+)\n\s+(\S.*)', text)
     return f" ({Path(found[1]).name}:{found[2]}: {found[4].strip()})" if found else ""
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__

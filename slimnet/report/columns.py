@@ -40,9 +40,11 @@ def narrow(results: Results) -> tuple[Column, ...]:
         Column("MACs\nleft", lambda row: _left(row, row.macs, row.macs_ratio)),
         Column("params\nleft", lambda row: _left(row, row.params, row.params_ratio)),
         *_latency(results, "ms"),
-        Column("acc. %\nafter\nthe cut", lambda row: f"{row.accuracy_cut:.{digits}f}"),
-        Column("then\nretrained", lambda row: row.regime or "–", of_network=False, left=True),
-        Column("acc. %", lambda row: _retrained(row, digits, "±"), of_network=False),
+        Column("acc. %\nafter\nthe cut", lambda row: _cut(row, digits)),
+        Column(
+            "then\nretrained", lambda row: row.regime or words.NOTHING, of_network=False, left=True
+        ),
+        Column("acc. %", lambda row: words.accuracy(row, digits, "±"), of_network=False),
         Column("vs\ndense", lambda row: words.difference(row, digits), of_network=False),
     )
 
@@ -56,13 +58,13 @@ def full(results: Results) -> tuple[Column, ...]:
         Column("MACs\n(left)", lambda row: _amount(row.macs, row.macs_ratio)),
         Column("parameters\n(left)", lambda row: _amount(row.params, row.params_ratio)),
         *_latency(results, "latency\nms"),
-        Column("accuracy %\nafter the cut", lambda row: f"{row.accuracy_cut:.{digits}f}"),
+        Column("accuracy %\nafter the cut", lambda row: _cut(row, digits)),
         Column("then retrained", words.retraining, of_network=False, left=True),
-        Column("accuracy %", lambda row: _retrained(row, digits), of_network=False),
+        Column("accuracy %", lambda row: words.accuracy(row, digits), of_network=False),
         Column("vs\ndense", lambda row: words.difference(row, digits), of_network=False),
         Column("epochs", lambda row: str(row.epochs or words.NOTHING), of_network=False),
         Column("compute", lambda row: _compute(row.compute), of_network=False),
-        Column("compute\nin total", lambda row: _compute(row.total_compute), of_network=False),
+        Column("in\ntotal", lambda row: _compute(row.total_compute), of_network=False),
     )
 
 
@@ -102,11 +104,12 @@ def _left(row: Row, value: int, ratio: float) -> str:
 
 
 def _amount(value: int, ratio: float) -> str:
-    return f"{words.amount(value)} ({words.part(ratio)})"
+    left = "" if ratio == 1 else f" ({words.part(ratio)})"
+    return f"{words.amount(value)}{left}"
 
 
-def _retrained(row: Row, digits: int, sign: str = " ± ") -> str:
-    return words.NOTHING if row.regime is None else words.accuracy(row, digits, sign)
+def _cut(row: Row, digits: int) -> str:
+    return words.NOTHING if row.criterion is None else f"{row.accuracy_cut:.{digits}f}"
 
 
 def _compute(value: float | None) -> str:

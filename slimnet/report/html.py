@@ -25,8 +25,8 @@ class Slim:
     """A pruned network: its cost, its proof, its groups, its speed.
 
     ``certificate`` is ``Certificate.to_json()``; ``groups`` are ``{layers, before, after}``;
-    ``latency`` holds ``median_ms``, ``low_ms``, ``high_ms``, ``speedup``; ``remarks`` are
-    sentences, e.g. what was asked for, what was achieved, and why they differ.
+    ``latency`` is ``study.latency_facts(…)``; ``remarks`` are sentences, e.g. what was asked for,
+    what was achieved, and why they differ.
     """
 
     name: str

@@ -7,8 +7,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from slimnet.report import words
 from slimnet.study import Results, Row
-from slimnet.train import REGIMES
 
 # Okabe and Ito's palette: told apart with any colour vision and in print
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -22,16 +22,13 @@ def accuracy_plot(results: Results) -> str:
     figure = go.Figure(layout=_layout("MACs remaining, % of the dense network", "accuracy, %"))
     figure.add_hline(y=results.dense.accuracy, line={"dash": "dot", "width": 1, "color": INK})
     figure.add_trace(_points([rows[0]], "dense", INK, "diamond", 0.0))
-    regimes = list(dict.fromkeys(row.regime for row in rows if row.regime is not None))
-    criteria = list(dict.fromkeys(row.criterion for row in rows if row.criterion is not None))
-    for symbol, criterion in zip(_cycled(SYMBOLS, criteria), criteria, strict=True):
-        for number, regime in enumerate(regimes):
-            series = [row for row in rows if (row.criterion, row.regime) == (criterion, regime)]
-            name = f"{criterion}, {REGIMES[regime].title}"
-            # side by side, or their bars would hide one another
-            shift = 0.5 * (number - (len(regimes) - 1) / 2)
-            colour = COLOURS[number % len(COLOURS)]
-            figure.add_trace(_points(series, name, colour, symbol, shift))
+    for number, (criterion, regime) in enumerate(_series(rows)):
+        chosen = [row for row in rows if (row.criterion, row.regime) == (criterion, regime)]
+        name = f"{criterion or 'dense'}, {words.retraining(chosen[0])}"
+        colour, symbol = _look(rows, criterion, regime)
+        # side by side, or their bars would hide one another
+        shift = 0.6 * (number - (len(_series(rows)) - 1) / 2)
+        figure.add_trace(_points(chosen, name, colour, symbol, shift))
     return _fragment(figure)
 
 
@@ -46,7 +43,7 @@ def latency_plot(bars: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
             x=medians,
             y=names,
             orientation="h",
-            marker={"color": [INK, *_cycled(COLOURS[:1], names[1:])]},
+            marker={"color": [INK if name == "dense" else COLOURS[0] for name in names]},
             width=0.55,
             error_x={
                 "array": [high - median for high, median in zip(above, medians, strict=True)],
@@ -62,6 +59,19 @@ def latency_plot(bars: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
     figure.update_xaxes(rangemode="tozero")
     figure.update_layout(height=110 + 44 * len(names), showlegend=False)
     return _fragment(figure)
+
+
+def _series(rows: Sequence[Row]) -> list[tuple[str | None, str]]:
+    """Each criterion with each regime, as they first appear."""
+    return list(dict.fromkeys((row.criterion, row.regime) for row in rows if row.regime))
+
+
+def _look(rows: Sequence[Row], criterion: str | None, regime: str) -> tuple[str, str]:
+    """A colour for the regime and a symbol for the criterion."""
+    criteria = list(dict.fromkeys(criterion for criterion, _ in _series(rows)))
+    regimes = list(dict.fromkeys(regime for _, regime in _series(rows)))
+    colour = COLOURS[regimes.index(regime) % len(COLOURS)]
+    return colour, SYMBOLS[criteria.index(criterion) % len(SYMBOLS)]
 
 
 def _points(rows: Sequence[Row], name: str, colour: str, symbol: str, shift: float) -> go.Scatter:
@@ -89,13 +99,9 @@ def _layout(x_title: str, y_title: str) -> dict[str, Any]:
         "height": 460,
         "xaxis": {**axis, "title": {"text": x_title}},
         "yaxis": {**axis, "title": {"text": y_title}},
-        "legend": {"orientation": "h", "y": -0.22, "yanchor": "top"},
+        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom"},
         "showlegend": True,
     }
-
-
-def _cycled(values: Sequence[str], to: Sequence[Any]) -> list[str]:
-    return [values[number % len(values)] for number in range(len(to))]
 
 
 def _fragment(figure: go.Figure) -> str:

@@ -19,8 +19,7 @@ def table(results: Results, title: str | None = None) -> Table:
         box=box.SIMPLE_HEAD,
         show_edge=False,
         pad_edge=False,
-        padding=(0, 1, 0, 0),
-        collapse_padding=True,
+        padding=0,
     )
     chosen = columns.narrow(results)
     for column in chosen:

@@ -14,9 +14,10 @@ NOTHING = "–"
 
 def amount(value: float) -> str:
     """Three digits and a unit: 1234567 is ``1.23 M``."""
+    rounded = float(f"{value:.3g}")  # or 999999 would be 1000 k
     for unit, size in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if value >= size:
-            return f"{value / size:#.3g} {unit}".replace(". ", " ")
+        if rounded >= size:
+            return f"{rounded / size:#.3g} {unit}".replace(". ", " ")
     return f"{value:.0f}"
 
 
@@ -74,26 +75,31 @@ def certificate_sentence(certificate: Mapping[str, Any] | None) -> str:
     """What the proof says, its error printed."""
     if certificate is None:
         return "Not verified: this network was made with the proof switched off."
-    kind = "" if certificate["exact"] else " Some groups are approximate, for the reasons below."
-    return (
+    sentence = (
         "Proven: the slim network gives the same outputs as the original with every removed weight "
         f"set to zero. Largest relative error {certificate['error']:.1e}, tolerance "
-        f"{certificate['tolerance']:.0e} ({certificate['dtype']}).{kind}"
+        f"{certificate['tolerance']:.0e} ({certificate['dtype']})."
+    )
+    if certificate["exact"]:
+        return sentence
+    return (
+        f"{sentence} Where a statistic runs over the removed channels (below), the original takes "
+        "it over the survivors only: there the cut itself changes what the network computes."
     )
 
 
 def speed_sentence(latency: Mapping[str, Any] | None) -> str:
-    """Whether the slim network is faster, in words."""
+    """Whether the slim network is faster, in words: only where the whole spread says so."""
     if latency is None or latency.get("speedup") is None:
         return "Latency was not measured."
     speedup = latency["speedup"]
-    if speedup < 0.95:
-        verdict = f"The slim network is slower than the dense one ({times(speedup)} its speed)."
-    elif speedup < 1.05:
-        verdict = f"The slim network is not faster than the dense one ({times(speedup)})."
-    else:
-        verdict = f"The slim network runs at {times(speedup)} the dense one's speed."
-    return verdict
+    low, high = latency.get("speedup_low", speedup), latency.get("speedup_high", speedup)
+    figures = f"{times(speedup)} its speed ({times(low)} to {times(high)} over the rounds)"
+    if low > 1:
+        return f"Faster than the dense network: {figures}."
+    if high < 1:
+        return f"Slower than the dense network: {figures}."
+    return f"Not measurably faster than the dense network: {figures}."
 
 
 def limits(results: Results) -> tuple[str, ...]:
@@ -108,12 +114,27 @@ def limits(results: Results) -> tuple[str, ...]:
         _seeds(seeds),
         "Accuracies are those of the last epoch, never of the best one.",
     ]
+    if _same_from_scratch(results):
+        sentences.append(
+            "From scratch only the widths matter: where two criteria leave the same widths, their "
+            "rows are the same training and agree exactly."
+        )
     if any(row.total_compute is None for row in results.summary()):
         sentences.append(
             "What training the dense network took is unknown, so the fine-tuned rows cannot be "
             "compared at equal total compute."
         )
     return tuple(sentences)
+
+
+def _same_from_scratch(results: Results) -> bool:
+    """Whether two criteria's rows are one and the same training."""
+    fresh = [
+        (row.ratio, row.regime, row.macs, row.accuracy, row.std)
+        for row in results.summary()
+        if row.regime is not None and REGIMES[row.regime].start == "fresh"
+    ]
+    return len(set(fresh)) < len(fresh)
 
 
 def _seeds(count: int) -> str:

@@ -155,7 +155,7 @@ class At:
 SIZED = {
     *("view", "reshape", "unflatten", "expand", "broadcast_to", "repeat", "tile"),
     *("split", "split_with_sizes", "narrow", "zeros", "ones", "empty", "full", "randn", "rand"),
-    *("new_zeros", "new_ones", "new_empty", "new_full", "layer_norm", "arange"),
+    *("new_zeros", "new_ones", "new_empty", "new_full", "layer_norm", "rms_norm", "arange"),
 }
 """Public functions whose integer arguments are sizes of axes."""
 

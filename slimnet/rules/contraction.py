@@ -185,6 +185,17 @@ def embedding(at: At, weight: Labelled, where: Labelled, *_: Any) -> Axes:
     return (*(None,) * len(where.shape), weight.axes[1])
 
 
+@rule(aten._trilinear)
+def bilinear(at: At, a: Labelled, weight: Labelled, b: Labelled, *expand: Any) -> Axes:
+    """As ``F.bilinear`` calls it: [n, i], [o, i, j], [n, j] → [n, o]."""
+    if list(map(list, expand[:4])) != [[1, 3], [0], [1, 2], [2, 3]]:
+        raise ValueError("only bilinear is known")
+    contract(at, a, a.axes[1], weight, weight.axes[1])
+    contract(at, b, b.axes[1], weight, weight.axes[2])
+    at.vanish(weight.vanishes)
+    return (a.axes[0], weight.axes[0])
+
+
 @rule(aten.scaled_dot_product_attention)
 def attention(
     at: At, q: Labelled, k: Labelled, v: Labelled, mask: Labelled | None = None, *_: Any, **__: Any

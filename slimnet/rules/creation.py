@@ -40,13 +40,13 @@ def numbers(at: At, *_: Any, **__: Any) -> Axes:
 
 
 def _sized(at: At) -> Axes:
-    """A literal length is inert; one that the code computes gets labels of its own."""
+    """A literal length is inert; one that the code or torch computes gets labels of its own."""
     shape = at.call.outputs[0].shape
     if at.call.request is None:
         return (None,) * len(shape)
     axes: list[Any] = []
     for length, stated in zip(shape, at.sizes(shape), strict=True):
-        if stated is None or isinstance(stated, int) or length == 1:
+        if isinstance(stated, int) or length <= 1:
             axes.append(None)
             continue
         labels = at.fresh(length)

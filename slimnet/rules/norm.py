@@ -86,15 +86,14 @@ def layer_norm(
     return [x.axes, outer, outer]
 
 
-@rule("aten._fused_rms_norm", "aten.rms_norm")
+@rule("aten.rms_norm")
 def rms_norm(
-    at: At, x: Labelled, shape: list[int], weight: Labelled | None = None, *_: Any
-) -> Any:
+    at: At, x: Labelled, shape: list[int], weight: Labelled | None = None, *_: Any, **__: Any
+) -> Axes:
     """The last axes are scaled together."""
     first = len(x.shape) - len(shape)
     _over(at, x, first, weight, None, shape)
-    outer = (*x.axes[:first], *(None,) * len(shape))
-    return [x.axes, outer] if len(at.call.outputs) > 1 else x.axes
+    return x.axes
 
 
 def _over(

@@ -96,3 +96,12 @@ def max_unpool2d(at: At, x: Labelled, places: Labelled, *_: Any) -> Axes:
         if left is not None or right is not None:
             at.tie(left, right)
     return windows(2)(at, x)  # type: ignore[return-value]
+
+
+@rule(aten.grid_sampler_2d, aten.grid_sampler_3d)
+def grid_sampler(at: At, x: Labelled, grid: Labelled, *_: Any) -> Axes:
+    """Every channel is read at the places that ``grid`` names."""
+    for axis in (*x.axes[2:], *grid.axes[1:]):
+        at.pin(axis, "samples it at places")
+    at.vanish(x.vanishes)
+    return (*x.axes[:2], *(None,) * (len(x.shape) - 2))

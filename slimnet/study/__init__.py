@@ -2,6 +2,7 @@
 
 from slimnet.study.cells import Cell, Study
 from slimnet.study.engines import ENGINES
+from slimnet.study.facts import channels_removed, latency_facts, slim_candidate
 from slimnet.study.results import Record, Results, Row
 from slimnet.study.run import Candidate, Status, run_study
 from slimnet.study.store import read_results, write_json, write_results, write_text
@@ -15,8 +16,11 @@ __all__ = [
     "Row",
     "Status",
     "Study",
+    "channels_removed",
+    "latency_facts",
     "read_results",
     "run_study",
+    "slim_candidate",
     "write_json",
     "write_results",
     "write_text",

@@ -28,8 +28,8 @@ from slimnet.train import REGIMES, Dataset, budget, evaluate, start, train
 class Candidate:
     """A network to be retrained, and what is known of it.
 
-    ``macs`` of one image. ``latency`` holds ``median_ms`` and ``speedup`` (dense / slim, of the
-    same interleaved rounds) and whatever else a report shows; it, ``certificate`` and ``achieved``
+    ``macs`` of one image. ``latency`` is ``latency_facts(…)``, ``certificate`` is
+    ``Certificate.to_json()``, ``achieved`` may hold ``groups`` and ``remarks`` for the report; all
     are JSON-able (``TypeError`` otherwise, before hours of training are lost to it).
     """
 

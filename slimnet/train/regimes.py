@@ -18,7 +18,6 @@ from slimnet.registry import Registry
 from slimnet.train.init import reinitialise
 from slimnet.train.schedule import Schedule
 
-
 WORDING = ("title", "meaning")
 
 

@@ -9,10 +9,11 @@ from typing import Any
 
 import onnxruntime
 
+from slimnet.errors import InputError
 from slimnet.export.devices import cpu_name, gpu_name
-from slimnet.export.inputs import Example
+from slimnet.export.inputs import Example, batch_of
 from slimnet.export.runner import BACKENDS, Runner
-from slimnet.export.session import CPU, feed, open_session
+from slimnet.export.session import CPU, feed, fixed_batch, open_session
 
 CUDA = "CUDAExecutionProvider"
 
@@ -24,6 +25,11 @@ def run_file(candidate: Any, inputs: Example, threads: int) -> Iterator[Runner]:
     available = onnxruntime.get_available_providers()
     providers = [name for name in (CUDA, CPU) if name in available]
     session = open_session(Path(candidate), providers=providers, threads=threads)
+    fixed, batch = fixed_batch(session), batch_of(inputs)
+    if fixed not in (None, batch):
+        raise InputError(
+            f"{candidate} takes batch {fixed} only and was to run {batch}: set batch={fixed}"
+        )
     arrays = feed(session, inputs)
     provider = session.get_providers()[0]  # what it took: CUDA may be listed and not load
     device = gpu_name() if provider == CUDA else cpu_name()
