@@ -142,7 +142,7 @@ def measure_latency(
     threads: int | None = None,
     rounds: int = 30,
     warmup: int = 5,
-    min_seconds: float = 0.002,
+    min_seconds: float = 0.01,
     backend: str = "onnxruntime",
     seed: int = 0,
     clock: Clock = time.perf_counter,

@@ -326,7 +326,7 @@ def _indexed(at: At, axis: Axis, where: Labelled) -> Axes:
         for own in where.axes:
             at.pin(own, "indexes an axis of fixed length")
         return (None,) * len(where.shape)
-    if where.axes == (None,) * len(where.shape) or values is None or values.ndim != 1:
+    if not where.live or values is None or values.ndim != 1:
         at.pin(axis, "takes slots by literal indices")
         return (None,) * len(where.shape) if values is None or values.ndim != 1 else (axis[values],)
     at.remap(where, axis)

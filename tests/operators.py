@@ -1,0 +1,323 @@
+"""One example call for every operator that has a rule.
+
+An example is a body and the shapes of the parameters that it gets; every axis of every parameter
+carries labels. ``test_registry`` asks that each registered operator is reached by its example, and
+that what survives of its result is its result on what survives. To add an operator: one row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+aten = torch.ops.aten
+MAP = (4, 8, 6, 6)
+
+
+@dataclass(frozen=True)
+class Example:
+    """How to call one operator, and how much may be asked of the result."""
+
+    body: Callable[..., Any]
+    shapes: tuple[tuple[int, ...], ...] = (MAP,)
+    free: bool = True  # whether any slot can leave
+    random: bool = False  # values differ from call to call: only shapes are compared
+
+
+EXAMPLES: dict[str, Example] = {}
+
+
+def example(name: str, body: Callable[..., Any], *shapes: tuple[int, ...], **options: bool) -> None:
+    if name in EXAMPLES:
+        raise ValueError(f"operator {name!r} has two examples")
+    EXAMPLES[name] = Example(body, shapes or (MAP,), **options)
+
+
+def undecomposed(body: Callable[..., Any]) -> Callable[..., Any]:
+    """In inference mode an operator that is made of others is recorded as itself."""
+
+    def inside(*args: Tensor) -> Any:
+        with torch.inference_mode():
+            return body(*args)
+
+    return inside
+
+
+NOT_ON_CPU = {"cudnn_batch_norm", "miopen_batch_norm", "convolution_overrideable"}
+"""Operators of other devices: the rule is that of the operator which stands for them here."""
+
+# ------------------------------------------------------------------------------ element by element
+
+UNARY: dict[str, Callable[[Tensor], Any]] = {
+    "_to_copy": lambda x: x.double(),
+    "alias": aten.alias,
+    "celu_": lambda x: F.celu_(x.clone()),
+    "clone": lambda x: x.clone(),
+    "contiguous": undecomposed(lambda x: x.transpose(0, 1).contiguous()),
+    "detach": lambda x: x.detach(),
+    "detach_": undecomposed(lambda x: x.clone().detach_()),
+    "dropout": undecomposed(lambda x: F.dropout(x, training=False)),
+    "elu_": lambda x: F.elu_(x.clone()),
+    "fill": lambda x: torch.fill(x, 2.0),
+    "fill_": lambda x: x.clone().fill_(2.0),
+    "full_like": lambda x: torch.full_like(x, 3.0),
+    "hardswish": F.hardswish,
+    "hardswish_": lambda x: F.hardswish(x.clone(), inplace=True),
+    "hardtanh": F.hardtanh,
+    "hardtanh_": lambda x: F.hardtanh_(x.clone()),
+    "isnan": torch.isnan,
+    "leaky_relu_": lambda x: F.leaky_relu_(x.clone()),
+    "lift": aten.lift,
+    "lift_fresh": aten.lift_fresh,
+    "nan_to_num": torch.nan_to_num,
+    "ones_like": torch.ones_like,
+    "relu6": undecomposed(aten.relu6),
+    "threshold_": lambda x: F.threshold_(x.clone(), 0.1, 0.2),
+    "zero": torch.ops.aten.zero,
+    "zero_": lambda x: x.clone().zero_(),
+    "zeros_like": torch.zeros_like,
+    "rsub": lambda x: torch.rsub(x, 1.0),
+    "masked_fill": lambda x: x.masked_fill(x > 0, 2.0),
+    "masked_fill_": lambda x: x.clone().masked_fill_(x > 0, 2.0),
+}
+BINARY: dict[str, Callable[[Tensor, Tensor], Any]] = {
+    "copy": aten.copy,
+    "copy_": lambda x, y: x.clone().copy_(y),
+    "lerp": lambda x, y: torch.lerp(x, y, 0.3),
+    "lerp_": lambda x, y: x.clone().lerp_(y, 0.3),
+    "where": lambda x, y: torch.where(x > 0, x, y),
+    "glu_jvp": lambda x, y: aten.glu_jvp(F.glu(x, 1), x, y, 1),
+}
+RANDOM: dict[str, Callable[[Tensor], Any]] = {
+    "bernoulli": lambda x: torch.bernoulli(x.sigmoid()),
+    "bernoulli_": lambda x: x.clone().bernoulli_(0.5),
+    "empty_like": torch.empty_like,
+    "normal_": lambda x: x.clone().normal_(),
+    "rand_like": torch.rand_like,
+    "randn_like": torch.randn_like,
+    "rrelu_with_noise": lambda x: aten.rrelu_with_noise(x, torch.zeros_like(x), 0.1, 0.3, True),
+    "uniform_": lambda x: x.clone().uniform_(),
+}
+for name, unary in UNARY.items():
+    example(name, unary)
+for name, binary in BINARY.items():
+    example(name, binary, MAP, MAP)
+for name, noise in RANDOM.items():
+    example(name, noise, random=True)
+example("_prelu_kernel", lambda x, a: F.prelu(x, a), MAP, (8,))
+
+# ------------------------------------------------------------------------------ products and tables
+
+example("convolution", lambda x, w, b: F.conv2d(x, w, b, padding=1), MAP, (12, 8, 3, 3), (12,))
+example(
+    "_convolution",
+    undecomposed(
+        lambda x, w: aten._convolution(
+            x, w, None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1, False, False, False, False
+        )
+    ),
+    MAP,
+    (12, 8, 3, 3),
+)
+example("mm", lambda x, y: x @ y, (6, 8), (8, 10))
+example("addmm", lambda b, x, y: torch.addmm(b, x, y), (10,), (6, 8), (8, 10))
+example("bmm", lambda x, y: torch.bmm(x, y), (4, 6, 8), (4, 8, 10))
+example("baddbmm", torch.baddbmm, (4, 6, 10), (4, 6, 8), (4, 8, 10))
+example("mv", lambda x, y: torch.mv(x, y), (6, 8), (8,))
+example("dot", lambda x, y: torch.dot(x, y), (8,), (8,))
+example("vdot", lambda x, y: torch.vdot(x, y), (8,), (8,))
+example("linear", undecomposed(F.linear), (6, 8), (10, 8), (10,))
+example("embedding", lambda w: F.embedding(torch.tensor([[1, 0], [2, 2]]), w), (6, 8))
+example("_trilinear", lambda x, w, y: F.bilinear(x, y, w), (6, 8), (5, 8, 10), (6, 10))
+example(
+    "scaled_dot_product_attention",
+    lambda q, k, v: F.scaled_dot_product_attention(q, k, v),
+    *((2, 4, 6, 8), (2, 4, 5, 8), (2, 4, 5, 10)),
+)
+
+# --------------------------------------------------------------------------- norms and running sums
+
+VECTORS = (MAP, (8,), (8,), (8,), (8,))
+
+
+def statistics(*given: Tensor) -> tuple[Tensor, ...]:
+    """x, weight, bias, mean and a variance that is positive."""
+    *others, var = given
+    return (*others, var.square() + 0.5)
+
+
+example(
+    "native_batch_norm", lambda *v: F.batch_norm(v[0], v[3], v[4].square(), v[1], v[2]), *VECTORS
+)
+example(
+    "_native_batch_norm_legit",
+    lambda x, w, b: aten._native_batch_norm_legit.no_stats(x, w, b, True, 0.1, 1e-5)[0],
+    *VECTORS[:3],
+)
+for name in (
+    *("_native_batch_norm_legit_no_training", "_batch_norm_no_update"),
+    *("batch_norm_with_update", "_batch_norm_with_update"),
+):
+    if hasattr(aten, name):
+        example(name, lambda *v, n=name: getattr(aten, n)(*statistics(*v), 0.1, 1e-5)[0], *VECTORS)
+example(
+    "_native_batch_norm_legit_functional",
+    lambda *v: aten._native_batch_norm_legit_functional(*statistics(*v), True, 0.1, 1e-5)[0],
+    *VECTORS,
+)
+example("native_group_norm", lambda x, w, b: F.group_norm(x, 2, w, b), *VECTORS[:3])
+example("native_layer_norm", lambda x, w, b: F.layer_norm(x, x.shape[1:], w, b), (4, 8), (8,), (8,))
+example("rms_norm", lambda x, w: F.rms_norm(x, x.shape[1:], w), (4, 8), (8,))
+example("_weight_norm_interface", lambda v, g: torch._weight_norm(v, g, 0), (8, 4, 3), (8, 1, 1))
+example("_softmax", lambda x: x.softmax(1))
+example("_log_softmax", lambda x: x.log_softmax(1))
+example("_safe_softmax", lambda x: aten._safe_softmax(x, 1))
+example("cumsum", lambda x: x.cumsum(1))
+
+# ---------------------------------------------------------------------------------- reductions
+
+for name in ("sum", "mean", "amax", "amin", "var", "std", "logsumexp"):
+    example(name, lambda x, n=name: getattr(torch, n)(x, (2, 3)))
+for name in ("prod", "argmax", "argmin", "all", "any"):
+    example(name, lambda x, n=name: getattr(torch, n)(x, 2))
+for name in ("var_mean", "std_mean"):
+    example(name, lambda x, n=name: getattr(torch, n)(x, (2, 3)))
+example("linalg_vector_norm", lambda x: torch.linalg.vector_norm(x, dim=(2, 3)))
+example("norm", lambda x: aten.norm(x, 2, [2, 3]))
+example("max", lambda x: x.max(2).values)
+example("min", lambda x: x.min(2).values)
+
+# ----------------------------------------------------------------------- windows over the last axes
+
+LINE, VOLUME = (4, 8, 6), (4, 8, 4, 4, 4)
+example("avg_pool1d", undecomposed(lambda x: F.avg_pool1d(x, 2)), LINE)
+example("avg_pool2d", lambda x: F.avg_pool2d(x, 2))
+example("avg_pool3d", lambda x: F.avg_pool3d(x, 2), VOLUME)
+example("adaptive_avg_pool1d", undecomposed(lambda x: F.adaptive_avg_pool1d(x, 2)), LINE)
+example("adaptive_avg_pool2d", undecomposed(lambda x: F.adaptive_avg_pool2d(x, 2)))
+example("adaptive_avg_pool3d", undecomposed(lambda x: F.adaptive_avg_pool3d(x, 2)), VOLUME)
+example("_adaptive_avg_pool2d", lambda x: F.adaptive_avg_pool2d(x, 2))
+example("_adaptive_avg_pool3d", lambda x: F.adaptive_avg_pool3d(x, 2), VOLUME)
+example("adaptive_max_pool2d", lambda x: F.adaptive_max_pool2d(x, 2))
+example("adaptive_max_pool3d", lambda x: F.adaptive_max_pool3d(x, 2), VOLUME)
+example("max_pool2d", undecomposed(lambda x: F.max_pool2d(x, 2)))
+example("max_pool2d_with_indices", lambda x: F.max_pool2d(x, 2))
+example("max_pool3d_with_indices", lambda x: F.max_pool3d(x, 2), VOLUME)
+example("fractional_max_pool2d", lambda x: F.fractional_max_pool2d(x, 2, (3, 3)), random=True)
+for mode, name in (("reflect", "reflection"), ("replicate", "replication")):
+    for spatial, shape in ((1, LINE), (2, MAP), (3, VOLUME)):
+        sides = (1,) * (2 * spatial)
+        example(f"{name}_pad{spatial}d", lambda x, s=sides, m=mode: F.pad(x, s, m), shape)
+for mode, name, shape, smooth in (
+    *(
+        ("nearest", f"upsample_nearest{n}d", s, False)
+        for n, s in ((1, LINE), (2, MAP), (3, VOLUME))
+    ),
+    ("nearest-exact", "_upsample_nearest_exact1d", LINE, False),
+    ("nearest-exact", "_upsample_nearest_exact2d", MAP, False),
+    ("nearest-exact", "_upsample_nearest_exact3d", VOLUME, False),
+    ("linear", "upsample_linear1d", LINE, False),
+    ("bilinear", "upsample_bilinear2d", MAP, False),
+    ("bicubic", "upsample_bicubic2d", MAP, False),
+    ("trilinear", "upsample_trilinear3d", VOLUME, False),
+    ("bilinear", "_upsample_bilinear2d_aa", MAP, True),
+    ("bicubic", "_upsample_bicubic2d_aa", MAP, True),
+):
+    example(
+        name,
+        lambda x, m=mode, a=smooth: F.interpolate(x, scale_factor=2, mode=m, antialias=a),
+        shape,
+    )
+
+
+def unpooled(x: Tensor) -> Tensor:
+    values, places = F.max_pool2d(x, 2, return_indices=True)
+    return F.max_unpool2d(values, places, 2)
+
+
+def sampled(x: Tensor) -> Tensor:
+    grid = torch.zeros(4, *x.shape[2:], x.dim() - 2, dtype=x.dtype)
+    return F.grid_sample(x, grid, align_corners=False)
+
+
+example("max_unpool2d", unpooled)
+example("grid_sampler_2d", sampled)
+example("grid_sampler_3d", sampled, VOLUME)
+
+# ---------------------------------------------------------------------------- movement and views
+
+VIEWS: dict[str, Callable[[Tensor], Any]] = {
+    "t": lambda x: x[:, :, 0, 0].t(),
+    "t_": lambda x: x[:, :, 0, 0].clone().t_(),
+    "numpy_T": undecomposed(lambda x: x[:, :, 0, 0].T),
+    "mT": undecomposed(lambda x: x.mT),
+    "adjoint": undecomposed(lambda x: x.adjoint()),
+    "transpose": lambda x: x.transpose(1, 2),
+    "transpose_": lambda x: x.clone().transpose_(1, 2),
+    "swapaxes": undecomposed(lambda x: x.swapaxes(1, 2)),
+    "swapdims": undecomposed(lambda x: x.swapdims(1, 2)),
+    "permute": lambda x: x.permute(0, 2, 3, 1),
+    "flip": lambda x: x.flip(1),
+    "roll": lambda x: x.roll(2, 1),
+    "unsqueeze": lambda x: x.unsqueeze(1),
+    "unsqueeze_": lambda x: x.clone().unsqueeze_(1),
+    "squeeze": lambda x: x[:, :, :1, :1].squeeze((2, 3)),
+    "squeeze_": lambda x: x[:, :, :1, :1].clone().squeeze_(-1),
+    "cat": lambda x: torch.cat([x, x.relu()], 1),
+    "concat": undecomposed(lambda x: torch.concat([x, x.relu()], 1)),
+    "stack": lambda x: torch.stack([x, x.relu()], 1),
+    "slice": lambda x: x[:, 2:7],
+    "select": lambda x: x[:, 1],
+    "unbind": lambda x: x.unbind(0),
+    "split": lambda x: x.split(3, 1),
+    "split_copy": lambda x: aten.split_copy(x, 3, 1),
+    "unsafe_split": lambda x: x.unsafe_split(3, 1),
+    "split_with_sizes": lambda x: x.split([3, 5], 1),
+    "split_with_sizes_copy": lambda x: aten.split_with_sizes_copy(x, [3, 5], 1),
+    "constant_pad_nd": lambda x: F.pad(x, (0, 0, 0, 0, 2, 1)),
+    "repeat": lambda x: x.repeat(1, 2, 1, 1),
+    "expand": lambda x: x[:, None].expand(-1, 5, -1, -1, -1),
+    "expand_copy": lambda x: aten.expand_copy(x[:, None], [4, 5, 8, 6, 6]),
+    "index": lambda x: x[:, torch.tensor([1, 3, 3])],
+    "index_select": lambda x: x.index_select(1, torch.tensor([1, 3, 3])),
+    "unfold": lambda x: x.unfold(2, 2, 2),
+    "im2col": lambda x: F.unfold(x, 3),
+    "col2im": lambda x: F.fold(F.unfold(x, 3), (6, 6), 3),
+    "pixel_shuffle": lambda x: F.pixel_shuffle(x, 2),
+    "pixel_unshuffle": lambda x: F.pixel_unshuffle(x, 2),
+    "channel_shuffle": undecomposed(lambda x: F.channel_shuffle(x, 2)),
+    "native_channel_shuffle": lambda x: torch.native_channel_shuffle(x, 2),
+    "glu": lambda x: F.glu(x, 1),
+    "view": lambda x: x.view(x.shape[0], -1),
+    "view_copy": lambda x: aten.view_copy(x, [4, 8, 36]),
+    "_unsafe_view": lambda x: aten._unsafe_view(x, [*x.shape[:2], -1]),
+    "_reshape_alias": lambda x: aten._reshape_alias(x, [x.numel()], [1]),
+    "reshape": undecomposed(lambda x: x.reshape(x.shape[0], -1)),
+}
+for name, body in VIEWS.items():
+    example(name, body)
+
+# ------------------------------------------------------------------------------- tensors from sizes
+
+for name in ("zeros", "ones"):
+    example(name, lambda x, n=name: x + getattr(torch, n)(1, x.shape[1], 1, 1))
+for name in ("new_zeros", "new_ones"):
+    example(name, lambda x, n=name: x + getattr(x, n)(1, x.shape[1], 1, 1))
+for name in ("empty", "rand", "randn"):
+    example(name, lambda x, n=name: x + getattr(torch, n)(1, x.shape[1], 1, 1), random=True)
+example("full", lambda x: x + torch.full((1, x.shape[1], 1, 1), 2.0))
+example("new_full", lambda x: x + x.new_full((1, x.shape[1], 1, 1), 2.0))
+example("new_empty", lambda x: x + x.new_empty(1, x.shape[1], 1, 1), random=True)
+example("empty_strided", lambda x: x[0, :, 0, 0] + torch.empty_strided((8,), (1,)), random=True)
+example("new_empty_strided", lambda x: x[0, :, 0, 0] + x.new_empty_strided((8,), (1,)), random=True)
+example("arange", lambda x: x + torch.arange(6))
+example("linspace", lambda x: x + torch.linspace(0, 1, 6))
+example("scalar_tensor", lambda x: x + torch.scalar_tensor(2.0))
+example("eye", lambda x: x + torch.eye(6))
+example("randperm", lambda x: x + torch.randperm(6), random=True)
+example("randint", lambda x: x + torch.randint(3, (6,)), random=True)

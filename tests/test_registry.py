@@ -1,0 +1,180 @@
+"""Every registered thing is known by name, once, and has an example that is tried."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from operators import EXAMPLES, NOT_ON_CPU, Example
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from slimnet.constraints import Reason
+from slimnet.couple import Coupling, couple
+from slimnet.errors import InputError, UnknownNameError
+from slimnet.registry import Registry, import_all
+from slimnet.rules import load_rules, rule
+from slimnet.trace import Trace, capture
+
+UNTIED = "the rule returns the batch axis of its first operand and does not tie the second one's"
+STATISTIC = "the statistics of a batch norm in training mode are over axes 0, 2 and 3 as well"
+WINDOW = "the rule hands out inert axes for height and width without pinning those it read"
+LITERAL = (
+    "the function is not among those that are asked for their sizes: its literals look computed"
+)
+WRONG = {
+    "_trilinear": UNTIED,
+    "grid_sampler_2d": UNTIED,
+    "grid_sampler_3d": UNTIED,
+    "_native_batch_norm_legit": STATISTIC,
+    "_native_batch_norm_legit_functional": STATISTIC,
+    "_batch_norm_with_update": STATISTIC,
+    "batch_norm_with_update": STATISTIC,
+    "pixel_shuffle": WINDOW,
+    "pixel_unshuffle": WINDOW,
+    "split_with_sizes_copy": LITERAL,
+    "expand_copy": LITERAL,
+    "view_copy": LITERAL,
+    "empty_strided": LITERAL,
+    "new_empty_strided": LITERAL,
+}
+"""Rules that lose something, and what."""
+
+
+class Holder(nn.Module):
+    """The parameters of an example, and the call of its operator on them."""
+
+    def __init__(self, made: Example):
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = made.body
+        self.given = nn.ParameterList(torch.randn(shape) for shape in made.shapes)
+
+    def forward(self) -> list[Tensor]:
+        return [leaf for leaf in tree_leaves(self.body(*self.given)) if isinstance(leaf, Tensor)]
+
+
+def labelled(model: nn.Module) -> tuple[Trace, Coupling, list]:
+    """A recorded call, its labels, and the records of what came out (which stays prunable)."""
+    trace = capture(model, ())
+    outputs, trace.outputs = trace.outputs, []
+    return trace, couple([trace]), outputs
+
+
+def packets() -> set[str]:
+    """``aten.name.overload`` is one operator for all its overloads."""
+    return {name.split(".")[1] for name in load_rules()}
+
+
+def test_every_rule_has_an_example():
+    assert packets() - NOT_ON_CPU == set(EXAMPLES)
+
+
+@pytest.mark.parametrize("name", list(EXAMPLES))
+def test_the_example_reaches_its_rule(name):
+    trace, coupling, _ = labelled(Holder(EXAMPLES[name]))
+    assert name in {str(call.op).split(".")[1] for call in trace.calls}
+    assert not [r for r in coupling.reasons if is_unknown(r)]
+    assert coupling.atoms.free.any() == EXAMPLES[name].free
+
+
+def is_unknown(reason: Reason) -> bool:
+    return "its rule does not know" in reason.text or "has no rule" in reason.text
+
+
+def known_wrong(name):
+    reason = WRONG.get(name)
+    marks = pytest.mark.xfail(strict=True, reason=reason) if reason else ()
+    return pytest.param(name, marks=marks)
+
+
+@pytest.mark.parametrize("name", [known_wrong(name) for name in EXAMPLES])
+def test_what_survives_of_the_result_is_the_result_on_what_survives(name):
+    model = Holder(EXAMPLES[name])
+    _, coupling, refs = labelled(model)
+    alive = ~(
+        coupling.atoms.free & (np.random.default_rng(0).random(len(coupling.atoms.free)) < 0.4)
+    )
+    whole, slim = Holder(EXAMPLES[name]), Holder(EXAMPLES[name])
+    for index in range(len(model.given)):
+        weight = coupling.weights.get(f"given.{index}")
+        if weight is None:
+            continue
+        full = model.given[index].detach().clone()
+        for d, axis in enumerate(weight.axes):
+            full.index_fill_(d, places(~kept(axis, coupling, alive)), 0)
+        whole.given[index] = nn.Parameter(full)
+        slim.given[index] = nn.Parameter(survivors(full, weight.axes, coupling, alive))
+    with torch.no_grad():
+        pairs = zip(refs, whole(), slim(), strict=True)
+    for ref, expected, found in pairs:
+        expected = survivors(expected, coupling.tensors[0][ref.id].axes, coupling, alive)
+        assert found.shape == expected.shape
+        if not EXAMPLES[name].random and not coupling.restricted:
+            torch.testing.assert_close(found, expected)
+
+
+def kept(axis, coupling, alive):
+    return alive[coupling.atoms.of[axis]]
+
+
+def places(which):
+    return torch.from_numpy(np.flatnonzero(which))
+
+
+def survivors(tensor, axes, coupling, alive):
+    for d, axis in enumerate(axes):
+        if axis is not None:
+            tensor = tensor.index_select(d, places(kept(axis, coupling, alive)))
+    return tensor
+
+
+def test_an_unknown_name_lists_the_known_ones():
+    colours: Registry[int] = Registry("colour")
+    colours.add("red", 1)
+    colours.add("blue", 2)
+    with pytest.raises(UnknownNameError) as refusal:
+        colours["green"]
+    assert str(refusal.value) == "unknown colour 'green': the known ones are blue, red"
+    assert isinstance(refusal.value, InputError)
+
+
+def test_a_name_is_taken_once():
+    colours: Registry[int] = Registry("colour")
+    colours.add("red", 1)
+    with pytest.raises(ValueError, match="colour 'red' is registered twice"):
+        colours.add("red", 2)
+    assert colours["red"] == 1
+
+
+def test_a_registry_is_a_sorted_collection_of_names():
+    colours: Registry[int] = Registry("colour")
+    assert colours.add("red", 1) == 1
+    assert colours.register("blue")(2) == 2
+    assert list(colours) == ["blue", "red"] and len(colours) == 2
+    assert "red" in colours and "green" not in colours
+
+
+def test_import_all_imports_each_module_of_a_folder(tmp_path, monkeypatch):
+    folder = tmp_path / "plugged"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("found = []")
+    for name in ("one", "two"):
+        (folder / f"{name}.py").write_text(f"import plugged\nplugged.found.append({name!r})")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import plugged
+
+    import_all("plugged", [str(folder)])
+    assert sorted(plugged.found) == ["one", "two"]
+
+
+def test_a_second_rule_for_an_operator_is_refused():
+    load_rules()
+    with pytest.raises(ValueError, match=r"'aten\.flip\.default' is registered twice"):
+        rule(torch.ops.aten.flip)(lambda at, x, dims: x.axes)
+
+
+def test_an_operator_that_this_torch_lacks_is_passed_over():
+    before = len(load_rules())
+    rule("aten.no_such_operator")(lambda at, x: x.axes)
+    assert len(load_rules()) == before
