@@ -45,10 +45,14 @@ class Coupling:
     mends: Sequence[Mend]
     remaps: Sequence[Remap]
 
-    def reason(self, atom: int) -> Reason | None:
-        """Why an atom stays; None if it may be removed."""
-        number = int(self.atoms.reason[atom])
-        return None if number < 0 else self.reasons[number]
+    def reasons_of(self, atoms: Labels) -> dict[Reason, int]:
+        """Why these atoms stay, the most frequent reason first, and for how many of them."""
+        numbers, counts = np.unique(self.atoms.reason[atoms], return_counts=True)
+        return {
+            self.reasons[numbers[i]]: int(counts[i])
+            for i in np.argsort(-counts, kind="stable")
+            if numbers[i] >= 0
+        }
 
 
 @dataclass(frozen=True)

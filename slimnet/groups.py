@@ -7,8 +7,8 @@ belong to which atom. Also why each layer that cannot be cut cannot. Linear in t
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,7 +90,9 @@ def find_groups(model: nn.Module, coupling: Coupling) -> tuple[list[Group], list
     ]
     kept = [group for group in found if group.width >= NARROW and group.size > 1]
     whole = {g.number for g in found if g.width >= NARROW and g.size == 1}
-    rows = _Rows(coupling, of_atom, {g.number for g in kept}, whole)
+    is_kept = np.zeros(len(found) + 1, bool)
+    is_kept[[g.number for g in kept]] = True
+    rows = _Rows(coupling, of_atom, is_kept, whole)
     return kept, _layers(model, axes, owners, rows)
 
 
@@ -146,10 +148,9 @@ def _cluster(
     total = np.zeros(len(free), np.uint64)
     in_parameter = np.zeros(len(free), bool)
     for (name, d, atoms), code in zip(axes, codes, strict=True):
-        present = np.unique(atoms)
-        total[present] += code
+        total[atoms] += code  # once for each atom, however often it is there
         if owners[name].roles[d] != "buffer":
-            in_parameter[present] = True
+            in_parameter[atoms] = True
     total[~(free & in_parameter)] = 0
     _, first, group = np.unique(total, return_index=True, return_inverse=True)
     order = np.argsort(np.argsort(np.where(total[first] == 0, -1, first)))
@@ -172,12 +173,20 @@ def _slots(
     for name, d, atoms in axes:
         groups = of_atom[atoms]
         owner = owners[name]
-        for number in np.unique(groups):
+        for number, positions in _places(groups):
             if number >= 0:
-                positions = np.flatnonzero(groups == number)
                 slot = Slot(name, d, owner.roles[d], positions, rank[atoms[positions]])
-                slots[int(number)].append((slot, owner))
+                slots[number].append((slot, owner))
     return slots, members
+
+
+def _places(groups: Labels) -> Iterator[tuple[int, Labels]]:
+    """Where along an axis each group is; nearly always one group fills it."""
+    if len(groups) and (groups == groups[0]).all():
+        yield int(groups[0]), np.arange(len(groups))
+        return
+    for number in np.unique(groups):
+        yield int(number), np.flatnonzero(groups == number)
 
 
 def _approximate(coupling: Coupling, of_atom: Labels) -> dict[int, tuple[Reason, ...]]:
@@ -206,24 +215,24 @@ class _Rows:
 
     coupling: Coupling
     of_atom: Labels  # [atoms]: the group of each
-    kept: set[int]  # groups that can be pruned
+    is_kept: np.ndarray[Any, np.dtype[np.bool_]]  # [groups + 1]: prunable; the last is "none"
     whole: set[int]  # groups that are one single atom
 
     def row(self, name: str, kind: str, atoms: Labels) -> Layer:
         """How many channels of a layer may go, and what keeps the others."""
         groups = self.of_atom[atoms]
-        prunable = np.isin(groups, list(self.kept))
-        why: Counter[str] = Counter()
-        for atom, group in zip(atoms[~prunable], groups[~prunable], strict=True):
-            why[self._reason(int(atom), int(group))] += 1
+        prunable = self.is_kept[groups]
         found = tuple(int(n) for n in np.unique(groups[prunable]))
-        reasons = tuple(reason for reason, _ in why.most_common())
-        return Layer(name, kind, len(atoms), int(prunable.sum()), reasons, found)
+        stays = atoms[~prunable]
+        reasons = [str(reason) for reason in self.coupling.reasons_of(stays)]
+        for number in np.unique(groups[~prunable]):
+            if number >= 0:
+                reasons.append(self._small(int(number)))
+        return Layer(
+            name, kind, len(atoms), int(prunable.sum()), tuple(dict.fromkeys(reasons)), found
+        )
 
-    def _reason(self, atom: int, group: int) -> str:
-        reason = self.coupling.reason(atom)
-        if reason is not None:
-            return str(reason)
+    def _small(self, group: int) -> str:
         if group in self.whole:
             return "all its channels hang together: they could only leave at once"
         return f"fewer than {NARROW} channels hang together there: left alone"

@@ -7,6 +7,7 @@ Users' classes hide ``modules``, define ``training`` as a property, or hold thin
 from __future__ import annotations
 
 import copy
+import gc
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -27,27 +28,45 @@ def named_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             continue
         seen.add(id(module))
         yield path, module
-        children = [
-            (f"{path}.{name}".lstrip("."), child)
-            for name, child in vars(module)["_modules"].items()
-            if child is not None
-        ]
-        stack.extend(reversed(children))
+        children = module.__dict__["_modules"]
+        if children:
+            prefix = f"{path}." if path else ""
+            stack.extend(
+                (prefix + name, child)
+                for name, child in reversed(children.items())
+                if child is not None
+            )
 
 
 def named_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Every parameter and buffer with its path; a shared one under each of its names."""
     for path, module in named_modules(model):
+        prefix = f"{path}." if path else ""
         for kind in ("_parameters", "_buffers"):
-            for name, tensor in vars(module)[kind].items():
+            for name, tensor in module.__dict__[kind].items():
                 if tensor is not None:
-                    yield f"{path}.{name}".lstrip("."), tensor
+                    yield prefix + name, tensor
 
 
 def first_names(model: nn.Module) -> dict[str, str]:
     """For every name of a parameter or buffer the first name of the same tensor."""
     first: dict[int, str] = {}
     return {name: first.setdefault(id(t), name) for name, t in named_tensors(model)}
+
+
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """Pause Python's garbage collector while very many small objects are made.
+
+    Its scans cost a third of the time on a network of thousands of layers; nothing here is cyclic.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 @contextmanager
@@ -156,6 +175,8 @@ class _Cloner:
         return new
 
     def _container(self, value: Any) -> Any:
+        if not value:
+            return type(value)()
         if isinstance(value, dict):
             new = type(value)()
             self.memo[id(value)] = new

@@ -23,7 +23,7 @@ from slimnet.criteria import comparable, load_criteria, score
 from slimnet.diagnose import find_culprit
 from slimnet.errors import CaptureError, CertificateError, InputError, PruneError
 from slimnet.groups import Group, Layer, find_groups
-from slimnet.modules import first_names, named_tensors
+from slimnet.modules import first_names, named_tensors, no_collection
 from slimnet.plan import Plan, make_plan, surviving, survivors_mask
 from slimnet.rebuild import rebuild
 from slimnet.trace import Trace, capture
@@ -129,7 +129,7 @@ def prune(
     limits = Limits(scope, align, min_channels, tuple(keep), dict(layer_ratio or {}))
     _ = load_criteria()[criterion]
     refuse_broken_weights(model)
-    traces = _record(model, example)
+    traces: list[Trace] = []
     asked = {
         budget.kind: budget.share,
         "criterion": criterion,
@@ -142,10 +142,12 @@ def prune(
     }
     pins: list[Pin] = []
     while True:
-        analysis = _analyse(model, traces, pins, strict=strict)
-        plan, proof = _plan(model, analysis, budget, limits, criterion, seed)
-        plan = replace(plan, asked=asked)
-        slim = rebuild(model, plan)
+        with no_collection():
+            traces = traces or _record(model, example)
+            analysis = _analyse(model, traces, pins, strict=strict)
+            plan, proof = _plan(model, analysis, budget, limits, criterion, seed)
+            plan = replace(plan, asked=asked)
+            slim = rebuild(model, plan)
         inspection = replace(analysis.inspection, notes=tuple(plan.notes))
         if not verify:
             return Pruned(slim, plan, None, inspection, example)
@@ -306,8 +308,13 @@ def _inputs(example: tuple[Any, ...], seed: int) -> list[tuple[Any, ...]]:
 def refuse_broken_weights(model: nn.Module) -> None:
     """Raise :class:`InputError` where a weight is NaN or infinite."""
     for name, tensor in named_tensors(model):
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+        if tensor.is_floating_point() and not _is_finite(tensor.detach()):
             raise InputError(
                 f"{name} holds NaN or infinite numbers: the network is broken before any cut; "
                 "take an earlier checkpoint"
             )
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """A finite sum needs one pass and no mask; only a broken (or huge) one is looked at again."""
+    return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())

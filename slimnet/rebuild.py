@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -54,9 +55,9 @@ def mask(name: str, tensor: Tensor, plan: Plan) -> Tensor:
 
 
 def _survivors(length: int, removed: Sequence[int], device: torch.device) -> Tensor:
-    kept = torch.ones(length, dtype=torch.bool)
-    kept[list(removed)] = False
-    return kept.nonzero()[:, 0].to(device)
+    kept = np.ones(length, bool)
+    kept[np.asarray(removed, np.int64)] = False
+    return torch.from_numpy(np.flatnonzero(kept)).to(device)
 
 
 def _check_fits(model: nn.Module, plan: Plan) -> None:

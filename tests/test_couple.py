@@ -1,0 +1,136 @@
+"""What hangs together in whole networks, and what a pin says."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import torch
+from micro import Net, bn, buffer, conv, lin, weight
+from torch import nn
+
+from slimnet.couple import Pin, couple
+from slimnet.trace import capture
+
+IMAGE = (torch.randn(2, 3, 8, 8),)
+
+
+def coupled(body, *, example=IMAGE, pins=(), traces=1, **parts):
+    model = Net(body, {"a": conv(3, 16), "b": conv(16, 4), **parts}).eval()
+    return couple([capture(model, example) for _ in range(traces)], pins=pins)
+
+
+def atoms(coupling, name, axis=0):
+    return coupling.atoms.of[coupling.weights[name].axes[axis]]
+
+
+def free(coupling, name, axis=0):
+    return coupling.atoms.free[atoms(coupling, name, axis)]
+
+
+def reason(coupling, name, slot=0, axis=0):
+    return str(coupling.reason(int(atoms(coupling, name, axis)[slot])))
+
+
+def test_a_layers_outputs_are_its_readers_inputs():
+    coupling = coupled(lambda m, x: m.b(m.n(m.a(x)).relu()), n=bn(16))
+    made = atoms(coupling, "a.weight")
+    assert len(np.unique(made)) == 16 and free(coupling, "a.weight").all()
+    for name in ("a.bias", "n.weight", "n.bias", "n.running_mean", "n.running_var"):
+        np.testing.assert_array_equal(atoms(coupling, name), made)
+    np.testing.assert_array_equal(atoms(coupling, "b.weight", 1), made)
+
+
+def test_inputs_and_outputs_of_the_network_stay():
+    coupling = coupled(lambda m, x: m.b(m.a(x)))
+    assert not free(coupling, "a.weight", 1).any()
+    assert not free(coupling, "b.weight").any()
+    assert reason(coupling, "b.weight") == "it is an output of the network"
+    assert reason(coupling, "a.weight", axis=1).startswith("aten.convolution meets it with an axis")
+
+
+def test_a_residual_ties_both_branches():
+    coupling = coupled(lambda m, x: m.b(m.a(x) + m.c(m.a(x))), c=conv(16, 16))
+    np.testing.assert_array_equal(atoms(coupling, "a.weight"), atoms(coupling, "c.weight"))
+    np.testing.assert_array_equal(atoms(coupling, "c.weight", 1), atoms(coupling, "c.weight"))
+
+
+def test_a_flattened_map_repeats_its_channels():
+    coupling = coupled(lambda m, x: m.f(m.a(x).flatten(1)), f=lin(16 * 64, 4))
+    np.testing.assert_array_equal(
+        atoms(coupling, "f.weight", 1), np.repeat(atoms(coupling, "a.weight"), 64)
+    )
+
+
+def test_two_networks_in_one_do_not_touch():
+    coupling = coupled(lambda m, x: (m.b(m.a(x)), m.d(m.c(x))), c=conv(3, 16), d=conv(16, 4))
+    assert not set(atoms(coupling, "a.weight")) & set(atoms(coupling, "c.weight"))
+    assert free(coupling, "a.weight").all() and free(coupling, "c.weight").all()
+
+
+def test_several_passes_see_more_than_one():
+    """What one pass frees another may pin: both call the same layers."""
+    model = Net(lambda m, x, k: m.b(m.a(x)) if k else m.a(x), {"a": conv(3, 16), "b": conv(16, 4)})
+    inner, outer = (capture(model.eval(), (*IMAGE, k)) for k in (1, 0))
+    assert free(couple([inner]), "a.weight").all()
+    assert not free(couple([inner, outer]), "a.weight").any()
+
+
+def test_a_mend_is_found_for_an_attribute_and_none_for_a_literal():
+    mended = coupled(lambda m, x: m.b(m.a(x).view(-1, m.width, 8, 8)), width=16)
+    (mend,) = mended.mends
+    assert str(mend.attribute) == "width" and mend.old == 16
+    alive = np.ones(len(mended.atoms.reason), bool)
+    alive[atoms(mended, "a.weight")[:5]] = False
+    assert mend.value(alive, mended.atoms) == 11
+    literal = coupled(lambda m, x: m.b(m.a(x).view(-1, 16, 8, 8)))
+    assert not literal.mends and not free(literal, "a.weight").any()
+    assert "is given the literal size 16 (test_couple.py:" in reason(literal, "a.weight")
+
+
+def test_an_index_buffer_is_remapped():
+    def reverse():
+        return nn.Buffer(torch.arange(15, -1, -1))
+
+    coupling = coupled(lambda m, x: m.b(m.a(x)[:, m.order]), order=partial(reverse))
+    (remap,) = coupling.remaps
+    assert remap.name == "order"
+    np.testing.assert_array_equal(coupling.atoms.of[remap.axis], atoms(coupling, "a.weight"))
+    np.testing.assert_array_equal(atoms(coupling, "b.weight", 1), atoms(coupling, "a.weight")[::-1])
+
+
+def test_a_pin_found_by_trying_holds_what_its_call_touches():
+    coupling = coupled(lambda m, x: m.b(m.a(x).relu()), pins=[Pin(1, "breaks")])
+    assert not free(coupling, "a.weight").any()
+    assert reason(coupling, "a.weight").startswith("breaks (test_couple.py:")
+
+
+def test_without_a_rule_everything_that_an_operator_touches_stays():
+    coupling = coupled(
+        lambda m, x: m.b(m.a(x) + torch.fft.ifft(torch.fft.fft(m.c(x))).real), c=conv(3, 16)
+    )
+    assert not free(coupling, "c.weight").any() and not free(coupling, "a.weight").any()
+    assert "has no rule (test_couple.py:" in reason(coupling, "c.weight")
+
+
+def test_a_raw_parameter_and_a_buffer_are_tied_like_layers():
+    coupling = coupled(
+        lambda m, x: m.b(m.a(x) * m.s + m.t), s=weight(16, 1, 1), t=buffer(1, 16, 1, 1)
+    )
+    np.testing.assert_array_equal(atoms(coupling, "s"), atoms(coupling, "a.weight"))
+    np.testing.assert_array_equal(atoms(coupling, "t", 1), atoms(coupling, "a.weight"))
+
+
+def test_a_view_takes_the_reading_that_leaves_most_free():
+    """[16 = 2 × 8] then a layer over the 8: the other factor must not carry the labels."""
+    coupling = coupled(
+        lambda m, x: m.f(m.a(x).mean((2, 3)).view(x.shape[0], 2, -1)).flatten(1), f=lin(8, 4)
+    )
+    made = atoms(coupling, "a.weight").reshape(2, 8)
+    np.testing.assert_array_equal(made[0], made[1])
+    assert free(coupling, "a.weight").all()
+
+
+def test_only_parameters_that_ran_have_labels():
+    coupling = coupled(lambda m, x: m.b(m.a(x)), unused=conv(3, 3))
+    assert set(coupling.weights) == {"a.weight", "a.bias", "b.weight", "b.bias"}
