@@ -54,6 +54,7 @@ class Constraints:
     needs: list[Need] = field(default_factory=list)
     statistics: list[Statistic] = field(default_factory=list)
     restricted: set[tuple[int, int]] = field(default_factory=set)
+    squeezed: list[Labels] = field(default_factory=list)  # channels of maps of one position
     remaps: list[tuple[Labelled, Labels]] = field(default_factory=list)
     choices: dict[tuple[int, int], int] = field(default_factory=dict)
     open_choices: dict[tuple[int, int], Labels] = field(default_factory=dict)

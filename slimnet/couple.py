@@ -44,6 +44,7 @@ class Coupling:
     restricted: frozenset[tuple[int, int]]  # (trace, call): the reference runs it on survivors
     mends: Sequence[Mend]
     remaps: Sequence[Remap]
+    squeezed: Sequence[Labels]  # made by convolutions of one single position
 
     def reasons_of(self, atoms: Labels) -> dict[Reason, int]:
         """Why these atoms stay, the most frequent reason first, and for how many of them."""
@@ -119,6 +120,7 @@ class _Attempt:
             frozenset(said.restricted),
             self.mends,
             [Remap(names[id(index)], axis) for index, axis in said.remaps if id(index) in names],
+            said.squeezed,
         )
 
 

@@ -26,6 +26,10 @@ NARROW = 8
 """Groups of fewer channels are left alone: three colours or four box coordinates can be cut
 exactly, and nobody wants it."""
 
+NARROW_SQUEEZE = 4
+"""The same for the squeeze of squeeze-and-excitation, which is narrow in early blocks: channels
+that a convolution makes of one single position are neither colours nor boxes."""
+
 
 @dataclass(frozen=True, eq=False)
 class Slot:
@@ -88,12 +92,22 @@ def find_groups(model: nn.Module, coupling: Coupling) -> tuple[list[Group], list
         _group(number, np.asarray(atoms), slots[number], approximate[number])
         for number, atoms in sorted(members.items())
     ]
-    kept = [group for group in found if group.width >= NARROW and group.size > 1]
-    whole = {g.number for g in found if g.width >= NARROW and g.size == 1}
+    squeezed = _squeezed(coupling, of_atom)
+    wide = [g for g in found if g.width >= (NARROW_SQUEEZE if g.number in squeezed else NARROW)]
+    kept = [group for group in wide if group.size > 1]
+    whole = {group.number for group in wide if group.size == 1}
     is_kept = np.zeros(len(found) + 1, bool)
     is_kept[[g.number for g in kept]] = True
     rows = _Rows(coupling, of_atom, is_kept, whole)
     return kept, _layers(model, axes, owners, rows)
+
+
+def _squeezed(coupling: Coupling, of_atom: Labels) -> set[int]:
+    """Groups whose channels have one single position."""
+    found: set[int] = set()
+    for labels in coupling.squeezed:
+        found.update(np.unique(of_atom[coupling.atoms.of[labels]]).tolist())
+    return found
 
 
 @dataclass(frozen=True)

@@ -170,7 +170,7 @@ def product(m, x):
 @pytest.mark.xfail(
     strict=True,
     raises=slimnet.SlimnetError,
-    reason="settle tries four random removals: with some widths all four happen to satisfy the size",
+    reason="settle tries four random removals: with some widths all happen to satisfy the size",
 )
 @pytest.mark.parametrize("body", [halves, product])
 def test_whatever_the_width_the_cut_is_valid(body):

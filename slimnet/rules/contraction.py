@@ -46,6 +46,8 @@ def convolution(
     if bias is not None:
         at.tie(bias.axes[0], out)
     at.vanish(weight.vanishes and (bias is None or bias.vanishes))
+    if out is not None and len(x.shape) > 3 and set(x.shape[2:]) == {1}:
+        at.constraints.squeezed.append(out)
     batch = x.axes[:1] if len(x.shape) == len(weight.shape) else ()
     return (*batch, out, *(None,) * (len(weight.shape) - 2))
 

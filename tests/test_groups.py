@@ -1,0 +1,162 @@
+"""Groups: atoms with the same places; layers: what may leave, and why the rest may not."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from micro import Net, bn, conv, lin, weight
+from torch import nn
+
+from slimnet.couple import couple
+from slimnet.groups import NARROW, find_groups
+from slimnet.trace import capture
+
+IMAGE = (torch.randn(2, 3, 8, 8),)
+
+
+def found(body, *, example=IMAGE, **parts):
+    model = Net(body, {"a": conv(3, 16), "b": conv(16, 4), **parts}).eval()
+    groups, layers = find_groups(model, couple([capture(model, example)]))
+    return groups, {layer.name: layer for layer in layers}
+
+
+def places(group):
+    return {(slot.name, slot.axis): slot.role for slot in group.slots}
+
+
+def test_a_group_is_every_axis_its_channels_occupy():
+    (group,), layers = found(lambda m, x: m.b(m.n(m.a(x)).relu()), n=bn(16))
+    assert places(group) == {
+        ("a.weight", 0): "out",
+        ("a.bias", 0): "vector",
+        ("n.weight", 0): "scale",
+        ("n.bias", 0): "vector",
+        ("n.running_mean", 0): "buffer",
+        ("n.running_var", 0): "buffer",
+        ("b.weight", 1): "in",
+    }
+    assert (group.size, group.width, group.layers, group.approximate) == (16, 16, ("a",), ())
+    assert layers["a"].prunable == layers["a"].channels == 16 and layers["a"].groups == (0,)
+
+
+def test_members_say_which_channel_each_position_belongs_to():
+    (group,), _ = found(lambda m, x: m.f(m.a(x).flip(1).flatten(1)), f=lin(16 * 64, 4))
+    slots = {slot.name: slot for slot in group.slots}
+    made, read = slots["a.weight"], slots["f.weight"]
+    assert read.axis == 1 and len(read.positions) == 16 * 64
+    np.testing.assert_array_equal(made.members, np.arange(16))
+    np.testing.assert_array_equal(read.members, np.repeat(made.members[::-1], 64))
+
+
+def test_a_residual_is_one_group_of_both_its_makers():
+    groups, layers = found(lambda m, x: m.b(m.a(x) + m.c(m.a(x))), c=conv(16, 16))
+    assert [group.layers for group in groups] == [("a", "c")]
+    assert layers["c"].groups == layers["a"].groups
+
+
+def test_channels_of_one_layer_with_different_readers_are_different_groups():
+    _, layers = found(
+        lambda m, x: (m.b(m.a(x)[:, :8]), m.c(m.a(x)[:, -8:])), b=conv(8, 4), c=conv(8, 4)
+    )
+    assert layers["a"].prunable == 0  # a literal bound: both halves stay
+    groups, layers = found(
+        lambda m, x: [
+            part(y) for part, y in zip((m.b, m.c), m.a(x).split(m.sizes, 1), strict=True)
+        ],
+        b=conv(8, 4),
+        c=conv(8, 4),
+        sizes=[8, 8],
+    )
+    assert len(groups) == 2 and layers["a"].groups == (0, 1) and layers["a"].prunable == 16
+
+
+def test_channels_that_leave_in_pairs_are_atoms_of_two():
+    (group, other), _ = found(lambda m, x: m.b(m.g(m.a(x))), g=conv(16, 16, groups=2))
+    assert group.size == 8 and group.width == 16 and group.channels_per_atom == 2
+    assert other.size == 8 and other.layers == ("g",)
+
+
+@pytest.mark.parametrize("width", [NARROW - 1, NARROW])
+def test_narrow_groups_are_left_alone(width):
+    groups, layers = found(lambda m, x: m.b(m.a(x)), a=conv(3, width), b=conv(width, 4))
+    assert len(groups) == (width >= NARROW)
+    if width < NARROW:
+        assert layers["a"].reasons == ("fewer than 8 channels hang together there: left alone",)
+
+
+def test_channels_that_can_only_leave_at_once_stay():
+    _, layers = found(lambda m, x: m.b(F.pixel_shuffle(m.a(x), 4)), b=conv(1, 4))
+    assert layers["a"].prunable == 0
+    assert layers["a"].reasons == ("all its channels hang together: they could only leave at once",)
+
+
+def test_each_layer_that_stays_says_why_most_frequent_first():
+    _, layers = found(lambda m, x: m.b(m.a(x) + m.a(x)[:, 2:3]))
+    assert layers["a"].prunable == 13
+    assert layers["b"].reasons == ("it is an output of the network",)
+    (reason,) = layers["a"].reasons[:1]
+    assert reason.startswith("aten.")
+    assert "test_groups.py:" in reason
+
+
+def test_a_layer_that_never_ran_says_so():
+    _, layers = found(lambda m, x: m.b(m.a(x)), head=conv(16, 9))
+    head = layers["head"]
+    assert (head.kind, head.channels, head.prunable) == ("Conv2d", 9, 0)
+    assert head.reasons == ("it was never used while the example ran through the network",)
+
+
+def test_a_statistic_makes_its_group_approximate_and_no_other():
+    groups, _ = found(
+        lambda m, x: m.b(m.c(m.n(m.a(x)))), n=partial(nn.GroupNorm, 4, 16), c=conv(16, 16)
+    )
+    approximate = {group.layers[0]: group.approximate for group in groups}
+    assert not approximate["c"]
+    (reason,) = approximate["a"]
+    assert reason.text == "aten.native_group_norm normalises over it: its mean and variance change"
+
+
+def test_roles_of_transposed_convolutions_and_raw_parameters():
+    def body(m, x):
+        return m.b(m.up(m.a(x)) * m.s)
+
+    groups, _ = found(
+        body, up=partial(nn.ConvTranspose2d, 16, 12, 2, stride=2), s=weight(12, 1, 1), b=conv(12, 4)
+    )
+    roles = {place: role for group in groups for place, role in places(group).items()}
+    assert roles["up.weight", 0] == "in" and roles["up.weight", 1] == "out"
+    assert roles["s", 0] == "out" or roles["s", 0] == "vector"
+
+
+def test_a_parametrised_weight_belongs_to_its_layer():
+    def normed():
+        return nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 16, 3, padding=1))
+
+    (group,), layers = found(lambda m, x: m.b(m.a(x)), a=partial(normed))
+    assert group.layers == ("a",)
+    assert layers["a"].prunable == 16
+
+
+def test_a_tied_weight_is_one_slot():
+    model = Net(
+        lambda m, x: m.b(m.c(m.a(x).relu())),
+        {"a": conv(3, 16), "c": conv(16, 16), "b": conv(16, 4)},
+    )
+    model.d = model.c
+    groups, layers = find_groups(model, couple([capture(model.eval(), IMAGE)]))
+    assert sum(slot.name == "c.weight" for group in groups for slot in group.slots) == 2
+    assert not any(slot.name.startswith("d.") for group in groups for slot in group.slots)
+    assert "d" not in {layer.name for layer in layers}
+
+
+def test_atoms_are_numbered_as_the_coupling_numbers_them():
+    model = Net(lambda m, x: m.b(m.a(x)), {"a": conv(3, 16), "b": conv(16, 4)}).eval()
+    coupling = couple([capture(model, IMAGE)])
+    ((group,), _) = find_groups(model, coupling)
+    own = coupling.atoms.of[coupling.weights["a.weight"].axes[0]]
+    (slot,) = (slot for slot in group.slots if slot.name == "a.weight")
+    np.testing.assert_array_equal(group.atoms[slot.members], own[slot.positions])
