@@ -9,20 +9,21 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from slimnet.arch import Arch, parse_arch
+from slimnet.arch import Arch, fitted, parse_arch
 from slimnet.checkpoint import load_payload
 from slimnet.errors import InputError
-from slimnet.modules import clone, first_names, named_tensors
-from slimnet.plan import Change, Plan
+from slimnet.modules import clone, first_names, named_modules, named_tensors
+from slimnet.plain import decode, encode
+from slimnet.plan import Plan
 from slimnet.program import Program, record_program
 from slimnet.rebuild import adjust
 from slimnet.verify import Certificate
@@ -47,22 +48,28 @@ class Artifact:
     versions: Mapping[str, str] | None = None
     trained: bool = False  # weights changed after the cut
 
+    @property
+    def rebuilds(self) -> bool:
+        """Whether its class is known without running a user's file."""
+        return self.arch is not None and self.arch.source != "file"
+
     def model(self, into: nn.Module | None = None) -> nn.Module:
         """The slim network: of the user's class where it is known, else the embedded program.
 
         ``into`` is the dense network as the user's code builds it; it is not changed. Raises
-        :class:`InputError` where neither is there.
+        :class:`InputError` where it is another network, or where there is neither.
         """
-        if into is None and self.arch is not None and self.arch.source != "file":
+        if into is None and self.arch is not None and self.rebuilds:
             into = self.arch.build()
         if into is not None:
             return self._fill(into)
         if self.program is None:
             raise InputError(
                 f"this slim network is of the class {self.class_name}, which is not known here, "
-                "and no program could be embedded; load it with into=make_model()"
+                "and torch could not export it as a program; load it with "
+                "slimnet.load(file, into=make_model())"
             )
-        return Program(self.program, self.tensors).eval()
+        return Program(self.program, self.tensors, self.frozen).eval()
 
     def _fill(self, dense: nn.Module) -> nn.Module:
         self._check_fits(dense)
@@ -71,20 +78,55 @@ class Artifact:
         for name, tensor in named_tensors(slim):
             if isinstance(tensor, nn.Parameter):
                 tensor.requires_grad_(name not in self.frozen)
-        adjust(slim, self.plan)
+        try:
+            adjust(slim, self.plan)
+        except (KeyError, IndexError, TypeError, AttributeError) as error:
+            raise InputError(f"the plan does not fit {type(dense).__name__}: {error!r}") from error
         return slim
 
     def _check_fits(self, dense: nn.Module) -> None:
-        for name, tensor in named_tensors(dense):
+        shapes = {name: tuple(tensor.shape) for name, tensor in named_tensors(dense)}
+        for name in dict.fromkeys((*shapes, *self.tensors, *self.plan.removed)):
+            wanted = cut_shape(shapes.get(name), self.plan.removed.get(name, {}))
             stored = self.tensors.get(name)
-            removed = self.plan.removed.get(name, {})
-            shape = [n - len(removed.get(d, ())) for d, n in enumerate(tensor.shape)]
-            if stored is None or list(stored.shape) != shape:
+            if wanted is None or stored is None or tuple(stored.shape) != wanted:
                 raise InputError(
-                    f"this slim network was not cut from {type(dense).__name__}: {name} would have "
-                    f"the shape {tuple(shape)}, and the file holds "
-                    f"{tuple(stored.shape) if stored is not None else 'none'}"
+                    f"this slim network was not cut from {_article(dense)}: "
+                    f"{name} would have {_shape(wanted)}, and the file holds "
+                    f"{_shape(None if stored is None else tuple(stored.shape))}"
                 )
+        missing = {change.module for change in self.plan.changes} - dict(named_modules(dense)).keys()
+        if missing:
+            raise InputError(
+                f"this slim network was not cut from {_article(dense)}: it has no {min(missing)}"
+            )
+
+
+def cut_shape(
+    shape: tuple[int, ...] | None, removed: Mapping[int, tuple[int, ...]]
+) -> tuple[int, ...] | None:
+    """A tensor's shape after the cut; None where the cut does not fit it."""
+    if shape is None:
+        return None
+    for axis, indices in removed.items():
+        if not 0 <= axis < len(shape) or not _increasing(indices, shape[axis]):
+            return None
+    return tuple(n - len(removed.get(d, ())) for d, n in enumerate(shape))
+
+
+def _increasing(indices: tuple[int, ...], length: int) -> bool:
+    bounded = (-1, *indices, length)
+    return all(a < b for a, b in zip(bounded, bounded[1:], strict=False))
+
+
+def _shape(shape: tuple[int, ...] | None) -> str:
+    if shape is None:
+        return "no such tensor"
+    return "a number" if not shape else f"the shape {'x'.join(map(str, shape))}"
+
+
+def _article(dense: nn.Module) -> str:
+    return f"this {type(dense).__name__}"
 
 
 def make_artifact(
@@ -96,9 +138,13 @@ def make_artifact(
     *,
     trained: bool = False,
 ) -> Artifact:
-    """Everything that a file needs to give ``model`` back."""
-    built = parse_arch(arch) if isinstance(arch, str) else arch
-    tensors = {name: t.detach() for name, t in named_tensors(model)}
+    """Everything that a file needs to give ``model`` back.
+
+    An ``arch`` that is a string takes its options (number of classes …) from the weights. Raises
+    :class:`InputError` where it does not build this network.
+    """
+    tensors = {name: _compact(t.detach()) for name, t in named_tensors(model)}
+    built = _named(arch, tensors, plan) if isinstance(arch, str) else arch
     own = built is None or built.source == "file"
     return Artifact(
         tensors=tensors,
@@ -111,11 +157,32 @@ def make_artifact(
             for name, t in named_tensors(model)
             if isinstance(t, nn.Parameter) and not t.requires_grad
         ),
-        program=record_program(model.eval(), example) if own else None,
+        program=record_program(model, example) if own else None,
         class_name=f"{type(model).__module__}.{type(model).__qualname__}",
-        versions=_versions(),
+        versions={"slimnet": __version__, "torch": str(torch.__version__)},
         trained=trained,
     )
+
+
+def _compact(tensor: Tensor) -> Tensor:
+    """A tensor that is a small part of a large storage would save all of it."""
+    used = tensor.numel() * tensor.element_size()
+    return tensor if tensor.untyped_storage().nbytes() <= used else tensor.clone()
+
+
+def _named(spec: str, tensors: Mapping[str, Tensor], plan: Plan) -> Arch:
+    """The architecture of this name with the options that the dense network's shapes show."""
+    arch = parse_arch(spec)
+    dense = {name: torch.empty(_dense(t, plan.removed.get(name, {})), device="meta")
+             for name, t in tensors.items()}
+    found = fitted(arch, dense)
+    if found.source != "file":
+        Artifact(tensors, plan, None, found, ())._check_fits(found.build())
+    return found
+
+
+def _dense(tensor: Tensor, removed: Mapping[int, tuple[int, ...]]) -> list[int]:
+    return [n + len(removed.get(d, ())) for d, n in enumerate(tensor.shape)]
 
 
 def write_artifact(artifact: Artifact, path: str | Path) -> Path:
@@ -126,28 +193,35 @@ def write_artifact(artifact: Artifact, path: str | Path) -> Path:
         "plan": artifact.plan.to_json(),
         "certificate": artifact.certificate.to_json() if artifact.certificate else None,
         "arch": artifact.arch.to_json() if artifact.arch else None,
-        "example": [_described(value) for value in artifact.example],
+        "example": encode(artifact.example, _described),
         "frozen": list(artifact.frozen),
         "program": artifact.program,
         "class": artifact.class_name,
         "versions": dict(artifact.versions or {}),
         "trained": artifact.trained,
     }
-    target = Path(path)
-    try:
-        handle, temporary = tempfile.mkstemp(dir=target.parent or ".", prefix=f".{target.name}.")
-        os.close(handle)
-    except OSError as error:
-        raise InputError(f"{target} cannot be written: {error.strerror}") from error
-    try:
+    with _written(Path(path)) as temporary:
         torch.save(payload, temporary)
-        Path(temporary).chmod(0o666 & ~_umask())
-        Path(temporary).replace(target)
-    except OSError as error:
-        raise InputError(f"{target} cannot be written: {error.strerror}") from error
+    return Path(path)
+
+
+@contextmanager
+def _written(target: Path) -> Iterator[Path]:
+    """A temporary file beside ``target`` that takes its place once it is complete."""
+    temporary: Path | None = None
+    try:
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(target)
+    except (OSError, RuntimeError) as error:  # a full disk is a RuntimeError of torch's writer
+        reason = error.strerror if isinstance(error, OSError) else str(error).split("\n")[0]
+        raise InputError(f"{target} cannot be written: {reason}") from error
     finally:
-        Path(temporary).unlink(missing_ok=True)
-    return target
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
 
 
 def _umask() -> int:
@@ -168,102 +242,65 @@ def read_artifact(path: str | Path) -> Artifact:
         raise InputError(f"{path} is no slim network of slimnet; slimnet prune makes one")
     if payload[_KEY] != FORMAT:
         raise InputError(
-            f"{path} has format {payload[_KEY]}, and this slimnet reads format {FORMAT}"
+            f"{path} has format {payload[_KEY]!r:.40}, and this slimnet reads format {FORMAT}"
         )
     try:
-        certificate = payload["certificate"]
-        return Artifact(
-            tensors=payload["tensors"],
-            plan=Plan.from_json(payload["plan"]),
-            certificate=Certificate.from_json(certificate) if certificate else None,
-            arch=Arch.from_json(payload["arch"]) if payload["arch"] else None,
-            example=tuple(_drawn(value) for value in payload["example"]),
-            frozen=tuple(payload["frozen"]),
-            program=payload["program"],
-            class_name=payload["class"],
-            versions=payload["versions"],
-            trained=payload["trained"],
-        )
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{path} is a damaged slim network: {error!r} is missing") from error
+        return _artifact(payload)
+    except KeyError as error:
+        raise InputError(f"{path} is a damaged slim network: it lacks {error}") from error
+    except (TypeError, ValueError, AttributeError, RuntimeError, InputError) as error:
+        raise InputError(f"{path} is a damaged slim network: {error}") from error
 
 
-def _described(value: Any) -> Any:
-    """An input as plain data: tensors by shape and type, integers by value."""
-    if isinstance(value, Tensor):
-        if value.is_floating_point():
-            return {"shape": list(value.shape), "dtype": str(value.dtype).removeprefix("torch.")}
-        return value.detach().cpu().clone()
-    if isinstance(value, (list, tuple)):
-        return [_described(entry) for entry in value]
-    if isinstance(value, dict):
-        return {"dict": {key: _described(entry) for key, entry in value.items()}}
-    return value
-
-
-def _drawn(value: Any) -> Any:
-    """An input of the described shape, the same numbers every time."""
-    if isinstance(value, dict) and "shape" in value:
-        generator = torch.Generator().manual_seed(0)
-        return torch.randn(value["shape"], generator=generator).to(getattr(torch, value["dtype"]))
-    if isinstance(value, dict):
-        return {key: _drawn(entry) for key, entry in value["dict"].items()}
-    if isinstance(value, list):
-        return [_drawn(entry) for entry in value]
-    return value
-
-
-def _versions() -> dict[str, str]:
-    return {"slimnet": __version__, "torch": str(torch.__version__)}
-
-
-def compose(first: Plan, second: Plan, model: nn.Module) -> Plan:
-    """One plan for two cuts in a row; ``model`` is the dense network that the first one cut."""
-    tensors = dict(named_tensors(model))
-    removed: dict[str, dict[int, tuple[int, ...]]] = {}
-    for name, tensor in tensors.items():
-        axes = {
-            d: _both(n, first.removed.get(name, {}).get(d, ()), second.removed.get(name, {}).get(d, ()))
-            for d, n in enumerate(tensor.shape)
-        }
-        if any(axes.values()):
-            removed[name] = {d: indices for d, indices in axes.items() if indices}
-    return Plan(
-        removed=removed,
-        changes=_chained(first.changes, second.changes),
-        remapped=_after(first.remapped or {}, second.remapped or {}),
-        groups=(*first.groups, *second.groups),
-        untouched=second.untouched,
-        asked=second.asked,
-        before=first.before,
-        after=second.after,
-        notes=(*first.notes, *second.notes, "pruned in two steps"),
+def _artifact(payload: Mapping[str, Any]) -> Artifact:
+    certificate, arch = payload["certificate"], payload["arch"]
+    return Artifact(
+        tensors=_mapping("tensors", payload["tensors"], Tensor),
+        plan=Plan.from_json(payload["plan"]),
+        certificate=None if certificate is None else Certificate.from_json(certificate),
+        arch=None if arch is None else Arch.from_json(arch),
+        example=_inputs(decode(payload["example"], _drawn)),
+        frozen=tuple(payload["frozen"]),
+        program=None if payload["program"] is None else _mapping("program", payload["program"]),
+        class_name=str(payload["class"]),
+        versions=_mapping("versions", payload["versions"], str),
+        trained=bool(payload["trained"]),
     )
 
 
-def _both(length: int, first: tuple[int, ...], second: tuple[int, ...]) -> tuple[int, ...]:
-    """Indices of the dense axis that one of two cuts removes."""
-    alive = np.ones(length, bool)
-    alive[list(first)] = False
-    survivors = np.flatnonzero(alive)
-    alive[survivors[list(second)]] = False
-    return tuple(np.flatnonzero(~alive).tolist())
+def _mapping(what: str, value: Any, kind: type = object) -> dict[str, Any]:
+    fits = isinstance(value, dict) and all(
+        isinstance(name, str) and isinstance(entry, kind) for name, entry in value.items()
+    )
+    if not fits:
+        raise InputError(f"its {what} are not what they should be")
+    return dict(value)
 
 
-def _chained(first: tuple[Change, ...], second: tuple[Change, ...]) -> tuple[Change, ...]:
-    merged = {(c.module, c.attribute, c.path): c for c in first}
-    for change in second:
-        key = (change.module, change.attribute, change.path)
-        old = merged[key].old if key in merged else change.old
-        merged[key] = Change(*key, old, change.new)
-    return tuple(merged.values())
+def _inputs(value: Any) -> tuple[Any, ...]:
+    if not isinstance(value, tuple):
+        raise InputError("its example inputs are no tuple")
+    return value
 
 
-def _after(
-    first: Mapping[str, tuple[int, ...]], second: Mapping[str, tuple[int, ...]]
-) -> dict[str, tuple[int, ...]]:
-    """Renumbering by two cuts: old place → place after both."""
-    merged = dict(first)
-    for name, table in second.items():
-        merged[name] = tuple(table[i] for i in first[name]) if name in first else table
-    return merged
+def _described(value: Any) -> Any:
+    """An input as plain data: floating point by shape and type, anything else by value."""
+    if isinstance(value, Tensor) and value.is_floating_point():
+        return {"shape": list(value.shape), "dtype": str(value.dtype).removeprefix("torch.")}
+    if isinstance(value, Tensor):
+        return {"value": value.detach().cpu().clone()}
+    if value is None or isinstance(value, (bool, int, float, complex, str)):
+        return {"value": value}
+    raise InputError(
+        f"the example holds a {type(value).__name__}: slim.pt can hold inputs made of tensors, "
+        "numbers, strings, lists, tuples and dicts"
+    )
+
+
+def _drawn(leaf: Any) -> Any:
+    """An input of the described shape, the same numbers every time."""
+    if "shape" not in leaf:
+        return leaf["value"]
+    kind = getattr(torch, leaf["dtype"])
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(leaf["shape"], generator=generator).to(kind)

@@ -135,9 +135,7 @@ class _Limiter:
         if open_groups and limits.scope == "global":
             values = np.concatenate([scores[g.number] for g in open_groups])
             owner = np.concatenate([np.full(g.size, g.number) for g in open_groups])
-            weight = np.concatenate(
-                [np.full(g.size, g.width / g.size) for g in open_groups]
-            )
+            weight = np.concatenate([np.full(g.size, g.width / g.size) for g in open_groups])
             order = np.argsort(values, kind="stable")
             self.order, self.removed = owner[order], np.cumsum(weight[order])
 
@@ -205,9 +203,7 @@ def alignment(width: int, align: Align) -> int:
     return align if width > align else 1
 
 
-def _search(
-    limiter: _Limiter, budget: Budget, cost: Callable[[Survivors], Cost]
-) -> Survivors:
+def _search(limiter: _Limiter, budget: Budget, cost: Callable[[Survivors], Cost]) -> Survivors:
     """Bisect the share of channels until the cost is as near the budget as widths allow."""
 
     def remains(share: float) -> float:

@@ -10,7 +10,7 @@ import re
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -30,8 +30,9 @@ from slimnet.report import table
 from slimnet.study import Study, write_json
 from slimnet.train import REGIMES, Schedule, check_fits, load_data
 from slimnet.version import __version__
-from slimnet.workflow import Settings, compare as compare_network, demo as run_demo
-from slimnet.workflow import folder_for, write_comparison
+from slimnet.workflow import Settings, folder_for, write_comparison
+from slimnet.workflow import compare as compare_network
+from slimnet.workflow import demo as run_demo
 
 app = typer.Typer(
     help="Make a trained PyTorch network smaller and really faster, with a proof of every cut.",
@@ -43,7 +44,7 @@ app = typer.Typer(
 
 ModelFile = Annotated[Path, typer.Argument(help="state dict or slim.pt", show_default=False)]
 ArchOption = Annotated[
-    Optional[str],
+    str | None,
     typer.Option(
         "--arch",
         help="torchvision:NAME, slimnet:NAME or file.py:make_model (runs that file); "
@@ -51,7 +52,7 @@ ArchOption = Annotated[
     ),
 ]
 InputOption = Annotated[
-    Optional[list[str]],
+    list[str] | None,
     typer.Option("--input", help="input shape, batch included: 1,3,224,224; once per input"),
 ]
 PickleOption = Annotated[
@@ -60,10 +61,10 @@ PickleOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON and nothing else")]
 SeedOption = Annotated[int, typer.Option("--seed", help="of everything random")]
 DeviceOption = Annotated[
-    Optional[str], typer.Option("--device", help="cpu, cuda, …; a GPU is used where there is one")
+    str | None, typer.Option("--device", help="cpu, cuda, …; a GPU is used where there is one")
 ]
 ThreadsOption = Annotated[
-    Optional[int], typer.Option("--threads", min=1, help="CPU threads; all cores by default")
+    int | None, typer.Option("--threads", min=1, help="CPU threads; all cores by default")
 ]
 AlignOption = Annotated[
     str, typer.Option("--align", help="round widths to a multiple: auto (16, 8 if narrow), N, off")
@@ -72,13 +73,13 @@ ScopeOption = Annotated[
     str, typer.Option("--scope", help="local: the same share everywhere; global: one threshold")
 ]
 MinOption = Annotated[
-    Optional[int], typer.Option("--min-channels", help="the least that a group keeps")
+    int | None, typer.Option("--min-channels", help="the least that a group keeps")
 ]
 KeepOption = Annotated[
-    Optional[list[str]], typer.Option("--keep", help="layers to leave alone: layer4.* ; repeatable")
+    list[str] | None, typer.Option("--keep", help="layers to leave alone: layer4.* ; repeatable")
 ]
 LayerRatioOption = Annotated[
-    Optional[list[str]],
+    list[str] | None,
     typer.Option("--layer-ratio", help="a ratio of their own: 'features.0=0.2' ; repeatable"),
 ]
 
@@ -146,13 +147,13 @@ def inspect(
 def prune(
     model: ModelFile,
     ratio: Annotated[
-        Optional[float], typer.Option("--ratio", help="share of the channels to remove, [0, 1)")
+        float | None, typer.Option("--ratio", help="share of the channels to remove, [0, 1)")
     ] = None,
     macs: Annotated[
-        Optional[float], typer.Option("--macs", help="share of the MACs that may remain, (0, 1]")
+        float | None, typer.Option("--macs", help="share of the MACs that may remain, (0, 1]")
     ] = None,
     params: Annotated[
-        Optional[float], typer.Option("--params", help="share of the parameters that may remain")
+        float | None, typer.Option("--params", help="share of the parameters that may remain")
     ] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="the slim network")] = Path(
         "slim.pt"
@@ -253,11 +254,13 @@ def verify(
 def export(
     slim: Annotated[Path, typer.Argument(help="a slim.pt, or any network")],
     file: Annotated[
-        Optional[Path], typer.Argument(help="the ONNX file; the network's name by default")
+        Path | None, typer.Argument(help="the ONNX file; the network's name by default")
     ] = None,
-    onnx: Annotated[bool, typer.Option("--onnx", help="write ONNX (the only format so far)")] = False,
+    onnx: Annotated[
+        bool, typer.Option("--onnx", help="write ONNX (the only format so far)")
+    ] = False,
     against: Annotated[
-        Optional[Path],
+        Path | None,
         typer.Option("--against", help="the dense network to time it against; known for built-ins"),
     ] = None,
     batch: Annotated[int, typer.Option("--batch", min=1, help="batch of the measurement")] = 1,
@@ -331,13 +334,13 @@ def compare(
     train_batch: Annotated[int, typer.Option("--train-batch", help="images per step")] = 64,
     weight_decay: Annotated[float, typer.Option("--weight-decay")] = 1e-4,
     normalize: Annotated[
-        Optional[str], typer.Option("--normalize", help="imagenet, cifar10, none or MEANS/STDS")
+        str | None, typer.Option("--normalize", help="imagenet, cifar10, none or MEANS/STDS")
     ] = None,
     train_images: Annotated[
-        Optional[int], typer.Option("--train-images", min=1, help="use only so many")
+        int | None, typer.Option("--train-images", min=1, help="use only so many")
     ] = None,
     test_images: Annotated[
-        Optional[int], typer.Option("--test-images", min=1, help="use only so many")
+        int | None, typer.Option("--test-images", min=1, help="use only so many")
     ] = None,
     scope: ScopeOption = "local",
     align: AlignOption = "auto",
@@ -386,7 +389,9 @@ def compare(
         network, measured = compare_network(
             model.stem, opened.model, example, dataset, study, folder, settings, watch
         )
-        page = write_comparison(folder, f"{model.name}: slim networks", _command(), [network], measured)
+        page = write_comparison(
+            folder, f"{model.name}: slim networks", _command(), [network], measured
+        )
     results = network.results
     if results is None:
         return
@@ -467,7 +472,9 @@ def _open(
     example, why = example_for(opened, shapes)
     if not quiet:
         sizes = ", ".join("x".join(map(str, x.shape)) for x in example if hasattr(x, "shape"))
-        console.note([f"{path.name}: {opened.arch or type(opened.model).__name__}, input {sizes} ({why})"])
+        console.note(
+            [f"{path.name}: {opened.arch or type(opened.model).__name__}, input {sizes} ({why})"]
+        )
         console.note(list(opened.notes))
     place = _device(device)
     opened.model.to(place)

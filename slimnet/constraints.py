@@ -29,7 +29,7 @@ class Reason:
 
 @dataclass(frozen=True, eq=False)
 class Need:
-    """A length that code states: after the cut ``size`` must evaluate to the survivors of ``axis``."""
+    """A length that code states: after the cut ``size`` must give the survivors of ``axis``."""
 
     size: Source | int
     axis: Axis
@@ -71,7 +71,9 @@ class Constraints:
             self.reasons.append(reason)
         self.ledger.pin(axis, number)
 
-    def need(self, size: Source | int | None, axis: Axis, length: int, text: str, site: Site) -> None:
+    def need(
+        self, size: Source | int | None, axis: Axis, length: int, text: str, site: Site
+    ) -> None:
         """Record a stated length: a literal pins the axis, one that torch computes is fine."""
         if isinstance(size, int) and axis is not None:
             self.pin(axis, f"{text} is given the literal size {size}", site)

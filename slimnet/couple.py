@@ -64,9 +64,7 @@ class Pin:
     because: str
 
 
-def couple(
-    traces: Sequence[Trace], *, strict: bool = False, pins: Sequence[Pin] = ()
-) -> Coupling:
+def couple(traces: Sequence[Trace], *, strict: bool = False, pins: Sequence[Pin] = ()) -> Coupling:
     """Group the slots of a network from recorded passes.
 
     Raises :class:`PruneError` with ``strict`` where an operator has no rule.
@@ -218,9 +216,7 @@ class _Reader:
             return self.rules[name]
         return pointwise if torch.Tag.pointwise in op.tags else None
 
-    def _unknown(
-        self, at: At, operands: list[Labelled], because: str
-    ) -> list[tuple[Axis, ...]]:
+    def _unknown(self, at: At, operands: list[Labelled], because: str) -> list[tuple[Axis, ...]]:
         """No rule, no guess: everything that it touches stays."""
         if self.strict and any(x.live for x in operands):
             raise PruneError(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
@@ -138,7 +138,7 @@ def _owners(model: nn.Module) -> dict[str, _Owner]:
     return owners
 
 
-def _roles(module: nn.Module, leaf: str, tensor: Any) -> tuple[str, ...]:
+def _roles(module: nn.Module, leaf: str, tensor: Tensor) -> tuple[str, ...]:
     dims = tensor.dim()
     if dims >= 2 and tensor.shape[0] > 1:
         order = ("in", "out") if isinstance(module, _ConvTransposeNd) else ("out", "in")

@@ -49,14 +49,13 @@ class Labelled:
 
     def flat(self, dims: Sequence[int]) -> Axis:
         """Labels of these adjacent axes merged into one; at most one of them may be live."""
-        live = [d for d in dims if self.axes[d] is not None]
-        if not live:
+        place = next((d for d in dims if self.axes[d] is not None), None)
+        axis = None if place is None else self.axes[place]
+        if axis is None:
             return None
-        axis = self.axes[live[0]]
         lengths = [self.shape[d] for d in dims]
-        place = [1] * len(dims)
-        place[list(dims).index(live[0])] = -1
-        return np.broadcast_to(np.reshape(axis, place), lengths).reshape(-1)
+        shape = [-1 if d == place else 1 for d in dims]
+        return np.broadcast_to(axis.reshape(shape), lengths).reshape(-1)
 
 
 class Ledger:

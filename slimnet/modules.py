@@ -138,8 +138,7 @@ def clone(model: nn.Module, tensors: Callable[[str, Tensor], Tensor]) -> nn.Modu
     for name, tensor in named_tensors(model):
         if id(tensor) not in memo:
             memo[id(tensor)] = _like(tensor, tensors(name, tensor))
-    copied = _Cloner(memo).clone(model)
-    return copied  # type: ignore[no-any-return]
+    return _Cloner(memo).module(model)
 
 
 def _like(old: Tensor, new: Tensor) -> Tensor:
@@ -160,14 +159,15 @@ class _Cloner:
         if id(value) in self.memo:
             return self.memo[id(value)]
         if isinstance(value, nn.Module):
-            return self._module(value)
+            return self.module(value)
         if isinstance(value, (dict, list, tuple, set)) and type(value) in _CONTAINERS:
             return self._container(value)
         if isinstance(value, MethodType):
             return MethodType(value.__func__, self.clone(value.__self__))
         return self._leaf(value)
 
-    def _module(self, module: nn.Module) -> nn.Module:
+    def module(self, module: nn.Module) -> nn.Module:
+        """A new module with a copy of everything that this one holds."""
         new = type(module).__new__(type(module))
         self.memo[id(module)] = new
         for name, value in vars(module).items():

@@ -126,10 +126,16 @@ def make_plan(
         for slot in group.slots:
             axes = removed.setdefault(slot.name, {})
             places = slot.positions[gone[slot.members]]
-            axes[slot.axis] = np.concatenate([axes[slot.axis], places]) if slot.axis in axes else places
+            axes[slot.axis] = (
+                np.concatenate([axes[slot.axis], places]) if slot.axis in axes else places
+            )
     return Plan(
         removed={
-            name: {d: tuple(np.sort(places).tolist()) for d, places in sorted(axes.items()) if len(places)}
+            name: {
+                d: tuple(np.sort(places).tolist())
+                for d, places in sorted(axes.items())
+                if len(places)
+            }
             for name, axes in removed.items()
         },
         changes=_changes(coupling, alive),

@@ -1,8 +1,8 @@
 """A network as data: ATen calls that a process without the user's class can run.
 
 ``torch.export`` records the network; what is kept is a list of calls in plain values, the weights
-by name. Reading it back runs nothing but ATen operators and integer arithmetic, so a file that
-holds one cannot run code (``torch.export.load`` unpickles).
+by name. Reading it back runs nothing but ATen operators on tensors and integer arithmetic, so a
+file that holds one cannot run code (``torch.export.load`` unpickles) nor touch other files.
 """
 
 from __future__ import annotations
@@ -10,47 +10,86 @@ from __future__ import annotations
 import logging
 import operator
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.utils._pytree import tree_flatten, tree_unflatten, treespec_dumps, treespec_loads
+from torch.utils._pytree import keystr, tree_flatten_with_path, tree_unflatten
 
 from slimnet.errors import InputError
+from slimnet.modules import evaluation_mode
+from slimnet.plain import decode, encode
 
 _INTEGERS = {
     f"operator.{name}": getattr(operator, name)
-    for name in ("add", "sub", "mul", "floordiv", "mod", "neg", "getitem", "eq", "ge", "le", "gt", "lt")
+    for name in (
+        *("add", "sub", "mul", "floordiv", "mod", "neg", "getitem"),
+        *("eq", "ne", "ge", "le", "gt", "lt"),
+    )
 }
 
 
 def record_program(model: nn.Module, example: tuple[Any, ...]) -> dict[str, Any] | None:
-    """The network as plain data and constants; None where torch cannot export it.
+    """The network in evaluation mode as plain data; None where torch cannot export it.
 
-    The batch is dynamic where the network allows it.
+    The batch is dynamic where the network allows it. ``model`` stays as it is.
     """
-    with _quiet():
+    with _quiet(), evaluation_mode(model):
         try:
             exported = _export(model, example)
         except Exception:  # whatever torch.export or the user's forward raises
             return None
-    return _encoded(exported)
+    try:
+        return _encoded(exported, example)
+    except _NotPlain:
+        return None
+
+
+class _NotPlain(Exception):
+    """The exported graph holds something that plain data cannot say."""
 
 
 def _export(model: nn.Module, example: tuple[Any, ...]) -> Any:
-    """Two samples, so that torch takes the batch for a size and not for the constant 1."""
-    shapes = tuple(
-        {0: torch.export.Dim.AUTO} if isinstance(x, Tensor) and x.dim() > 1 else None
-        for x in example
-    )
-    several = tuple(torch.cat([x, x]) if shape else x for x, shape in zip(example, shapes, strict=True))
+    """Two samples, so that torch takes the batch for a size and not for the constant 1.
+
+    Where it still finds a constant (a literal batch somewhere), the example's own is kept.
+    """
+    leaves, spec = torch.utils._pytree.tree_flatten(example)
+    grows = [isinstance(leaf, Tensor) and leaf.dim() > 1 for leaf in leaves]
+    several = [torch.cat([x, x]) if grow else x for x, grow in zip(leaves, grows, strict=True)]
+    shapes = [{0: torch.export.Dim.AUTO} if grow else None for grow in grows]
     with torch.no_grad():
         try:
-            return torch.export.export(model, several, dynamic_shapes=shapes, strict=False)
-        except Exception:  # a literal batch somewhere: keep the example's
-            return torch.export.export(model, example, strict=False)
+            exported = torch.export.export(
+                model,
+                tree_unflatten(several, spec),
+                dynamic_shapes=tree_unflatten(shapes, spec),
+                strict=False,
+            )
+            if _has_free_batch(exported):
+                return exported
+        except Exception:  # noqa: S110 - the network may not run on two samples at all
+            pass
+        return torch.export.export(model, example, strict=False)
+
+
+def _has_free_batch(exported: Any) -> bool:
+    given = set(exported.graph_signature.user_inputs)
+    shapes = [
+        node.meta["val"].shape
+        for node in exported.graph.nodes
+        if node.op == "placeholder"
+        and node.name in given
+        and _is_tensor(node)
+        and node.meta["val"].dim() > 1
+    ]
+    return bool(shapes) and all(not isinstance(shape[0], int) for shape in shapes)
+
+
+def _is_tensor(node: fx.Node) -> bool:
+    return isinstance(node.meta.get("val"), Tensor)
 
 
 @contextmanager
@@ -66,53 +105,68 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def _encoded(exported: Any) -> dict[str, Any] | None:
+def _encoded(exported: Any, example: tuple[Any, ...]) -> dict[str, Any]:
     signature = exported.graph_signature
     if signature.buffers_to_mutate or signature.user_inputs_to_mutate:
-        return None
+        raise _NotPlain
     weights = {
         **signature.inputs_to_parameters,
         **signature.inputs_to_buffers,
         **signature.inputs_to_lifted_tensor_constants,
     }
-    nodes, result = [], None
-    for node in exported.graph.nodes:
-        if node.op == "placeholder":
-            nodes.append({"name": node.name, "weight": weights.get(node.name)})
-        elif node.op == "call_function":
-            target = _target(node.target)
-            if target is None:
-                return None
-            nodes.append(
-                {
-                    "name": node.name,
-                    "target": target,
-                    "args": _plain(node.args),
-                    "kwargs": {key: _plain(value) for key, value in node.kwargs.items()},
-                }
-            )
-        elif node.op == "output":
-            result = _plain(node.args[0])
-        else:
-            return None
-    constants = {
-        name: value for name, value in exported.constants.items() if isinstance(value, Tensor)
-    }
-    spec = treespec_dumps(exported.call_spec.out_spec)
+    holders = [node for node in exported.graph.nodes if node.op == "placeholder"]
+    given = [node for node in holders if node.name not in weights]
+    leaves, _ = tree_flatten_with_path(example)
+    if len(given) != len(leaves):
+        raise _NotPlain
     return {
-        "nodes": nodes,
-        "output": result,
-        "spec": spec,
-        "constants": constants,
+        "weights": {node.name: weights[node.name] for node in holders if node.name in weights},
+        "inputs": [
+            {"name": node.name, "path": keystr(path), **_described(node, leaf)}
+            for node, (path, leaf) in zip(given, leaves, strict=True)
+        ],
+        "calls": [_call(node) for node in exported.graph.nodes if node.op not in _ENDS],
+        "output": _output(exported),
+        "constants": {n: t for n, t in exported.constants.items() if isinstance(t, Tensor)},
         "parameters": list(signature.inputs_to_parameters.values()),
     }
 
 
-def _target(target: Any) -> str | None:
+_ENDS = ("placeholder", "output")
+
+
+def _described(node: fx.Node, leaf: Any) -> dict[str, Any]:
+    """What an input must be: a tensor of this shape (None: any length), or this very value."""
+    if not _is_tensor(node):
+        return {"value": _plain(leaf)}
+    return {"shape": [n if isinstance(n, int) else None for n in node.meta["val"].shape]}
+
+
+def _call(node: fx.Node) -> dict[str, Any]:
+    if node.op != "call_function":
+        raise _NotPlain
+    return {
+        "name": node.name,
+        "target": _target(node.target),
+        "args": _plain(node.args),
+        "kwargs": {key: _plain(value) for key, value in node.kwargs.items()},
+    }
+
+
+def _output(exported: Any) -> dict[str, Any]:
+    """The output's containers, around the calls whose results they hold."""
+    node = next(node for node in exported.graph.nodes if node.op == "output")
+    tree = tree_unflatten(list(node.args[0]), exported.call_spec.out_spec)
+    return encode(tree, _plain)
+
+
+def _target(target: Any) -> str:
     if isinstance(target, torch._ops.OpOverload) and target.namespace == "aten":
         return str(target)
     name = f"operator.{getattr(target, '__name__', '')}"
-    return name if _INTEGERS.get(name) is target else None
+    if _INTEGERS.get(name) is not target:
+        raise _NotPlain
+    return name
 
 
 def _plain(value: Any) -> Any:
@@ -121,92 +175,151 @@ def _plain(value: Any) -> Any:
         return {"node": value.name}
     if isinstance(value, (list, tuple)):
         return [_plain(entry) for entry in value]
-    for kind, name in _CONSTANTS.items():
+    for name, kind in _CONSTANTS.items():
         if isinstance(value, kind):
             return {name: str(value).removeprefix("torch.")}
-    return value
+    if value is None or isinstance(value, (bool, int, float, complex, str)):
+        return value
+    raise _NotPlain
 
 
-_CONSTANTS: dict[type, str] = {
-    torch.dtype: "dtype",
-    torch.device: "device",
-    torch.layout: "layout",
-    torch.memory_format: "memory_format",
+_CONSTANTS: dict[str, type] = {
+    "dtype": torch.dtype,
+    "device": torch.device,
+    "layout": torch.layout,
+    "memory_format": torch.memory_format,
 }
 
 
 class Program(nn.Module):
-    """Runs a recorded program, in evaluation mode whatever its flag says."""
+    """Runs a recorded program, in evaluation mode whatever its flag says.
 
-    def __init__(self, program: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    Raises :class:`InputError` for a program that is damaged or holds anything but ATen operators.
+    """
+
+    def __init__(
+        self, program: Mapping[str, Any], tensors: Mapping[str, Tensor], frozen: Iterable[str] = ()
+    ) -> None:
         super().__init__()
-        self._program = dict(program)
-        self._stored = dict(program["constants"]) | dict(tensors)
-        self._weights = nn.ParameterDict()
+        self.weights = nn.Module()
         try:
-            self._calls = [_Call(node) for node in program["nodes"]]
-            self._spec = treespec_loads(program["spec"])
+            self._calls = [_Call(call) for call in program["calls"]]
+            self._inputs = [_Input(row) for row in program["inputs"]]
+            self._names = dict(program["weights"])
+            self._output = program["output"]
+            parameters = set(program["parameters"]) - set(frozen)
+            stored = {**program["constants"], **tensors}
+            for name in dict.fromkeys(self._names.values()):
+                _place(self.weights, name, stored[name], name in parameters)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"the embedded program cannot be read: {error}") from error
-        for name in program["parameters"]:
-            self._weights[_key(name)] = nn.Parameter(tensors[name])
 
     def forward(self, *inputs: Any) -> Any:
-        """Run the calls in order."""
-        given = iter(tree_flatten(inputs)[0])
-        values: dict[str, Any] = {}
+        """Run the calls in order; raises :class:`InputError` for inputs of another kind."""
+        values = self._given(inputs)
+        held = {name: _held(self.weights, path) for name, path in self._names.items()}
+        values |= held
+        device = next((x.device for x in values.values() if isinstance(x, Tensor)), None)
         for call in self._calls:
-            values[call.name] = call.run(values, given, self._weight)
-        result = _decoded(self._program["output"], values)
-        return tree_unflatten(result, self._spec)
+            values[call.name] = call.run(values, device or torch.device("cpu"))
+        return decode(self._output, lambda leaf: _decoded(leaf, values, device))
 
-    def _weight(self, name: str) -> Any:
-        key = _key(name)
-        return self._weights[key] if key in self._weights else self._stored[name]
+    def _given(self, inputs: tuple[Any, ...]) -> dict[str, Any]:
+        given = {keystr(path): leaf for path, leaf in tree_flatten_with_path(inputs)[0]}
+        if given.keys() != {row.path for row in self._inputs} or not all(
+            row.accepts(given[row.path]) for row in self._inputs
+        ):
+            wanted = ", ".join(map(str, self._inputs))
+            raise InputError(
+                f"this program was recorded for the inputs {wanted}; to run it on others, load the "
+                "network with its class: slimnet.load(file, into=make_model())"
+            )
+        return {row.name: given[row.path] for row in self._inputs}
 
 
-def _key(name: str) -> str:
-    """A parameter's name as an attribute: dots would nest."""
-    return name.replace(".", "__")
+def _place(root: nn.Module, name: str, tensor: Tensor, trains: bool) -> None:
+    """Hold a tensor under its dotted name, whatever the attributes of ``nn.Module`` are called."""
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name} is no tensor")
+    *path, leaf = name.split(".")
+    for part in path:
+        root = root._modules.setdefault(part, nn.Module())  # type: ignore[assignment]
+    if trains:
+        root._parameters[leaf] = nn.Parameter(tensor)
+    else:
+        root._buffers[leaf] = tensor
+
+
+def _held(root: nn.Module, name: str) -> Any:
+    *path, leaf = name.split(".")
+    for part in path:
+        root = root._modules[part]  # type: ignore[assignment]
+    return root._parameters[leaf] if leaf in root._parameters else root._buffers[leaf]
+
+
+class _Input:
+    """One leaf of the inputs: a tensor of a shape, or a value that the program has built in."""
+
+    def __init__(self, row: Mapping[str, Any]) -> None:
+        self.name: str = row["name"]
+        self.path: str = row["path"]
+        self.shape: Sequence[int | None] | None = row.get("shape")
+        self.value = row.get("value")
+
+    def accepts(self, leaf: Any) -> bool:
+        """Whether the program may run on it."""
+        if self.shape is None:
+            return type(leaf) is type(self.value) and bool(leaf == self.value)
+        if not isinstance(leaf, Tensor) or leaf.dim() != len(self.shape):
+            return False
+        return all(n in (None, m) for n, m in zip(self.shape, leaf.shape, strict=True))
+
+    def __str__(self) -> str:
+        if self.shape is None:
+            return repr(self.value)
+        return "x".join("N" if n is None else str(n) for n in self.shape)
 
 
 class _Call:
-    """One node: an input, a weight, or an operator."""
+    """One operator and what it is called with."""
 
-    def __init__(self, node: Mapping[str, Any]) -> None:
-        self.name: str = node["name"]
-        self.weight: str | None = node.get("weight")
-        self.function = _resolve(node["target"]) if "target" in node else None
-        self.args = node.get("args", [])
-        self.kwargs = node.get("kwargs", {})
+    def __init__(self, row: Mapping[str, Any]) -> None:
+        self.name: str = row["name"]
+        self.function = _resolve(row["target"])
+        self.args: Sequence[Any] = row["args"]
+        self.kwargs: Mapping[str, Any] = row["kwargs"]
 
-    def run(self, values: Mapping[str, Any], given: Any, weight: Any) -> Any:
-        """The node's value."""
-        if self.function is None:
-            return weight(self.weight) if self.weight is not None else next(given)
-        named = {key: _decoded(value, values) for key, value in self.kwargs.items()}
-        return self.function(*(_decoded(arg, values) for arg in self.args), **named)
+    def run(self, values: Mapping[str, Any], device: torch.device) -> Any:
+        """The operator's result."""
+        named = {key: _decoded(value, values, device) for key, value in self.kwargs.items()}
+        return self.function(*(_decoded(arg, values, device) for arg in self.args), **named)
 
 
-def _resolve(target: str) -> Any:
+def _resolve(target: str) -> Callable[..., Any]:
     """An ATen overload or integer operator by name; anything else is refused."""
     if target in _INTEGERS:
-        return _INTEGERS[target]
+        return _INTEGERS[target]  # type: ignore[no-any-return]
     namespace, _, rest = target.partition(".")
     packet, _, overload = rest.partition(".")
     if namespace != "aten" or not packet.isidentifier() or not overload.isidentifier():
         raise ValueError(f"{target!r} is no ATen operator")
-    return getattr(getattr(torch.ops.aten, packet), overload)
+    found = getattr(getattr(torch.ops.aten, packet), overload)
+    if any(argument.name == "filename" for argument in found._schema.arguments):
+        raise ValueError(f"{target!r} reads or writes files")  # aten.save, aten.from_file
+    return found  # type: ignore[no-any-return]
 
 
-def _decoded(value: Any, values: Mapping[str, Any]) -> Any:
+def _decoded(value: Any, values: Mapping[str, Any], device: torch.device | None) -> Any:
     if isinstance(value, list):
-        return [_decoded(entry, values) for entry in value]
+        return [_decoded(entry, values, device) for entry in value]
     if not isinstance(value, dict):
         return value
     ((kind, name),) = value.items()
     if kind == "node":
         return values[name]
     if kind == "device":
-        return torch.device(name)
-    return getattr(torch, name)
+        return device  # where the weights are now, not where they were recorded
+    found = getattr(torch, name)
+    if not isinstance(found, _CONSTANTS[kind]):
+        raise InputError(f"the embedded program is damaged: {name!r} is no {kind}")
+    return found

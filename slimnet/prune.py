@@ -152,7 +152,9 @@ def prune(
         if not verify:
             return Pruned(slim, plan, None, inspection, example)
         try:
-            certificate = certify(model, slim, replace(proof, plan=plan), _inputs(example, seed), seed=seed)
+            certificate = certify(
+                model, slim, replace(proof, plan=plan), _inputs(example, seed), seed=seed
+            )
             return Pruned(slim, plan, certificate, inspection, example)
         except Exception as error:  # the slim network's own forward may raise anything
             culprit = find_culprit(model, slim, proof, example)
@@ -184,7 +186,9 @@ class _Analysis:
 def _record(model: nn.Module, example: tuple[Any, ...]) -> list[Trace]:
     """The evaluation pass and, where it leaves parameters unused, a training pass as well."""
     if not isinstance(example, tuple):
-        raise InputError("example must be a tuple of the positional inputs, e.g. (torch.rand(1, 3, 224, 224),)")
+        raise InputError(
+            "example must be a tuple of the positional inputs, e.g. (torch.rand(1, 3, 224, 224),)"
+        )
     traces = [capture(model, example)]
     parameters = [name for name, t in named_tensors(model) if isinstance(t, nn.Parameter)]
     if not parameters:
@@ -290,7 +294,9 @@ def _notes(groups: Sequence[Group], scores: Mapping[int, Any], criterion: str) -
     if not left:
         return []
     names = ", ".join(g.layers[0] for g in left[:3])
-    return [f"{len(left)} groups were left alone: {criterion} has nothing to read there ({names}, …)"]
+    return [
+        f"{len(left)} groups were left alone: {criterion} has nothing to read there ({names}, …)"
+    ]
 
 
 def _inputs(example: tuple[Any, ...], seed: int) -> list[tuple[Any, ...]]:

@@ -149,9 +149,7 @@ class _Settler:
                 changed = True
         return list(mends.values()), changed
 
-    def _mend(
-        self, known: _Known, atoms: Atoms, trials: list[np.ndarray[Any, Any]]
-    ) -> Mend | None:
+    def _mend(self, known: _Known, atoms: Atoms, trials: list[np.ndarray[Any, Any]]) -> Mend | None:
         """An attribute of this size that can be given a value which all its uses agree with."""
         for attribute, old in known.attributes.items():
             uses = tuple(n for n in self.needs if attribute in n.attributes)
@@ -176,7 +174,8 @@ class _Settler:
         for attribute in known.attributes:
             uses = [n.need.axis for n in self.needs if attribute in n.attributes]
             partners += [a for a in uses if a is not None and a is not axis]
-        return any([self._tie_to(axis, partner) for partner in partners])
+        tied = [self._tie_to(axis, partner) for partner in partners]
+        return any(tied)
 
     def _tie_to(self, axis: Labels, partner: Labels) -> bool:
         """Equal lengths: slot by slot. A multiple: the same positions leave every block."""

@@ -83,6 +83,7 @@ class Size(int):
     source: Source
 
     def __new__(cls, value: int, source: Source) -> Size:
+        """An integer of this value that came from ``source``."""
         size = super().__new__(cls, value)
         size.source = source
         return size

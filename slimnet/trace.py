@@ -34,7 +34,7 @@ from slimnet.sizes import Size, Source, shape_of, tracked
 
 @dataclass(frozen=True, eq=False)
 class Ref:
-    """One recorded tensor: its number, its shape, and its name where it is a parameter or buffer."""
+    """One recorded tensor: its number, its shape, and the name of a parameter or buffer."""
 
     id: int
     shape: tuple[int, ...]
@@ -206,7 +206,11 @@ class _SizeTracking(TorchFunctionMode):
     def _shape(self, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
         found = func(*args, **kwargs)
         lengths = shape_of(self.recorder.ref(args[0]).id, tuple(args[0].shape))
-        return lengths if isinstance(found, torch.Size) else lengths[args[1] if args[1:] else kwargs["dim"]]
+        return (
+            lengths
+            if isinstance(found, torch.Size)
+            else lengths[args[1] if args[1:] else kwargs["dim"]]
+        )
 
 
 _DATA_READ = Tensor.data.__get__  # type: ignore[attr-defined]
@@ -217,7 +221,7 @@ class _Recorder(TorchDispatchMode):
     """Sees the ATen calls below autograd and writes them down."""
 
     def __init__(self, model: nn.Module) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.trace = Trace()
         self.request: Request | None = None
         self._known: dict[int, tuple[weakref.ref[Tensor], Ref]] = {}

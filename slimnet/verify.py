@@ -229,7 +229,8 @@ class _Weights:
         """An argument in which every weight is exchanged and every float is a double."""
         if isinstance(value, Tensor):
             name = self.names.get(id(value))
-            return _widened(self.values(name, value) if name is not None else value)
+            with _disable_current_modes():  # this is no work of the network's
+                return _widened(self.values(name, value) if name is not None else value)
         if isinstance(value, (list, tuple)) and type(value) in (list, tuple):
             return type(value)(self.exchange(entry) for entry in value)
         return value
@@ -272,7 +273,7 @@ class _Wide(TorchDispatchMode):
         restricted: _Restricted | None,
         observe: Callable[[Any, Any], None] | None,
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.weights = weights
         self.restricted = restricted
         self.observe = observe
@@ -342,7 +343,8 @@ class _Restricted:
     def _compute(self, call: Call, op: Any, args: Any, kwargs: Any) -> Any:
         small = [self._select(a, b) for a, b in zip(args, call.args, strict=True)]
         named = {key: self._select(value, call.kwargs[key]) for key, value in kwargs.items()}
-        result = op(*_LITERALS.get(op, lambda given: given)(small), **named)
+        literals = _LITERALS.get(op)
+        result = op(*(literals(small) if literals else small), **named)
         if isinstance(result, (tuple, list)):
             return tuple(self._spread(x, r) for x, r in zip(result, call.outputs, strict=True))
         return self._spread(result, call.outputs[0])
@@ -377,6 +379,7 @@ _LITERALS: dict[Any, Callable[[list[Any]], list[Any]]] = {
     torch.ops.aten.native_group_norm.default: _group_norm_sizes,
     torch.ops.aten.rms_norm.default: _layer_norm_sizes,
 }
+
 
 def _difference(reference: Any, slim: Any) -> float:
     """The largest relative error over all outputs; infinite where shapes or numbers break."""

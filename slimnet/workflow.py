@@ -27,7 +27,6 @@ from slimnet.prune import prune
 from slimnet.report import Network, Report, slim_networks, write_html
 from slimnet.study import (
     Candidate,
-    Results,
     Status,
     Study,
     latency_facts,
@@ -223,9 +222,7 @@ def demo(directory: Path, *, seeds: int, watch: Watch, settings: Settings) -> De
             base=DEMO_SCHEDULE,
         )
         cells = directory / row.name
-        network, latency = compare(
-            row.name, model, example, dataset, study, cells, settings, watch
-        )
+        network, latency = compare(row.name, model, example, dataset, study, cells, settings, watch)
         networks.append(network)
         certificates.append(_write_files(directory, row, model, example))
         latencies += [latency] if latency is not None else []

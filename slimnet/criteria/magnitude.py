@@ -10,17 +10,18 @@ from slimnet.criteria import CRITERIA, Criterion
 
 def l1(rows: Tensor, generator: torch.Generator) -> Tensor:
     """Σ|W| of a filter."""
-    return rows.abs().sum(1)
+    return rows.abs().sum(dim=1)
 
 
 def l2(rows: Tensor, generator: torch.Generator) -> Tensor:
     """√ΣW² of a filter."""
-    return rows.float().norm(dim=1)
+    norms: Tensor = torch.linalg.vector_norm(rows, dim=1)
+    return norms
 
 
 def scale(rows: Tensor, generator: torch.Generator) -> Tensor:
     """|γ| of the batch norm over a channel."""
-    return rows.abs().sum(1)
+    return rows.abs().sum(dim=1)
 
 
 def random(rows: Tensor, generator: torch.Generator) -> Tensor:
@@ -28,7 +29,9 @@ def random(rows: Tensor, generator: torch.Generator) -> Tensor:
     return torch.rand(rows.shape[0], generator=generator)
 
 
-CRITERIA.add("l1", Criterion(l1, ("out",), "Li et al., Pruning Filters for Efficient ConvNets, 2017"))
+CRITERIA.add(
+    "l1", Criterion(l1, ("out",), "Li et al., Pruning Filters for Efficient ConvNets, 2017")
+)
 CRITERIA.add("l2", Criterion(l2, ("out",), "He et al., Soft Filter Pruning, 2018"))
 CRITERIA.add(
     "bn-scale", Criterion(scale, ("scale",), "Liu et al., Network Slimming, 2017", across="raw")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -25,17 +25,18 @@ from slimnet.trace import Call, source
 Axes: TypeAlias = tuple[Axis, ...]
 Outputs: TypeAlias = "Axes | list[Axes]"
 Rule: TypeAlias = Callable[..., Outputs]
+F = TypeVar("F", bound=Rule)
 
 RULES: Registry[Rule] = Registry("operator rule")
 
 
-def rule(*operators: Any) -> Callable[[Rule], Rule]:
+def rule(*operators: Any) -> Callable[[F], F]:
     """Register a rule for ATen operators: an overload, or a packet for all its overloads.
 
     One that some versions of PyTorch lack may be named by a string, ``"aten.name"``.
     """
 
-    def register(function: Rule) -> Rule:
+    def register(function: F) -> F:
         for operator in operators:
             for name in _overloads(operator):
                 RULES.add(name, function)
@@ -115,7 +116,7 @@ class At:
         self.constraints.remaps.append((index, axis))
 
     def choose(self, candidates: dict[int, Labels]) -> int:
-        """One of several admissible readings, best first; reconsidered where its labels are pinned."""
+        """One of several readings, best first; reconsidered where its labels end up pinned."""
         return self.constraints.choose(self.call, candidates)
 
     @property
@@ -204,6 +205,4 @@ def concatenate(at: At, parts: Sequence[tuple[Axis, int]], because: str) -> Axis
     """Labels of parts put end to end; inert slots amid live ones are fixed ``because``."""
     if all(axis is None for axis, _ in parts):
         return None
-    return np.concatenate(
-        [axis if axis is not None else at.fixed(n, because) for axis, n in parts]
-    )
+    return np.concatenate([axis if axis is not None else at.fixed(n, because) for axis, n in parts])

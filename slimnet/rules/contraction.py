@@ -93,7 +93,10 @@ def _depthwise(
     if transposed:  # weight [C, m, *]: output channel i·m + j belongs to group i
         at.tie(channels, full)
         at.pin(part, "makes this many outputs of each channel")
-        multiplier, out = weight.shape[1], None if full is None else np.repeat(full, weight.shape[1])
+        multiplier, out = (
+            weight.shape[1],
+            None if full is None else np.repeat(full, weight.shape[1]),
+        )
     else:
         multiplier, out = weight.shape[0] // groups, full
         at.pin(part, "reads one channel in each group")

@@ -40,13 +40,17 @@ def numbers(at: At, *_: Any, **__: Any) -> Axes:
 
 
 def _sized(at: At) -> Axes:
-    """A literal length is inert; one that the code or torch computes gets labels of its own."""
+    """A literal length is inert; one that the code computes gets labels of its own.
+
+    So does one that torch computes for circular padding; what others make inside is inert.
+    """
     shape = at.call.outputs[0].shape
     if at.call.request is None:
         return (None,) * len(shape)
     axes: list[Any] = []
     for length, stated in zip(shape, at.sizes(shape), strict=True):
-        if isinstance(stated, int) or length <= 1:
+        internal = stated is None and at.asked("pad") is None
+        if isinstance(stated, int) or internal or length <= 1:
             axes.append(None)
             continue
         labels = at.fresh(length)

@@ -35,7 +35,9 @@ def roll(at: At, x: Labelled, shifts: list[int], dims: list[int] = []) -> Axes: 
         axis = axes[dim(x, d)]
         if axis is not None:
             asked = at.number("roll", place=1, key="shifts")
-            carried = axis[len(axis) - shift % len(axis) :] if shift > 0 else axis[: -shift % len(axis)]
+            carried = (
+                axis[len(axis) - shift % len(axis) :] if shift > 0 else axis[: -shift % len(axis)]
+            )
             at.need(asked if asked is not None else int(shift), carried, len(carried))
             axes[dim(x, d)] = np.roll(axis, shift)
     return tuple(axes)
@@ -293,10 +295,14 @@ def expand(at: At, x: Labelled, size: list[int], implicit: bool = False) -> Axes
     return tuple(axes)
 
 
+_LIKE_ANOTHER = ("expand", "expand_as", "normalize", "broadcast_to", "broadcast_tensors")
+"""Functions that take a length they were not given from another tensor, and so follow it."""
+
+
 def _spread(at: At, axis: Axis, length: int, stated: Source | int | None) -> Axis:
     """One slot copied along a new axis, whose length is free unless the code states it."""
     at.pin(axis, "spreads it over an axis")
-    if isinstance(stated, int):
+    if isinstance(stated, int) or (stated is None and at.asked(*_LIKE_ANOTHER) is None):
         return None
     labels = at.fresh(length)
     at.need(stated, labels, length)

@@ -145,4 +145,3 @@ def cumsum(at: At, x: Labelled, d: int, **_: Any) -> Axes:
         at.statistic(x.axes[d], "sums over slots that are not zero when removed")
     at.vanish(x.axes[d] is None and x.vanishes)
     return replaced(x, d % len(x.shape), x.axes[d])
-

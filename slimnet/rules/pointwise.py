@@ -100,4 +100,6 @@ def _operand(value: Any) -> Any:
     if not isinstance(value, _Stand):
         return value
     vanishes, dtype = value
-    return torch.zeros(4, dtype=dtype) if vanishes else torch.tensor([0.7, -1.3, 2.1, 0.0]).to(dtype)
+    return (
+        torch.zeros(4, dtype=dtype) if vanishes else torch.tensor([0.7, -1.3, 2.1, 0.0]).to(dtype)
+    )

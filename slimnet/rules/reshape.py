@@ -21,7 +21,9 @@ from slimnet.sizes import AttributeOf, Source, leaves
 aten = torch.ops.aten
 
 
-@rule(aten.view.default, aten._unsafe_view, aten._reshape_alias, aten.reshape, aten.view_copy.default)
+@rule(
+    aten.view.default, aten._unsafe_view, aten._reshape_alias, aten.reshape, aten.view_copy.default
+)
 def view(at: At, x: Labelled, *_: Any) -> Axes:
     """The labels of every output axis, block by block."""
     shape = at.call.outputs[0].shape
@@ -86,7 +88,7 @@ def _split(
     lengths = [shape[d] for d in outs]
     tables = {d: _rows(axis, lengths, k) for k, d in enumerate(outs)}
     inverse = [d for d, rows in tables.items() if (rows == rows[:, :1]).all()]
-    ranked = sorted(reversed(outs), key=lambda d: _rank(stated[d]))
+    ranked = sorted(outs, key=lambda d: (_rank(stated[d]), -d))
     carrier = inverse[-1] if inverse else at.choose({d: tables[d][:, 0] for d in ranked})
     rows = tables[carrier]
     at.tie(np.repeat(rows[:, 0], rows.shape[1] - 1), rows[:, 1:].reshape(-1))

@@ -1,0 +1,104 @@
+"""When a slim network breaks, the line that broke it is found, pinned and named."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from micro import Net, conv
+
+import slimnet
+from slimnet.budget import removed_members
+from slimnet.couple import couple
+from slimnet.diagnose import find_culprit
+from slimnet.groups import find_groups
+from slimnet.plan import make_plan, survivors_mask
+from slimnet.rebuild import rebuild
+from slimnet.trace import capture
+from slimnet.verify import Proof
+
+IMAGE = (torch.randn(2, 3, 8, 8),)
+
+
+def network(body):
+    torch.manual_seed(0)
+    return Net(body, {"a": conv(3, 16), "c": conv(16, 16), "b": conv(16, 4)}).eval()
+
+
+def cut_by_hand(model):
+    """(slim, proof): half of every group leaves, whatever the code says."""
+    trace = capture(model, IMAGE)
+    coupling = couple([trace])
+    groups, layers = find_groups(model, coupling)
+    scores = {g.number: np.random.default_rng(0).random(g.size) for g in groups}
+    members = removed_members(groups, scores, {g.number: g.size // 2 for g in groups})
+    plan = make_plan(coupling, groups, layers, members)
+    proof = Proof(trace, coupling, plan, survivors_mask(coupling, groups, members))
+    return rebuild(model, plan), proof
+
+
+def divided_by_its_width(m, x):
+    y = m.c(m.a(x).relu())
+    return m.b(y / y.shape[1])
+
+
+def asserted(m, x):
+    y = m.c(m.a(x).relu())
+    assert y.shape[1] == 16, "sixteen channels, please"
+    return m.b(y)
+
+
+def branched(m, x):
+    y = m.c(m.a(x).relu())
+    return m.b(y.tanh() if y.shape[1] == 16 else y.sigmoid())
+
+
+def powered_by_a_length(m, x):
+    y = m.c(m.a(x).relu())
+    return m.b(y * float(y.shape[1] ** 0.5))
+
+
+CODE_THAT_CANNOT_FOLLOW = [divided_by_its_width, asserted, branched, powered_by_a_length]
+
+
+@pytest.mark.parametrize("body", CODE_THAT_CANNOT_FOLLOW)
+def test_the_culprit_is_a_call_of_the_line_that_cannot_follow(body):
+    model = network(body)
+    slim, proof = cut_by_hand(model)
+    pin = find_culprit(model, slim, proof, IMAGE)
+    assert pin is not None
+    first = body.__code__.co_firstlineno
+    assert first < proof.trace.calls[pin.call].site.line <= first + 4
+    wanted = "sixteen channels" if body is asserted else "gives another result when cut"
+    assert wanted in pin.because
+
+
+@pytest.mark.parametrize("body", CODE_THAT_CANNOT_FOLLOW)
+def test_only_the_layer_behind_that_line_is_left_whole(body):
+    pruned = slimnet.prune(network(body), IMAGE, ratio=0.5, align=None)
+    assert (pruned.model.a.out_channels, pruned.model.c.out_channels) == (8, 16)
+    assert pruned.certificate.error <= pruned.certificate.tolerance
+    (layer,) = (layer for layer in pruned.inspection.layers if layer.name == "c")
+    assert "test_diagnose.py:" in layer.reasons[0]
+
+
+def test_nothing_is_wrong_with_a_right_cut():
+    model = network(lambda m, x: m.b(m.c(m.a(x).relu())))
+    assert find_culprit(model, *cut_by_hand(model), IMAGE) is None
+
+
+def test_a_wrong_weight_is_blamed_on_the_call_that_uses_it():
+    model = network(lambda m, x: m.b(m.c(m.a(x).relu())))
+    slim, proof = cut_by_hand(model)
+    slim.c.stride = (2, 2)
+    pin = find_culprit(model, slim, proof, IMAGE)
+    assert proof.trace.calls[pin.call].site.module == "c"
+
+
+def test_neither_network_is_changed():
+    model = network(divided_by_its_width)
+    slim, proof = cut_by_hand(model)
+    before = [t.clone() for m in (model, slim) for t in m.state_dict().values()]
+    find_culprit(model, slim, proof, IMAGE)
+    after = [t for m in (model, slim) for t in m.state_dict().values()]
+    assert all(map(torch.equal, before, after))
