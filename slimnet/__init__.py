@@ -1,5 +1,9 @@
 """slimnet: structured channel pruning for PyTorch, with a proof of every cut."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from slimnet import cost
 from slimnet.errors import (
     CaptureError,
@@ -9,13 +13,25 @@ from slimnet.errors import (
     SlimnetError,
     UnknownNameError,
 )
-from slimnet.export import export_onnx, measure_latency
 from slimnet.files import load, save, verify
 from slimnet.plan import Plan
 from slimnet.prune import Inspection, Pruned, inspect, prune
 from slimnet.rules import rule
 from slimnet.verify import Certificate
 from slimnet.version import __version__
+
+if TYPE_CHECKING:
+    from slimnet.export import export_onnx, measure_latency
+else:
+
+    def __getattr__(name: str) -> Any:
+        """ONNX and its runtime take a second to import: only who exports waits for them."""
+        if name in ("export_onnx", "measure_latency"):
+            from slimnet import export
+
+            return getattr(export, name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __all__ = [
     "CaptureError",

@@ -7,11 +7,9 @@ A built-in or torchvision architecture is rebuilt from its name, then cut to the
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from slimnet.arch import Arch, fitted, parse_arch
 from slimnet.checkpoint import load_payload
 from slimnet.errors import InputError
 from slimnet.modules import clone, first_names, named_modules, named_tensors
+from slimnet.output import replacing
 from slimnet.plain import decode, encode
 from slimnet.plan import Plan
 from slimnet.program import Program, record_program
@@ -95,7 +94,9 @@ class Artifact:
                     f"{name} would have {_shape(wanted)}, and the file holds "
                     f"{_shape(None if stored is None else tuple(stored.shape))}"
                 )
-        missing = {change.module for change in self.plan.changes} - dict(named_modules(dense)).keys()
+        missing = {change.module for change in self.plan.changes} - dict(
+            named_modules(dense)
+        ).keys()
         if missing:
             raise InputError(
                 f"this slim network was not cut from {_article(dense)}: it has no {min(missing)}"
@@ -116,7 +117,7 @@ def cut_shape(
 
 def _increasing(indices: tuple[int, ...], length: int) -> bool:
     bounded = (-1, *indices, length)
-    return all(a < b for a, b in zip(bounded, bounded[1:], strict=False))
+    return all(a < b for a, b in pairwise(bounded))
 
 
 def _shape(shape: tuple[int, ...] | None) -> str:
@@ -173,8 +174,10 @@ def _compact(tensor: Tensor) -> Tensor:
 def _named(spec: str, tensors: Mapping[str, Tensor], plan: Plan) -> Arch:
     """The architecture of this name with the options that the dense network's shapes show."""
     arch = parse_arch(spec)
-    dense = {name: torch.empty(_dense(t, plan.removed.get(name, {})), device="meta")
-             for name, t in tensors.items()}
+    dense = {
+        name: torch.empty(_dense(t, plan.removed.get(name, {})), device="meta")
+        for name, t in tensors.items()
+    }
     found = fitted(arch, dense)
     if found.source != "file":
         Artifact(tensors, plan, None, found, ())._check_fits(found.build())
@@ -200,34 +203,9 @@ def write_artifact(artifact: Artifact, path: str | Path) -> Path:
         "versions": dict(artifact.versions or {}),
         "trained": artifact.trained,
     }
-    with _written(Path(path)) as temporary:
+    with replacing(Path(path)) as temporary:
         torch.save(payload, temporary)
     return Path(path)
-
-
-@contextmanager
-def _written(target: Path) -> Iterator[Path]:
-    """A temporary file beside ``target`` that takes its place once it is complete."""
-    temporary: Path | None = None
-    try:
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        os.close(handle)
-        temporary = Path(name)
-        yield temporary
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(target)
-    except (OSError, RuntimeError) as error:  # a full disk is a RuntimeError of torch's writer
-        reason = error.strerror if isinstance(error, OSError) else str(error).split("\n")[0]
-        raise InputError(f"{target} cannot be written: {reason}") from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def is_artifact(payload: Any) -> bool:

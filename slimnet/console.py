@@ -2,98 +2,191 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from slimnet.groups import Group, Layer
 from slimnet.plan import Plan
 from slimnet.prune import Inspection
-from slimnet.report import words
-from slimnet.workflow import Watch
+from slimnet.verify import Certificate
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+if TYPE_CHECKING:  # the workflow imports runtimes and data sets
+    from slimnet.workflow import Watch
 
 
-def layers_table(inspection: Inspection) -> Table:
-    """One row per layer: what can be cut, and if nothing, why."""
-    table = _table("layer", "channels", "prunable", "group", "why not")
-    for layer in inspection.layers:
+def _console(*, stderr: bool = False) -> Console:
+    """On a pipe nobody knows the width: lines may be as long as they are."""
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else 160
+    return Console(stderr=stderr, highlight=False, soft_wrap=True, emoji=False, width=width)
+
+
+out = _console()
+err = _console(stderr=True)
+
+
+def say(text: str = "") -> None:
+    """One line, as it is."""
+    out.print(escape(text))
+
+
+def note(text: str) -> None:
+    """A remark."""
+    out.print(f"[dim]{escape(text)}[/dim]")
+
+
+def written(path: object, text: str = "written") -> None:
+    """What was written, where."""
+    out.print(f"[bold]{escape(str(path))}[/bold] {escape(text)}")
+
+
+def show(table: Table) -> None:
+    """A table and an empty line."""
+    out.print(table, soft_wrap=False)
+    out.print()
+
+
+def show_inspection(inspection: Inspection) -> None:
+    """Every layer, why some stay, and which lose channels together."""
+    show(_layers(inspection.layers))
+    for layers, reasons in _alike(inspection.layers):
+        _show_why(layers, reasons)
+    if inspection.groups:
+        show(_groups(inspection.groups))
+    for group in inspection.groups:
+        if group.approximate:
+            say(f"group {group.number}: a cut is approximate")
+            _show_reasons([str(reason) for reason in group.approximate])
+            say()
+    prunable = sum(layer.prunable > 0 for layer in inspection.layers)
+    say(
+        f"{prunable} of {count(len(inspection.layers), 'layer')} can be pruned, "
+        f"in {count(len(inspection.groups), 'group')}; {inspection.cost.macs:,} MACs, "
+        f"{inspection.cost.params:,} parameters"
+    )
+
+
+def count(number: int, noun: str) -> str:
+    """``1 layer``, ``2 layers``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _layers(layers: Sequence[Layer]) -> Table:
+    table = _table("layer", "kind", "channels", "prunable", "group")
+    for layer in layers:
         table.add_row(
-            f"{layer.name} [dim]{layer.kind}[/dim]",
+            escape(layer.name),
+            layer.kind,
             str(layer.channels),
             str(layer.prunable) if layer.prunable else "[yellow]0[/yellow]",
-            " ".join(map(str, layer.groups)),
-            "; ".join(layer.reasons[:2]),
+            " ".join(map(str, layer.groups)) or "–",
         )
     return table
 
 
-def groups_table(inspection: Inspection) -> Table:
-    """One row per group: which layers lose channels together."""
-    table = _table("group", "channels", "layers that lose them together", "note")
-    for group in inspection.groups:
-        names = ", ".join(group.layers[:4]) + (" …" if len(group.layers) > 4 else "")
-        note = f"approximate: {group.approximate[0].text}" if group.approximate else ""
-        if group.channels_per_atom > 1:
-            note = f"{group.channels_per_atom} leave at a time {note}".strip()
-        table.add_row(str(group.number), str(group.width), names, note)
+def _alike(layers: Sequence[Layer]) -> Iterator[tuple[list[Layer], tuple[str, ...]]]:
+    """Layers that keep channels, those with the same reasons (and the same share) together."""
+    found: dict[tuple[bool, tuple[str, ...]], list[Layer]] = {}
+    for layer in layers:
+        if layer.reasons:
+            found.setdefault((layer.prunable > 0, layer.reasons), []).append(layer)
+    for (_, reasons), alike in found.items():
+        yield alike, reasons
+
+
+def _show_why(layers: Sequence[Layer], reasons: Sequence[str]) -> None:
+    names = ", ".join(f"{x.name} ({x.channels} channels)" for x in layers)
+    if layers[0].prunable:
+        kept = ", ".join(str(x.channels - x.prunable) for x in layers)
+        say(f"{names}: not every channel can be pruned, {kept} must stay")
+    else:
+        say(f"{names} cannot be pruned")
+    _show_reasons(reasons)
+    say()
+
+
+def _show_reasons(reasons: Sequence[str]) -> None:
+    for reason in reasons[:3]:
+        say(f"  because: {reason}")
+    if len(reasons) > 3:
+        say(f"  and {count(len(reasons) - 3, 'more reason')}: --json lists all")
+    if any("no rule" in reason for reason in reasons):
+        say(
+            '  to do:   register one with @slimnet.rule (README, "Add an operator"), or leave the '
+            "layer as it is"
+        )
+
+
+def _groups(groups: Sequence[Group]) -> Table:
+    table = _table("group", "channels", "leave", "layers that lose them together")
+    for group in groups:
+        names = ", ".join(group.layers[:4])
+        more = f" and {len(group.layers) - 4} more" if len(group.layers) > 4 else ""
+        step = f"{group.channels_per_atom} at a time" if group.channels_per_atom > 1 else "singly"
+        table.add_row(str(group.number), str(group.width), step, escape(names + more))
     return table
 
 
-def cut_table(plan: Plan) -> Table:
-    """One row per group of layers: channels before and after."""
-    table = _table("layers", "channels", "after", "removed")
+def show_cut(plan: Plan) -> None:
+    """Channels before and after, cost, and why both are what they are."""
+    show(_cut(plan))
+    show(_cost(plan.before or {}, plan.after or {}))
+    for line in asked_and_achieved(plan):
+        say(line)
+    if plan.untouched:
+        say(f"{count(len(plan.untouched), 'layer')} left alone: slimnet inspect says why")
+
+
+def _cut(plan: Plan) -> Table:
+    table = _table("channels", "after", "removed", "layers")
     for cut in plan.groups:
-        names = ", ".join(cut.layers[:3]) + (" …" if len(cut.layers) > 3 else "")
-        table.add_row(names, str(cut.before), str(cut.after), f"{1 - cut.after / cut.before:.0%}")
+        names = ", ".join(cut.layers[:3])
+        more = f" and {len(cut.layers) - 3} more" if len(cut.layers) > 3 else ""
+        share = f"{1 - cut.after / cut.before:.0%}"
+        table.add_row(str(cut.before), str(cut.after), share, escape(names + more))
     return table
 
 
-def cost_table(before: Mapping[str, int], after: Mapping[str, int]) -> Table:
-    """Dense against slim: MACs, parameters, bytes."""
+def _cost(before: Mapping[str, int], after: Mapping[str, int]) -> Table:
     table = _table("", "dense", "slim", "remains")
     for name, label in (("macs", "MACs"), ("params", "parameters"), ("bytes", "bytes")):
-        table.add_row(
-            label,
-            words.amount(before[name]),
-            words.amount(after[name]),
-            f"{after[name] / max(before[name], 1):.1%}",
-        )
+        share = f"{after[name] / max(before[name], 1):.1%}"
+        table.add_row(label, f"{before[name]:,}", f"{after[name]:,}", share)
     return table
+
+
+_NUMBERS = ("channels", "prunable", "after", "removed", "dense", "slim", "remains")
 
 
 def _table(*columns: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for place, column in enumerate(columns):
-        number = column in ("channels", "prunable", "after", "removed", "dense", "slim", "remains")
-        table.add_column(column, justify="right" if number else "left", overflow="fold")
-        if place == 0:
-            table.columns[0].no_wrap = False
+    for column in columns:
+        justify = "right" if column in _NUMBERS else "left"
+        table.add_column(column, justify=justify, overflow="fold")  # type: ignore[arg-type]
     return table
 
 
 def asked_and_achieved(plan: Plan) -> Iterator[str]:
     """Sentences: what was asked for, what came out, and why they differ."""
-    asked, before, after = plan.asked or {}, plan.before or {}, plan.after or {}
-    channels = sum(cut.before for cut in plan.groups)
-    left = sum(cut.after for cut in plan.groups)
-    removed = 1 - left / channels if channels else 0.0
+    asked = plan.asked or {}
     if "ratio" in asked:
-        yield f"asked for: {asked['ratio']:.0%} of the channels removed; achieved: {removed:.1%}"
-        gap = abs(removed - asked["ratio"])
+        kind, unit, achieved = "ratio", "of the channels removed", _removed(plan)
     else:
-        name = "macs" if "macs" in asked else "params"
-        remains = after[name] / max(before[name], 1)
-        yield f"asked for: {asked[name]:.0%} of the {name} left; achieved: {remains:.1%}"
-        gap = abs(remains - asked[name])
-    if gap > 0.005:
-        yield "they differ because " + _causes(plan)
+        kind = "macs" if "macs" in asked else "params"
+        unit = "of the MACs left" if kind == "macs" else "of the parameters left"
+        achieved = (plan.after or {})[kind] / max((plan.before or {})[kind], 1)
+    yield f"asked for: {_percent(asked[kind])} {unit}; achieved: {achieved:.1%}"
+    if abs(achieved - asked[kind]) > 0.005:
+        yield "they differ because " + ", ".join(_causes(plan))
     if asked.get("align") == "auto":
         yield (
             "widths are multiples of 16 (of 8 in groups of 16 to 31 channels), which runtimes "
@@ -102,15 +195,41 @@ def asked_and_achieved(plan: Plan) -> Iterator[str]:
     yield from plan.notes
 
 
-def _causes(plan: Plan) -> str:
+def _percent(share: float) -> str:
+    return f"{100 * share:.4g}%"
+
+
+def _removed(plan: Plan) -> float:
+    before = sum(cut.before for cut in plan.groups)
+    return 1 - sum(cut.after for cut in plan.groups) / before if before else 0.0
+
+
+def _causes(plan: Plan) -> Iterator[str]:
     asked = plan.asked or {}
-    causes = []
     if asked.get("align") is not None:
-        causes.append(f"widths are aligned ({asked['align']})")
+        yield f"widths are aligned ({asked['align']})"
     if asked.get("keep") or asked.get("layer_ratio"):
-        causes.append("some layers have a ratio of their own")
-    causes.append("whole channels leave, some of them several at a time")
-    return ", ".join(causes)
+        yield "some layers have a ratio of their own"
+    if asked.get("min_channels"):
+        yield f"every group keeps at least {asked['min_channels']} channels"
+    if plan.untouched and "ratio" not in asked:
+        yield "some layers cannot be pruned"
+    yield "whole channels leave, some of them several at a time"
+
+
+def show_proof(certificate: Certificate | None, *, trained: bool = False) -> None:
+    """What was proven, and where the cut changes a statistic."""
+    if certificate is None:
+        say("proof: none, it was switched off")
+        return
+    if trained:
+        say(
+            "its weights were trained after the cut, so they no longer equal the dense network's: "
+            "only the structure is proven, with random weights in both"
+        )
+    say(f"proof: {certificate}")
+    for row in certificate.approximate:
+        say(f"  approximate in {', '.join(row['layers'])}: {'; '.join(row['reasons'])}")
 
 
 @contextmanager
@@ -119,8 +238,13 @@ def watching(*, quiet: bool = False) -> Iterator[Watch]:
     if quiet:
         yield lambda text, part: None
     elif err.is_terminal:
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(24))
-        with Progress(*columns, TimeElapsedColumn(), console=err, transient=True) as progress:
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(24),
+            TimeElapsedColumn(),
+        )
+        with Progress(*columns, console=err, transient=True) as progress:
             task = progress.add_task("", total=1.0)
             yield lambda text, part: progress.update(task, description=text, completed=part)
     else:
@@ -128,21 +252,15 @@ def watching(*, quiet: bool = False) -> Iterator[Watch]:
 
 
 class _Lines:
-    """Plain progress for logs: a new line for new work, at most one every few seconds."""
+    """Plain progress for logs: at most one line every few seconds."""
 
     def __init__(self, seconds: float = 5.0) -> None:
         self.seconds = seconds
-        self.last = 0.0
+        self.next = 0.0
 
     def say(self, text: str, part: float) -> None:
         """Print unless something was printed a moment ago."""
         now = time.monotonic()
-        if now - self.last >= self.seconds:
-            self.last = now
-            err.print(f"{text} {part:.0%}")
-
-
-def note(lines: Sequence[str]) -> None:
-    """Remarks, one a line."""
-    for line in lines:
-        out.print(f"[dim]{line}[/dim]" if out.is_terminal else line)
+        if now >= self.next:
+            self.next = now + self.seconds
+            err.print(escape(f"{text} {part:.0%}" if part else text))

@@ -11,12 +11,12 @@ import logging
 import operator
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.utils._pytree import keystr, tree_flatten_with_path, tree_unflatten
+from torch.utils._pytree import keystr, tree_flatten, tree_flatten_with_path, tree_unflatten
 
 from slimnet.errors import InputError
 from slimnet.modules import evaluation_mode
@@ -56,12 +56,12 @@ def _export(model: nn.Module, example: tuple[Any, ...]) -> Any:
 
     Where it still finds a constant (a literal batch somewhere), the example's own is kept.
     """
-    leaves, spec = torch.utils._pytree.tree_flatten(example)
+    leaves, spec = tree_flatten(example)
     grows = [isinstance(leaf, Tensor) and leaf.dim() > 1 for leaf in leaves]
     several = [torch.cat([x, x]) if grow else x for x, grow in zip(leaves, grows, strict=True)]
     shapes = [{0: torch.export.Dim.AUTO} if grow else None for grow in grows]
     with torch.no_grad():
-        try:
+        with suppress(Exception):  # the network may not run on two samples at all
             exported = torch.export.export(
                 model,
                 tree_unflatten(several, spec),
@@ -70,8 +70,6 @@ def _export(model: nn.Module, example: tuple[Any, ...]) -> Any:
             )
             if _has_free_batch(exported):
                 return exported
-        except Exception:  # noqa: S110 - the network may not run on two samples at all
-            pass
         return torch.export.export(model, example, strict=False)
 
 

@@ -36,7 +36,7 @@ def cut(name: str, tensor: Tensor, plan: Plan) -> Tensor:
     source = tensor.detach()
     new = source
     for axis, indices in plan.removed.get(name, {}).items():
-        new = new.index_select(axis, _survivors(source.shape[axis], indices, new.device))
+        new = new.index_select(axis, survivors(source.shape[axis], indices).to(new.device))
     if plan.remapped and name in plan.remapped:
         new = torch.tensor(plan.remapped[name], dtype=new.dtype, device=new.device)[new]
     if new is source:
@@ -46,18 +46,18 @@ def cut(name: str, tensor: Tensor, plan: Plan) -> Tensor:
     return new
 
 
-def mask(name: str, tensor: Tensor, plan: Plan) -> Tensor:
-    """One parameter with the removed elements set to zero: the reference that a cut must equal."""
-    masked = tensor.detach().clone()
+def zero_removed(name: str, values: Tensor, plan: Plan) -> Tensor:
+    """Set the removed elements to zero, in place: the reference that a cut must equal."""
     for axis, indices in plan.removed.get(name, {}).items():
-        masked.index_fill_(axis, torch.tensor(indices, device=masked.device), 0)
-    return masked
+        values.index_fill_(axis, torch.tensor(indices, device=values.device), 0)
+    return values
 
 
-def _survivors(length: int, removed: Sequence[int], device: torch.device) -> Tensor:
+def survivors(length: int, removed: Sequence[int]) -> Tensor:
+    """The indices that are left of an axis."""
     kept = np.ones(length, bool)
     kept[np.asarray(removed, np.int64)] = False
-    return torch.from_numpy(np.flatnonzero(kept)).to(device)
+    return torch.from_numpy(np.flatnonzero(kept))
 
 
 def _check_fits(model: nn.Module, plan: Plan) -> None:

@@ -33,7 +33,7 @@ from slimnet.errors import CertificateError
 from slimnet.labels import Labelled
 from slimnet.modules import evaluation_mode, named_tensors
 from slimnet.plan import Plan
-from slimnet.rebuild import cut, mask
+from slimnet.rebuild import survivors, zero_removed
 from slimnet.trace import COMPOSITES, Call, Ref, Trace
 
 TOLERANCE = 1e-9
@@ -141,38 +141,66 @@ def certify(
 
 
 def weights_of(kind: str, model: nn.Module, plan: Plan, seed: int) -> tuple[Values, Values]:
-    """Which values the original and the slim network compute with."""
-    parameters = {name for name, t in named_tensors(model) if isinstance(t, nn.Parameter)}
+    """Which values the original and the slim network compute with, in float64."""
+    originals = dict(named_tensors(model))
+    parameters = {name for name, t in originals.items() if isinstance(t, nn.Parameter)}
 
-    def masked(name: str, tensor: Tensor) -> Tensor:
-        return mask(name, tensor, plan) if name in parameters else tensor
+    def zeroed(name: str, values: Tensor) -> Tensor:
+        return zero_removed(name, values, plan) if name in parameters else values
 
     if kind == "real":
-        return masked, lambda name, tensor: tensor
-    originals = dict(named_tensors(model))
+        return (
+            lambda name, tensor: zeroed(name, _widened_copy(tensor)),
+            lambda name, tensor: _widened(tensor),
+        )
+    return (
+        lambda name, tensor: zeroed(name, _random(name, tensor, seed, {})),
+        lambda name, tensor: (
+            _random(name, originals[name], seed, plan.removed.get(name, {}))
+            if tensor.is_floating_point()
+            else tensor
+        ),
+    )
 
-    def random(name: str, tensor: Tensor) -> Tensor:
-        return masked(name, _random(name, tensor, seed))
 
-    def random_cut(name: str, tensor: Tensor) -> Tensor:
-        if not tensor.is_floating_point():
-            return tensor
-        return cut(name, _random(name, originals[name], seed), plan)
-
-    return random, random_cut
+def _widened_copy(tensor: Tensor) -> Tensor:
+    wide = _widened(tensor.detach())
+    return wide.clone() if wide.data_ptr() == tensor.data_ptr() else wide
 
 
-def _random(name: str, tensor: Tensor, seed: int) -> Tensor:
-    """Numbers that depend on the name and the seed only, of a size that keeps signals alive."""
+def _random(
+    name: str, tensor: Tensor, seed: int, removed: Mapping[int, tuple[int, ...]]
+) -> Tensor:
+    """Numbers that depend on the name and the seed only, of a size that keeps signals alive.
+
+    Drawn and cut a few rows at a time: of the largest layer no more than one copy is ever held.
+    """
     if not tensor.is_floating_point():
         return tensor
+    kept = [survivors(n, removed.get(d, ())) for d, n in enumerate(tensor.shape)]
+    result = torch.empty([len(k) for k in kept], dtype=torch.float64, device=tensor.device)
+    if tensor.dim() == 0:
+        return result.fill_(0.7)
     generator = torch.Generator().manual_seed(seed + crc32(name.encode()))
-    if tensor.dim() < 2:
-        values = torch.rand(tensor.shape, generator=generator) + 0.5
-    else:
-        fan_in = max(tensor.numel() // tensor.shape[0], 1)
-        values = torch.randn(tensor.shape, generator=generator) * fan_in**-0.5
-    return values.to(tensor.device)
+    step = max(_DRAWN // max(tensor[0].numel(), 1), 1)
+    for first in range(0, tensor.shape[0], step):
+        shape = (min(step, tensor.shape[0] - first), *tensor.shape[1:])
+        low, high = torch.searchsorted(kept[0], torch.tensor([first, first + shape[0]])).tolist()
+        rows = _numbers(shape, generator)[kept[0][low:high] - first]
+        for d in removed.keys() - {0}:
+            rows = rows.index_select(d, kept[d])
+        result[low:high] = rows.to(tensor.device)
+    return result
+
+
+_DRAWN = 1 << 22  # random numbers drawn at a time
+
+
+def _numbers(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    if len(shape) < 2:  # scales, variances and the like: positive, and not near zero
+        return torch.rand(shape, generator=generator) + 0.5
+    fan_in = max(int(np.prod(shape[1:])), 1)
+    return torch.randn(shape, generator=generator).mul_(fan_in**-0.5)
 
 
 def run(
@@ -230,7 +258,7 @@ class _Weights:
         if isinstance(value, Tensor):
             name = self.names.get(id(value))
             with _disable_current_modes():  # this is no work of the network's
-                return _widened(self.values(name, value) if name is not None else value)
+                return self.values(name, value) if name is not None else _widened(value)
         if isinstance(value, (list, tuple)) and type(value) in (list, tuple):
             return type(value)(self.exchange(entry) for entry in value)
         return value

@@ -5,28 +5,32 @@ Built from the public pieces only; the command line parses, calls this, and prin
 
 from __future__ import annotations
 
+import hashlib
+import json
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import onnxruntime
 import torch
 from torch import nn
 
-from slimnet.artifact import write_artifact
+from slimnet.arch import Arch
 from slimnet.cost import count
 from slimnet.errors import InputError
-from slimnet.export import Latency, export_onnx, measure_latency
-from slimnet.files import Opened
+from slimnet.export import export_onnx, measure_latency
+from slimnet.files import save
 from slimnet.models import MODELS
 from slimnet.modules import clone
+from slimnet.output import replacing
+from slimnet.payload import load_payload
 from slimnet.prune import prune
 from slimnet.report import Network, Report, slim_networks, write_html
 from slimnet.study import (
     Candidate,
+    Results,
     Status,
     Study,
     latency_facts,
@@ -34,6 +38,8 @@ from slimnet.study import (
     slim_candidate,
     write_json,
 )
+from slimnet.study.cells import cells
+from slimnet.study.store import Store
 from slimnet.train import Dataset, Schedule, load_data, train
 from slimnet.version import __version__
 
@@ -50,25 +56,34 @@ class Settings:
     threads: int | None = None
     device: str | None = None
 
+    def to_json(self, example: tuple[torch.Tensor, ...]) -> dict[str, Any]:
+        """What decides the numbers of a study beside its own fields."""
+        return {
+            "prune": dict(self.prune),
+            "latency_batch": self.latency_batch,
+            "threads": self.threads,
+            "input": [list(x.shape) for x in example],
+        }
 
-def compare(
+
+def run_comparison(
     name: str,
     model: nn.Module,
-    example: tuple[Any, ...],
+    example: tuple[torch.Tensor, ...],
     dataset: Dataset,
     study: Study,
     directory: Path,
     settings: Settings,
     watch: Watch,
-) -> tuple[Network, Latency | None]:
+) -> Network:
     """Run a study of one network; what was finished in ``directory`` before is not run again."""
-    study = replace(study, settings={**study.settings, "prune": dict(settings.prune)})
+    study = replace(study, settings={**study.settings, **settings.to_json(example)})
     with tempfile.TemporaryDirectory(prefix="slimnet-") as folder:
         timer = _Timer(model, example, settings, Path(folder))
-        dense = _dense_candidate(model, example, timer)
+        dense = _dense_candidate(model, example, dataset, study, directory, timer)
 
         def make_slim(criterion: str, ratio: float) -> Candidate:
-            watch(f"{name}: cutting {criterion}, ratio {ratio:g}", 0.0)
+            watch(f"{name}: cutting and timing {criterion}, ratio {ratio:g}", 0.0)
             pruned = prune(model, example, ratio=ratio, criterion=criterion, **settings.prune)
             return slim_candidate(pruned, timer.slim(pruned.model))
 
@@ -86,16 +101,19 @@ def compare(
             clone=copied,
             device=settings.device,
         )
-    stored = results.dense
-    network = Network(
+    return _network(name, results)
+
+
+def _network(name: str, results: Results) -> Network:
+    dense = results.dense
+    return Network(
         name=name,
-        macs=stored.macs,
-        params=stored.params,
+        macs=dense.macs,
+        params=dense.params,
         slim=slim_networks(results),
-        latency=stored.latency,
+        latency=dense.latency,
         results=results,
     )
-    return network, timer.last
 
 
 def copied(model: nn.Module) -> nn.Module:
@@ -103,9 +121,19 @@ def copied(model: nn.Module) -> nn.Module:
     return clone(model, lambda _, tensor: tensor.detach().clone())
 
 
-def _dense_candidate(model: nn.Module, example: tuple[Any, ...], timer: _Timer) -> Candidate:
+def _dense_candidate(
+    model: nn.Module,
+    example: tuple[torch.Tensor, ...],
+    dataset: Dataset,
+    study: Study,
+    directory: Path,
+    timer: _Timer,
+) -> Candidate:
+    """The dense network, timed unless the folder holds its record already."""
     cost = count(model, example)
-    return Candidate(model, cost.macs, cost.params, latency=timer.dense())
+    known = Store(directory).read(cells(study, model, dataset)[0])
+    latency = timer.dense() if known is None else known.latency
+    return Candidate(model, cost.macs, cost.params, latency=latency)
 
 
 class _Timer:
@@ -118,42 +146,44 @@ class _Timer:
         self.example = example
         self.settings = settings
         self.folder = folder
-        self.last: Latency | None = None
 
     def dense(self) -> dict[str, Any] | None:
         """The dense network alone."""
-        if self.settings.latency_batch is None:
-            return None
-        export_onnx(self.model, self.example, self.folder / "dense.onnx")
-        return latency_facts(self._measure(["dense"]), "dense")
+        return self._facts("dense", {"dense": self.model})
 
     def slim(self, model: nn.Module) -> dict[str, Any] | None:
         """A slim network, interleaved with the dense one."""
+        return self._facts("slim", {"dense": self.model, "slim": model})
+
+    def _facts(self, name: str, models: Mapping[str, nn.Module]) -> dict[str, Any] | None:
         if self.settings.latency_batch is None:
             return None
-        export_onnx(model, self.example, self.folder / "slim.onnx")
-        self.last = self._measure(["dense", "slim"])
-        return latency_facts(self.last, "slim")
-
-    def _measure(self, names: Sequence[str]) -> Latency:
-        return measure_latency(
-            {name: self.folder / f"{name}.onnx" for name in names},
+        files = {name: self._exported(name, model) for name, model in models.items()}
+        latency = measure_latency(
+            files,
             self.example,
-            batch=self.settings.latency_batch or 1,
+            batch=self.settings.latency_batch,
             threads=self.settings.threads,
         )
+        return {**latency_facts(latency, name), "conditions": latency.conditions()}
+
+    def _exported(self, name: str, model: nn.Module) -> Path:
+        path = self.folder / f"{name}.onnx"
+        if name != "dense" or not path.exists():
+            export_onnx(model, self.example, path)
+        return path
 
 
 def write_comparison(
-    directory: Path, title: str, command: str, networks: Sequence[Network], latency: Latency | None
+    directory: Path, title: str, command: str, networks: Sequence[Network]
 ) -> Path:
     """Write ``results.json`` and ``report.html``; gives the page's path."""
     measured = [
         "Accuracy: on all test images, of the last epoch; mean and standard deviation over seeds.",
         "Cost: one MAC is one multiply-add of a convolution or linear layer, for one image.",
     ]
-    if latency is not None:
-        measured.append(f"Latency: {latency.conditions()}.")
+    if conditions := conditions_of(networks):
+        measured.append(f"Latency: {conditions}.")
     write_json(
         directory / "results.json",
         {network.name: network.results.to_json() for network in networks if network.results},
@@ -162,25 +192,16 @@ def write_comparison(
     return write_html(directory / "report.html", report)
 
 
+def conditions_of(networks: Sequence[Network]) -> str:
+    """How the latencies were measured, in words; nothing where they were not."""
+    facts = [slim.latency for network in networks for slim in network.slim if slim.latency]
+    return str(facts[-1].get("conditions", "")) if facts else ""
+
+
 def versions() -> dict[str, str]:
     """What was used."""
-    return {
-        "slimnet": __version__,
-        "torch": str(torch.__version__),
-        "onnxruntime": str(onnxruntime.__version__),
-    }
-
-
-@contextmanager
-def folder_for(directory: Path) -> Iterator[Path]:
-    """The output folder, made if need be; raises :class:`InputError` where it cannot be written."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=directory):
-            pass
-    except OSError as error:
-        raise InputError(f"{directory} cannot be written: {error.strerror}") from error
-    yield directory
+    used = {name: version(name) for name in ("torch", "onnx", "onnxruntime")}
+    return {"slimnet": __version__, **used}
 
 
 @dataclass(frozen=True)
@@ -193,7 +214,7 @@ class DemoNetwork:
 
 DEMO = (DemoNetwork("digits_vgg", "bn-scale"), DemoNetwork("digits_resnet", "l1"))
 DEMO_RATIO = 0.5
-DEMO_SCHEDULE = Schedule(epochs=8, lr=0.1, batch=64)
+DEMO_SCHEDULE = Schedule(epochs=12, lr=0.1, batch=64)
 DEMO_BATCH = 64
 
 
@@ -202,59 +223,90 @@ class DemoResult:
     """What the demo made."""
 
     networks: tuple[Network, ...]
-    certificates: tuple[str, ...]
-    latency: tuple[Latency, ...]
+    conditions: str  # how the latencies were measured
     page: Path
 
 
-def demo(directory: Path, *, seeds: int, watch: Watch, settings: Settings) -> DemoResult:
-    """The whole way once, on scikit-learn's scanned digits: see the README."""
+def run_demo(
+    directory: Path,
+    *,
+    seeds: int = 3,
+    watch: Watch = lambda text, part: None,
+    threads: int | None = None,
+    device: str | None = None,
+    schedule: Schedule = DEMO_SCHEDULE,
+) -> DemoResult:
+    """The whole way once, on scikit-learn's scanned digits; a second run goes on from the first.
+
+    ``slim.pt``, ``dense.onnx`` and ``slim.onnx`` are those of the last network.
+    """
+    settings = Settings(latency_batch=DEMO_BATCH, threads=threads, device=device)
     dataset = load_data("digits")
-    networks, certificates, latencies = [], [], []
+    networks = []
     for row in DEMO:
-        model = _trained(row.name, dataset, settings, watch)
+        model = _trained(row.name, dataset, schedule, directory / row.name, device, watch)
         example = (torch.zeros(1, *MODELS[row.name].input_shape),)
         study = Study(
             ratios=(DEMO_RATIO,),
             criteria=(row.criterion,),
             regimes=("finetune", "scratch-e", "scratch-b"),
             seeds=tuple(range(seeds)),
-            base=DEMO_SCHEDULE,
+            base=schedule,
         )
-        cells = directory / row.name
-        network, latency = compare(row.name, model, example, dataset, study, cells, settings, watch)
-        networks.append(network)
-        certificates.append(_write_files(directory, row, model, example))
-        latencies += [latency] if latency is not None else []
-    page = write_comparison(
-        directory, "slimnet demo: digits", "slimnet demo", networks, (latencies or [None])[-1]
-    )
-    return DemoResult(tuple(networks), tuple(certificates), tuple(latencies), page)
+        networks.append(
+            run_comparison(
+                row.name, model, example, dataset, study, directory / row.name, settings, watch
+            )
+        )
+    watch(f"{row.name}: writing the networks and the report", 0.99)
+    _write_networks(directory, row, model, example)
+    page = write_comparison(directory, "slimnet demo: digits", "slimnet demo", networks)
+    return DemoResult(tuple(networks), conditions_of(networks), page)
 
 
-def _trained(name: str, dataset: Dataset, settings: Settings, watch: Watch) -> nn.Module:
+def _trained(
+    name: str,
+    dataset: Dataset,
+    schedule: Schedule,
+    directory: Path,
+    device: str | None,
+    watch: Watch,
+) -> nn.Module:
+    """The dense network, trained, or as an earlier run in this folder left it."""
+    told = json.dumps([name, schedule.to_json(), dataset.fingerprint(), __version__])
+    digest = hashlib.blake2b(told.encode(), digest_size=8).hexdigest()
+    kept = directory / f"dense-{digest}.pt"
     torch.manual_seed(0)
     model = MODELS[name].make()
-    train(
-        model,
-        dataset,
-        DEMO_SCHEDULE,
-        seed=0,
-        device=settings.device,
-        progress=lambda part: watch(f"{name}: training the dense network", part),
-    )
+    if not _restored(model, kept):
+        watch(f"{name}: training the dense network", 0.0)
+        train(
+            model,
+            dataset,
+            schedule,
+            seed=0,
+            device=device,
+            progress=lambda part: watch(f"{name}: training the dense network", part),
+        )
+        directory.mkdir(exist_ok=True)
+        with replacing(kept) as temporary:
+            torch.save(model.state_dict(), temporary)
     return model.eval()
 
 
-def _write_files(
-    directory: Path, row: DemoNetwork, model: nn.Module, example: tuple[Any, ...]
-) -> str:
-    """``slim.pt`` and both ONNX files (the last network's stay); gives the certificate's words."""
-    from slimnet.arch import Arch
+def _restored(model: nn.Module, kept: Path) -> bool:
+    try:
+        model.load_state_dict(load_payload(kept))
+    except (InputError, RuntimeError, TypeError):
+        return False
+    return True
 
+
+def _write_networks(
+    directory: Path, row: DemoNetwork, model: nn.Module, example: tuple[torch.Tensor, ...]
+) -> None:
+    """``slim.pt`` and both ONNX files."""
     pruned = prune(model, example, ratio=DEMO_RATIO, criterion=row.criterion)
-    opened = Opened(model, Arch("slimnet", row.name))
-    write_artifact(opened.artifact_of(pruned), directory / "slim.pt")
+    save(pruned, directory / "slim.pt", str(Arch("slimnet", row.name)))
     export_onnx(model, example, directory / "dense.onnx")
     export_onnx(pruned.model, example, directory / "slim.onnx")
-    return f"{row.name}: {pruned.certificate}"

@@ -295,6 +295,9 @@ VIEWS: dict[str, Callable[[Tensor], Any]] = {
     "glu": lambda x: F.glu(x, 1),
     "view": lambda x: x.view(x.shape[0], -1),
     "view_copy": lambda x: aten.view_copy(x, [4, 8, 36]),
+    "as_strided_": lambda x: F.adaptive_avg_pool2d(
+        x.contiguous(memory_format=torch.channels_last), 1
+    ),
     "_unsafe_view": lambda x: aten._unsafe_view(x, [*x.shape[:2], -1]),
     "_reshape_alias": lambda x: aten._reshape_alias(x, [x.numel()], [1]),
     "reshape": undecomposed(lambda x: x.reshape(x.shape[0], -1)),

@@ -29,7 +29,8 @@ def free(coupling, name, axis=0):
 
 
 def reason(coupling, name, slot=0, axis=0):
-    return str(coupling.reason(int(atoms(coupling, name, axis)[slot])))
+    (found,) = coupling.reasons_of(atoms(coupling, name, axis)[slot : slot + 1])
+    return str(found)
 
 
 def test_a_layers_outputs_are_its_readers_inputs():

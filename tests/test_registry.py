@@ -35,8 +35,6 @@ WRONG = {
     "split_with_sizes_copy": LITERAL,
     "expand_copy": LITERAL,
     "view_copy": LITERAL,
-    "empty_strided": LITERAL,
-    "new_empty_strided": LITERAL,
 }
 """Rules that lose something, and what."""
 

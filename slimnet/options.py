@@ -1,0 +1,127 @@
+"""The command line's options, and the values that their texts stand for.
+
+Every function here raises :class:`InputError` with the option's name and how it is written.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+
+from slimnet.budget import Align
+from slimnet.errors import InputError
+
+ModelFile = Annotated[
+    Path, typer.Argument(help="state dict (.pt, .pth) or slim.pt", show_default=False)
+]
+Arch = Annotated[
+    str | None,
+    typer.Option(
+        "--arch",
+        help="torchvision:NAME, slimnet:NAME or file.py:make_model (runs that file); "
+        "recognised from the weights where possible",
+    ),
+]
+Inputs = Annotated[
+    list[str] | None,
+    typer.Option("--input", help="input shape, batch included: 1,3,224,224; once per input"),
+]
+AllowPickle = Annotated[
+    bool, typer.Option("--allow-pickle", help="load a pickled module: this runs code from the file")
+]
+Json = Annotated[bool, typer.Option("--json", help="print JSON and nothing else")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="of everything random")]
+Device = Annotated[
+    str | None, typer.Option("--device", help="cpu, cuda, …; a GPU is used where there is one")
+]
+Threads = Annotated[
+    int | None, typer.Option("--threads", min=1, help="CPU threads; all cores by default")
+]
+AlignTo = Annotated[
+    str, typer.Option("--align", help="round widths to a multiple: auto (16, 8 if narrow), N, off")
+]
+Scope = Annotated[
+    str, typer.Option("--scope", help="local: the same share everywhere; global: one threshold")
+]
+MinChannels = Annotated[
+    int | None, typer.Option("--min-channels", help="the least that a group keeps")
+]
+Keep = Annotated[
+    list[str] | None, typer.Option("--keep", help="layers to leave alone: layer4.* ; repeatable")
+]
+LayerRatio = Annotated[
+    list[str] | None,
+    typer.Option("--layer-ratio", help="a ratio of their own: 'features.0=0.2' ; repeatable"),
+]
+Latency = Annotated[bool, typer.Option("--latency/--no-latency", help="measure it")]
+Batch = Annotated[int, typer.Option("--batch", min=1, help="batch of the latency")]
+
+
+def shape(text: str) -> tuple[int, ...]:
+    """``1,3,224,224`` or ``1x3x224x224``."""
+    if not re.fullmatch(r"[1-9]\d*([,x][1-9]\d*)*", text):
+        raise InputError(f"--input {text!r} is no shape: give it, batch included, as 1,3,224,224")
+    return tuple(int(size) for size in re.split("[,x]", text))
+
+
+def align(text: str) -> Align:
+    """``auto``, ``off`` or a number."""
+    if text == "auto":
+        return "auto"
+    if text == "off":
+        return None
+    if not re.fullmatch("[1-9][0-9]*", text):
+        raise InputError(f"--align must be auto, off or a number from 1, and {text!r} is neither")
+    return int(text)
+
+
+def layer_ratios(texts: list[str]) -> dict[str, float]:
+    """``GLOB=RATIO`` each."""
+    found = {}
+    for text in texts:
+        glob, _, share = text.rpartition("=")
+        if not glob or not _is_number(share):
+            raise InputError(f"--layer-ratio {text!r} must be LAYER=RATIO, e.g. features.0=0.2")
+        found[glob] = float(share)
+    return found
+
+
+def numbers(text: str, option: str) -> tuple[float, ...]:
+    """``0.3,0.5``."""
+    parts = text.split(",")
+    if not all(map(_is_number, parts)):
+        raise InputError(f"{option} {text!r} is no number, or list of them: 0.3,0.5")
+    return tuple(map(float, parts))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def names(text: str, registry: Any) -> tuple[str, ...]:
+    """``l1,bn-scale``: each must be in the registry."""
+    found = tuple(name.strip() for name in text.split(","))
+    for name in found:
+        _ = registry[name]
+    return found
+
+
+def device(name: str | None) -> torch.device:
+    """A device that works here; without a name the GPU where there is one."""
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(name)
+        torch.zeros(1, device=found).cpu()  # a device may be known and not be here
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        here = "cpu, cuda" if torch.cuda.is_available() else "cpu"
+        raise InputError(f"there is no device {name!r} here: the known ones are {here}") from error
+    return found
