@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_map
 
 from slimnet.budget import Align, Budget, Limits, Scope, Survivors, allocate, removed_members
@@ -23,7 +24,7 @@ from slimnet.criteria import comparable, load_criteria, score
 from slimnet.diagnose import find_culprit
 from slimnet.errors import CaptureError, CertificateError, InputError, PruneError
 from slimnet.groups import Group, Layer, find_groups
-from slimnet.modules import first_names, named_tensors, no_collection
+from slimnet.modules import first_names, named_modules, named_tensors, no_collection
 from slimnet.plan import Plan, make_plan, surviving, survivors_mask
 from slimnet.rebuild import rebuild
 from slimnet.trace import Trace, capture
@@ -80,6 +81,7 @@ def inspect(model: nn.Module, example: tuple[Any, ...]) -> Inspection:
     ``example`` is a tuple of positional inputs. Raises :class:`CaptureError` where the model does
     not run on it.
     """
+    refuse_unsuitable(model)
     return _analyse(model, _record(model, example), ()).inspection
 
 
@@ -128,7 +130,7 @@ def prune(
     budget = Budget(ratio, macs, params)
     limits = Limits(scope, align, min_channels, tuple(keep), dict(layer_ratio or {}))
     _ = load_criteria()[criterion]
-    refuse_broken_weights(model)
+    refuse_unsuitable(model)
     traces: list[Trace] = []
     asked = {
         budget.kind: budget.share,
@@ -311,9 +313,24 @@ def _inputs(example: tuple[Any, ...], seed: int) -> list[tuple[Any, ...]]:
     return [tree_map(random, example)]
 
 
-def refuse_broken_weights(model: nn.Module) -> None:
-    """Raise :class:`InputError` where a weight is NaN or infinite."""
+def refuse_unsuitable(model: nn.Module) -> None:
+    """Raise :class:`InputError` for a network that cannot be recorded, or is broken already."""
+    for path, module in named_modules(model):
+        if isinstance(module, torch.jit.ScriptModule):
+            raise InputError(
+                f"{path or 'the model'} is TorchScript, which hides its operators: prune the "
+                "module that it was made of"
+            )
+        if "_orig_mod" in vars(module)["_modules"]:
+            raise InputError(
+                f"{path or 'the model'} is compiled: prune the module before torch.compile "
+                "(model._orig_mod)"
+            )
     for name, tensor in named_tensors(model):
+        if is_lazy(tensor):
+            raise InputError(f"{name} has no shape yet: run the lazy network once before pruning")
+        if tensor.is_meta:
+            raise InputError(f"{name} has no values (it is on the meta device): load the weights")
         if tensor.is_floating_point() and not _is_finite(tensor.detach()):
             raise InputError(
                 f"{name} holds NaN or infinite numbers: the network is broken before any cut; "

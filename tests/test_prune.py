@@ -19,6 +19,7 @@ from torch import nn
 import slimnet
 from slimnet.errors import CaptureError, InputError, PruneError, UnknownNameError
 from slimnet.models import MODELS
+from slimnet.prune import prove
 
 IMAGE = (torch.randn(2, 3, 8, 8),)
 GOLDEN = Path(__file__).with_name("golden")
@@ -120,6 +121,23 @@ def test_a_slim_network_can_be_pruned_again():
     once = slimnet.prune(network(), IMAGE, ratio=0.5, align=None).model
     twice = slimnet.prune(once, IMAGE, ratio=0.5, align=None, min_channels=4)
     assert twice.model.a.out_channels == 4
+
+
+def test_a_cut_can_be_proven_again_and_by_its_structure_once_it_is_trained():
+    model = network().eval()
+    pruned = slimnet.prune(model, IMAGE, ratio=0.5, verify=False)
+    slim = pruned.model
+    certificate = prove(model, slim, pruned.plan, IMAGE)
+    assert [check.weights for check in certificate.checks] == ["real", "random"]
+    with torch.no_grad():
+        slim.a.weight += 1.0
+    with pytest.raises(slimnet.CertificateError, match="with real weights"):
+        prove(model, slim, pruned.plan, IMAGE)
+    certificate = prove(model, slim, pruned.plan, IMAGE, trained=True)
+    assert [check.weights for check in certificate.checks] == ["random"]
+    slim.b.stride = (2, 2)
+    with pytest.raises(slimnet.CertificateError, match="with random weights"):
+        prove(model, slim, pruned.plan, IMAGE, trained=True)
 
 
 def test_a_ratio_of_nothing_is_a_certified_copy():

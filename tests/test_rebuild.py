@@ -11,7 +11,7 @@ from torch import nn
 
 from slimnet.errors import InputError
 from slimnet.plan import Change, Plan
-from slimnet.rebuild import cut, mask, rebuild
+from slimnet.rebuild import cut, rebuild, survivors, zero_removed
 
 IMAGE = torch.randn(2, 3, 8, 8)
 PLAN = Plan(
@@ -175,12 +175,17 @@ def test_a_plan_for_another_network_is_refused():
         assert str(refusal.value) == "the plan does not fit a.weight of shape (16, 3, 3, 3)"
 
 
-def test_the_masked_tensor_is_the_cut_one_with_zeros_where_it_was_cut():
+def test_the_zeroed_tensor_is_the_cut_one_with_zeros_where_it_was_cut():
     tensor = torch.randn(6, 5)
     plan = Plan({"w": {0: (1, 4), 1: (0,)}})
-    masked, small = mask("w", tensor, plan), cut("w", tensor, plan)
-    assert masked.shape == tensor.shape and small.shape == (4, 4)
-    assert torch.equal(masked[[0, 2, 3, 5]][:, 1:], small)
-    assert masked[[1, 4]].abs().max() == 0 and masked[:, 0].abs().max() == 0
-    assert torch.equal(mask("other", tensor, plan), tensor)
+    zeroed, small = zero_removed("w", tensor.clone(), plan), cut("w", tensor, plan)
+    assert zeroed.shape == tensor.shape and small.shape == (4, 4)
+    assert torch.equal(zeroed[[0, 2, 3, 5]][:, 1:], small)
+    assert zeroed[[1, 4]].abs().max() == 0 and zeroed[:, 0].abs().max() == 0
+    assert torch.equal(zero_removed("other", tensor.clone(), plan), tensor)
     assert cut("other", tensor, plan).data_ptr() != tensor.data_ptr()
+
+
+def test_survivors_are_the_indices_that_are_left():
+    assert survivors(6, (1, 4)).tolist() == [0, 2, 3, 5]
+    assert survivors(3, ()).tolist() == [0, 1, 2]
