@@ -23,7 +23,7 @@ from slimnet import console, options
 from slimnet.arch import parse_arch
 from slimnet.artifact import read_artifact, write_artifact
 from slimnet.criteria import load_criteria
-from slimnet.errors import InputError, SlimnetError
+from slimnet.errors import CaptureError, InputError, SlimnetError
 from slimnet.files import Opened, example_for, open_network
 from slimnet.files import verify as verify_file
 from slimnet.output import check_writable, make_folder
@@ -181,6 +181,7 @@ def prune(
         "keep": tuple(keep or ()),
         "layer_ratio": options.layer_ratios(layer_ratio or []),
     }
+    options.check_cut(**settings)
     place = options.device(device)
     check_writable(output)
     opened = _open(model, arch, allow_pickle)
@@ -224,7 +225,7 @@ def verify(
         dense = open_network(against, known, allow_pickle=allow_pickle)
     except InputError as error:
         if known is None and artifact.arch is not None:
-            raise InputError(f"{error}; {slim} says: --arch {artifact.arch}") from error
+            raise InputError(f"{error}; {slim} was made with --arch {artifact.arch}") from error
         raise
     certificate = verify_file(artifact, dense.model, seed=seed)
     if as_json:
@@ -323,8 +324,8 @@ def _show_export(target: Path, exported: OnnxExport, measured: Latency | None) -
     parity = exported.parity
     if parity is not None:
         console.say(
-            f"equals PyTorch within {parity.error:.1e} (relative, tolerance {parity.tolerance:.0e}; "
-            f"onnxruntime, batches {', '.join(map(str, parity.batches))})"
+            f"equals PyTorch within {parity.error:.1e} (relative, tolerance "
+            f"{parity.tolerance:.0e}, onnxruntime, batches {', '.join(map(str, parity.batches))})"
         )
     if measured is not None:
         console.say(f"latency: {measured.sentence()}")
@@ -389,7 +390,7 @@ def compare(
     from slimnet.report import table
     from slimnet.study import Study
     from slimnet.train import REGIMES, Schedule, load_data
-    from slimnet.workflow import Settings, run_comparison, write_comparison
+    from slimnet.workflow import Settings, check_cuts, run_comparison, write_comparison
 
     _use(threads)
     study = Study(
@@ -399,15 +400,16 @@ def compare(
         seeds=tuple(range(seed, seed + seeds)),
         base=Schedule(epochs=epochs, lr=lr, batch=train_batch, weight_decay=weight_decay),
     )
+    limits: dict[str, Any] = {
+        "scope": scope,
+        "align": options.align(align),
+        "min_channels": min_channels,
+        "keep": list(keep or ()),
+        "layer_ratio": options.layer_ratios(layer_ratio or []),
+    }
+    options.check_cut(ratio=0.0, **limits)
     settings = Settings(
-        prune={
-            "scope": scope,
-            "align": options.align(align),
-            "min_channels": min_channels,
-            "keep": list(keep or ()),
-            "layer_ratio": options.layer_ratios(layer_ratio or []),
-            "seed": seed,
-        },
+        prune={**limits, "seed": seed},
         latency_batch=batch if latency else None,
         threads=threads,
         device=str(options.device(device)),
@@ -415,6 +417,7 @@ def compare(
     dataset = load_data(data, normalize).limited(train=train_images, test=test_images)
     opened = _open(model, arch, allow_pickle)
     example = _fitting(opened, dataset)
+    check_cuts(opened.model, example, study, settings)
     folder = make_folder(output)
     with console.watching(quiet=as_json) as watch:
         network = run_comparison(
@@ -437,7 +440,14 @@ def _fitting(opened: Opened, dataset: Dataset) -> tuple[torch.Tensor]:
     usual = opened.arch.input_shape if opened.arch is not None else None
     check_fits(dataset, usual or dataset.image_shape, dataset.num_classes)
     example = (torch.zeros(1, *dataset.image_shape),)
-    capture(opened.model, example)
+    try:
+        capture(opened.model, example)
+    except CaptureError as error:
+        size = "x".join(map(str, dataset.image_shape))
+        why = str(error.__cause__).split("\n")[0]
+        raise InputError(
+            f"{dataset.name}: the network does not run on its images of {size}: {why}"
+        ) from error
     with torch.no_grad():
         scores = opened.model(*example)
     if not isinstance(scores, torch.Tensor) or scores.dim() != 2:
@@ -499,11 +509,10 @@ def _open(path: Path, arch: str | None, allow_pickle: bool, *, program: bool = F
     """The network in the file; one that only runs as a ``program`` must be asked for."""
     opened = open_network(path, parse_arch(arch) if arch else None, allow_pickle=allow_pickle)
     if opened.is_program and not program and opened.artifact is not None:
-        built = opened.artifact.arch
+        built = opened.artifact.arch or "path/to/file.py:make_model"
         raise InputError(
-            f"{path} holds a network of the class {opened.artifact.class_name}, which is not known "
-            f"here: give what built it with --arch {built or 'path/to/file.py:make_model'}, which "
-            "runs that file"
+            f"{path} holds a network of a class that is not known here: give what builds the dense "
+            f"one with --arch {built}, which runs that file"
         )
     return opened
 

@@ -104,11 +104,11 @@ def _alike(layers: Sequence[Layer]) -> Iterator[tuple[list[Layer], tuple[str, ..
 
 
 def _show_why(layers: Sequence[Layer], reasons: Sequence[str]) -> None:
-    names = ", ".join(f"{x.name} ({x.channels} channels)" for x in layers)
     if layers[0].prunable:
-        kept = ", ".join(str(x.channels - x.prunable) for x in layers)
-        say(f"{names}: not every channel can be pruned, {kept} must stay")
+        kept = ", ".join(f"{x.name} ({x.channels - x.prunable} of {x.channels})" for x in layers)
+        say(f"some channels cannot be pruned: {kept}")
     else:
+        names = ", ".join(f"{x.name} ({x.channels} channels)" for x in layers)
         say(f"{names} cannot be pruned")
     _show_reasons(reasons)
     say()
@@ -157,14 +157,14 @@ def _cut(plan: Plan) -> Table:
 
 
 def _cost(before: Mapping[str, int], after: Mapping[str, int]) -> Table:
-    table = _table("", "dense", "slim", "remains")
+    table = _table("", "before", "after", "remains")
     for name, label in (("macs", "MACs"), ("params", "parameters"), ("bytes", "bytes")):
         share = f"{after[name] / max(before[name], 1):.1%}"
         table.add_row(label, f"{before[name]:,}", f"{after[name]:,}", share)
     return table
 
 
-_NUMBERS = ("channels", "prunable", "after", "removed", "dense", "slim", "remains")
+_NUMBERS = ("channels", "prunable", "after", "removed", "before", "remains")
 
 
 def _table(*columns: str) -> Table:

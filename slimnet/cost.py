@@ -6,10 +6,10 @@ norms, activations and pooling count 0. MACs are those of one pass over the exam
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -21,6 +21,10 @@ from slimnet.modules import named_modules, named_tensors
 from slimnet.trace import Call, Trace, capture
 
 aten = torch.ops.aten
+
+_Products: TypeAlias = list[tuple[int, list[tuple[Any, int]]]]
+"""Per matrix product: a factor, and the axes (tensor, dimension) whose lengths it multiplies."""
+_Formula: TypeAlias = Callable[[Call], _Products]
 
 
 @dataclass(frozen=True)
@@ -109,8 +113,8 @@ def _mac_terms(trace: Trace, tensors: Mapping[int, Labelled]) -> list[_Term]:
     for call in trace.calls:
         formula = _FORMULAS.get(call.op)
         if formula is not None:
-            factor, axes = formula(call)
-            terms.append(_Term(factor, tuple(_axis(tensors, ref, d) for ref, d in axes)))
+            for factor, axes in formula(call):
+                terms.append(_Term(factor, tuple(_axis(tensors, ref, d) for ref, d in axes)))
     return terms
 
 
@@ -119,7 +123,7 @@ def _axis(tensors: Mapping[int, Labelled], ref: Any, d: int) -> tuple[Axis, int]
     return (labelled.axes[d] if labelled else None), ref.shape[d]
 
 
-def _convolution(call: Call) -> tuple[int, Sequence[tuple[Any, int]]]:
+def _convolution(call: Call) -> _Products:
     """Output positions × kernel × output channels × input channels of each group."""
     weight, out, transposed = call.args[1], call.outputs[0], call.args[6]
     spatial = len(weight.shape) - 2
@@ -128,33 +132,36 @@ def _convolution(call: Call) -> tuple[int, Sequence[tuple[Any, int]]]:
     if transposed:  # every input element meets the kernel of each output of its group
         x = call.args[0]
         positions = prod(x.shape) // x.shape[channel]
-        return positions * kernel, [(x, channel), (weight, 1)]
+        return [(positions * kernel, [(x, channel), (weight, 1)])]
     positions = prod(out.shape) // out.shape[channel]
-    return positions * kernel, [(out, channel), (weight, 1)]
+    return [(positions * kernel, [(out, channel), (weight, 1)])]
 
 
-def _product(first: int) -> Callable[[Call], tuple[int, Sequence[tuple[Any, int]]]]:
+def _product(first: int) -> _Formula:
     """[.., n, k] · [.., k, m], the operands starting at argument ``first``."""
 
-    def formula(call: Call) -> tuple[int, Sequence[tuple[Any, int]]]:
+    def formula(call: Call) -> _Products:
         a, b = call.args[first], call.args[first + 1]
         left = [(a, d) for d in range(len(a.shape))]
-        return 1, left + ([(b, len(b.shape) - 1)] if len(b.shape) > 1 else [])
+        return [(1, left + ([(b, len(b.shape) - 1)] if len(b.shape) > 1 else []))]
 
     return formula
 
 
-def _linear(call: Call) -> tuple[int, Sequence[tuple[Any, int]]]:
-    x, weight = call.args[0], call.args[1]
-    return 1, [*((x, d) for d in range(len(x.shape))), (weight, 0)]
+def _attention(call: Call) -> _Products:
+    """q · kᵀ, then the weights · v."""
+    q, k, v = call.args[:3]
+    last = len(q.shape) - 1
+    rows = [(q, d) for d in range(last)]
+    return [(1, [*rows, (q, last), (k, last - 1)]), (1, [*rows, (v, last - 1), (v, last)])]
 
 
-_FORMULAS: dict[Any, Callable[[Call], tuple[int, Sequence[tuple[Any, int]]]]] = {
+_FORMULAS: dict[Any, _Formula] = {
     aten.convolution.default: _convolution,
     aten.mm.default: _product(0),
     aten.bmm.default: _product(0),
     aten.mv.default: _product(0),
     aten.addmm.default: _product(1),
     aten.baddbmm.default: _product(1),
-    aten.linear.default: _linear,
+    aten.scaled_dot_product_attention.default: _attention,
 }

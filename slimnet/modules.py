@@ -143,9 +143,13 @@ def clone(model: nn.Module, tensors: Callable[[str, Tensor], Tensor]) -> nn.Modu
 
 def _like(old: Tensor, new: Tensor) -> Tensor:
     """The new values as the same kind of tensor: a parameter stays one, frozen stays frozen."""
-    if isinstance(old, nn.Parameter):
+    if not isinstance(old, nn.Parameter):
+        return new.detach()
+    if type(old) is nn.Parameter:
         return nn.Parameter(new.detach(), requires_grad=old.requires_grad)
-    return new.detach()
+    made: Tensor = Tensor._make_subclass(type(old), new.detach(), old.requires_grad)
+    made.__dict__.update(old.__dict__)
+    return made
 
 
 class _Cloner:

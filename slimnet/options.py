@@ -6,13 +6,15 @@ Every function here raises :class:`InputError` with the option's name and how it
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import typer
 
-from slimnet.budget import Align
+from slimnet.budget import Align, Budget, Limits
+from slimnet.criteria import load_criteria
 from slimnet.errors import InputError
 
 ModelFile = Annotated[
@@ -96,6 +98,21 @@ def numbers(text: str, option: str) -> tuple[float, ...]:
     if not all(map(_is_number, parts)):
         raise InputError(f"{option} {text!r} is no number, or list of them: 0.3,0.5")
     return tuple(map(float, parts))
+
+
+def check_cut(
+    *,
+    ratio: float | None = None,
+    macs: float | None = None,
+    params: float | None = None,
+    criterion: str = "l1",
+    keep: Sequence[str] = (),
+    **limits: Any,
+) -> None:
+    """Refuse, before any file is read, what no network could be cut by."""
+    Budget(ratio, macs, params)
+    Limits(keep=tuple(keep), **limits)
+    _ = load_criteria()[criterion]
 
 
 def _is_number(text: str) -> bool:

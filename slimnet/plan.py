@@ -8,7 +8,7 @@ network.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -45,7 +45,7 @@ class Plan:
 
     removed: Mapping[str, Mapping[int, tuple[int, ...]]]  # parameter or buffer → axis → indices
     changes: tuple[Change, ...] = ()
-    remapped: Mapping[str, tuple[int, ...]] | None = None  # index buffers: their new values
+    remapped: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # index buffers
     groups: tuple[GroupCut, ...] = ()
     untouched: tuple[tuple[str, str], ...] = ()  # layer, why it was left alone
     asked: Mapping[str, Any] | None = None
@@ -74,7 +74,7 @@ class Plan:
                 changes=tuple(
                     Change(**{**row, "path": tuple(row["path"])}) for row in data["changes"]
                 ),
-                remapped={k: tuple(v) for k, v in (data["remapped"] or {}).items()},
+                remapped={k: tuple(v) for k, v in data["remapped"].items()},
                 groups=tuple(
                     GroupCut(
                         tuple(row["layers"]),

@@ -104,9 +104,9 @@ def _quiet() -> Iterator[None]:
 
 
 def _encoded(exported: Any, example: tuple[Any, ...]) -> dict[str, Any]:
-    signature = exported.graph_signature
-    if signature.buffers_to_mutate or signature.user_inputs_to_mutate:
+    if _writes_outside(exported.graph.nodes):
         raise _NotPlain
+    signature = exported.graph_signature
     weights = {
         **signature.inputs_to_parameters,
         **signature.inputs_to_buffers,
@@ -131,6 +131,34 @@ def _encoded(exported: Any, example: tuple[Any, ...]) -> dict[str, Any]:
 
 
 _ENDS = ("placeholder", "output")
+
+
+def _writes_outside(nodes: Iterable[fx.Node]) -> bool:
+    """Whether a call writes into a weight or an input, or into a view of one."""
+    shared: set[fx.Node] = set()
+    for node in nodes:
+        if node.op == "placeholder":
+            shared.add(node)
+        elif isinstance(node.target, torch._ops.OpOverload):
+            schema = node.target._schema
+            for argument, value in zip(schema.arguments, node.args, strict=False):
+                if (
+                    value in shared
+                    and (alias := argument.alias_info) is not None
+                    and alias.is_write
+                ):
+                    return True
+            if _may_alias(node.target) and shared.intersection(node.all_input_nodes):
+                shared.add(node)
+        elif node.target is operator.getitem and node.args[0] in shared:
+            shared.add(node)
+    return False
+
+
+def _may_alias(op: torch._ops.OpOverload) -> bool:
+    """Views say so in their schema; dropouts hand back their input in evaluation mode."""
+    returned = any(found.alias_info is not None for found in op._schema.returns)
+    return returned or "dropout" in op._schema.name
 
 
 def _described(node: fx.Node, leaf: Any) -> dict[str, Any]:

@@ -43,7 +43,9 @@ class Inspection:
     def __str__(self) -> str:
         lines = [_layer_line(layer) for layer in self.layers]
         channels = sum(group.width for group in self.groups)
-        lines.append(f"{len(self.groups)} groups, {channels} prunable channels")
+        lines += [_statistics_line(group) for group in self.groups if group.approximate]
+        number = len(self.groups)
+        lines.append(f"{number} group{'s' * (number != 1)}, {channels} prunable channels")
         return "\n".join([*lines, *self.notes])
 
 
@@ -52,6 +54,10 @@ def _layer_line(layer: Layer) -> str:
     if layer.prunable:
         head += f" in group {', '.join(map(str, layer.groups))}"
     return head + "".join(f"\n    because: {reason}" for reason in layer.reasons[:2])
+
+
+def _statistics_line(group: Group) -> str:
+    return f"group {group.number} is approximate\n    because: {group.approximate[0]}"
 
 
 @dataclass(frozen=True)
@@ -331,13 +337,16 @@ def refuse_unsuitable(model: nn.Module) -> None:
             raise InputError(f"{name} has no shape yet: run the lazy network once before pruning")
         if tensor.is_meta:
             raise InputError(f"{name} has no values (it is on the meta device): load the weights")
-        if tensor.is_floating_point() and not _is_finite(tensor.detach()):
+        may_be_infinite = not isinstance(tensor, nn.Parameter)  # such as a mask of -inf
+        if tensor.is_floating_point() and not _is_sound(tensor.detach(), may_be_infinite):
             raise InputError(
                 f"{name} holds NaN or infinite numbers: the network is broken before any cut; "
                 "take an earlier checkpoint"
             )
 
 
-def _is_finite(tensor: Tensor) -> bool:
+def _is_sound(tensor: Tensor, may_be_infinite: bool) -> bool:
     """A finite sum needs one pass and no mask; only a broken (or huge) one is looked at again."""
-    return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())
+    if bool(tensor.sum().isfinite()):
+        return True
+    return not bool(tensor.isnan().any()) if may_be_infinite else bool(tensor.isfinite().all())

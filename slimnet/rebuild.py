@@ -37,7 +37,7 @@ def cut(name: str, tensor: Tensor, plan: Plan) -> Tensor:
     new = source
     for axis, indices in plan.removed.get(name, {}).items():
         new = new.index_select(axis, survivors(source.shape[axis], indices).to(new.device))
-    if plan.remapped and name in plan.remapped:
+    if name in plan.remapped:
         new = torch.tensor(plan.remapped[name], dtype=new.dtype, device=new.device)[new]
     if new is source:
         return source.clone()

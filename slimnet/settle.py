@@ -33,7 +33,7 @@ class Mend:
         wanted = [need.survivors(alive, atoms) for need in self.needs]
         reads = [partial(need.read, alive, atoms) for need in self.needs]
         direct = [w for need, w in zip(self.needs, wanted, strict=True) if need.is_direct]
-        for value in direct[:1] or range(self.old, 0, -1):
+        for value in direct[:1] or range(1, self.old + 1):
             if all(
                 need.evaluate(read, {self.attribute: value}) == want
                 for need, read, want in zip(self.needs, reads, wanted, strict=True)
@@ -73,6 +73,16 @@ class _Known:
             return attributes.get(leaf, self.attributes.get(leaf, 0))
 
         return evaluate(self.need.size, value)
+
+    def edges(self, atoms: Atoms) -> list[np.ndarray[Any, Any]]:
+        """Removals of one atom alone: the first, and the last, of every axis that matters."""
+        axes = [self.need.axis, *(axis for axis, _ in self.shapes.values())]
+        ends: set[int] = set()
+        for axis in axes:
+            if axis is not None:
+                free = atoms.of[axis][atoms.free[atoms.of[axis]]]
+                ends.update(free[[0, -1]].tolist() if len(free) else ())
+        return [_without(end, atoms) for end in sorted(ends)]
 
     def follows(self, alive: np.ndarray[Any, Any], atoms: Atoms) -> bool:
         """Whether the size is right by itself after this removal."""
@@ -131,7 +141,11 @@ class _Settler:
     def round(self, atoms: Atoms) -> tuple[list[Mend], bool]:
         """Mends that satisfy every need, and whether anything had to be tied or pinned."""
         trials = _trials(atoms)
-        failing = [n for n in self.needs if not all(n.follows(t, atoms) for t in trials)]
+        failing = [
+            need
+            for need in self.needs
+            if not all(need.follows(t, atoms) for t in (*trials, *need.edges(atoms)))
+        ]
         if self.give_up:
             for known in failing:
                 self._pin(known)
@@ -154,7 +168,8 @@ class _Settler:
         for attribute, old in known.attributes.items():
             uses = tuple(n for n in self.needs if attribute in n.attributes)
             mend = Mend(attribute, old, uses)
-            if all(mend.value(trial, atoms) is not None for trial in trials):
+            ends = [trial for use in uses for trial in use.edges(atoms)]
+            if all(mend.value(trial, atoms) is not None for trial in (*trials, *ends)):
                 return mend
         return None
 
@@ -203,6 +218,12 @@ class _Settler:
         for axis in axes:
             if axis is not None:
                 self.constraints.pin(axis, text, need.reason.site)
+
+
+def _without(atom: int, atoms: Atoms) -> np.ndarray[Any, Any]:
+    alive = np.ones(len(atoms.reason), bool)
+    alive[atom] = False
+    return alive
 
 
 def _trials(atoms: Atoms) -> list[np.ndarray[Any, Any]]:

@@ -16,6 +16,7 @@ import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -286,6 +287,9 @@ class _Recorder(TorchDispatchMode):
         kwargs = kwargs or {}
         if func in _NO_CALLS:
             return func(*args, **kwargs)
+        if is_composite(func):
+            with self:
+                return func.decompose(*args, **kwargs)
         if func._schema.is_mutable:
             self._save_weights(args)
         recorded = tuple(self._record(func, arg) for arg in args)
@@ -324,6 +328,14 @@ class _Recorder(TorchDispatchMode):
             return ref
         values = tensor.detach().cpu().numpy().copy()
         return replace(ref, values=values)
+
+
+@cache
+def is_composite(op: Any) -> bool:
+    """Whether an operator is made of others: under inference_mode they arrive whole."""
+    return op not in COMPOSITES.values() and bool(
+        torch._C._dispatch_has_kernel_for_dispatch_key(op.name(), "CompositeImplicitAutograd")
+    )
 
 
 _aten = torch.ops.aten

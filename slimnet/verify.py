@@ -34,7 +34,7 @@ from slimnet.labels import Labelled
 from slimnet.modules import evaluation_mode, named_tensors
 from slimnet.plan import Plan
 from slimnet.rebuild import survivors, zero_removed
-from slimnet.trace import COMPOSITES, Call, Ref, Trace
+from slimnet.trace import COMPOSITES, Call, Ref, Trace, is_composite
 
 TOLERANCE = 1e-9
 """Largest relative error that is accepted, everything computed in float64."""
@@ -225,7 +225,7 @@ def _random(
     if tensor.dim() == 0:
         return result.fill_(0.7)
     generator = torch.Generator().manual_seed(seed + crc32(name.encode()))
-    step = max(_DRAWN // max(tensor[0].numel(), 1), 1)
+    step = max(_DRAWN // max(int(np.prod(tensor.shape[1:])), 1), 1)
     for first in range(0, tensor.shape[0], step):
         rows = drawn(tensor.detach()[first : first + step], generator)
         low, high = torch.searchsorted(kept[0], torch.tensor([first, first + len(rows)])).tolist()
@@ -345,6 +345,9 @@ class _Wide(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
+        if is_composite(func):
+            with self:
+                return func.decompose(*args, **(kwargs or {}))
         exchange = self.weights.exchange
         args = tuple(exchange(arg) for arg in args)
         kwargs = {key: exchange(value) for key, value in (kwargs or {}).items()}

@@ -66,6 +66,15 @@ class Settings:
         }
 
 
+def check_cuts(
+    model: nn.Module, example: tuple[torch.Tensor, ...], study: Study, settings: Settings
+) -> None:
+    """Raise, before anything is trained or written, where one of the cuts is not possible."""
+    for criterion in study.criteria:
+        for ratio in study.ratios:
+            prune(model, example, ratio=ratio, criterion=criterion, verify=False, **settings.prune)
+
+
 def run_comparison(
     name: str,
     model: nn.Module,

@@ -153,7 +153,6 @@ class Scale(nn.Parameter):
     """A user's own kind of parameter."""
 
 
-@pytest.mark.xfail(strict=True, reason="clone makes a plain nn.Parameter of a subclass of it")
 def test_a_subclass_of_parameter_stays_one():
     model = Plain()
     model.a.weight = Scale(torch.randn(4, 3))

@@ -38,10 +38,7 @@ def network(seed=0):
     ).eval()
 
 
-FORGOTTEN = pytest.mark.xfail(strict=True, reason="remapped: None comes back as {}")
-
-
-@pytest.mark.parametrize("plan", [WHOLE, pytest.param(Plan({}), marks=FORGOTTEN)])
+@pytest.mark.parametrize("plan", [WHOLE, Plan({})])
 def test_a_plan_survives_json(plan):
     assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
 

@@ -16,28 +16,6 @@ from slimnet.registry import Registry, import_all
 from slimnet.rules import load_rules, rule
 from slimnet.trace import Trace, capture
 
-UNTIED = "the rule returns the batch axis of its first operand and does not tie the second one's"
-STATISTIC = "the statistics of a batch norm in training mode are over axes 0, 2 and 3 as well"
-WINDOW = "the rule hands out inert axes for height and width without pinning those it read"
-LITERAL = (
-    "the function is not among those that are asked for their sizes: its literals look computed"
-)
-WRONG = {
-    "_trilinear": UNTIED,
-    "grid_sampler_2d": UNTIED,
-    "grid_sampler_3d": UNTIED,
-    "_native_batch_norm_legit": STATISTIC,
-    "_native_batch_norm_legit_functional": STATISTIC,
-    "_batch_norm_with_update": STATISTIC,
-    "batch_norm_with_update": STATISTIC,
-    "pixel_shuffle": WINDOW,
-    "pixel_unshuffle": WINDOW,
-    "split_with_sizes_copy": LITERAL,
-    "expand_copy": LITERAL,
-    "view_copy": LITERAL,
-}
-"""Rules that lose something, and what."""
-
 
 class Holder(nn.Module):
     """The parameters of an example, and the call of its operator on them."""
@@ -80,13 +58,7 @@ def is_unknown(reason: Reason) -> bool:
     return "its rule does not know" in reason.text or "has no rule" in reason.text
 
 
-def known_wrong(name):
-    reason = WRONG.get(name)
-    marks = pytest.mark.xfail(strict=True, reason=reason) if reason else ()
-    return pytest.param(name, marks=marks)
-
-
-@pytest.mark.parametrize("name", [known_wrong(name) for name in EXAMPLES])
+@pytest.mark.parametrize("name", EXAMPLES)
 def test_what_survives_of_the_result_is_the_result_on_what_survives(name):
     model = Holder(EXAMPLES[name])
     _, coupling, refs = labelled(model)

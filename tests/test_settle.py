@@ -159,11 +159,9 @@ def test_where_a_size_comes_from_decides(atoms, mended, body):
     assert (found, mends) == (atoms, mended)
 
 
-LUCK = "settle tries four random removals, and all of them may happen to satisfy the size"
 WIDTHS = (16, 20, 24, 32)
 
 
-@pytest.mark.xfail(strict=True, reason=LUCK)
 def test_half_of_a_shape_follows_whatever_the_width():
     def body(m, x):
         half = m.a(x).shape[1] // 2
@@ -173,7 +171,6 @@ def test_half_of_a_shape_follows_whatever_the_width():
     assert found == [n // 2 for n in WIDTHS]
 
 
-@pytest.mark.xfail(strict=True, reason=LUCK, raises=RuntimeError)
 def test_a_product_of_attributes_follows_whatever_the_width_and_ratio():
     def body(m, x):
         return m.b(m.a(x).view(-1, m.h * m.d, 8, 8).relu())

@@ -88,6 +88,11 @@ class At:
         elif left is not None or right is not None:
             self.pin(left if left is not None else right, "meets it with an axis of fixed length")
 
+    def tie_if_live(self, left: Axis, right: Axis) -> None:
+        """Tie two axes of which both may be inert."""
+        if left is not None or right is not None:
+            self.tie(left, right)
+
     def tie_blocks(self, axis: Axis, blocks: int) -> None:
         """The same positions leave every one of ``blocks`` equal blocks."""
         if axis is not None and blocks > 1:
@@ -155,8 +160,9 @@ class At:
 
 SIZED = {
     *("view", "reshape", "unflatten", "expand", "broadcast_to", "repeat", "tile"),
+    *("view_copy", "expand_copy", "split_with_sizes_copy", "rms_norm"),
     *("split", "split_with_sizes", "narrow", "zeros", "ones", "empty", "full", "randn", "rand"),
-    *("new_zeros", "new_ones", "new_empty", "new_full", "layer_norm", "rms_norm", "arange"),
+    *("new_zeros", "new_ones", "new_empty", "new_full", "layer_norm", "arange"),
 }
 """Public functions whose integer arguments are sizes of axes."""
 

@@ -142,16 +142,6 @@ def _with_bias(at: At, bias: Labelled, out: Axes, weight: Labelled) -> Axes:
     return out
 
 
-@rule(aten.linear)
-def linear(at: At, x: Labelled, weight: Labelled, bias: Labelled | None = None) -> Axes:
-    """[.., k] · [m, k]ᵀ + bias."""
-    contract(at, x, x.axes[-1], weight, weight.axes[1])
-    if bias is not None:
-        at.tie(bias.axes[0], weight.axes[0])
-    at.vanish(weight.vanishes and (bias is None or bias.vanishes))
-    return (*x.axes[:-1], weight.axes[0])
-
-
 @rule(aten.bmm)
 def bmm(at: At, a: Labelled, b: Labelled) -> Axes:
     """[B, n, k] · [B, k, m]."""
@@ -195,6 +185,7 @@ def bilinear(at: At, a: Labelled, weight: Labelled, b: Labelled, *expand: Any) -
     """As ``F.bilinear`` calls it: [n, i], [o, i, j], [n, j] → [n, o]."""
     if list(map(list, expand[:4])) != [[1, 3], [0], [1, 2], [2, 3]]:
         raise ValueError("only bilinear is known")
+    at.tie_if_live(a.axes[0], b.axes[0])
     contract(at, a, a.axes[1], weight, weight.axes[1])
     contract(at, b, b.axes[1], weight, weight.axes[2])
     at.vanish(weight.vanishes)
@@ -212,7 +203,6 @@ def attention(
         at.pin(axis, "normalises over it")
     for d in range(len(q.shape) - 2):
         for other in (k, v):
-            if q.axes[d] is not None or other.axes[d] is not None:
-                at.tie(q.axes[d], other.axes[d])
+            at.tie_if_live(q.axes[d], other.axes[d])
     at.vanish(v.vanishes)
     return (*q.axes[:-1], v.axes[-1])

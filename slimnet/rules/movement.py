@@ -49,13 +49,13 @@ def permute(at: At, x: Labelled, dims: list[int]) -> Axes:
     return tuple(x.axes[d] for d in dims)
 
 
-@rule(aten.t, aten.t_, aten.numpy_T, aten.mT, aten.adjoint)
+@rule(aten.t, aten.t_)
 def transposed(at: At, x: Labelled) -> Axes:
     """The last two axes exchanged."""
     return (*x.axes[:-2], *x.axes[-2:][::-1])
 
 
-@rule(aten.transpose, aten.transpose_, aten.swapaxes, aten.swapdims)
+@rule(aten.transpose, aten.transpose_)
 def transpose(at: At, x: Labelled, a: int, b: int) -> Axes:
     """Two axes exchanged."""
     axes = list(x.axes)
@@ -81,7 +81,7 @@ def squeeze(at: At, x: Labelled, dims: int | list[int] | None = None) -> Axes:
     return tuple(axis for d, axis in enumerate(x.axes) if d not in gone)
 
 
-@rule(aten.cat, aten.concat)
+@rule(aten.cat)
 def cat(at: At, tensors: list[Labelled], d: int = 0) -> Axes:
     """Labels end to end; the other axes are tied."""
     parts = [x for x in tensors if x.shape != (0,)]
@@ -361,13 +361,20 @@ def im2col(at: At, x: Labelled, kernel: list[int], *_: Any) -> Axes:
 @rule(aten.col2im)
 def col2im(at: At, x: Labelled, size: list[int], kernel: list[int], *_: Any) -> Axes:
     """[.., C·k, L] → [.., C, H, W]."""
+    at.pin(x.axes[-1], "takes windows along it")
     return (*x.axes[:-2], _first_of(at, x.axes[-2], int(np.prod(kernel))), None, None)
 
 
 @rule(aten.pixel_shuffle)
 def pixel_shuffle(at: At, x: Labelled, factor: int) -> Axes:
     """[.., C·r², H, W] → [.., C, H·r, W·r]: r² neighbours leave together."""
+    _flat_map(at, x)
     return (*x.axes[:-3], _first_of(at, x.axes[-3], factor * factor), None, None)
+
+
+def _flat_map(at: At, x: Labelled) -> None:
+    for axis in x.axes[-2:]:
+        at.pin(axis, "folds it")
 
 
 def _first_of(at: At, axis: Axis, size: int) -> Axis:
@@ -382,12 +389,13 @@ def _first_of(at: At, axis: Axis, size: int) -> Axis:
 @rule(aten.pixel_unshuffle)
 def pixel_unshuffle(at: At, x: Labelled, factor: int) -> Axes:
     """[.., C, H, W] → [.., C·r², H/r, W/r]."""
+    _flat_map(at, x)
     axis = x.axes[-3]
     spread = None if axis is None else np.repeat(axis, factor * factor)
     return (*x.axes[:-3], spread, None, None)
 
 
-@rule(aten.channel_shuffle, aten.native_channel_shuffle)
+@rule(aten.channel_shuffle)
 def channel_shuffle(at: At, x: Labelled, groups: int) -> Axes:
     """[g, C/g] read column by column; the same positions leave every group."""
     axis = x.axes[1]

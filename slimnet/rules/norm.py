@@ -28,6 +28,8 @@ def batch_norm(
     vectors = [v for v in (weight, bias, *rest) if isinstance(v, Labelled)]
     for vector in vectors:
         at.tie(vector.axes[0], x.axes[1])
+    for axis in (x.axes[0], *x.axes[2:]):
+        at.pin(axis, "takes its statistics over it")
     _instance_norm(at, x)
     running = any(isinstance(v, Labelled) for v in rest)
     affine = weight is not None and weight.vanishes and bias is not None and bias.vanishes

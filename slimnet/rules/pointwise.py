@@ -17,12 +17,12 @@ from slimnet.rules import At, Axes, rule
 aten = torch.ops.aten
 
 _UNTAGGED = (
-    *(aten.detach, aten.detach_, aten.alias, aten.lift_fresh, aten.lift, aten.contiguous),
+    *(aten.detach, aten.detach_, aten.alias, aten.lift_fresh, aten.lift),
     *(aten.hardswish_, aten.hardswish, aten._to_copy, aten.clone, aten.copy_, aten.copy),
     *(aten.fill_, aten.fill, aten.zero_, aten.zero, aten.bernoulli_, aten.normal_, aten.uniform_),
     *(aten.zeros_like, aten.ones_like, aten.empty_like, aten.full_like, aten.rand_like),
     *(aten.randn_like, aten.bernoulli, aten._prelu_kernel, aten.masked_fill, aten.masked_fill_),
-    *(aten.where, aten.rsub, aten.hardtanh, aten.hardtanh_, aten.relu6, aten.dropout),
+    *(aten.where, aten.rsub, aten.hardtanh, aten.hardtanh_),
     *(aten.celu_, aten.elu_, aten.leaky_relu_, aten.threshold_, aten.rrelu_with_noise),
     *(aten.glu_jvp, aten.isnan, aten.nan_to_num, aten.lerp, aten.lerp_),
 )

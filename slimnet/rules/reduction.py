@@ -73,13 +73,11 @@ def windows(spatial: int, outputs: int = 1) -> Rule:
     return scan
 
 
-rule(aten.avg_pool1d, aten.adaptive_avg_pool1d)(windows(1))
-rule(aten.avg_pool2d, aten._adaptive_avg_pool2d, aten.adaptive_avg_pool2d)(windows(2))
-rule(aten.avg_pool3d, aten._adaptive_avg_pool3d, aten.adaptive_avg_pool3d)(windows(3))
+rule(aten.avg_pool2d, aten._adaptive_avg_pool2d)(windows(2))
+rule(aten.avg_pool3d, aten._adaptive_avg_pool3d)(windows(3))
 rule(aten.max_pool2d_with_indices, aten.adaptive_max_pool2d)(windows(2, outputs=2))
 rule(aten.max_pool3d_with_indices, aten.adaptive_max_pool3d)(windows(3, outputs=2))
 rule(aten.fractional_max_pool2d)(windows(2, outputs=2))
-rule(aten.max_pool2d)(windows(2))
 rule(aten.reflection_pad1d, aten.replication_pad1d)(windows(1))
 rule(aten.reflection_pad2d, aten.replication_pad2d)(windows(2))
 rule(aten.reflection_pad3d, aten.replication_pad3d)(windows(3))
@@ -93,8 +91,7 @@ rule(aten.upsample_nearest3d, aten._upsample_nearest_exact3d, aten.upsample_tril
 def max_unpool2d(at: At, x: Labelled, places: Labelled, *_: Any) -> Axes:
     """Values put back where they came from, channel by channel."""
     for left, right in zip(x.axes, places.axes, strict=True):
-        if left is not None or right is not None:
-            at.tie(left, right)
+        at.tie_if_live(left, right)
     return windows(2)(at, x)  # type: ignore[return-value]
 
 
@@ -103,5 +100,6 @@ def grid_sampler(at: At, x: Labelled, grid: Labelled, *_: Any) -> Axes:
     """Every channel is read at the places that ``grid`` names."""
     for axis in (*x.axes[2:], *grid.axes[1:]):
         at.pin(axis, "samples it at places")
+    at.tie_if_live(x.axes[0], grid.axes[0])
     at.vanish(x.vanishes)
     return (*x.axes[:2], *(None,) * (len(x.shape) - 2))

@@ -21,9 +21,7 @@ from slimnet.sizes import AttributeOf, Source, leaves
 aten = torch.ops.aten
 
 
-@rule(
-    aten.view.default, aten._unsafe_view, aten._reshape_alias, aten.reshape, aten.view_copy.default
-)
+@rule(aten.view.default, aten._unsafe_view, aten._reshape_alias, aten.view_copy.default)
 def view(at: At, x: Labelled, *_: Any) -> Axes:
     """The labels of every output axis, block by block."""
     shape = at.call.outputs[0].shape
