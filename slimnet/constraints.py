@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from slimnet.labels import Axis, Labelled, Labels, Ledger
+from slimnet.sites import Site
 from slimnet.sizes import Source
-from slimnet.trace import Call, Site
+from slimnet.trace import Call
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from slimnet.labels import Atoms, Axis, Labelled, Labels, Storage
 from slimnet.rules import At, Rule, load_rules
 from slimnet.rules.pointwise import pointwise
 from slimnet.settle import Mend, settle
-from slimnet.trace import Call, Ref, Trace
+from slimnet.trace import Call, Ref, Trace, refs_in
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,19 +144,11 @@ def _pin_call(
     constraints: Constraints, call: Call, tensors: Mapping[int, Labelled], because: str
 ) -> None:
     """Pin every axis at a call, or at the nearest call before it that has live axes."""
-    refs = [*call.outputs, *_refs((call.args, tuple(call.kwargs.values())))]
+    refs = [*call.outputs, *refs_in((call.args, tuple(call.kwargs.values())))]
     for ref in refs:
         for axis in tensors[ref.id].axes if ref.id in tensors else ():
             if axis is not None:
                 constraints.pin(axis, because, call.site)
-
-
-def _refs(tree: Any) -> list[Ref]:
-    if isinstance(tree, Ref):
-        return [tree]
-    if isinstance(tree, (list, tuple)):
-        return [ref for entry in tree for ref in _refs(entry)]
-    return []
 
 
 class _Reader:

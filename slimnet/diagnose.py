@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from slimnet.couple import Pin
-from slimnet.trace import Call, Ref
-from slimnet.verify import Proof, _Restricted, run, weights_of
+from slimnet.reference import Proof, Restricted, run
+from slimnet.standins import weights_of
+from slimnet.trace import Call, Ref, refs_in
 
 
 def find_culprit(
@@ -26,7 +27,7 @@ def find_culprit(
     """The call at which the slim network goes wrong; None where it cannot be told."""
     full, small = weights_of("random", model, proof.plan, seed=0)
     expected, actual = _Summaries(proof), _Summaries(None)
-    run(model, full, example, _Restricted(proof), expected.add)
+    run(model, full, example, Restricted(proof), expected.add)
     broken = ""
     try:
         run(slim, small, example, None, actual.add)
@@ -114,17 +115,9 @@ def _nearest(proof: Proof, calls: list[Call], why: str) -> Pin | None:
     """The last call, or the last one before it that still has something to pin."""
     name = str(calls[-1].op).rsplit(".", 1)[0] if calls else ""
     for call in reversed(calls):
-        if any(_is_cut(proof, ref) for ref in (*call.outputs, *_argument_refs(call.args))):
+        if any(_is_cut(proof, ref) for ref in (*call.outputs, *refs_in(call.args))):
             return Pin(call.index, f"{name} {why}")
     return None
-
-
-def _argument_refs(tree: Any) -> list[Ref]:
-    if isinstance(tree, Ref):
-        return [tree]
-    if isinstance(tree, (list, tuple)):
-        return [ref for entry in tree for ref in _argument_refs(entry)]
-    return []
 
 
 def _is_cut(proof: Proof, ref: Ref) -> bool:

@@ -27,8 +27,9 @@ from slimnet.groups import Group, Layer, find_groups
 from slimnet.modules import first_names, named_modules, named_tensors, no_collection
 from slimnet.plan import Plan, make_plan, surviving, survivors_mask
 from slimnet.rebuild import rebuild
+from slimnet.reference import Proof
 from slimnet.trace import Trace, capture
-from slimnet.verify import Certificate, Proof, certify
+from slimnet.verify import Certificate, certify
 
 
 @dataclass(frozen=True)

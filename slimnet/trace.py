@@ -9,16 +9,12 @@ PyTorch's tracing machinery.
 
 from __future__ import annotations
 
-import os
-import sys
 import warnings
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
-from pathlib import Path
-from types import CodeType, FrameType
 from typing import Any
 
 import numpy as np
@@ -30,6 +26,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from slimnet.errors import CaptureError
 from slimnet.modules import evaluation_mode, named_modules, named_tensors
+from slimnet.sites import Site, Sites
 from slimnet.sizes import Size, Source, shape_of, tracked
 
 
@@ -43,20 +40,6 @@ class Ref:
     kind: str = "activation"  # parameter | buffer | input | activation | constant
     dtype: torch.dtype = torch.float32
     values: np.ndarray[Any, Any] | None = None  # of integer tensors used as an index
-
-
-@dataclass(frozen=True)
-class Site:
-    """Where an operator was called: the user's source line and the module."""
-
-    file: str
-    line: int
-    function: str
-    module: str
-
-    def __str__(self) -> str:
-        place = f"{Path(self.file).name}:{self.line}"
-        return f"{place}, in {self.module or 'the model'} ({self.function})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,7 +210,7 @@ class _Recorder(TorchDispatchMode):
         self.request: Request | None = None
         self._known: dict[int, tuple[weakref.ref[Tensor], Ref]] = {}
         self._count = 0
-        self._sites = _Sites({id(module): path for path, module in named_modules(model)})
+        self._sites = Sites({id(module): path for path, module in named_modules(model)})
         self._weights: dict[int, tuple[str, Tensor]] = {}
         self._saved: dict[int, tuple[Tensor, Tensor]] = {}
         for name, tensor in named_tensors(model):
@@ -349,53 +332,18 @@ _INDEXING = {_aten.index.Tensor, _aten.index_select.default}
 _INDEX_LIMIT = 1 << 20
 
 
-class _Sites:
-    """Finds the user's line and the module behind the call that is being recorded."""
-
-    def __init__(self, modules: Mapping[int, str]) -> None:
-        self._modules = modules
-        self._codes: dict[CodeType, bool] = {}
-        self._known: dict[tuple[CodeType, int, str], Site] = {}
-
-    def here(self) -> Site:
-        """Walk up from the recorder to the first frame that is neither torch's nor ours."""
-        frame: FrameType | None = sys._getframe(2)
-        module: str | None = None
-        last = frame
-        while frame is not None:
-            code = frame.f_code
-            if module is None and code.co_varnames[:1] == ("self",) and code.co_argcount:
-                module = self._modules.get(id(frame.f_locals.get("self")))
-            if self._is_users(code):
-                break
-            last, frame = frame, frame.f_back
-        found = frame or last
-        if found is None:
-            return Site("", 0, "", module or "")
-        key = (found.f_code, found.f_lineno, module or "")
-        if key not in self._known:
-            code = found.f_code
-            self._known[key] = Site(code.co_filename, found.f_lineno, code.co_name, module or "")
-        return self._known[key]
-
-    def _is_users(self, code: CodeType) -> bool:
-        known = self._codes.get(code)
-        if known is None:
-            known = self._codes[code] = not code.co_filename.startswith(_INTERNAL)
-        return known
-
-
-_INTERNAL = (
-    str(Path(torch.__file__).parent) + os.sep,
-    str(Path(__file__).with_name("trace.py")),
-    "<frozen",
-    "<__array_function__",
-)
-
-
 def source(value: Any) -> Source | None:
     """Where an integer came from; None for a literal."""
     return value.source if isinstance(value, Size) else None
+
+
+def refs_in(tree: Any) -> list[Ref]:
+    """Every tensor's record among a call's arguments."""
+    if isinstance(tree, Ref):
+        return [tree]
+    if isinstance(tree, (list, tuple)):
+        return [ref for entry in tree for ref in refs_in(entry)]
+    return []
 
 
 def map_tensors(function: Any, tree: Any) -> Any:

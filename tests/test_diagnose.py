@@ -14,8 +14,8 @@ from slimnet.diagnose import find_culprit
 from slimnet.groups import find_groups
 from slimnet.plan import make_plan, survivors_mask
 from slimnet.rebuild import rebuild
+from slimnet.reference import Proof
 from slimnet.trace import capture
-from slimnet.verify import Proof
 
 IMAGE = (torch.randn(2, 3, 8, 8),)
 

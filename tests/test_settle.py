@@ -16,8 +16,9 @@ from slimnet.constraints import Constraints
 from slimnet.couple import couple
 from slimnet.labels import Labelled, Storage
 from slimnet.settle import settle
+from slimnet.sites import Site
 from slimnet.sizes import AttributeOf, Combined, ShapeOf
-from slimnet.trace import Site, capture
+from slimnet.trace import capture
 
 SITE = Site("net.py", 3, "forward", "")
 IMAGE = (torch.randn(2, 3, 8, 8),)

@@ -1,0 +1,109 @@
+"""What stands for the weights while a cut is proven.
+
+The original computes with the removed elements zeroed; both networks also with random weights,
+because real ones can hide a wrong cut (a removed channel may be near zero anyway). Values are made
+at the moment of use, in float64, so that no second copy of the weights is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+from zlib import crc32
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from slimnet.modules import named_tensors
+from slimnet.plan import Plan
+from slimnet.rebuild import survivors, zero_removed
+
+Values: TypeAlias = Callable[[str, Tensor], Tensor]
+"""(name, stored tensor) → what is computed with."""
+
+
+def weights_of(kind: str, model: nn.Module, plan: Plan, seed: int) -> tuple[Values, Values]:
+    """Which values the original and the slim network compute with, in float64.
+
+    "real": as they are; "random": drawn anew; "perturbed": each changed by up to a half.
+    """
+    originals = dict(named_tensors(model))
+    parameters = {name for name, t in originals.items() if isinstance(t, nn.Parameter)}
+
+    def zeroed(name: str, values: Tensor) -> Tensor:
+        return zero_removed(name, values, plan) if name in parameters else values
+
+    if kind == "real":
+        return (
+            lambda name, tensor: zeroed(name, _widened_copy(tensor)),
+            lambda name, tensor: widened(tensor),
+        )
+    drawn = _drawn if kind == "random" else _perturbed
+
+    def random(name: str, tensor: Tensor) -> Tensor:
+        return zeroed(name, _random(name, tensor, seed, {}, drawn))
+
+    def random_cut(name: str, tensor: Tensor) -> Tensor:
+        if not tensor.is_floating_point():
+            return tensor
+        return _random(name, originals[name], seed, plan.removed.get(name, {}), drawn)
+
+    return random, random_cut
+
+
+def _widened_copy(tensor: Tensor) -> Tensor:
+    kind = torch.float64 if tensor.is_floating_point() else tensor.dtype
+    return tensor.detach().to(kind, copy=True)
+
+
+def _drawn(rows: Tensor, generator: torch.Generator) -> Tensor:
+    """Fresh numbers in place of these rows, of a size that keeps signals alive."""
+    if rows.dim() < 2:  # scales, variances and the like: positive, and not near zero
+        return torch.rand(rows.shape, generator=generator) + 0.5
+    fan_in = max(int(np.prod(rows.shape[1:])), 1)
+    return torch.randn(rows.shape, generator=generator).mul_(fan_in**-0.5)
+
+
+def _perturbed(rows: Tensor, generator: torch.Generator) -> Tensor:
+    """These rows, each number times something between a half and one and a half."""
+    return rows.cpu().double() * (torch.rand(rows.shape, generator=generator) + 0.5)
+
+
+def _random(
+    name: str,
+    tensor: Tensor,
+    seed: int,
+    removed: Mapping[int, tuple[int, ...]],
+    drawn: Callable[[Tensor, torch.Generator], Tensor],
+) -> Tensor:
+    """Numbers that depend on the name and the seed (and on what is perturbed).
+
+    Drawn and cut a few rows at a time: of the largest layer no more than one copy is ever held.
+    """
+    if not tensor.is_floating_point():
+        return tensor
+    kept = [survivors(n, removed.get(d, ())) for d, n in enumerate(tensor.shape)]
+    result = torch.empty([len(k) for k in kept], dtype=torch.float64, device=tensor.device)
+    if tensor.dim() == 0:
+        return result.fill_(0.7)
+    generator = torch.Generator().manual_seed(seed + crc32(name.encode()))
+    step = max(_DRAWN // max(int(np.prod(tensor.shape[1:])), 1), 1)
+    for first in range(0, tensor.shape[0], step):
+        rows = drawn(tensor.detach()[first : first + step], generator)
+        low, high = torch.searchsorted(kept[0], torch.tensor([first, first + len(rows)])).tolist()
+        rows = rows[kept[0][low:high] - first]
+        for d in removed.keys() - {0}:
+            rows = rows.index_select(d, kept[d])
+        result[low:high] = rows.to(tensor.device)
+    return result
+
+
+_DRAWN = 1 << 22  # random numbers drawn at a time
+
+
+def widened(leaf: Any) -> Any:
+    """A float tensor in float64; anything else as it is."""
+    if isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.dtype != torch.float64:
+        return leaf.double()
+    return leaf
