@@ -1,0 +1,132 @@
+import io
+
+import pytest
+import torch
+from rich.console import Console
+from torch import nn
+
+from slimnet import console, inspect, prune
+from slimnet.plan import GroupCut, Plan
+
+
+class Mixer(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 32, 3)
+        self.second = nn.Conv2d(32, 32, 3)
+        self.norm = nn.GroupNorm(4, 32)
+        self.head = nn.Linear(32, 10)
+
+    def forward(self, x):
+        x = torch.fft.fft(self.first(x), dim=1).real
+        return self.head(self.norm(self.second(x)).mean((2, 3)))
+
+
+EXAMPLE = (torch.randn(1, 3, 8, 8),)
+
+
+@pytest.fixture
+def printed(monkeypatch):
+    file = io.StringIO()
+    monkeypatch.setattr(
+        console, "out", Console(file=file, width=80, soft_wrap=True, emoji=False, highlight=False)
+    )
+    return file
+
+
+def test_an_inspection_says_why_and_what_to_do(printed):
+    console.show_inspection(inspect(Mixer().eval(), EXAMPLE))
+    text = printed.getvalue()
+    assert "first (32 channels) cannot be pruned\n  because: " in text
+    assert "has no rule (test_console.py:" in text
+    assert (
+        '  to do:   register one with @slimnet.rule (README, "Add an operator"), or leave' in text
+    )
+    assert "head (10 channels) cannot be pruned\n  because: it is an output of the network" in text
+    assert text.count("to do:") == 1
+    assert "group 0: a cut is approximate\n  because: " in text
+    assert "1 of 3 layers can be pruned, in 1 group; " in text
+
+
+def test_names_are_shown_as_they_are(printed):
+    console.say("[bold]x[/bold] :smile: [N, classes]")
+    console.note("[N, classes]")
+    console.written("a[1].pt")
+    assert printed.getvalue().splitlines() == [
+        "[bold]x[/bold] :smile: [N, classes]",
+        "[N, classes]",
+        "a[1].pt written",
+    ]
+
+
+def test_a_cut_shows_asked_and_achieved(printed):
+    pruned = prune(Mixer().eval(), EXAMPLE, ratio=0.4)
+    console.show_cut(pruned.plan)
+    console.show_proof(pruned.certificate)
+    text = printed.getvalue()
+    assert "asked for: 40% of the channels removed; achieved: 50.0%" in text
+    assert "they differ because widths are aligned (auto), whole channels leave" in text
+    assert "--align off turns it off" in text
+    assert "2 layers left alone: slimnet inspect says why" in text
+    assert "proof: slim = original with the removed channels zeroed" in text
+    assert "approximate in second: " in text
+
+
+def sentences(asked, after=50, **plan):
+    groups = (GroupCut(("conv",), 10, 5),)
+    costs = {"before": {"macs": 100, "params": 100}, "after": {"macs": after, "params": after}}
+    return list(console.asked_and_achieved(Plan({}, groups=groups, asked=asked, **costs, **plan)))
+
+
+def test_what_was_reached_needs_no_excuse():
+    assert sentences({"ratio": 0.5, "align": None}) == [
+        "asked for: 50% of the channels removed; achieved: 50.0%"
+    ]
+    assert sentences({"macs": 0.5, "align": None}, notes=("a note",)) == [
+        "asked for: 50% of the MACs left; achieved: 50.0%",
+        "a note",
+    ]
+
+
+def test_every_cause_of_a_difference_is_named():
+    asked = {"params": 0.125, "align": 8, "keep": ["a"], "min_channels": 4}
+    first, second = sentences(asked, untouched=(("head", "why"),))
+    assert first == "asked for: 12.5% of the parameters left; achieved: 50.0%"
+    for cause in ("aligned (8)", "a ratio of their own", "at least 4", "cannot be pruned"):
+        assert cause in second
+
+
+def test_grammar():
+    assert console.count(1, "layer") == "1 layer"
+    assert console.count(1200, "layer") == "1,200 layers"
+
+
+def test_no_proof_says_so(printed):
+    console.show_proof(None)
+    assert printed.getvalue() == "proof: none, it was switched off\n"
+
+
+def test_a_trained_networks_proof_says_what_it_does_not_cover(printed):
+    pruned = prune(Mixer().eval(), EXAMPLE, ratio=0.5)
+    console.show_proof(pruned.certificate, trained=True)
+    assert "only the structure is proven, with random weights" in printed.getvalue()
+
+
+def test_plain_progress_comes_now_and_then(capsys):
+    lines = console._Lines(seconds=1000)
+    lines.say("cutting", 0.0)
+    lines.say("cutting", 0.5)
+    eager = console._Lines(seconds=0)
+    eager.say("training [x]", 0.5)
+    assert capsys.readouterr().err == "cutting\ntraining [x] 50%\n"
+
+
+def test_a_terminal_gets_a_bar_and_quiet_nothing(monkeypatch, capsys):
+    file = io.StringIO()
+    monkeypatch.setattr(console, "err", Console(file=file, force_terminal=True, width=80))
+    with console.watching() as watch:
+        watch("training [x]", 0.5)
+    assert "training [x]" in file.getvalue()
+    with console.watching(quiet=True) as watch:
+        watch("training", 0.5)
+    assert capsys.readouterr() == ("", "")

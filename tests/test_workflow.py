@@ -1,0 +1,103 @@
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from slimnet.errors import PruneError
+from slimnet.models import MODELS
+from slimnet.report import table
+from slimnet.study import Study
+from slimnet.train import Schedule, load_data
+from slimnet.workflow import Settings, check_cuts, run_comparison, run_demo, write_comparison
+
+EXAMPLE = (torch.zeros(1, *MODELS["digits_resnet"].input_shape),)
+STUDY = Study((0.5,), ("l1",), ("finetune",), (0,), Schedule(epochs=1, lr=0.05, batch=32))
+SETTINGS = Settings(latency_batch=None)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return load_data("digits").limited(train=64, test=50)
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return MODELS["digits_resnet"].make().eval()
+
+
+def cells_in(folder):
+    return {path.name: path.stat().st_mtime_ns for path in (folder / "cells").iterdir()}
+
+
+def run(model, data, folder, study=STUDY, settings=SETTINGS):
+    return run_comparison(
+        "net", model, EXAMPLE, data, study, folder, settings, lambda text, part: None
+    )
+
+
+def test_a_finished_study_is_read_and_a_changed_one_is_run(model, data, tmp_path):
+    first = run(model, data, tmp_path)
+    before = cells_in(tmp_path)
+    assert len(before) == 2
+    again = run(model, data, tmp_path)
+    assert cells_in(tmp_path) == before
+    assert again.results is not None
+    assert again.results.records == first.results.records
+    for settings in (
+        Settings(prune={"align": None}, latency_batch=None),
+        Settings(prune={"layer_ratio": {"conv1": 0.2}}, latency_batch=None),
+        Settings(latency_batch=None, threads=1),
+    ):
+        count = len(cells_in(tmp_path))
+        run(model, data, tmp_path, settings=settings)
+        assert len(cells_in(tmp_path)) == count + 2
+    assert cells_in(tmp_path).items() >= before.items()
+
+
+def test_the_model_is_not_trained(model, data, tmp_path):
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+    run(model, data, tmp_path)
+    assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
+
+
+def test_latency_is_kept_with_its_conditions(model, data, tmp_path):
+    study = replace(STUDY, seeds=(0, 1))
+    network = run(model, data, tmp_path, study, Settings(latency_batch=3, threads=1))
+    assert network.latency is not None
+    assert network.latency["speedup"] == 1.0
+    (slim,) = network.slim
+    assert slim.latency is not None
+    assert "batch 3, 1 thread," in slim.latency["conditions"]
+    page = write_comparison(tmp_path, "title", "slimnet compare", [network])
+    assert slim.latency["conditions"] in page.read_text()
+    assert "net" in json.loads((tmp_path / "results.json").read_text())
+    assert network.results is not None
+    assert table(network.results).row_count == 2
+
+
+def test_a_cut_that_is_not_possible_is_found_before_anything_runs(model):
+    with pytest.raises(PruneError, match="would leave"):
+        check_cuts(model, EXAMPLE, replace(STUDY, ratios=(0.5, 0.999)), SETTINGS)
+    check_cuts(model, EXAMPLE, STUDY, SETTINGS)
+
+
+FILES = {"report.html", "results.json", "slim.pt", "dense.onnx", "slim.onnx"}
+
+
+def test_the_demo_makes_every_file_and_goes_on_from_them(tmp_path):
+    schedule = Schedule(epochs=1, lr=0.05, batch=256)
+    first = run_demo(tmp_path, seeds=1, threads=1, schedule=schedule)
+    assert FILES <= {path.name for path in tmp_path.iterdir()}
+    names = [network.name for network in first.networks]
+    assert names == ["digits_vgg", "digits_resnet"]
+    assert "batch 64" in first.conditions
+    before = {name: cells_in(tmp_path / name) for name in names}
+    kept = next((tmp_path / "digits_vgg").glob("dense-*.pt"))
+    again = run_demo(tmp_path, seeds=1, threads=1, schedule=schedule)
+    assert {name: cells_in(tmp_path / name) for name in names} == before
+    assert [n.results for n in again.networks] == [n.results for n in first.networks]
+    kept.write_bytes(b"damaged")
+    run_demo(tmp_path, seeds=1, threads=1, schedule=schedule)
+    assert {name: cells_in(tmp_path / name) for name in names} == before
