@@ -36,7 +36,7 @@ import torchvision
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-TIME_LIMIT = 300  # seconds per network and process
+TIME_LIMIT = 900  # seconds per network and process
 RATIO = 0.5
 ATTENTION = ("maxvit", "swin", "vit")  # families that are not in this table
 AUXILIARY = ("googlenet", "inception_v3")
