@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 import typer
+from torch import nn
 
 from slimnet import console, options
 from slimnet.arch import parse_arch
@@ -30,7 +31,7 @@ from slimnet.output import check_writable, make_folder
 from slimnet.prune import Inspection
 from slimnet.prune import inspect as inspect_network
 from slimnet.prune import prune as prune_network
-from slimnet.trace import capture
+from slimnet.trace import capture, map_tensors
 from slimnet.version import __version__
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ def inspect(
     input: options.Inputs = None,
     allow_pickle: options.AllowPickle = False,
     as_json: options.Json = False,
+    device: options.Device = None,
     threads: options.Threads = None,
 ) -> None:
     """Show what hangs together, what can be cut, and for each layer that cannot: why.
@@ -104,15 +106,23 @@ def inspect(
     Example: slimnet inspect resnet18.pt
     """
     _use(threads)
+    place = options.device(device)
     opened = _open(model, arch, allow_pickle)
     example, described = _example(model, opened, input)
-    found = inspect_network(opened.model, example)
+    found = inspect_network(*_on(place, opened.model, example))
     if as_json:
         _print_json({"network": described, **_inspection(found)})
         return
     console.say(described)
     console.say()
     console.show_inspection(found)
+
+
+def _on(
+    place: torch.device, model: nn.Module, example: tuple[Any, ...]
+) -> tuple[nn.Module, tuple[Any, ...]]:
+    """A network and its inputs on one device."""
+    return model.to(place), map_tensors(lambda x: x.to(place), example)
 
 
 def _inspection(found: Inspection) -> dict[str, Any]:
@@ -188,8 +198,8 @@ def prune(
     example, described = _example(model, opened, input)
     with console.watching(quiet=as_json) as watch:
         watch("cutting and proving" if verify else "cutting", 0.0)
-        inputs = tuple(x.to(place) if isinstance(x, torch.Tensor) else x for x in example)
-        pruned = prune_network(opened.model.to(place), inputs, seed=seed, verify=verify, **settings)
+        network, inputs = _on(place, opened.model, example)
+        pruned = prune_network(network, inputs, seed=seed, verify=verify, **settings)
         watch("writing", 0.9)
         write_artifact(opened.artifact_of(pruned), output)
     proof = pruned.certificate
@@ -212,6 +222,7 @@ def verify(
     allow_pickle: options.AllowPickle = False,
     as_json: options.Json = False,
     seed: options.Seed = 0,
+    device: options.Device = None,
     threads: options.Threads = None,
 ) -> None:
     """Prove a slim network again, from the files alone.
@@ -219,6 +230,7 @@ def verify(
     Example: slimnet verify slim.pt --against resnet18.pt
     """
     _use(threads)
+    place = options.device(device)
     artifact = read_artifact(slim)
     known = parse_arch(arch) if arch else artifact.arch if artifact.rebuilds else None
     try:
@@ -227,7 +239,7 @@ def verify(
         if known is None and artifact.arch is not None:
             raise InputError(f"{error}; {slim} was made with --arch {artifact.arch}") from error
         raise
-    certificate = verify_file(artifact, dense.model, seed=seed)
+    certificate = verify_file(artifact, dense.model.to(place), seed=seed)
     if as_json:
         _print_json({**certificate.to_json(), "trained": artifact.trained})
     else:

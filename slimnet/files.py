@@ -22,9 +22,9 @@ from slimnet.artifact import (
 from slimnet.checkpoint import load_payload, open_model
 from slimnet.compose import compose
 from slimnet.errors import CaptureError, InputError
-from slimnet.modules import named_modules
+from slimnet.modules import device_of, named_modules
 from slimnet.prune import Pruned, prove
-from slimnet.trace import capture
+from slimnet.trace import capture, map_tensors
 from slimnet.verify import Certificate
 
 
@@ -129,10 +129,10 @@ def verify(
     if isinstance(slim, Pruned):
         return prove(against, slim.model, slim.plan, slim.example, seed=seed)
     artifact = slim if isinstance(slim, Artifact) else read_artifact(slim)
-    model = artifact.model(against)
-    return prove(
-        against, model, artifact.plan, artifact.example, seed=seed, trained=artifact.trained
-    )
+    place = device_of(against)
+    model = artifact.model(against).to(place)
+    example = map_tensors(lambda x: x.to(place), artifact.example)
+    return prove(against, model, artifact.plan, example, seed=seed, trained=artifact.trained)
 
 
 def example_for(

@@ -48,6 +48,11 @@ def named_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
                     yield prefix + name, tensor
 
 
+def device_of(model: nn.Module) -> torch.device:
+    """Where the first parameter or buffer is; the CPU for a network without any."""
+    return next((t.device for _, t in named_tensors(model)), torch.device("cpu"))
+
+
 def first_names(model: nn.Module) -> dict[str, str]:
     """For every name of a parameter or buffer the first name of the same tensor."""
     first: dict[int, str] = {}
@@ -123,7 +128,7 @@ def _buffers(model: nn.Module) -> Iterator[Tensor]:
 
 
 def _set_training(module: nn.Module, flag: bool) -> None:
-    with suppress(AttributeError):  # a class that defines it as a read-only property
+    with suppress(AttributeError, TypeError):  # a read-only property, or a parameter of that name
         module.training = flag
 
 
@@ -160,6 +165,8 @@ class _Cloner:
         self.kept: list[Any] = []  # keeps ids in the memo alive
 
     def clone(self, value: Any) -> Any:
+        if value is None or type(value) in _IMMUTABLE:
+            return value
         if id(value) in self.memo:
             return self.memo[id(value)]
         if isinstance(value, nn.Module):
@@ -192,7 +199,7 @@ class _Cloner:
         return new
 
     def _leaf(self, value: Any) -> Any:
-        if isinstance(value, (int, float, str, bool, type(None), type)) or callable(value):
+        if isinstance(value, type) or callable(value):
             return value
         try:
             new = copy.deepcopy(value, self.memo)
@@ -203,6 +210,7 @@ class _Cloner:
         return new
 
 
+_IMMUTABLE = (bool, int, float, str, bytes)
 _CONTAINERS = (dict, OrderedDict, list, tuple, set)
 
 

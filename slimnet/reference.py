@@ -136,6 +136,11 @@ class _Wide(TorchDispatchMode):
         self.restricted = restricted
         self.observe = observe
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing here is compiled: importing the compiler would take two seconds."""
+        return False
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:

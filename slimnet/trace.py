@@ -216,6 +216,11 @@ class _Recorder(TorchDispatchMode):
         for name, tensor in named_tensors(model):
             self._weights.setdefault(id(tensor), (name, tensor))
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing here is compiled: importing the compiler would take two seconds."""
+        return False
+
     def read_inputs(self, example: tuple[Any, ...]) -> None:
         """Register the network's inputs."""
         for leaf in tree_leaves(example):

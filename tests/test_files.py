@@ -184,7 +184,7 @@ def test_a_users_class_is_pruned_again_from_its_file(arch, tmp_path):
 
 
 def test_the_class_of_a_slim_network_can_be_named_again(tmp_path):
-    model, example = small("digits_vgg")
+    _, example = small("digits_vgg")
     dense = MODELS["digits_vgg"].make(num_classes=3).eval()
     path = save(prune(dense, example, ratio=0.5), tmp_path / "slim.pt", "slimnet:digits_vgg")
     opened = open_network(path, parse_arch("slimnet:digits_vgg"))

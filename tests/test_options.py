@@ -17,7 +17,7 @@ def test_texts_and_what_they_stand_for():
 
 @pytest.mark.parametrize("text", ["", "x", "1,,3", "0,3", "1,-3", "1.5", "1,3,"])
 def test_what_is_no_shape(text):
-    with pytest.raises(InputError, match="--input .* as 1,3,224,224"):
+    with pytest.raises(InputError, match=r"--input .* as 1,3,224,224"):
         options.shape(text)
 
 
@@ -35,7 +35,7 @@ def test_what_is_no_ratio_of_a_layer(text):
 
 @pytest.mark.parametrize("text", ["", "x", "0.5,", "0.5;0.6"])
 def test_what_are_no_numbers(text):
-    with pytest.raises(InputError, match="--ratio .* is no number"):
+    with pytest.raises(InputError, match=r"--ratio .* is no number"):
         options.numbers(text, "--ratio")
 
 
@@ -47,7 +47,7 @@ def test_an_unknown_name_lists_the_known_ones(text):
 
 @pytest.mark.parametrize("name", ["", "foo", "meta", "cuda:99", "cpu:x"])
 def test_a_device_that_is_not_here(name):
-    with pytest.raises(InputError, match="there is no device .* the known ones are cpu"):
+    with pytest.raises(InputError, match=r"there is no device .* the known ones are cpu"):
         options.device(name)
 
 

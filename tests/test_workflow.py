@@ -31,6 +31,10 @@ def cells_in(folder):
     return {path.name: path.stat().st_mtime_ns for path in (folder / "cells").iterdir()}
 
 
+def told(network):
+    return json.dumps(network.results.to_json())
+
+
 def run(model, data, folder, study=STUDY, settings=SETTINGS):
     return run_comparison(
         "net", model, EXAMPLE, data, study, folder, settings, lambda text, part: None
@@ -43,8 +47,7 @@ def test_a_finished_study_is_read_and_a_changed_one_is_run(model, data, tmp_path
     assert len(before) == 2
     again = run(model, data, tmp_path)
     assert cells_in(tmp_path) == before
-    assert again.results is not None
-    assert again.results.records == first.results.records
+    assert told(again) == told(first)
     for settings in (
         Settings(prune={"align": None}, latency_batch=None),
         Settings(prune={"layer_ratio": {"conv1": 0.2}}, latency_batch=None),
@@ -89,7 +92,7 @@ FILES = {"report.html", "results.json", "slim.pt", "dense.onnx", "slim.onnx"}
 def test_the_demo_makes_every_file_and_goes_on_from_them(tmp_path):
     schedule = Schedule(epochs=1, lr=0.05, batch=256)
     first = run_demo(tmp_path, seeds=1, threads=1, schedule=schedule)
-    assert FILES <= {path.name for path in tmp_path.iterdir()}
+    assert {path.name for path in tmp_path.iterdir()} >= FILES
     names = [network.name for network in first.networks]
     assert names == ["digits_vgg", "digits_resnet"]
     assert "batch 64" in first.conditions
@@ -97,7 +100,7 @@ def test_the_demo_makes_every_file_and_goes_on_from_them(tmp_path):
     kept = next((tmp_path / "digits_vgg").glob("dense-*.pt"))
     again = run_demo(tmp_path, seeds=1, threads=1, schedule=schedule)
     assert {name: cells_in(tmp_path / name) for name in names} == before
-    assert [n.results for n in again.networks] == [n.results for n in first.networks]
+    assert list(map(told, again.networks)) == list(map(told, first.networks))
     kept.write_bytes(b"damaged")
     run_demo(tmp_path, seeds=1, threads=1, schedule=schedule)
     assert {name: cells_in(tmp_path / name) for name in names} == before

@@ -1,0 +1,486 @@
+"""The command line as a newcomer meets it: every refusal is one sentence and exit code 2."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from slimnet import cli
+from slimnet.models import MODELS
+from slimnet.version import __version__
+
+SOURCE = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, channels=1):
+        super().__init__()
+        self.first = nn.Conv2d(channels, 32, 3, padding=1)
+        self.second = nn.Conv2d(32, 32, 3, padding=1)
+        self.head = nn.Linear(32, 10)
+
+    def forward(self, x):
+        x = torch.relu(self.second(torch.relu(self.first(x))))
+        return self.head(x.mean((2, 3)))
+
+def make_model():
+    return Net()
+
+def make_colour():
+    return Net(3)
+
+def make_nothing():
+    return 3
+
+def make_trouble():
+    raise RuntimeError("boom")
+"""
+
+
+class Pickled(nn.Sequential):
+    pass
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory):
+    """One folder of good and bad files, made once."""
+    folder = tmp_path_factory.mktemp("shelf")
+    torch.manual_seed(0)
+    (folder / "mine.py").write_text(SOURCE)
+    state = MODELS["digits_vgg"].make().state_dict()
+    torch.save(state, folder / "dense.pt")
+    for name, value in (("nan", float("nan")), ("inf", float("inf"))):
+        broken = {key: tensor.clone() for key, tensor in state.items()}
+        next(iter(broken.values())).view(-1)[0] = value
+        torch.save(broken, folder / f"{name}.pt")
+    whole = (folder / "dense.pt").read_bytes()
+    (folder / "truncated.pt").write_bytes(whole[: len(whole) // 2])
+    (folder / "empty.pt").write_bytes(b"")
+    (folder / "text.pt").write_text("hello")
+    torch.save([1, 2], folder / "list.pt")
+    torch.save({"epoch": 3}, folder / "numbers.pt")
+    torch.save({"w": torch.zeros(3)}, folder / "unknown.pt")
+    torch.save(Pickled(nn.Conv2d(3, 16, 3), nn.Conv2d(16, 16, 3)), folder / "pickled.pt")
+    _data(folder)
+    _prepare(folder)
+    return folder
+
+
+def _data(folder):
+    random = np.random.default_rng(0)
+    good = {
+        "x_train": random.integers(0, 255, (24, 8, 8, 1), dtype=np.uint8),
+        "y_train": np.arange(24) % 10,
+        "x_test": random.integers(0, 255, (20, 8, 8, 1), dtype=np.uint8),
+        "y_test": np.arange(20) % 10,
+    }
+    changes = {
+        "good": {},
+        "flat": {"x_train": good["x_train"][..., 0]},
+        "float": {"x_train": good["x_train"] / 255},
+        "outside": {"y_test": np.full(20, 77)},
+        "more": {"y_train": np.arange(24)},
+        "fewer": {"y_train": np.arange(3)},
+        "colour": {name: np.repeat(good[name], 3, 3) for name in ("x_train", "x_test")},
+        "tiny": {name: good[name][:, :2, :2] for name in ("x_train", "x_test")},
+    }
+    for name, change in changes.items():
+        np.savez(folder / f"{name}.npz", **{**good, **change})
+    np.savez(folder / "lacking.npz", x_train=good["x_train"])
+
+
+def _prepare(folder):
+    """A torch.export program, a TorchScript file and slim networks."""
+    model = MODELS["digits_vgg"].make().eval()
+    example = (torch.zeros(2, *MODELS["digits_vgg"].input_shape),)
+    torch.export.save(torch.export.export(model, example), folder / "program.pt2")
+    (folder / "script").mkdir()
+    (folder / "script" / "constants.pkl").write_bytes(b"")
+    shutil.make_archive(str(folder / "script"), "zip", folder, "script")
+    (folder / "script.zip").rename(folder / "script.pt")
+    code = run(folder, "prune dense.pt --ratio 0.5 -o slim.pt")
+    assert code == 0
+    torch.save(_net(folder), folder / "net.pt")
+    assert (
+        run(folder, "prune net.pt --arch mine.py:make_model --input 1,1,8,8 --ratio 0.5 -o n.pt")
+        == 0
+    )
+
+
+def _net(folder):
+    namespace = {}
+    exec(SOURCE, namespace)
+    return namespace["make_model"]().state_dict()
+
+
+def run(folder, command):
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        cli.main(command.split())
+    except SystemExit as stopped:
+        return stopped.code
+    finally:
+        os.chdir(before)
+    raise AssertionError("main always exits")
+
+
+@pytest.fixture
+def slimnet(shelf, capsys):
+    """Run a command in the folder: exit code, stdout, stderr."""
+
+    def call(command):
+        capsys.readouterr()
+        code = run(shelf, command)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+PRUNE = "prune dense.pt -o new.pt"
+COMPARE = "compare dense.pt --epochs 1 --no-latency -o study"
+GOOD = f"{COMPARE} --data npz:good.npz"
+CASES = {
+    # files
+    "inspect missing.pt": "there is no file missing.pt",
+    "inspect .": "is a folder",
+    "inspect truncated.pt": "truncated or damaged",
+    "inspect empty.pt": "is empty",
+    "inspect text.pt": "is no torch file",
+    "inspect list.pt": "holds a list",
+    "inspect numbers.pt": "holds no tensors",
+    "inspect unknown.pt": "no known network .* --arch",
+    "inspect program.pt2": r"torch.export program \(.pt2\), not read yet",
+    "inspect script.pt": "TorchScript archive, which is not read",
+    "inspect pickled.pt": "loading one runs its code: .*--allow-pickle",
+    "inspect nan.pt": "NaN or Inf",
+    "prune inf.pt --ratio 0.5 -o new.pt": "NaN or Inf",
+    "verify dense.pt --against dense.pt": "no slim network of slimnet",
+    "verify slim.pt --against missing.pt": "there is no file missing.pt",
+    "verify slim.pt --against n.pt": "not cut from|does not fit|Net",
+    "verify n.pt --against net.pt": "--arch mine.py:make_model",
+    "verify n.pt --against net.pt --arch mine.py:make_colour": "does not fit",
+    "inspect n.pt": "with --arch mine.py:make_model, which runs that file",
+    "prune n.pt --ratio 0.5 -o new.pt": "with --arch mine.py:make_model",
+    "compare n.pt --data npz:good.npz -o study": "with --arch mine.py:make_model",
+    # budgets and options of the cut
+    PRUNE: "give exactly one budget",
+    f"{PRUNE} --ratio 0.5 --macs 0.5": "give exactly one budget",
+    f"{PRUNE} --ratio 1": r"ratio must lie in \[0, 1\)",
+    f"{PRUNE} --ratio -0.1": r"ratio must lie in \[0, 1\)",
+    f"{PRUNE} --ratio nan": r"ratio must lie in \[0, 1\)",
+    f"{PRUNE} --ratio many": "'--ratio'.*valid number|valid float",
+    f"{PRUNE} --macs 0": r"macs must lie in \(0, 1\]",
+    f"{PRUNE} --params 1.5": r"params must lie in \(0, 1\]",
+    f"{PRUNE} --ratio 0.999": r"would leave .* with none; lower it",
+    f"{PRUNE} --ratio 0.5 --criterion foo": "unknown criterion 'foo': the known ones are bn-scale",
+    f"{PRUNE} --ratio 0.5 --scope foo": "unknown scope 'foo': the known ones are global, local",
+    f"{PRUNE} --ratio 0.5 --align foo": "--align must be auto, off or a number",
+    f"{PRUNE} --ratio 0.5 --align 0": "--align must be auto, off or a number",
+    f"{PRUNE} --ratio 0.5 --min-channels 0": "must be at least 1",
+    f"{PRUNE} --ratio 0.5 --keep foo": "no layer is called 'foo'",
+    f"{PRUNE} --ratio 0.5 --layer-ratio foo": "must be LAYER=RATIO",
+    f"{PRUNE} --ratio 0.5 --layer-ratio foo=0.5": "no layer is called 'foo'",
+    f"{PRUNE} --ratio 0.5 --layer-ratio foo=2": r"must lie in \[0, 1\)",
+    f"{PRUNE} --ratio 0.5 --arch foo": "names no architecture",
+    f"{PRUNE} --ratio 0.5 --arch torchvision:resnet9": "the closest known ones are",
+    f"{PRUNE} --ratio 0.5 --arch slimnet:resnet20": "does not fit slimnet:resnet20",
+    f"{PRUNE} --ratio 0.5 --arch no.py:make": "there is no file no.py",
+    f"{PRUNE} --ratio 0.5 --arch mine.py:foo": "no function 'foo'; it defines .*make_model",
+    f"{PRUNE} --ratio 0.5 --arch mine.py:make_nothing": "returned int",
+    f"{PRUNE} --ratio 0.5 --arch mine.py:make_trouble": "failed: RuntimeError: boom",
+    f"{PRUNE} --ratio 0.5 --device foo": "no device 'foo' here: the known ones are cpu",
+    f"{PRUNE} --ratio 0.5 --device cuda:99": "no device 'cuda:99' here",
+    f"{PRUNE} --ratio 0.5 --input foo": "is no shape: give it, batch included",
+    f"{PRUNE} --ratio 0.5 --input 1,1": "does not run on an input of shape",
+    f"{PRUNE} --ratio 0.5 --input 1,4,8,8": "does not run on an input of shape",
+    f"{PRUNE} --ratio 0.5 --input 1,1,999999999,999999999": "does not fit into memory",
+    f"{PRUNE} --ratio 0.5 --seed -1": "'--seed'",
+    f"{PRUNE} --ratio 0.5 --threads 0": "'--threads'",
+    f"{PRUNE} --ratio 0.5 --bogus": "No such option: --bogus .*prune --help",
+    "prune": "Missing argument .*prune --help",
+    "bogus": "No such command 'bogus'",
+    # places
+    "prune dense.pt --ratio 0.5 -o text.pt/new.pt": "cannot be written: there is no folder",
+    "prune dense.pt --ratio 0.5 -o missing/new.pt": "cannot be written: there is no folder",
+    "prune dense.pt --ratio 0.5 -o .": "is a folder: name a file",
+    "export slim.pt": "name the format to export to: --onnx",
+    "export slim.pt missing/slim.onnx --onnx": "cannot be written: there is no folder",
+    "export slim.pt --onnx --batch 0": "'--batch'",
+    "compare dense.pt --data npz:good.npz -o text.pt": "text.pt cannot be made",
+    "compare dense.pt --data npz:good.npz -o text.pt/study": "cannot be made",
+    "demo -o text.pt": "text.pt cannot be made",
+    # data and studies
+    f"{COMPARE} --data foo": "unknown data 'foo': the known kinds are",
+    f"{COMPARE} --data npz:missing.npz": "there is no such file",
+    f"{COMPARE} --data npz:dense.pt": "lacks x_train",
+    f"{COMPARE} --data npz:lacking.npz": "lacks y_train, x_test, y_test",
+    f"{COMPARE} --data npz:flat.npz": r"x_train is uint8 of shape \[24, 8, 8\]",
+    f"{COMPARE} --data npz:float.npz": "x_train is float64",
+    f"{COMPARE} --data npz:outside.npz": "labels run from 77 to 77, outside",
+    f"{COMPARE} --data npz:fewer.npz": "24 images but 3 labels",
+    f"{COMPARE} --data npz:more.npz": "labels run from 0 to 23 and the network has 10 outputs",
+    f"{COMPARE} --data npz:colour.npz": "images have 3 channels and the network takes 1",
+    f"{COMPARE} --data npz:tiny.npz": "tiny.npz: the network does not run on its images of 1x2x2",
+    f"{COMPARE} --data cifar10:missing": "no intact CIFAR-10 there",
+    f"{COMPARE} --data imagefolder:missing": "missing",
+    f"{GOOD} --regime foo": "unknown regime 'foo': the known ones are finetune",
+    f"{GOOD} --criterion l1,foo": "unknown criterion 'foo'",
+    f"{GOOD} --ratio 0.5,x": "--ratio '0.5,x' is no number",
+    f"{GOOD} --ratio 0.5,1.5": r"in \[0, 1\): 1.5",
+    f"{GOOD} --ratio 0.5,0.5": "each once",
+    f"{GOOD} --ratio 0.5,0.999": "would leave .* with none",
+    f"{GOOD} --keep foo": "no layer is called 'foo'",
+    f"{GOOD} --scope foo": "unknown scope 'foo'",
+    f"{GOOD} --normalize foo": "unknown normalisation 'foo'",
+    f"{GOOD} --lr 0": "learning rate must be greater than 0",
+    f"{GOOD} --seeds 0": "'--seeds'",
+    f"{GOOD} --device foo": "no device 'foo' here",
+    "compare dense.pt --data npz:good.npz -o study --epochs 0": "epochs must be at least 1",
+    "compare net.pt --arch mine.py:make_model --data npz:colour.npz -o study": "does not run on",
+}
+
+
+@pytest.mark.parametrize("command", CASES)
+def test_bad_input_is_one_sentence_and_nothing_is_written(command, slimnet, shelf):
+    before = {path: path.stat().st_mtime_ns for path in shelf.rglob("*") if path.is_file()}
+    folders = {path for path in shelf.rglob("*") if "__pycache__" not in str(path)}
+    code, out, err = slimnet(command)
+    *progress, sentence = err.splitlines()
+    assert code == 2
+    assert out == ""
+    assert set(progress) <= {"cutting and proving", "exporting"}
+    assert re.match(f"slimnet: .*({CASES[command]})", sentence), sentence
+    assert not re.search("Traceback|Error:(?! boom)", sentence)
+    assert {path for path in shelf.rglob("*") if "__pycache__" not in str(path)} == folders
+    assert all(path.stat().st_mtime_ns == when for path, when in before.items())
+
+
+def test_a_refusal_leaves_the_old_output_whole(slimnet, shelf):
+    (shelf / "kept.pt").write_text("precious")
+    assert slimnet("prune dense.pt --ratio 0.999 -o kept.pt")[0] == 2
+    assert (shelf / "kept.pt").read_text() == "precious"
+
+
+def test_a_tampered_network_is_no_warning_but_an_error(slimnet, shelf):
+    payload = torch.load(shelf / "slim.pt", weights_only=True)
+    next(t for t in payload["tensors"].values() if t.dim() == 4).view(-1)[0] += 1
+    torch.save(payload, shelf / "tampered.pt")
+    code, out, err = slimnet("verify tampered.pt --against dense.pt")
+    assert (code, out) == (2, "")
+    assert "is not the original with the removed channels zeroed" in err
+    assert len(err.splitlines()) == 1
+
+
+def test_inspect_prune_verify(slimnet, shelf):
+    code, out, _ = slimnet("inspect dense.pt")
+    assert code == 0
+    assert out.startswith("dense.pt: recognised as slimnet:digits_vgg; input 1x1x8x8 (the archi")
+    assert out.count("recognised") == 1
+    code, out, err = slimnet("prune dense.pt --ratio 0.5 -o slim.pt")
+    assert (code, err) == (0, "cutting and proving\n")
+    assert "asked for: 50% of the channels removed; achieved: 50.0%" in out
+    assert out.endswith("slim.pt written\n")
+    code, out, _ = slimnet("verify slim.pt --against dense.pt")
+    assert code == 0
+    assert out.startswith("proof: slim = original with the removed channels zeroed")
+
+
+def test_every_budget_and_limit_is_taken(slimnet):
+    commands = (
+        "--macs 0.5 --scope global --align off --min-channels 4 --criterion bn-scale",
+        "--params 0.5 --keep features.* --no-verify",
+        "--ratio 0.25 --layer-ratio features.0=0.5 --align 4 --input 2,1,8,8 --seed 3",
+    )
+    for command in commands:
+        code, out, err = slimnet(f"prune dense.pt -o other.pt --json {command}")
+        assert code == 0, err
+        record = json.loads(out)
+        assert record["output"] == "other.pt"
+        assert record["plan"]["asked"]["criterion"] in command or "criterion" not in command
+        assert (record["certificate"] is None) == ("--no-verify" in command)
+        assert err == ""
+
+
+def test_a_slim_network_is_pruned_again_and_proven_against_the_dense_one(slimnet):
+    assert slimnet("prune slim.pt --ratio 0.25 --align off -o slimmer.pt")[0] == 0
+    assert slimnet("prune slimmer.pt --ratio 0.25 --align off -o slimmer.pt")[0] == 0
+    code, out, _ = slimnet("verify slimmer.pt --against dense.pt")
+    assert code == 0
+    assert "proof: slim = original" in out
+    code, out, _ = slimnet("inspect slimmer.pt")
+    assert "slim slimnet:digits_vgg with" in out
+
+
+def test_a_users_class_goes_the_whole_way(slimnet, shelf):
+    arch = "--arch mine.py:make_model"
+    for command in (
+        f"inspect n.pt {arch}",
+        f"prune n.pt {arch} --ratio 0.25 --align off -o n2.pt",
+        f"verify n2.pt --against net.pt {arch}",
+        "export n2.pt --onnx --no-latency",
+        f"compare n2.pt {arch} --data npz:good.npz --epochs 1 --seeds 1 --no-latency -o studyn",
+    ):
+        code, _, err = slimnet(command)
+        assert code == 0, (command, err)
+    assert (shelf / "n2.onnx").is_file()
+    assert (shelf / "studyn" / "report.html").is_file()
+
+
+def test_a_pickled_network_is_loaded_where_that_is_allowed(slimnet):
+    code, out, _ = slimnet("prune pickled.pt --allow-pickle --ratio 0.5 --input 1,3,9,9 -o p.pt")
+    assert code == 0
+    assert "pickled.pt: Pickled; input 1x3x9x9 (as given)" in out
+
+
+def test_a_trained_networks_proof_says_what_it_covers(slimnet, shelf):
+    payload = torch.load(shelf / "slim.pt", weights_only=True)
+    torch.save({**payload, "trained": True}, shelf / "trained.pt")
+    code, out, _ = slimnet("verify trained.pt --against dense.pt")
+    assert code == 0
+    assert "only the structure is proven, with random weights" in out
+    assert json.loads(slimnet("verify trained.pt --against dense.pt --json")[1])["trained"] is True
+
+
+def test_inspect_in_json_is_complete(slimnet):
+    code, out, err = slimnet("inspect dense.pt --json")
+    assert (code, err) == (0, "")
+    record = json.loads(out)
+    assert record["network"].startswith("dense.pt: ")
+    assert record["cost"].keys() == {"macs", "params", "bytes"}
+    for layer in record["layers"]:
+        assert layer["prunable"] == layer["channels"] or layer["reasons"]
+    listed = {group["number"] for group in record["groups"]}
+    assert {number for layer in record["layers"] for number in layer["groups"]} == listed
+
+
+def test_export_writes_a_file_its_record_and_words(slimnet, shelf):
+    code, out, _ = slimnet("export slim.pt --onnx e.onnx --threads 1 --batch 2")
+    assert code == 0
+    assert (shelf / "e.onnx").is_file()
+    assert "equals PyTorch within" in out
+    assert re.search(r"latency: slim .* against ", out)
+    assert "batch 2, 1 thread, CPUExecutionProvider" in out
+    record = json.loads((shelf / "e.onnx.json").read_text())
+    assert record["onnx"]["dynamic_batch"] is True
+    code, out, err = slimnet("export dense.pt --onnx e.onnx --no-latency --json")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["latency"] is None
+    assert slimnet("export slim.pt --onnx e.onnx --against dense.pt --json")[0] == 0
+
+
+STUDY = "compare dense.pt --data digits --train-images 64 --test-images 32 --no-latency --lr 0.01"
+
+
+def test_a_study_is_written_printed_and_read_again(slimnet, shelf):
+    command = f"{STUDY} --ratio 0.3,0.5 --criterion l1,l2 --regime finetune --seeds 1 -o st"
+    code, out, _ = slimnet(f"{command} --epochs 1")
+    assert code == 0
+    assert "st/report.html written" in out
+    cells = sorted((shelf / "st" / "cells").iterdir())
+    assert len(cells) == 5
+    assert (shelf / "st" / "report.html").stat().st_size > 100_000
+    assert json.loads((shelf / "st" / "results.json").read_text()).keys() == {"dense"}
+    code, out, err = slimnet(f"{command} --epochs 1 --json")
+    assert (code, err) == (0, "")
+    assert len(json.loads(out)["records"]) == 5
+    assert sorted((shelf / "st" / "cells").iterdir()) == cells
+    assert slimnet(f"{command} --epochs 2")[0] == 0
+    assert len(list((shelf / "st" / "cells").iterdir())) == 9
+
+
+def test_a_killed_study_goes_on_where_it_was(slimnet, shelf):
+    command = f"{STUDY} --epochs 2 --regime scratch-e --seeds 60 -o killed"
+    cells = shelf / "killed" / "cells"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "slimnet", *command.split()],
+        cwd=shelf,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
+    while process.poll() is None and len(list(cells.glob("*.json"))) < 3:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    finished = {path.name: path.stat().st_mtime_ns for path in cells.glob("*.json")}
+    assert 3 <= len(finished) < 61
+    assert slimnet(command)[0] == 0
+    after = {path.name: path.stat().st_mtime_ns for path in cells.glob("*.json")}
+    assert len(after) == 61
+    assert after.items() >= finished.items()
+
+
+@pytest.mark.parametrize("name", cli._COMMANDS)
+def test_every_command_explains_itself_with_an_example(name, slimnet):
+    code, out, _ = slimnet(f"{name} --help")
+    assert code == 0
+    assert f"Example: slimnet {name}" in " ".join(out.split())
+
+
+def test_the_commands_of_the_refusals_are_those_of_the_program():
+    names = {command.callback.__name__ for command in cli.app.registered_commands}
+    assert names == set(cli._COMMANDS)
+
+
+def test_version_and_bare_call(slimnet):
+    assert slimnet("--version") == (0, f"slimnet {__version__}\n", "")
+    code, out, err = slimnet("")
+    assert (code, err) == (0, "")
+    assert "compare" in out
+
+
+SLOW = {"onnx", "onnxruntime", "sklearn", "plotly", "torchvision.datasets", "jinja2", "torchvision"}
+QUICK = """
+import sys
+from slimnet import cli
+try:
+    cli.main(sys.argv[1:])
+except SystemExit as stopped:
+    assert stopped.code == 0
+print(*sys.modules, file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("command", ["--help", "inspect dense.pt"])
+def test_what_takes_seconds_to_import_is_left_alone(command, shelf):
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(
+        [sys.executable, "-c", QUICK, *command.split()],
+        cwd=shelf,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert not SLOW & set(done.stderr.split())
+    assert done.stdout
+
+
+def test_piped_lines_are_not_folded(shelf):
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "COLUMNS": ""}
+    done = subprocess.run(
+        [sys.executable, "-m", "slimnet", "prune", "dense.pt", "--ratio", "0.5", "-o", "piped.pt"],
+        cwd=shelf,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "\x1b" not in done.stdout
+    assert any(
+        line.startswith("widths are multiples of 16") and line.endswith("--align off turns it off")
+        for line in done.stdout.splitlines()
+    )

@@ -1,0 +1,163 @@
+"""The README keeps its word: its Python runs, its commands parse, its design is the code's."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+import typer
+
+import slimnet
+from slimnet.arch import parse_arch
+from slimnet.cli import app
+from slimnet.criteria import load_criteria
+from slimnet.export import BACKENDS
+from slimnet.rules import load_rules
+from slimnet.study import ENGINES, Candidate, Study, run_study
+from slimnet.train import REGIMES, Schedule, load_data
+
+ROOT = Path(__file__).parents[1]
+PAGES = ("README.md", "CONTRIBUTING.md")
+README = (ROOT / "README.md").read_text()
+IMAGE = (torch.zeros(1, 3, 8, 8),)
+
+
+def blocks(kind: str, page: str = "README.md") -> list[str]:
+    return re.findall(rf"```{kind}\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+
+
+def commands() -> list[str]:
+    lines = [line for page in PAGES for block in blocks("bash", page) for line in block.split("\n")]
+    return [part.strip() for line in lines for part in line.split(" && ") if part.strip()]
+
+
+@pytest.fixture
+def registries(monkeypatch):
+    """What a test registers is forgotten after it."""
+    for registry in (load_rules(), load_criteria(), REGIMES, BACKENDS, ENGINES):
+        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def mixer(tmp_path):
+    """The README's network that cannot be cut in places, from a file of its own."""
+    source = next(block for block in blocks("python") if "def make_model" in block)
+    (tmp_path / "net.py").write_text(source)
+    return parse_arch(f"{tmp_path / 'net.py'}:make_model").build(init=True)
+
+
+def run_python(tmp_path, monkeypatch) -> dict:
+    """Every Python block of the README, one after the other, as one program."""
+    monkeypatch.chdir(tmp_path)
+    names: dict = {"__name__": "readme"}
+    for block in blocks("python"):
+        exec(compile(block, "README.md", "exec"), names)
+    return names
+
+
+def test_the_python_runs_and_what_it_registers_works(tmp_path, monkeypatch, registries, mixer):
+    before = slimnet.inspect(mixer, IMAGE)
+    names = run_python(tmp_path, monkeypatch)
+    assert names["slim"](*names["example"]).shape == (1, 10)
+    assert names["timed"].backend == "torch-bfloat16"
+    assert names["pruned"].plan.asked["criterion"] == "fpgm"
+    assert prunable(before) == {"stem"}
+    assert prunable(slimnet.inspect(mixer, IMAGE)) == {"stem", "mix"}
+    assert slimnet.prune(mixer, IMAGE, ratio=0.5, align=None).model.mix.out_channels == 32
+    order, accuracies = study_with("slimmest-first", "finetune-full", tmp_path)
+    assert order == [0.5, 0.3, 0.0]
+    assert len(accuracies) == 3
+
+
+def prunable(inspection: slimnet.Inspection) -> set[str]:
+    return {layer.name for layer in inspection.layers if layer.prunable}
+
+
+def study_with(engine: str, regime: str, folder: Path) -> tuple[list[float], list[float]]:
+    """The ratios in the order in which an engine ran them, and all accuracies."""
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    made = Candidate(model, macs=640, params=650)
+    study = Study((0.3, 0.5), ("l1",), (regime,), (0,), Schedule(epochs=1))
+    data = load_data("digits").limited(train=64, test=32)
+    order: list[float] = []
+    results = run_study(
+        study,
+        lambda criterion, ratio: made,
+        made,
+        data,
+        folder / "study",
+        engine=engine,
+        progress=lambda status: order.append(status.cell.ratio),
+    )
+    return list(dict.fromkeys(order)), [record.accuracy for record in results.records]
+
+
+def test_the_reasons_it_shows_are_the_reasons_given(mixer):
+    shown = re.findall(r"because: (.*)", "\n".join(blocks("text")))
+    given = {str(r) for layer in slimnet.inspect(mixer, IMAGE).layers for r in layer.reasons}
+    assert set(shown) & given
+    assert set(shown) <= given
+
+
+@pytest.mark.parametrize("line", [c for c in commands() if c.startswith("slimnet ")])
+def test_a_slimnet_command_parses(line):
+    name, *arguments = shlex.split(line, comments=True)[1:]
+    command = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
+    assert command.make_context(name, arguments).info_name == name
+
+
+@pytest.mark.parametrize("line", [c for c in commands() if not c.startswith("slimnet ")])
+def test_any_other_command_names_what_is_there(line):
+    program, *arguments = shlex.split(line, comments=True)
+    extras = re.findall(r"\.\[(.*?)\]", line)
+    project = (ROOT / "pyproject.toml").read_text()
+    assert all(
+        re.search(rf"^{extra} = \[", project, re.M) for e in extras for extra in e.split(",")
+    )
+    files = [word for word in (program, *arguments) if word.startswith(("scripts/", "tests/"))]
+    files += [word for word in arguments if word.endswith(".py")]
+    assert all((ROOT / word).is_file() for word in files)
+    assert files or program in ("pip", "pytest", "python", ".")
+
+
+@pytest.mark.parametrize("option", sorted(set(re.findall(r"`(--[a-z-]+)", README))))
+def test_an_option_in_the_text_is_one(option):
+    known = typer.main.get_command(app).commands.values()  # type: ignore[attr-defined]
+    options = {
+        name for command in known for p in command.params for name in (*p.opts, *p.secondary_opts)
+    }
+    assert option in options | {"--help"}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_within_the_repository_lead_somewhere(page):
+    targets = re.findall(r"\]\((?!http)([^)#]+)\)", (ROOT / page).read_text())
+    assert targets
+    assert [target for target in targets if not (ROOT / target).exists()] == []
+
+
+def design_rows() -> list[tuple[str, ...]]:
+    section = README.split("## Design")[1].split("## ")[0]
+    return [
+        tuple(re.findall(r"`(\w+)`", row)) for row in re.findall(r"^\| (`.*?) \|", section, re.M)
+    ]
+
+
+def test_the_design_lists_the_floors_of_the_contract():
+    contract = (ROOT / "pyproject.toml").read_text().split("layers = [")[1].split("]")[0]
+    floors = [re.findall(r"\w+", line) for line in re.findall(r'"(.*?)"', contract)]
+    listed = {name for floor in floors for name in floor}
+    rows = [sorted(listed.intersection(row)) for row in design_rows()]
+    assert rows == [sorted(floor) for floor in floors]
+
+
+def test_the_design_names_every_module():
+    named = set(re.findall(r"`(\w+)`", README.split("## Design")[1].split("## ")[0]))
+    found = {path.stem for path in (ROOT / "slimnet").iterdir() if not path.name.startswith("_")}
+    assert found - named == set()
