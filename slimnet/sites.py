@@ -22,15 +22,18 @@ class Site:
     module: str
 
     def __str__(self) -> str:
-        place = f"{Path(self.file).name}:{self.line}"
-        return f"{place}, in {self.module or 'the model'} ({self.function})"
+        within = f"in {self.module or 'the model'}"
+        if not self.file:  # torch's own modules called each other: no line is the user's
+            return within
+        return f"{Path(self.file).name}:{self.line}, {within} ({self.function})"
 
 
 class Sites:
     """Finds the user's line and the module behind the call that is being recorded."""
 
-    def __init__(self, modules: Mapping[int, str]) -> None:
+    def __init__(self, modules: Mapping[int, str], outermost: CodeType) -> None:
         self._modules = modules
+        self._outermost = outermost  # the code that started the recording: the search ends there
         self._codes: dict[CodeType, bool] = {}
         self._known: dict[tuple[CodeType, int, str], Site] = {}
 
@@ -38,21 +41,19 @@ class Sites:
         """Walk up from the recorder to the first frame that is neither torch's nor ours."""
         frame: FrameType | None = sys._getframe(2)
         module: str | None = None
-        last = frame
-        while frame is not None:
+        while frame is not None and frame.f_code is not self._outermost:
             code = frame.f_code
             if module is None and code.co_varnames[:1] == ("self",) and code.co_argcount:
                 module = self._modules.get(id(frame.f_locals.get("self")))
             if self._is_users(code):
-                break
-            last, frame = frame, frame.f_back
-        found = frame or last
-        if found is None:
-            return Site("", 0, "", module or "")
-        key = (found.f_code, found.f_lineno, module or "")
+                return self._site(code, frame.f_lineno, module or "")
+            frame = frame.f_back
+        return Site("", 0, "", module or "")
+
+    def _site(self, code: CodeType, line: int, module: str) -> Site:
+        key = (code, line, module)
         if key not in self._known:
-            code = found.f_code
-            self._known[key] = Site(code.co_filename, found.f_lineno, code.co_name, module or "")
+            self._known[key] = Site(code.co_filename, line, code.co_name, module)
         return self._known[key]
 
     def _is_users(self, code: CodeType) -> bool:
@@ -65,7 +66,6 @@ class Sites:
 _INTERNAL = (
     str(Path(torch.__file__).parent) + os.sep,
     str(Path(__file__).with_name("trace.py")),
-    str(Path(__file__)),
     "<frozen",
     "<__array_function__",
 )

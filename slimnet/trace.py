@@ -210,7 +210,8 @@ class _Recorder(TorchDispatchMode):
         self.request: Request | None = None
         self._known: dict[int, tuple[weakref.ref[Tensor], Ref]] = {}
         self._count = 0
-        self._sites = Sites({id(module): path for path, module in named_modules(model)})
+        modules = {id(module): path for path, module in named_modules(model)}
+        self._sites = Sites(modules, capture.__code__)
         self._weights: dict[int, tuple[str, Tensor]] = {}
         self._saved: dict[int, tuple[Tensor, Tensor]] = {}
         for name, tensor in named_tensors(model):
