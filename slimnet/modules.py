@@ -9,17 +9,41 @@ from __future__ import annotations
 import copy
 import gc
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import MethodType
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
+_Named: TypeAlias = "tuple[list[tuple[str, nn.Module]], list[tuple[str, Tensor]]]"
+_walked: dict[int, _Named] = {}
 
-def named_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+
+@contextmanager
+def unchanging(model: nn.Module) -> Iterator[None]:
+    """Walk a model once: inside, its modules, parameters and buffers are taken to stay the same."""
+    _walked[id(model)] = (list(_modules(model)), list(_tensors(model)))
+    try:
+        yield
+    finally:
+        del _walked[id(model)]
+
+
+def named_modules(model: nn.Module) -> Iterable[tuple[str, nn.Module]]:
     """Every module once, with its path, parents first."""
+    known = _walked.get(id(model))
+    return known[0] if known else _modules(model)
+
+
+def named_tensors(model: nn.Module) -> Iterable[tuple[str, Tensor]]:
+    """Every parameter and buffer with its path; a shared one under each of its names."""
+    known = _walked.get(id(model))
+    return known[1] if known else _tensors(model)
+
+
+def _modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     seen: set[int] = set()
     stack = [("", model)]
     while stack:
@@ -38,9 +62,8 @@ def named_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             )
 
 
-def named_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Every parameter and buffer with its path; a shared one under each of its names."""
-    for path, module in named_modules(model):
+def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    for path, module in _modules(model):
         prefix = f"{path}." if path else ""
         for kind in ("_parameters", "_buffers"):
             for name, tensor in module.__dict__[kind].items():

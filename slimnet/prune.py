@@ -24,7 +24,7 @@ from slimnet.criteria import comparable, load_criteria, score
 from slimnet.diagnose import find_culprit
 from slimnet.errors import CaptureError, CertificateError, InputError, PruneError
 from slimnet.groups import Group, Layer, find_groups
-from slimnet.modules import first_names, named_modules, named_tensors, no_collection
+from slimnet.modules import first_names, named_modules, named_tensors, no_collection, unchanging
 from slimnet.plan import Plan, make_plan, surviving, survivors_mask
 from slimnet.rebuild import rebuild
 from slimnet.reference import Proof
@@ -137,7 +137,6 @@ def prune(
     budget = Budget(ratio, macs, params)
     limits = Limits(scope, align, min_channels, tuple(keep), dict(layer_ratio or {}))
     _ = load_criteria()[criterion]
-    refuse_unsuitable(model)
     traces: list[Trace] = []
     asked = {
         budget.kind: budget.share,
@@ -151,7 +150,9 @@ def prune(
     }
     pins: list[Pin] = []
     while True:
-        with no_collection():
+        with no_collection(), unchanging(model):
+            if not traces:
+                refuse_unsuitable(model)
             traces = traces or _record(model, example)
             analysis = _analyse(model, traces, pins, strict=strict)
             plan, proof = _plan(model, analysis, budget, limits, criterion, seed)
