@@ -96,7 +96,8 @@ def _read_safetensors(file: Path) -> dict[str, torch.Tensor]:
     except ImportError:
         raise InputError(f"{file}: install the safetensors package to read it") from None
     try:
-        return load_file(file)
+        tensors: dict[str, torch.Tensor] = load_file(file)
+        return tensors
     except Exception as error:  # its error type differs between versions of the package
         raise InputError(f"{file} is no safetensors file: {first_line(error)}") from error
 

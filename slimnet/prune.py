@@ -8,6 +8,7 @@ planned again: the user gets a valid network and is told what stood in the way.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -349,6 +350,6 @@ def refuse_unsuitable(model: nn.Module) -> None:
 
 def _is_sound(tensor: Tensor, may_be_infinite: bool) -> bool:
     """A finite sum needs one pass and no mask; only a broken (or huge) one is looked at again."""
-    if bool(tensor.sum().isfinite()):
+    if math.isfinite(float(tensor.sum())):
         return True
     return not bool(tensor.isnan().any()) if may_be_infinite else bool(tensor.isfinite().all())
