@@ -188,13 +188,16 @@ class _Cloner:
         self.kept: list[Any] = []  # keeps ids in the memo alive
 
     def clone(self, value: Any) -> Any:
-        if value is None or type(value) in _IMMUTABLE:
+        kind = type(value)
+        if value is None or kind in _IMMUTABLE:
             return value
+        if kind in _CONTAINERS and not value:
+            return kind()
         if id(value) in self.memo:
             return self.memo[id(value)]
         if isinstance(value, nn.Module):
             return self.module(value)
-        if isinstance(value, (dict, list, tuple, set)) and type(value) in _CONTAINERS:
+        if kind in _CONTAINERS:
             return self._container(value)
         if isinstance(value, MethodType):
             return MethodType(value.__func__, self.clone(value.__self__))
@@ -204,13 +207,11 @@ class _Cloner:
         """A new module with a copy of everything that this one holds."""
         new = type(module).__new__(type(module))
         self.memo[id(module)] = new
-        for name, value in vars(module).items():
-            new.__dict__[name] = self.clone(value)
+        clone = self.clone
+        new.__dict__.update({name: clone(value) for name, value in vars(module).items()})
         return new
 
     def _container(self, value: Any) -> Any:
-        if not value:
-            return type(value)()
         if isinstance(value, dict):
             new = type(value)()
             self.memo[id(value)] = new
@@ -233,8 +234,8 @@ class _Cloner:
         return new
 
 
-_IMMUTABLE = (bool, int, float, str, bytes)
-_CONTAINERS = (dict, OrderedDict, list, tuple, set)
+_IMMUTABLE = frozenset((bool, int, float, str, bytes))
+_CONTAINERS = frozenset((dict, OrderedDict, list, tuple, set))
 
 
 def set_attribute(module: nn.Module, name: str, path: tuple[int, ...], value: int) -> None:
