@@ -4,9 +4,9 @@ Each network is pruned at a channel ratio of 0.5 by L1 magnitude, per layer, ali
 a hint to slimnet; Torch-Pruning is told the classifier to leave alone, as in its own examples.
 Both start from the same random weights and run in the same process, interleaved; a time is the
 median over the repeats after a warm-up, from model to slim model. Torch-Pruning cuts in place:
-copying the model for it is not counted, slimnet's own copy is. Auxiliary heads are off: in eval mode neither tool
-sees them. Every network runs in a process of its own with a time limit, so that a crash, a hang or
-a lack of memory costs one row.
+copying the model for it is not counted, slimnet's own copy is. Auxiliary heads are off: in eval
+mode neither tool sees them. Every network runs in a process of its own with a time limit, so that
+a crash, a hang or a lack of memory costs one row.
 
     python benchmarks/zoo.py --models 'resnet*' --repeats 3 --threads 1 -o zoo.json
 """
