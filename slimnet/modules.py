@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import gc
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from types import MethodType
 from typing import Any, TypeAlias
@@ -250,8 +250,3 @@ def _replaced(value: Any, path: tuple[int, ...], new: int) -> Any:
     entries = list(value)
     entries[path[0]] = _replaced(entries[path[0]], path[1:], new)
     return type(value)(entries)
-
-
-def module_at(modules: Mapping[str, nn.Module], path: str) -> nn.Module:
-    """The module with this path; the model itself for an empty one."""
-    return modules[path]

@@ -98,13 +98,7 @@ def capture(model: nn.Module, example: tuple[Any, ...], *, training: bool = Fals
             output = model(*example)
         except Exception as error:
             raise CaptureError(_failure(model, example, error)) from error
-    recorder.trace.outputs = [
-        recorder.ref(leaf) for leaf in tree_leaves(output) if isinstance(leaf, Tensor)
-    ]
-    if not recorder.trace.outputs:
-        recorder.trace.outputs = [
-            recorder.ref(leaf) for leaf in _hidden_tensors(output) if isinstance(leaf, Tensor)
-        ]
+    recorder.trace.outputs = [recorder.ref(tensor) for tensor in tensors_of(output)]
     return recorder.trace
 
 
@@ -119,10 +113,12 @@ def _failure(model: nn.Module, example: tuple[Any, ...], error: Exception) -> st
     )
 
 
-def _hidden_tensors(output: Any) -> Iterator[Any]:
-    """Tensors inside an output object that torch's tree utilities do not know."""
-    if hasattr(output, "__dict__"):
-        yield from tree_leaves(dict(vars(output)))
+def tensors_of(output: Any) -> list[Tensor]:
+    """The tensors of an output, also those inside an object's attributes."""
+    found = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
+    if not found and hasattr(output, "__dict__"):
+        found = [leaf for leaf in tree_leaves(dict(vars(output))) if isinstance(leaf, Tensor)]
+    return found
 
 
 @contextmanager

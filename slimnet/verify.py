@@ -12,12 +12,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from slimnet.errors import CertificateError
 from slimnet.reference import Proof, Restricted, run
 from slimnet.standins import weights_of
-from slimnet.trace import map_tensors
+from slimnet.trace import map_tensors, tensors_of
 
 TOLERANCE = 1e-9
 """Largest relative error that is accepted, everything computed in float64."""
@@ -160,14 +159,6 @@ def _difference(reference: list[Tensor], slim: list[Tensor]) -> float:
     if len(reference) != len(slim):
         return float("inf")
     return max((_relative(a, b) for a, b in zip(reference, slim, strict=True)), default=0.0)
-
-
-def tensors_of(output: Any) -> list[Tensor]:
-    """The tensors of an output, also those inside an object's attributes."""
-    found = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
-    if not found and hasattr(output, "__dict__"):
-        found = [leaf for leaf in tree_leaves(dict(vars(output))) if isinstance(leaf, Tensor)]
-    return found
 
 
 def _relative(a: Tensor, b: Tensor) -> float:
