@@ -7,7 +7,6 @@ program that replays it, then a summary; exit code 1 on any mismatch or crash.
 from __future__ import annotations
 
 import argparse
-import random
 import sys
 import time
 import traceback
@@ -18,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 import torch
-from random_networks import Mismatch, judge, program_of
+from random_networks import Mismatch, asked_of, judge, program_of
 
 OUTCOMES = ("exact", "approximate", "nothing", "refused", "mismatch", "crash")
 
@@ -48,10 +47,9 @@ def parsed() -> argparse.Namespace:
 
 def outcome(seed: int, longest: int) -> str:
     """One of ``OUTCOMES``; prints what is needed to replay a failure."""
-    program, draw = program_of(seed, longest), random.Random(seed)
-    asked = {"ratio": draw.choice([0.3, 0.5, 0.7]), "criterion": draw.choice(["l1", "random"])}
+    program, asked = program_of(seed, longest), asked_of(seed)
     try:
-        return judge(program, seed=seed, **asked)
+        return judge(program, asked, seed=seed)
     except Mismatch as wrong:
         print(f"MISMATCH seed {seed} {asked}: {wrong}", flush=True)
         return "mismatch"

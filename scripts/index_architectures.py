@@ -9,18 +9,22 @@ built twice per option that sets an axis; the axes that differ are the option's.
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Iterator
 
-import torchvision.models
-
-from slimnet.arch import INDEX, Arch, shapes_of
+from slimnet.arch import INDEX, Arch, indexed
 from slimnet.models import MODELS
-from slimnet.models.fingerprint import Fingerprint, fingerprint, freedom
+from slimnet.sources import torchvision_names
 
-OTHER = 7  # a length that no architecture has by default
-AUXILIARY = ("googlenet", "inception_v3")  # with and without their training-time heads
+AUXILIARY = {  # heads for training that a checkpoint may hold or lack
+    "googlenet": {"aux_logits": False},
+    "inception_v3": {"aux_logits": False},
+    "deeplabv3_mobilenet_v3_large": {"aux_loss": True},
+    "deeplabv3_resnet101": {"aux_loss": True},
+    "deeplabv3_resnet50": {"aux_loss": True},
+    "fcn_resnet101": {"aux_loss": True},
+    "fcn_resnet50": {"aux_loss": True},
+}
 
 
 def main() -> None:
@@ -32,38 +36,13 @@ def main() -> None:
 
 
 def architectures() -> Iterator[Arch]:
-    """List what is indexed: the built-in networks and torchvision's classifiers."""
+    """List what is indexed: the built-in networks and torchvision's."""
     for name in MODELS:
         yield Arch("slimnet", name)
-    for name in torchvision.models.list_models(module=torchvision.models):
+    for name in torchvision_names():
         yield Arch("torchvision", name)
         if name in AUXILIARY:
-            yield Arch("torchvision", name, {"aux_logits": False})
-
-
-def indexed(arch: Arch) -> Fingerprint:
-    """Build an architecture and take its fingerprint."""
-    shapes = _shapes(arch)
-    freedoms = {
-        option: freedom(default, shapes, _shapes(_with(arch, option, OTHER)))
-        for option, default in _defaults(arch).items()
-    }
-    return fingerprint(str(arch), arch.options, shapes, freedoms)
-
-
-def _defaults(arch: Arch) -> dict[str, int]:
-    if arch.source == "torchvision":
-        return {"num_classes": 1000}
-    parameters = inspect.signature(MODELS[arch.name].make).parameters
-    return {option: parameters[option].default for option in ("num_classes", "in_channels")}
-
-
-def _with(arch: Arch, option: str, length: int) -> Arch:
-    return Arch(arch.source, arch.name, {**arch.options, option: length})
-
-
-def _shapes(arch: Arch) -> dict[str, tuple[int, ...]]:
-    return shapes_of(arch.build().state_dict())
+            yield Arch("torchvision", name, AUXILIARY[name])
 
 
 if __name__ == "__main__":

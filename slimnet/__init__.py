@@ -21,12 +21,12 @@ from slimnet.verify import Certificate
 from slimnet.version import __version__
 
 if TYPE_CHECKING:
-    from slimnet.export import export_onnx, measure_latency
+    from slimnet.export import export_onnx, export_pt2, measure_latency
 else:
 
     def __getattr__(name: str) -> Any:
         """ONNX and its runtime take a second to import: only who exports waits for them."""
-        if name in ("export_onnx", "measure_latency"):
+        if name in ("export_onnx", "export_pt2", "measure_latency"):
             from slimnet import export
 
             return getattr(export, name)
@@ -47,6 +47,7 @@ __all__ = [
     "__version__",
     "cost",
     "export_onnx",
+    "export_pt2",
     "inspect",
     "load",
     "measure_latency",

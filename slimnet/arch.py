@@ -1,15 +1,16 @@
 """What built a network: a source, a name in it, and options, small enough for a command line.
 
-``torchvision:resnet18``, ``slimnet:resnet56`` or ``path/to/file.py:make_model``. ``recognise``
-finds the first two from the names and shapes of a state dict alone.
+``torchvision:resnet18``, ``timm:vit_tiny_patch16_224``, ``slimnet:resnet56`` or
+``path/to/file.py:make_model``. ``recognise`` finds torchvision's and the built-in ones from the
+names and shapes of a state dict alone.
 """
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,18 @@ from typing import Any
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from slimnet.errors import InputError, UnknownNameError
-from slimnet.models import MODELS
-from slimnet.models.fingerprint import Fingerprint, Shapes, matching, similarity, sketch
-from slimnet.registry import Registry
-from slimnet.userfile import call_in_file
+from slimnet.errors import InputError, SlimnetError
+from slimnet.models.fingerprint import (
+    Fingerprint,
+    Shapes,
+    fingerprint,
+    freedom,
+    matching,
+    similarity,
+    sketch,
+)
+from slimnet.sources import SOURCES, USAGE
 
-USAGE = "torchvision:resnet18 | slimnet:resnet56 | path/to/file.py:make_model"
 INDEX = Path(__file__).parent / "models" / "architectures.json"
 
 
@@ -31,28 +37,41 @@ INDEX = Path(__file__).parent / "models" / "architectures.json"
 class Arch:
     """How to build a network; ``options`` are keyword arguments and must be JSON-able."""
 
-    source: str  # "torchvision" | "slimnet" | "file"
-    name: str  # "resnet18" | "resnet56" | "path/to/file.py:make_model"
+    source: str  # "torchvision" | "timm" | "slimnet" | "file"
+    name: str  # "resnet18" | "vit_tiny_patch16_224" | "resnet56" | "path/to/file.py:make_model"
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def build(self, *, init: bool = False) -> nn.Module:
-        """Build the network in eval mode.
+        """Build the network in eval mode; nothing is downloaded.
 
         Without ``init`` random initialisation is skipped, which is much quicker: parameters then
         hold arbitrary values until a state dict is loaded; buffers are complete. Raises InputError
         for an unknown name, an option that the network does not take, or a file that fails.
         """
-        source = SOURCES[self.source]
-        source.check(self.name)
+        SOURCES[self.source].check(self.name)
         if init:
-            return source.make(self, True).eval()
+            return self._made(init).eval()
         with _NoRandomInit():
-            return source.make(self, False).eval()
+            return self._made(init).eval()
+
+    def _made(self, init: bool) -> nn.Module:
+        try:
+            return SOURCES[self.source].make(self.name, self.options, init)
+        except SlimnetError:
+            raise
+        except Exception as error:  # the network's own code meets an option it does not know
+            raise InputError(f"{self} does not build with {dict(self.options)}: {error}") from error
 
     @property
     def input_shape(self) -> tuple[int, ...] | None:
         """The usual input without its batch axis, such as (3, 224, 224); None if unknown."""
-        return SOURCES[self.source].input_shape(self)
+        usual = SOURCES[self.source].usual(self.name, self.options)
+        return None if usual is None else usual.shape
+
+    def example(self) -> tuple[Any, ...] | None:
+        """The usual inputs of one sample, as the network takes them; None if unknown."""
+        usual = SOURCES[self.source].usual(self.name, self.options)
+        return None if usual is None else usual.example()
 
     def __str__(self) -> str:
         return self.name if self.source == "file" else f"{self.source}:{self.name}"
@@ -110,10 +129,33 @@ def fitted(arch: Arch, state: Mapping[str, Tensor]) -> Arch:
     """
     shapes = shapes_of(state)
     rows = [row for row in index() if row.arch == str(arch)]
+    if not rows and arch.source == "timm":
+        rows = [indexed(arch)]
     if not rows:
         return arch
     best = next(iter(matching(rows, shapes)), rows[0])
     return Arch(arch.source, arch.name, {**_with_lengths(best, shapes).options, **arch.options})
+
+
+def indexed(arch: Arch) -> Fingerprint:
+    """Take the fingerprint of an architecture; it is built once more per option that sets lengths.
+
+    Raises InputError where it does not build.
+    """
+    shapes = _built(arch)
+    freedoms = {}
+    for option, default in SOURCES[arch.source].lengths(arch.name).items():
+        other = replace(arch, options={**arch.options, option: _OTHER})
+        with suppress(InputError, KeyError, ValueError):  # not every network takes every option
+            freedoms[option] = freedom((default, _OTHER), shapes, _built(other))
+    return fingerprint(str(arch), arch.options, shapes, freedoms)
+
+
+def _built(arch: Arch) -> dict[str, tuple[int, ...]]:
+    return shapes_of(arch.build().state_dict())
+
+
+_OTHER = 7  # a length that no architecture has by default
 
 
 def shapes_of(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
@@ -169,93 +211,9 @@ class _NoRandomInit(TorchFunctionMode):
 _RANDOM = {
     Tensor.normal_,
     Tensor.uniform_,
+    Tensor.erfinv_,
     nn.init.normal_,
     nn.init.uniform_,
     nn.init.kaiming_normal_,
     nn.init.kaiming_uniform_,
 }
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where networks come from: how to check a name, build it, and know its usual input."""
-
-    check: Callable[[str], None]  # raises InputError for an unknown name
-    make: Callable[[Arch, bool], nn.Module]  # (arch, with initialisation)
-    input_shape: Callable[[Arch], tuple[int, ...] | None]
-
-
-SOURCES: Registry[Source] = Registry("architecture source")
-
-
-def _torchvision_names() -> list[str]:
-    import torchvision.models  # imported late: it takes a second
-
-    return list(torchvision.models.list_models(module=torchvision.models))
-
-
-def _check_torchvision(name: str) -> None:
-    if name not in _torchvision_names():
-        raise _unknown("torchvision", name)
-
-
-def _check_slimnet(name: str) -> None:
-    if name not in MODELS:
-        raise _unknown("slimnet", name)
-
-
-def _check_file(name: str) -> None:
-    """Nothing to check before the file is run."""
-
-
-def _unknown(source: str, name: str) -> UnknownNameError:
-    known = [f"torchvision:{other}" for other in _torchvision_names()]
-    known += [f"slimnet:{other}" for other in MODELS]
-    elsewhere = [spec for spec in known if spec.endswith(f":{name}")]
-    near = difflib.get_close_matches(f"{source}:{name}", known, 4)
-    return UnknownNameError(
-        f"{source} has no classification network {name!r}: the closest known ones are "
-        f"{', '.join(elsewhere + near)} (--arch {USAGE})"
-    )
-
-
-def _make_torchvision(arch: Arch, init: bool) -> nn.Module:
-    from torchvision.models import get_model
-
-    # These two warn unless told whether to initialise.
-    quiet = {"init_weights": init} if arch.name in ("googlenet", "inception_v3") else {}
-    return _made(arch, get_model, arch.name, weights=None, **quiet)
-
-
-def _make_slimnet(arch: Arch, init: bool) -> nn.Module:
-    return _made(arch, MODELS[arch.name].make)
-
-
-def _made(arch: Arch, make: Callable[..., nn.Module], *args: Any, **fixed: Any) -> nn.Module:
-    try:
-        return make(*args, **{**fixed, **arch.options})
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{arch} does not build with {dict(arch.options)}: {error}") from error
-
-
-def _make_from_file(arch: Arch, init: bool) -> nn.Module:
-    made = call_in_file(arch.name, arch.options)
-    if isinstance(made, nn.Module):
-        return made
-    raise InputError(f"{arch} returned {type(made).__name__}, not a torch.nn.Module")
-
-
-def _torchvision_shape(arch: Arch) -> tuple[int, ...]:
-    usual = 299 if arch.name == "inception_v3" else 224
-    size = int(arch.options.get("image_size", usual))
-    return (3, size, size)
-
-
-def _slimnet_shape(arch: Arch) -> tuple[int, ...]:
-    channels, *size = MODELS[arch.name].input_shape
-    return (int(arch.options.get("in_channels", channels)), *size)
-
-
-SOURCES.add("torchvision", Source(_check_torchvision, _make_torchvision, _torchvision_shape))
-SOURCES.add("slimnet", Source(_check_slimnet, _make_slimnet, _slimnet_shape))
-SOURCES.add("file", Source(_check_file, _make_from_file, lambda arch: None))

@@ -19,11 +19,12 @@ from torch import Tensor, nn
 from slimnet.arch import Arch, fitted, parse_arch
 from slimnet.checkpoint import load_payload
 from slimnet.errors import InputError
+from slimnet.exported import record_program
 from slimnet.modules import clone, first_names, named_modules, named_tensors
 from slimnet.output import replacing
 from slimnet.plain import decode, encode
 from slimnet.plan import Plan
-from slimnet.program import Program, record_program
+from slimnet.program import Program
 from slimnet.rebuild import adjust
 from slimnet.verify import Certificate
 from slimnet.version import __version__
@@ -52,12 +53,21 @@ class Artifact:
         """Whether its class is known without running a user's file."""
         return self.arch is not None and self.arch.source != "file"
 
+    @property
+    def is_program(self) -> bool:
+        """Whether it never had a class here: what was cut, or written, is a program."""
+        return self.program is not None and self.class_name == _class_name(Program)
+
     def model(self, into: nn.Module | None = None) -> nn.Module:
         """The slim network: of the user's class where it is known, else the embedded program.
 
         ``into`` is the dense network as the user's code builds it; it is not changed. Raises
         :class:`InputError` where it is another network, or where there is neither.
         """
+        if self.is_program and self.program is not None:
+            if into is not None:
+                self._check_fits(into)
+            return Program(self.program, self.tensors, self.frozen).eval()
         if into is None and self.arch is not None and self.rebuilds:
             into = self.arch.build()
         if into is not None:
@@ -69,6 +79,15 @@ class Artifact:
                 "slimnet.load(file, into=make_model())"
             )
         return Program(self.program, self.tensors, self.frozen).eval()
+
+    def outline(self) -> Program | None:
+        """What a slim program was cut from, without values; None for a network of a class."""
+        if not self.is_program or self.program is None:
+            return None
+        shapes = {n: _dense(t, self.plan.removed.get(n, {})) for n, t in self.tensors.items()}
+        return Program(
+            self.program, {n: torch.empty(s, device="meta") for n, s in shapes.items()}, self.frozen
+        )
 
     def _fill(self, dense: nn.Module) -> nn.Module:
         self._check_fits(dense)
@@ -159,10 +178,14 @@ def make_artifact(
             if isinstance(t, nn.Parameter) and not t.requires_grad
         ),
         program=record_program(model, example) if own else None,
-        class_name=f"{type(model).__module__}.{type(model).__qualname__}",
+        class_name=_class_name(type(model)),
         versions={"slimnet": __version__, "torch": str(torch.__version__)},
         trained=trained,
     )
+
+
+def _class_name(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _compact(tensor: Tensor) -> Tensor:

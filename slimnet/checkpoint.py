@@ -6,6 +6,7 @@ around it. The weights of known architectures stay mapped from the file, without
 
 from __future__ import annotations
 
+import math
 import re
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,8 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from slimnet.arch import Arch, fitted, recognise
+from slimnet.archive import read_archive
 from slimnet.errors import InputError
-from slimnet.payload import WANTED, first_line, load_payload
+from slimnet.modules import named_tensors
+from slimnet.payload import WANTED, first_line, is_program_file, load_payload
+from slimnet.pt2 import read_pt2
 
 __all__ = ["OpenedModel", "load_payload", "open_model", "read_state"]
 
@@ -48,17 +52,24 @@ class OpenedModel:
     model: nn.Module
     arch: Arch | None
     notes: tuple[str, ...] = ()
+    example: tuple[Any, ...] | None = None  # inputs that lie in the file
 
 
 def open_model(
     path: PathLike, arch: Arch | None = None, *, allow_pickle: bool = False
 ) -> OpenedModel:
-    """Read a model from a state dict, or with ``allow_pickle`` from a pickled module.
+    """Read a state dict, an exported program or, with ``allow_pickle``, a pickled module.
 
-    Without ``arch`` the state dict's names and shapes tell it. Raises InputError for a file that
-    cannot be read, weights that are NaN or Inf, and weights that do not fit the architecture.
+    Without ``arch`` the state dict's names and shapes tell it, and an exported program runs as it
+    is. Raises InputError for a file that cannot be read, weights that are NaN or Inf, and weights
+    that do not fit the architecture.
     """
-    payload = load_payload(path, allow_pickle=allow_pickle)
+    if is_program_file(path):
+        if arch is None:
+            return _opened_program(path)
+        payload: Any = dict(read_archive(path).tensors)
+    else:
+        payload = load_payload(path, allow_pickle=allow_pickle)
     module = _pickled_module(payload)
     if module is not None and arch is None:
         return _opened_module(module, path)
@@ -68,7 +79,17 @@ def open_model(
     fit = recognise(state) if arch is None else fitted(arch, state)
     model = fit.build()
     notes = _load(model, state, fit, path)
+    _check_values(model, path)
     return OpenedModel(model, fit, (*_built_as(fit, arch), *notes))
+
+
+def _opened_program(path: PathLike) -> OpenedModel:
+    exported = read_pt2(path)
+    _check_layouts(dict(named_tensors(exported.program)), path)
+    _check_values(exported.program, path)
+    calls = len(exported.program.calls)
+    note = f"an exported program of {calls} calls"
+    return OpenedModel(exported.program, None, (note,), exported.example)
 
 
 def read_state(path: PathLike) -> State:
@@ -76,7 +97,10 @@ def read_state(path: PathLike) -> State:
 
     Raises InputError for a file that cannot be read, holds no tensors, or holds NaN or Inf.
     """
-    return _state_in(load_payload(path), path)
+    state = _state_in(load_payload(path), path)
+    for name, tensor in state.items():
+        _check_value(name, tensor, path)
+    return state
 
 
 def _state_in(payload: Any, path: PathLike) -> State:
@@ -89,7 +113,7 @@ def _state_in(payload: Any, path: PathLike) -> State:
         raise InputError(f"{path} holds no tensors, so it is no state dict: {WANTED}")
     prefix = _shared_prefix(tensors)
     state = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-    _check_weights(state, path)
+    _check_layouts(state, path)
     return state
 
 
@@ -113,21 +137,32 @@ def _shared_prefix(names: Iterable[str]) -> str:
     return ""
 
 
-def _check_weights(state: State, path: PathLike) -> None:
+def _check_layouts(state: State, path: PathLike) -> None:
     for name, tensor in state.items():
         if tensor.is_quantized or tensor.layout is not torch.strided:
             raise InputError(f"{path}: {name} is a quantised or sparse tensor, not a dense one")
-        if not _finite(tensor.detach()):
-            raise InputError(f"{path}: {name} holds NaN or Inf: train it again, or mend it first")
 
 
-def _finite(tensor: Tensor) -> bool:
-    """Whether no value is NaN or Inf; both show in the extremes, which need no copy."""
+def _check_values(model: nn.Module, path: PathLike) -> None:
+    for name, tensor in named_tensors(model):
+        _check_value(name, tensor, path, mask=not isinstance(tensor, nn.Parameter))
+
+
+def _check_value(name: str, tensor: Tensor, path: PathLike, *, mask: bool = False) -> None:
+    """Refuse NaN, and infinite values except in a buffer, which may be a ``mask``."""
+    low, high = _extremes(tensor.detach())
+    infinite = math.isinf(low) or math.isinf(high)
+    if math.isnan(low) or (infinite and not mask):
+        raise InputError(f"{path}: {name} holds NaN or Inf: train it again, or mend it first")
+
+
+def _extremes(tensor: Tensor) -> tuple[float, float]:
+    """The least and the largest value, NaN where there is one: found without a copy."""
     if not tensor.is_floating_point() or tensor.numel() == 0:
-        return True
+        return 0.0, 0.0
     wide = tensor.float() if tensor.element_size() == 1 else tensor  # float8 has no order
     low, high = torch.aminmax(wide)
-    return bool(torch.isfinite(low) and torch.isfinite(high))
+    return float(low), float(high)
 
 
 def _renamed(state: State) -> State:
@@ -233,7 +268,8 @@ def _pickled_module(payload: Any) -> nn.Module | None:
 
 def _opened_module(module: nn.Module, path: PathLike) -> OpenedModel:
     state = module.state_dict()
-    _check_weights(state, path)
+    _check_layouts(state, path)
+    _check_values(module, path)
     halves = sorted({_dtype(t) for t in state.values() if t.dtype in (torch.half, torch.bfloat16)})
     notes = tuple(f"weights stored as {half} are used as float32" for half in halves)
     model = module.float() if halves else module

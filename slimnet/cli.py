@@ -10,11 +10,9 @@ import json
 import os
 import shlex
 import sys
-import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -22,22 +20,18 @@ from torch import nn
 
 from slimnet import console, options
 from slimnet.arch import parse_arch
-from slimnet.artifact import read_artifact, write_artifact
+from slimnet.artifact import Artifact, write_artifact
 from slimnet.criteria import load_criteria
-from slimnet.errors import CaptureError, InputError, SlimnetError
-from slimnet.files import Opened, example_for, open_network
+from slimnet.errors import InputError, SlimnetError
+from slimnet.example import tensors_of
+from slimnet.files import Opened, dense_of, example_for, open_network
 from slimnet.files import verify as verify_file
 from slimnet.output import check_writable, make_folder
-from slimnet.prune import Inspection
 from slimnet.prune import inspect as inspect_network
 from slimnet.prune import prune as prune_network
+from slimnet.record import read_slim, record_of
 from slimnet.trace import capture, map_tensors
 from slimnet.version import __version__
-
-if TYPE_CHECKING:
-    from slimnet.export import Latency, OnnxExport
-    from slimnet.train import Dataset
-    from slimnet.workflow import DemoResult
 
 app = typer.Typer(
     help="Make a trained PyTorch network smaller and really faster, with a proof of every cut.",
@@ -96,26 +90,40 @@ def inspect(
     model: options.ModelFile,
     arch: options.Arch = None,
     input: options.Inputs = None,
+    example: options.Example = None,
     allow_pickle: options.AllowPickle = False,
+    heads: options.Heads = False,
+    graph: options.Graph = None,
     as_json: options.Json = False,
     device: options.Device = None,
     threads: options.Threads = None,
 ) -> None:
     """Show what hangs together, what can be cut, and for each layer that cannot: why.
 
-    Example: slimnet inspect resnet18.pt
+    Example: slimnet inspect resnet18.pt --graph resnet18.html
     """
     _use(threads)
+    if graph is not None:
+        from slimnet.report.picture import check_picture
+
+        check_picture(graph)
     place = options.device(device)
     opened = _open(model, arch, allow_pickle)
-    example, described = _example(model, opened, input)
-    found = inspect_network(*_on(place, opened.model, example))
+    inputs, described = _example(model, opened, input, example)
+    network, inputs = _on(place, opened.model, inputs)
+    found = inspect_network(network, inputs, heads=heads)
+    if graph is not None:
+        from slimnet.report.picture import write_picture
+
+        write_picture(graph, network, capture(network, inputs), found, title=described)
     if as_json:
-        _print_json({"network": described, **_inspection(found)})
+        _print_json({"network": described, **found.to_json()})
         return
     console.say(described)
     console.say()
     console.show_inspection(found)
+    if graph is not None:
+        console.written(graph)
 
 
 def _on(
@@ -125,57 +133,41 @@ def _on(
     return model.to(place), map_tensors(lambda x: x.to(place), example)
 
 
-def _inspection(found: Inspection) -> dict[str, Any]:
-    groups = [
-        {
-            "number": group.number,
-            "channels": group.width,
-            "channels_at_a_time": group.channels_per_atom,
-            "layers": group.layers,
-            "approximate": [str(reason) for reason in group.approximate],
-        }
-        for group in found.groups
-    ]
-    layers = [asdict(layer) for layer in found.layers]
-    return {"cost": found.cost.to_json(), "layers": layers, "groups": groups}
+def _write(artifact: Artifact, model: torch.nn.Module, output: Path) -> None:
+    """As slimnet's own file, or as an exported program that carries plan and certificate."""
+    if output.suffix != ".pt2":
+        write_artifact(artifact, output)
+        return
+    from slimnet.export import export_pt2
+
+    export_pt2(model, artifact.example, output, extra=record_of(artifact))
 
 
 @app.command()
 def prune(
     model: options.ModelFile,
-    ratio: Annotated[
-        float | None, typer.Option("--ratio", help="share of the channels to remove, [0, 1)")
-    ] = None,
-    macs: Annotated[
-        float | None, typer.Option("--macs", help="share of the MACs that may remain, (0, 1]")
-    ] = None,
-    params: Annotated[
-        float | None,
-        typer.Option("--params", help="share of the parameters that may remain, (0, 1]"),
-    ] = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="the slim network")] = Path(
-        "slim.pt"
-    ),
-    criterion: Annotated[
-        str, typer.Option("--criterion", help=f"one of: {', '.join(load_criteria())}")
-    ] = "l1",
+    ratio: options.Ratio = None,
+    macs: options.Macs = None,
+    params: options.Params = None,
+    output: options.SlimFile = Path("slim.pt"),
+    criterion: options.Criterion = "l1",
     scope: options.Scope = "local",
     align: options.AlignTo = "auto",
     min_channels: options.MinChannels = None,
     keep: options.Keep = None,
     layer_ratio: options.LayerRatio = None,
+    heads: options.Heads = False,
     arch: options.Arch = None,
     input: options.Inputs = None,
+    example: options.Example = None,
     allow_pickle: options.AllowPickle = False,
-    verify: Annotated[
-        bool, typer.Option("--verify/--no-verify", help="prove the result (four passes in float64)")
-    ] = True,
+    verify: options.Verify = True,
     as_json: options.Json = False,
     seed: options.Seed = 0,
     device: options.Device = None,
     threads: options.Threads = None,
 ) -> None:
-    """Cut a network down and prove the result; writes slim.pt.
+    """Cut a network down and prove the result; writes slim.pt, or an exported slim.pt2.
 
     Example: slimnet prune resnet18.pt --ratio 0.5 -o slim.pt
     """
@@ -185,23 +177,19 @@ def prune(
         "macs": macs,
         "params": params,
         "criterion": criterion,
-        "scope": scope,
-        "align": options.align(align),
-        "min_channels": min_channels,
-        "keep": tuple(keep or ()),
-        "layer_ratio": options.layer_ratios(layer_ratio or []),
+        **options.limits(scope, align, min_channels, keep, layer_ratio),
     }
     options.check_cut(**settings)
     place = options.device(device)
     check_writable(output)
     opened = _open(model, arch, allow_pickle)
-    example, described = _example(model, opened, input)
+    inputs, described = _example(model, opened, input, example)
     with console.watching(quiet=as_json) as watch:
         watch("cutting and proving" if verify else "cutting", 0.0)
-        network, inputs = _on(place, opened.model, example)
-        pruned = prune_network(network, inputs, seed=seed, verify=verify, **settings)
+        network, inputs = _on(place, opened.model, inputs)
+        pruned = prune_network(network, inputs, heads=heads, seed=seed, verify=verify, **settings)
         watch("writing", 0.9)
-        write_artifact(opened.artifact_of(pruned), output)
+        _write(opened.artifact_of(pruned), pruned.model, output)
     proof = pruned.certificate
     if as_json:
         record = {"network": described, "output": str(output), "plan": pruned.plan.to_json()}
@@ -231,7 +219,7 @@ def verify(
     """
     _use(threads)
     place = options.device(device)
-    artifact = read_artifact(slim)
+    artifact = read_slim(slim)
     known = parse_arch(arch) if arch else artifact.arch if artifact.rebuilds else None
     try:
         dense = open_network(against, known, allow_pickle=allow_pickle)
@@ -248,47 +236,46 @@ def verify(
 
 @app.command()
 def export(
-    slim: Annotated[Path, typer.Argument(help="a slim.pt, or any network", show_default=False)],
-    file: Annotated[
-        Path | None, typer.Argument(help="the ONNX file; the network's name by default")
-    ] = None,
-    onnx: Annotated[
-        bool, typer.Option("--onnx", help="write ONNX (the only format so far)")
-    ] = False,
-    against: Annotated[
-        Path | None,
-        typer.Option("--against", help="the dense network to time it against; known for built-ins"),
-    ] = None,
+    slim: options.AnyNetwork,
+    file: options.ExportedFile = None,
+    onnx: options.Onnx = False,
+    pt2: options.Pt2 = False,
+    against: options.TimedAgainst = None,
     batch: options.Batch = 1,
     latency: options.Latency = True,
     arch: options.Arch = None,
     input: options.Inputs = None,
+    example: options.Example = None,
     allow_pickle: options.AllowPickle = False,
     as_json: options.Json = False,
     threads: options.Threads = None,
 ) -> None:
-    """Write ONNX, compare it with PyTorch, and time it against the dense network.
+    """Write ONNX, compare it with PyTorch, and time it against the dense network; or write .pt2.
 
     Example: slimnet export slim.pt --onnx slim.onnx
     """
     from slimnet.export import export_onnx
+    from slimnet.export.against import measure_against
     from slimnet.study import write_json
 
     _use(threads)
-    if not onnx:
-        raise InputError("name the format to export to: --onnx")
-    target = file or slim.with_suffix(".onnx")
+    if onnx == pt2:
+        raise InputError("name the format to export to: --onnx, or --pt2")
+    target = file or slim.with_suffix(".onnx" if onnx else ".pt2")
     check_writable(target)
     opened = _open(slim, arch, allow_pickle, program=True)
-    example, described = _example(slim, opened, input)
-    dense = _dense(opened, against, allow_pickle) if latency else None
+    inputs, described = _example(slim, opened, input, example)
+    if pt2:
+        _export_pt2(opened, inputs, described, target, as_json=as_json)
+        return
+    dense = dense_of(opened, against, allow_pickle=allow_pickle) if latency else None
     with console.watching(quiet=as_json) as watch:
         watch("exporting", 0.0)
-        exported = export_onnx(opened.model, example, target)
+        exported = export_onnx(opened.model, inputs, target)
         measured = None
         if latency:
             watch("measuring latency", 0.5)
-            measured = _measure(target, dense, example, batch, threads)
+            measured = measure_against(target, dense, inputs, batch=batch, threads=threads)
     record = {
         "network": described,
         "onnx": exported.to_json(),
@@ -299,91 +286,45 @@ def export(
         _print_json(record)
         return
     console.say(described)
-    _show_export(target, exported, measured)
+    console.show_onnx(target, exported, measured)
 
 
-def _dense(opened: Opened, against: Path | None, allow_pickle: bool) -> torch.nn.Module | None:
-    """The dense network to time against: the given file, or the architecture as it is built."""
-    if against is not None:
-        return open_network(against, opened.arch, allow_pickle=allow_pickle).model
-    if opened.artifact is not None and opened.arch is not None:
-        return opened.arch.build(init=True)
-    return None
+def _export_pt2(
+    opened: Opened, inputs: tuple[Any, ...], described: str, target: Path, *, as_json: bool
+) -> None:
+    from slimnet.export import export_pt2
 
-
-def _measure(
-    target: Path,
-    dense: torch.nn.Module | None,
-    example: tuple[Any, ...],
-    batch: int,
-    threads: int | None,
-) -> Latency:
-    from slimnet.export import export_onnx, measure_latency
-
-    with tempfile.TemporaryDirectory(prefix="slimnet-") as folder:
-        files = {"slim": target}
-        if dense is not None:
-            export_onnx(dense, example, Path(folder) / "dense.onnx", verify=False)
-            files = {"dense": Path(folder) / "dense.onnx", "slim": target}
-        return measure_latency(files, example, batch=batch, threads=threads)
-
-
-def _show_export(target: Path, exported: OnnxExport, measured: Latency | None) -> None:
-    batch = "dynamic batch" if exported.dynamic_batch else f"fixed batch: {exported.static_reason}"
-    console.written(
-        target, f"written: {exported.parameters:,} numbers, opset {exported.opset}, {batch}"
-    )
-    parity = exported.parity
-    if parity is not None:
-        console.say(
-            f"equals PyTorch within {parity.error:.1e} (relative, tolerance "
-            f"{parity.tolerance:.0e}, onnxruntime, batches {', '.join(map(str, parity.batches))})"
-        )
-    if measured is not None:
-        console.say(f"latency: {measured.sentence()}")
-        if not measured.speedups:
-            console.say("timed alone: --against DENSE.pt compares it with the dense network")
-        console.note(measured.conditions())
+    extra = {} if opened.artifact is None else record_of(opened.artifact)
+    written = export_pt2(opened.model, inputs, target, extra=extra)
+    if as_json:
+        _print_json({"network": described, "pt2": written.to_json()})
+        return
+    console.say(described)
+    console.show_program(target, written)
 
 
 @app.command()
 def compare(
     model: options.ModelFile,
-    data: Annotated[
-        str,
-        typer.Option(
-            "--data", help="digits, npz:FILE, cifar10:ROOT, imagefolder:ROOT, file.py:make_data"
-        ),
-    ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="folder of results; resumed")],
-    ratio: Annotated[str, typer.Option("--ratio", help="shares of channels: 0.3,0.5,0.7")] = "0.5",
-    criterion: Annotated[
-        str, typer.Option("--criterion", help=f"any of: {', '.join(load_criteria())}")
-    ] = "l1",
-    regime: Annotated[
-        str, typer.Option("--regime", help="how to retrain; an unknown name lists all")
-    ] = "finetune,scratch-e,scratch-b",
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="runs of each, for the spread")] = 3,
-    epochs: Annotated[int, typer.Option("--epochs", help="of the base schedule")] = 160,
-    lr: Annotated[float, typer.Option("--lr", help="of the base schedule")] = 0.1,
-    train_batch: Annotated[int, typer.Option("--train-batch", help="images per step")] = 64,
-    weight_decay: Annotated[
-        float, typer.Option("--weight-decay", min=0, help="of the base schedule")
-    ] = 1e-4,
-    normalize: Annotated[
-        str | None, typer.Option("--normalize", help="imagenet, cifar10, none or MEANS/STDS")
-    ] = None,
-    train_images: Annotated[
-        int | None, typer.Option("--train-images", min=1, help="use only so many")
-    ] = None,
-    test_images: Annotated[
-        int | None, typer.Option("--test-images", min=1, help="use only so many")
-    ] = None,
+    data: options.Data,
+    output: options.Results,
+    ratio: options.Ratios = "0.5",
+    criterion: options.Criteria = "l1",
+    regime: options.Regimes = "finetune,scratch-e,scratch-b",
+    seeds: options.Seeds = 3,
+    epochs: options.Epochs = 160,
+    lr: options.LearningRate = 0.1,
+    train_batch: options.TrainBatch = 64,
+    weight_decay: options.WeightDecay = 1e-4,
+    normalize: options.Normalize = None,
+    train_images: options.TrainImages = None,
+    test_images: options.TestImages = None,
     scope: options.Scope = "local",
     align: options.AlignTo = "auto",
     min_channels: options.MinChannels = None,
     keep: options.Keep = None,
     layer_ratio: options.LayerRatio = None,
+    heads: options.Heads = False,
     batch: options.Batch = 1,
     latency: options.Latency = True,
     arch: options.Arch = None,
@@ -402,7 +343,13 @@ def compare(
     from slimnet.report import table
     from slimnet.study import Study
     from slimnet.train import REGIMES, Schedule, load_data
-    from slimnet.workflow import Settings, check_cuts, run_comparison, write_comparison
+    from slimnet.workflow import (
+        Settings,
+        check_cuts,
+        one_image,
+        run_comparison,
+        write_comparison,
+    )
 
     _use(threads)
     study = Study(
@@ -412,23 +359,22 @@ def compare(
         seeds=tuple(range(seed, seed + seeds)),
         base=Schedule(epochs=epochs, lr=lr, batch=train_batch, weight_decay=weight_decay),
     )
-    limits: dict[str, Any] = {
-        "scope": scope,
-        "align": options.align(align),
-        "min_channels": min_channels,
-        "keep": list(keep or ()),
-        "layer_ratio": options.layer_ratios(layer_ratio or []),
-    }
+    limits = options.limits(scope, align, min_channels, keep, layer_ratio)
     options.check_cut(ratio=0.0, **limits)
     settings = Settings(
-        prune={**limits, "seed": seed},
+        prune={**limits, "heads": heads, "seed": seed},
         latency_batch=batch if latency else None,
         threads=threads,
         device=str(options.device(device)),
     )
     dataset = load_data(data, normalize).limited(train=train_images, test=test_images)
     opened = _open(model, arch, allow_pickle)
-    example = _fitting(opened, dataset)
+    if not opened.trains:
+        raise InputError(
+            f"{model} is an exported program, which cannot be trained: compare takes the network's "
+            "class, --arch path/to/file.py:make_model"
+        )
+    example = one_image(opened, dataset)
     check_cuts(opened.model, example, study, settings)
     folder = make_folder(output)
     with console.watching(quiet=as_json) as watch:
@@ -445,35 +391,10 @@ def compare(
     console.written(page, "written, with results.json and the cells beside it")
 
 
-def _fitting(opened: Opened, dataset: Dataset) -> tuple[torch.Tensor]:
-    """One image as the example; refuses data that the network cannot train on."""
-    from slimnet.train import check_fits
-
-    usual = opened.arch.input_shape if opened.arch is not None else None
-    check_fits(dataset, usual or dataset.image_shape, dataset.num_classes)
-    example = (torch.zeros(1, *dataset.image_shape),)
-    try:
-        capture(opened.model, example)
-    except CaptureError as error:
-        size = "x".join(map(str, dataset.image_shape))
-        why = str(error.__cause__).split("\n")[0]
-        raise InputError(
-            f"{dataset.name}: the network does not run on its images of {size}: {why}"
-        ) from error
-    with torch.no_grad():
-        scores = opened.model(*example)
-    if not isinstance(scores, torch.Tensor) or scores.dim() != 2:
-        raise InputError("compare needs a network whose output is one score per class [N, classes]")
-    check_fits(dataset, dataset.image_shape, int(scores.shape[1]))
-    return example
-
-
 @app.command()
 def demo(
-    output: Annotated[Path, typer.Option("-o", "--output", help="folder of results")] = Path(
-        "slimnet-demo"
-    ),
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="runs of each regime")] = 3,
+    output: options.Results = Path("slimnet-demo"),
+    seeds: options.Seeds = 3,
     as_json: options.Json = False,
     device: options.Device = None,
     threads: options.Threads = None,
@@ -482,7 +403,7 @@ def demo(
 
     Example: slimnet demo -o demo
     """
-    from slimnet.workflow import run_demo
+    from slimnet.demo import run_demo
 
     _use(threads)
     place = str(options.device(device))
@@ -492,24 +413,7 @@ def demo(
     if as_json:
         _print_json({n.name: n.results.to_json() for n in result.networks if n.results})
     else:
-        _show_demo(result, folder)
-
-
-def _show_demo(result: DemoResult, folder: Path) -> None:
-    from slimnet.report import table, words
-    from slimnet.verify import Certificate
-
-    for network in result.networks:
-        if network.results is not None:
-            console.show(table(network.results, network.name))
-        for slim in network.slim:
-            if slim.certificate is not None:
-                console.show_proof(Certificate.from_json(slim.certificate))
-            console.say(words.speed_sentence(slim.latency))
-            console.say()
-    if result.conditions:
-        console.note(f"ms: {result.conditions}")
-    console.written(folder, "holds report.html, results.json, slim.pt, dense.onnx and slim.onnx")
+        console.show_demo(result, folder)
 
 
 def _use(threads: int | None) -> None:
@@ -529,15 +433,12 @@ def _open(path: Path, arch: str | None, allow_pickle: bool, *, program: bool = F
     return opened
 
 
-def _example(path: Path, opened: Opened, inputs: list[str] | None) -> tuple[tuple[Any, ...], str]:
+def _example(
+    path: Path, opened: Opened, shapes: list[str] | None, made_by: str | None
+) -> tuple[tuple[Any, ...], str]:
     """Example inputs, and a sentence about the file: what it is, what it takes."""
-    shapes = [options.shape(text) for text in inputs or []]
-    example, why = example_for(opened, shapes)
-    sizes = [
-        "x".join(map(str, leaf.shape)) or "a number"
-        for leaf in torch.utils._pytree.tree_leaves(example)
-        if isinstance(leaf, torch.Tensor)
-    ]
+    example, why = example_for(opened, [options.shape(text) for text in shapes or []], made_by)
+    sizes = ["x".join(map(str, leaf.shape)) or "a number" for leaf in tensors_of(example)]
     made = "; ".join(opened.notes) or str(opened.arch or type(opened.model).__name__)
     return example, f"{path.name}: {made}; input {', '.join(sizes) or 'no tensor'} ({why})"
 

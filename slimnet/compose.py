@@ -12,7 +12,7 @@ import numpy as np
 from torch import nn
 
 from slimnet.modules import named_tensors
-from slimnet.plan import Change, Plan
+from slimnet.plan import Change, Plan, Scale
 
 
 def compose(first: Plan, second: Plan, dense: nn.Module) -> Plan:
@@ -29,6 +29,7 @@ def compose(first: Plan, second: Plan, dense: nn.Module) -> Plan:
         removed=removed,
         changes=_chained(first.changes, second.changes),
         remapped=_after(first.remapped or {}, second.remapped or {}),
+        scaled=_multiplied(first, second, dense),
         groups=(*first.groups, *second.groups),
         untouched=second.untouched,
         asked=second.asked,
@@ -45,6 +46,18 @@ def _both(length: int, first: tuple[int, ...], second: tuple[int, ...]) -> tuple
     survivors = np.flatnonzero(alive)
     alive[survivors[list(second)]] = False
     return tuple(np.flatnonzero(~alive).tolist())
+
+
+def _multiplied(first: Plan, second: Plan, dense: nn.Module) -> dict[str, tuple[Scale, ...]]:
+    """What both fold in, the second's indices counted in the dense network."""
+    merged = dict(first.scaled)
+    for name, tensor in named_tensors(dense):
+        for scale in second.scaled.get(name, ()):
+            gone = first.removed.get(name, {}).get(scale.axis, ())
+            kept = np.delete(np.arange(tensor.shape[scale.axis]), gone)
+            places = tuple(kept[list(scale.indices)].tolist())
+            merged[name] = (*merged.get(name, ()), Scale(scale.axis, places, scale.factor))
+    return merged
 
 
 def _chained(first: tuple[Change, ...], second: tuple[Change, ...]) -> tuple[Change, ...]:

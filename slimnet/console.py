@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -20,6 +21,8 @@ from slimnet.prune import Inspection
 from slimnet.verify import Certificate
 
 if TYPE_CHECKING:  # the workflow imports runtimes and data sets
+    from slimnet.demo import DemoResult
+    from slimnet.export import Latency, OnnxExport, Parity, ProgramExport
     from slimnet.workflow import Watch
 
 
@@ -230,6 +233,50 @@ def show_proof(certificate: Certificate | None, *, trained: bool = False) -> Non
     say(f"proof: {certificate}")
     for row in certificate.approximate:
         say(f"  approximate in {', '.join(row['layers'])}: {'; '.join(row['reasons'])}")
+
+
+def show_onnx(target: Path, exported: OnnxExport, measured: Latency | None) -> None:
+    """What was written, how near it comes to PyTorch, and how long it takes."""
+    batch = "dynamic batch" if exported.dynamic_batch else f"fixed batch: {exported.static_reason}"
+    written(target, f"written: {exported.parameters:,} numbers, opset {exported.opset}, {batch}")
+    if exported.parity is not None:
+        say(_equals(exported.parity, "onnxruntime"))
+    if measured is not None:
+        say(f"latency: {measured.sentence()}")
+        if not measured.speedups:
+            say("timed alone: --against DENSE.pt compares it with the dense network")
+        note(measured.conditions())
+
+
+def show_program(target: Path, written_as: ProgramExport) -> None:
+    """What was written, and how near it comes to PyTorch."""
+    batch = "dynamic" if written_as.dynamic_batch else "fixed"
+    written(target, f"written: {written_as.parameters:,} numbers, {batch} batch")
+    say(_equals(written_as.parity, "torch.export.load"))
+
+
+def _equals(parity: Parity, runtime: str) -> str:
+    return (
+        f"equals PyTorch within {parity.error:.1e} (relative, tolerance {parity.tolerance:.0e}, "
+        f"{runtime}, batches {', '.join(map(str, parity.batches))})"
+    )
+
+
+def show_demo(result: DemoResult, folder: Path) -> None:
+    """Tables, proofs and speeds of the demo's networks."""
+    from slimnet.report import table, words
+
+    for network in result.networks:
+        if network.results is not None:
+            show(table(network.results, network.name))
+        for slim in network.slim:
+            if slim.certificate is not None:
+                show_proof(Certificate.from_json(slim.certificate))
+            say(words.speed_sentence(slim.latency))
+            say()
+    if result.conditions:
+        note(f"ms: {result.conditions}")
+    written(folder, "holds report.html, results.json, slim.pt, dense.onnx and slim.onnx")
 
 
 @contextmanager

@@ -55,6 +55,8 @@ class Constraints:
     needs: list[Need] = field(default_factory=list)
     statistics: list[Statistic] = field(default_factory=list)
     restricted: set[tuple[int, int]] = field(default_factory=set)
+    folded: list[tuple[Call, Labels, str]] = field(default_factory=list)
+    attended: list[Labels] = field(default_factory=list)  # widths of what attention multiplies
     squeezed: list[Labels] = field(default_factory=list)  # channels of maps of one position
     remaps: list[tuple[Labelled, Labels]] = field(default_factory=list)
     choices: dict[tuple[int, int], int] = field(default_factory=dict)

@@ -16,9 +16,10 @@ import torch
 from torch import nn
 
 from slimnet.couple import Coupling
+from slimnet.example import Example, positional
 from slimnet.labels import Axis, Labelled
 from slimnet.modules import named_modules, named_tensors
-from slimnet.trace import Call, Trace, capture
+from slimnet.trace import Call, Trace, capture, refs_in
 
 aten = torch.ops.aten
 
@@ -40,9 +41,9 @@ class Cost:
         return {"macs": self.macs, "params": self.params, "bytes": self.bytes}
 
 
-def count(model: nn.Module, example: tuple[Any, ...]) -> Cost:
+def count(model: nn.Module, example: Example) -> Cost:
     """The cost of a network as it stands."""
-    trace = capture(model, example)
+    trace = capture(model, positional(model, example))
     macs = sum(term.factor * prod(n for _, n in term.axes) for term in _mac_terms(trace, {}))
     return Cost(macs, *_stored(model))
 
@@ -156,6 +157,17 @@ def _attention(call: Call) -> _Products:
     return [(1, [*rows, (q, last), (k, last - 1)]), (1, [*rows, (v, last - 1), (v, last)])]
 
 
+def _recurrent(call: Call) -> _Products:
+    """At every step each weight of every layer and direction, [rows, columns], is used once.
+
+    fvcore counts 0 here: it knows no recurrent operator.
+    """
+    x = call.args[0]
+    steps = [(x, d) for d in range(len(x.shape) - 1)]
+    matrices = [ref for ref in refs_in(call.args[2:]) if len(ref.shape) == 2]
+    return [(1, [*steps, (weight, 0), (weight, 1)]) for weight in matrices]
+
+
 _FORMULAS: dict[Any, _Formula] = {
     aten.convolution.default: _convolution,
     aten.mm.default: _product(0),
@@ -164,4 +176,13 @@ _FORMULAS: dict[Any, _Formula] = {
     aten.addmm.default: _product(1),
     aten.baddbmm.default: _product(1),
     aten.scaled_dot_product_attention.default: _attention,
+    **dict.fromkeys(
+        (
+            *(aten.lstm.input, aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input),
+            *(aten.lstm.data, aten.gru.data, aten.rnn_tanh.data, aten.rnn_relu.data),
+            *(aten.lstm_cell.default, aten.gru_cell.default),
+            *(aten.rnn_tanh_cell.default, aten.rnn_relu_cell.default),
+        ),
+        _recurrent,
+    ),
 }

@@ -20,6 +20,7 @@ from slimnet.errors import PruneError
 from slimnet.labels import Atoms, Axis, Labelled, Labels, Storage
 from slimnet.rules import At, Rule, load_rules
 from slimnet.rules.pointwise import pointwise
+from slimnet.scaling import path_to
 from slimnet.settle import Mend, settle
 from slimnet.trace import Call, Ref, Trace, refs_in
 
@@ -64,17 +65,27 @@ class Pin:
     because: str
 
 
-def couple(traces: Sequence[Trace], *, strict: bool = False, pins: Sequence[Pin] = ()) -> Coupling:
+def couple(
+    traces: Sequence[Trace],
+    *,
+    strict: bool = False,
+    pins: Sequence[Pin] = (),
+    heads: bool = False,
+) -> Coupling:
     """Group the slots of a network from recorded passes.
 
-    Raises :class:`PruneError` with ``strict`` where an operator has no rule.
+    With ``heads``, attention loses whole heads instead of a part of the width of each. Raises
+    :class:`PruneError` with ``strict`` where an operator has no rule.
     """
     best = last = _attempt(traces, {}, strict, pins)
+    whole = last.attended() if heads else []
+    if whole:
+        best = last = _attempt(traces, dict.fromkeys(whole, 1), strict, pins)
     for _ in range(_READINGS):
         pinned = [
             key
             for key, labels in last.constraints.open_choices.items()
-            if not last.atoms.free[last.atoms.of[labels]].any()
+            if key not in whole and not last.atoms.free[last.atoms.of[labels]].any()
         ]
         if not pinned:
             break
@@ -105,6 +116,14 @@ class _Attempt:
             for axis in weight.axes
             if axis is not None
         )
+
+    def attended(self) -> list[tuple[int, int]]:
+        """Views that handed the labels to the width of heads: whole heads are the other reading."""
+        widths = {self._slots(axis) for axis in self.constraints.attended}
+        return [k for k, x in self.constraints.open_choices.items() if self._slots(x) in widths]
+
+    def _slots(self, axis: Labels) -> tuple[int, ...]:
+        return tuple(np.sort(self.atoms.of[axis]).tolist())
 
     def coupling(self) -> Coupling:
         said = self.constraints
@@ -172,7 +191,18 @@ class _Reader:
             for axis in self._labelled(ref).axes:
                 if axis is not None:
                     self.constraints.pin(axis, "it is an output of the network")
+        self._fold()
         return self.tensors
+
+    def _fold(self) -> None:
+        """Where a number that depends on a length cannot be folded into weights, it stays."""
+        folded = self.constraints.folded
+        for call, axis, text in folded:
+            if all(
+                path_to(self.trace, call, operand) is None for operand in refs_in(call.args[:2])
+            ):
+                self.constraints.pin(axis, f"{text}, and no weight can make up for it", call.site)
+        folded.clear()
 
     def _call(self, call: Call) -> None:
         args = tuple(self._argument(arg) for arg in call.args)

@@ -72,6 +72,9 @@ class _Summaries:
         tensors = _tensors(result)
         if call is not None and len(call.outputs) == len(tensors):
             tensors = [self._survivors(x, r) for x, r in zip(tensors, call.outputs, strict=True)]
+        folded = self.proof.multiplied if self.proof else frozenset()
+        if call is not None and any(ref.id in folded for ref in call.outputs):
+            call = None  # other by design until the call that makes up for it
         self.rows.append(_Row(op, call, tuple(_summary(x) for x in tensors)))
 
     def _survivors(self, x: Tensor, ref: Ref) -> Tensor:

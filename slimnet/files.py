@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from slimnet.arch import Arch
-from slimnet.artifact import (
-    Artifact,
-    is_artifact,
-    make_artifact,
-    read_artifact,
-    write_artifact,
-)
-from slimnet.checkpoint import load_payload, open_model
+from slimnet.artifact import Artifact, make_artifact, write_artifact
+from slimnet.checkpoint import open_model
 from slimnet.compose import compose
 from slimnet.errors import CaptureError, InputError
+from slimnet.example import normal, positional
 from slimnet.modules import device_of, named_modules
+from slimnet.program import Program
 from slimnet.prune import Pruned, prove
+from slimnet.record import is_slim, read_slim
 from slimnet.trace import capture, map_tensors
+from slimnet.userfile import call_in_file
 from slimnet.verify import Certificate
 
 
@@ -37,11 +34,17 @@ class Opened:
     artifact: Artifact | None = None
     notes: tuple[str, ...] = ()
     dense: nn.Module | None = None  # what a slim network was cut from: its shapes only
+    example: tuple[Any, ...] | None = None  # inputs that lie in the file
 
     @property
     def is_program(self) -> bool:
         """Whether only the embedded program runs: the class of the network is not known."""
         return self.artifact is not None and self.dense is None
+
+    @property
+    def trains(self) -> bool:
+        """Whether it can be trained: a program runs in evaluation mode only."""
+        return not isinstance(self.model, Program)
 
     def artifact_of(self, pruned: Pruned) -> Artifact:
         """What to save after pruning this network, from where it stands."""
@@ -57,19 +60,19 @@ class Opened:
 def open_network(
     path: str | Path, arch: Arch | None = None, *, allow_pickle: bool = False
 ) -> Opened:
-    """Open a state dict, a slim network or, if ``allow_pickle``, a pickled module.
+    """Open a state dict, an exported program, a slim network or a pickled module.
 
     Raises :class:`InputError` for anything else, in one sentence.
     """
     if _holds_artifact(path, refuse=not allow_pickle):
         return _open_artifact(path, arch)
     opened = open_model(path, arch, allow_pickle=allow_pickle)
-    return Opened(opened.model, opened.arch, None, opened.notes)
+    return Opened(opened.model, opened.arch, None, opened.notes, example=opened.example)
 
 
 def _holds_artifact(path: str | Path, *, refuse: bool) -> bool:
     try:
-        return is_artifact(load_payload(path))
+        return is_slim(path)
     except InputError:
         if refuse:
             raise
@@ -77,18 +80,31 @@ def _holds_artifact(path: str | Path, *, refuse: bool) -> bool:
 
 
 def _open_artifact(path: str | Path, arch: Arch | None) -> Opened:
-    artifact = read_artifact(path)
+    artifact = read_slim(path)
     known = artifact.arch if artifact.rebuilds and _same(arch, artifact.arch) else arch
-    dense = known.build() if known is not None else None
+    dense = known.build() if known is not None else artifact.outline()
     before, after = artifact.plan.before or {}, artifact.plan.after or {}
     share = f" with {after['macs'] / before['macs']:.1%} of its MACs" if before.get("macs") else ""
-    made = known or artifact.arch or artifact.class_name
-    return Opened(artifact.model(dense), known, artifact, (f"slim {made}{share}",), dense)
+    own = "exported program" if artifact.is_program else artifact.class_name
+    made = known or artifact.arch or own
+    model = artifact.model(dense if known is not None else None)
+    return Opened(model, known, artifact, (f"slim {made}{share}",), dense)
 
 
 def _same(asked: Arch | None, stored: Arch | None) -> bool:
     """Whether the user asked for nothing else than what the file says."""
     return asked is None or str(asked) == str(stored)
+
+
+def dense_of(
+    opened: Opened, against: str | Path | None, *, allow_pickle: bool = False
+) -> nn.Module | None:
+    """What to time a network against: the given file, or a slim one's architecture as built."""
+    if against is not None:
+        return open_network(against, opened.arch, allow_pickle=allow_pickle).model
+    if opened.artifact is not None and opened.arch is not None:
+        return opened.arch.build(init=True)
+    return None
 
 
 def save(
@@ -115,7 +131,7 @@ def load(path: str | Path, into: nn.Module | None = None) -> nn.Module:
     any other runs as its embedded program. Raises :class:`InputError` for a file that is no slim
     network, and for an ``into`` that it was not cut from.
     """
-    return read_artifact(path).model(into).eval()
+    return read_slim(path).model(into).eval()
 
 
 def verify(
@@ -128,7 +144,7 @@ def verify(
     """
     if isinstance(slim, Pruned):
         return prove(against, slim.model, slim.plan, slim.example, seed=seed)
-    artifact = slim if isinstance(slim, Artifact) else read_artifact(slim)
+    artifact = slim if isinstance(slim, Artifact) else read_slim(slim)
     place = device_of(against)
     model = artifact.model(against).to(place)
     example = map_tensors(lambda x: x.to(place), artifact.example)
@@ -136,22 +152,29 @@ def verify(
 
 
 def example_for(
-    opened: Opened, shapes: Sequence[Sequence[int]] = ()
+    opened: Opened, shapes: Sequence[Sequence[int]] = (), made_by: str | None = None
 ) -> tuple[tuple[Any, ...], str]:
-    """Inputs to record the network with, and a sentence that says where their shape comes from.
+    """Inputs to record the network with, and a sentence that says where they come from.
 
-    Without ``shapes``: those of a slim network's file, else the architecture's usual size, else
-    the first layer's channels at common sizes, tried. Raises :class:`InputError`.
+    ``made_by`` is a function of the user's, ``path/to/file.py:make_inputs``. Without it and
+    ``shapes``: those of a slim network's file, else the architecture's usual ones, else the first
+    layer's channels at common sizes, tried. Raises :class:`InputError`.
     """
+    if shapes and made_by:
+        raise InputError("--input and --example both say what the inputs are: give one of them")
+    if made_by:
+        return _made(opened.model, made_by), f"from {made_by}"
     if shapes:
-        return tuple(_random(shape) for shape in shapes), "as given"
+        return tuple(normal(shape) for shape in shapes), "as given"
     if opened.artifact is not None:
         return opened.artifact.example, "as it was pruned with"
-    if opened.arch is not None and opened.arch.input_shape is not None:
-        return (_random((1, *opened.arch.input_shape)),), "the architecture's usual size"
+    if opened.example is not None:
+        return opened.example, "as it was exported with"
+    if opened.arch is not None and (usual := opened.arch.example()) is not None:
+        return usual, "the architecture's usual size"
     guesses = _guesses(opened.model)
     for shape in guesses:
-        example = (_random(shape),)
+        example = (normal(shape),)
         try:
             capture(opened.model, example)
         except CaptureError:
@@ -160,16 +183,21 @@ def example_for(
     tried = ", ".join("x".join(map(str, shape)) for shape in guesses) or "nothing"
     raise InputError(
         f"the input shape cannot be told from the network (tried {tried}); give it, batch "
-        "included: --input 1,3,224,224"
+        "included: --input 1,3,224,224, or what makes the inputs: --example file.py:make_inputs"
     )
 
 
-def _random(shape: Sequence[int]) -> torch.Tensor:
-    try:
-        return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(0))
-    except RuntimeError as error:
-        sizes = "x".join(map(str, shape))
-        raise InputError(f"an input of {sizes} numbers does not fit into memory") from error
+def _made(model: nn.Module, spec: str) -> tuple[Any, ...]:
+    """What a function of the user's returns, as positional inputs."""
+    made = call_in_file(spec, {})
+    if isinstance(made, Tensor):
+        return (made,)
+    if isinstance(made, (tuple, Mapping)):
+        return positional(model, made)
+    raise InputError(
+        f"{spec} returned a {type(made).__name__}: it must return a tensor, a tuple of positional "
+        "inputs or a dict of keyword inputs"
+    )
 
 
 def _guesses(model: nn.Module) -> list[tuple[int, ...]]:

@@ -20,7 +20,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from slimnet.constraints import Reason
 from slimnet.couple import Coupling
 from slimnet.labels import Labels
-from slimnet.modules import first_names, named_modules, named_tensors
+from slimnet.modules import Held, first_names, named_modules, named_tensors
 
 NARROW = 8
 """Groups of fewer channels are left alone: three colours or four box coordinates can be cut
@@ -115,6 +115,7 @@ class _Owner:
     module: str
     kind: str
     roles: tuple[str, ...]  # per axis
+    gates: int = 1  # rows of the parameter that make one channel
 
 
 def _owners(model: nn.Module) -> dict[str, _Owner]:
@@ -134,18 +135,42 @@ def _owners(model: nn.Module) -> dict[str, _Owner]:
             path, _, leaf = name.rpartition(".")
         module = modules[path]
         roles = ("buffer",) * tensor.dim() if name in buffers else _roles(module, leaf, tensor)
-        owners[name] = _Owner(path, type(module).__name__, roles)
+        kind = module.kind if isinstance(module, Held) else type(module).__name__
+        owners[name] = _Owner(path, kind, roles, _gates(module, leaf, tensor))
     return owners
+
+
+def _gates(module: nn.Module, leaf: str, tensor: Tensor) -> int:
+    """A recurrent layer has a row in each gate for every unit; its projection has one."""
+    gated = leaf.startswith(("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+    units = _units(module) if gated else None
+    return max(int(tensor.shape[0]) // units, 1) if units else 1
+
+
+def _units(module: nn.Module) -> int | None:
+    """The hidden size of a recurrent layer, also of one whose class is not known."""
+    if isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
+        return module.hidden_size
+    if not isinstance(module, Held):
+        return None
+    columns = {
+        name[:9]: tensor.shape[1]
+        for name, tensor in vars(module)["_parameters"].items()
+        if name.startswith(("weight_hr", "weight_hh"))
+    }
+    return columns.get("weight_hr", columns.get("weight_hh"))
 
 
 def _roles(module: nn.Module, leaf: str, tensor: Tensor) -> tuple[str, ...]:
     dims = tensor.dim()
+    told = module.roles.get(leaf) if isinstance(module, Held) else None
     if dims >= 2 and tensor.shape[0] > 1:
-        order = ("in", "out") if isinstance(module, _ConvTransposeNd) else ("out", "in")
-        return (*order, *("kernel",) * (dims - 2))
-    if isinstance(module, _NormBase) and leaf == "weight":
+        columns = (_ConvTransposeNd, nn.Embedding, nn.EmbeddingBag)
+        turned = isinstance(module, columns) or told == "transposed"
+        return (*(("in", "out") if turned else ("out", "in")), *("kernel",) * (dims - 2))
+    if told == "scale" or (isinstance(module, _NormBase) and leaf == "weight"):
         return ("scale",)
-    if dims >= 2 and isinstance(module, (_ConvNd, nn.Linear)):
+    if dims >= 2 and (told == "weight" or isinstance(module, (_ConvNd, nn.Linear))):
         return ("out", "in", *("kernel",) * (dims - 2))
     return ("vector",) * dims
 
@@ -218,7 +243,7 @@ def _group(
     makers = [(s, o) for s, o in owned if s.role == "out"] or [
         (s, o) for s, o in owned if s.role in ("scale", "vector")
     ]
-    width = max((len(s.positions) for s, _ in makers or owned), default=0)
+    width = max((len(s.positions) // o.gates for s, o in makers or owned), default=0)
     layers = tuple(dict.fromkeys(o.module or s.name for s, o in makers))
     return Group(number, atoms, tuple(s for s, _ in owned), width, layers, approximate)
 
@@ -232,7 +257,7 @@ class _Rows:
     is_kept: np.ndarray[Any, np.dtype[np.bool_]]  # [groups + 1]: prunable; the last is "none"
     whole: set[int]  # groups that are one single atom
 
-    def row(self, name: str, kind: str, atoms: Labels) -> Layer:
+    def row(self, name: str, owner: _Owner, atoms: Labels) -> Layer:
         """How many channels of a layer may go, and what keeps the others."""
         groups = self.of_atom[atoms]
         prunable = self.is_kept[groups]
@@ -242,9 +267,8 @@ class _Rows:
         for number in np.unique(groups[~prunable]):
             if number >= 0:
                 reasons.append(self._small(int(number)))
-        return Layer(
-            name, kind, len(atoms), int(prunable.sum()), tuple(dict.fromkeys(reasons)), found
-        )
+        channels, free = len(atoms) // owner.gates, int(prunable.sum()) // owner.gates
+        return Layer(name, owner.kind, channels, free, tuple(dict.fromkeys(reasons)), found)
 
     def _small(self, group: int) -> str:
         if group in self.whole:
@@ -271,7 +295,7 @@ def _layers(
         label = owner.module or name
         if atoms is None:
             why = ("it was never used while the example ran through the network",)
-            found.append(Layer(label, owner.kind, tensor.shape[d], 0, why, ()))
+            found.append(Layer(label, owner.kind, tensor.shape[d] // owner.gates, 0, why, ()))
         else:
-            found.append(rows.row(label, owner.kind, atoms))
-    return found
+            found.append(rows.row(label, owner, atoms))
+    return list(dict.fromkeys(found))  # the weights of a recurrent layer say the same

@@ -21,6 +21,19 @@ _Named: TypeAlias = "tuple[list[tuple[str, nn.Module]], list[tuple[str, Tensor]]
 _walked: dict[int, _Named] = {}
 
 
+class Held(nn.Module):
+    """A layer of which only the tensors are known, and what operators take them for.
+
+    ``roles`` says of a tensor that it is a "weight" [out, in, …], a "transposed" one [in, out, …],
+    or the "scale" of a batch norm; ``kind`` is the name of the class that it had, or the operator.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kind = ""
+        self.roles: dict[str, str] = {}
+
+
 @contextmanager
 def unchanging(model: nn.Module) -> Iterator[None]:
     """Walk a model once: inside, its modules, parameters and buffers are taken to stay the same."""
@@ -205,7 +218,7 @@ class _Cloner:
 
     def module(self, module: nn.Module) -> nn.Module:
         """A new module with a copy of everything that this one holds."""
-        new = type(module).__new__(type(module))
+        new = object.__new__(type(module))  # a traced module's own __new__ makes another class
         self.memo[id(module)] = new
         clone = self.clone
         new.__dict__.update({name: clone(value) for name, value in vars(module).items()})

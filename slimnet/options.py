@@ -24,7 +24,7 @@ Arch = Annotated[
     str | None,
     typer.Option(
         "--arch",
-        help="torchvision:NAME, slimnet:NAME or file.py:make_model (runs that file); "
+        help="torchvision:NAME, timm:NAME, slimnet:NAME or file.py:make_model (runs that file); "
         "recognised from the weights where possible",
     ),
 ]
@@ -32,8 +32,20 @@ Inputs = Annotated[
     list[str] | None,
     typer.Option("--input", help="input shape, batch included: 1,3,224,224; once per input"),
 ]
+Example = Annotated[
+    str | None,
+    typer.Option(
+        "--example",
+        help="file.py:make_inputs (runs that file): returns a tensor, a tuple of positional inputs "
+        "or a dict of keyword inputs",
+    ),
+]
 AllowPickle = Annotated[
     bool, typer.Option("--allow-pickle", help="load a pickled module: this runs code from the file")
+]
+Graph = Annotated[
+    Path | None,
+    typer.Option("--graph", help="also draw the groups over the network: out.html or out.svg"),
 ]
 Json = Annotated[bool, typer.Option("--json", help="print JSON and nothing else")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="of everything random")]
@@ -59,6 +71,57 @@ LayerRatio = Annotated[
     list[str] | None,
     typer.Option("--layer-ratio", help="a ratio of their own: 'features.0=0.2' ; repeatable"),
 ]
+Heads = Annotated[
+    bool, typer.Option("--heads", help="attention loses whole heads, not a part of each")
+]
+Ratio = Annotated[
+    float | None, typer.Option("--ratio", help="share of the channels to remove, [0, 1)")
+]
+Macs = Annotated[
+    float | None, typer.Option("--macs", help="share of the MACs that may remain, (0, 1]")
+]
+Params = Annotated[
+    float | None, typer.Option("--params", help="share of the parameters that may remain, (0, 1]")
+]
+SlimFile = Annotated[Path, typer.Option("-o", "--output", help="the slim network")]
+Criterion = Annotated[
+    str, typer.Option("--criterion", help=f"one of: {', '.join(load_criteria())}")
+]
+Verify = Annotated[
+    bool, typer.Option("--verify/--no-verify", help="prove the result (four passes in float64)")
+]
+AnyNetwork = Annotated[Path, typer.Argument(help="a slim.pt, or any network", show_default=False)]
+ExportedFile = Annotated[
+    Path | None, typer.Argument(help="the file to write; the network's name by default")
+]
+Onnx = Annotated[bool, typer.Option("--onnx", help="write ONNX")]
+Pt2 = Annotated[
+    bool, typer.Option("--pt2", help="write what torch.export.load opens, without latency")
+]
+TimedAgainst = Annotated[
+    Path | None,
+    typer.Option("--against", help="the dense network to time it against; known for built-ins"),
+]
+Data = Annotated[
+    str,
+    typer.Option(
+        "--data", help="digits, npz:FILE, cifar10:ROOT, imagefolder:ROOT, file.py:make_data"
+    ),
+]
+Results = Annotated[Path, typer.Option("-o", "--output", help="folder of results; resumed")]
+Ratios = Annotated[str, typer.Option("--ratio", help="shares of channels: 0.3,0.5,0.7")]
+Criteria = Annotated[str, typer.Option("--criterion", help=f"any of: {', '.join(load_criteria())}")]
+Regimes = Annotated[str, typer.Option("--regime", help="how to retrain; an unknown name lists all")]
+Seeds = Annotated[int, typer.Option("--seeds", min=1, help="runs of each, for the spread")]
+Epochs = Annotated[int, typer.Option("--epochs", help="of the base schedule")]
+LearningRate = Annotated[float, typer.Option("--lr", help="of the base schedule")]
+TrainBatch = Annotated[int, typer.Option("--train-batch", help="images per step")]
+WeightDecay = Annotated[float, typer.Option("--weight-decay", min=0, help="of the base schedule")]
+Normalize = Annotated[
+    str | None, typer.Option("--normalize", help="imagenet, cifar10, none or MEANS/STDS")
+]
+TrainImages = Annotated[int | None, typer.Option("--train-images", min=1, help="use only so many")]
+TestImages = Annotated[int | None, typer.Option("--test-images", min=1, help="use only so many")]
 Latency = Annotated[bool, typer.Option("--latency/--no-latency", help="measure it")]
 Batch = Annotated[int, typer.Option("--batch", min=1, help="batch of the latency")]
 
@@ -90,6 +153,23 @@ def layer_ratios(texts: list[str]) -> dict[str, float]:
             raise InputError(f"--layer-ratio {text!r} must be LAYER=RATIO, e.g. features.0=0.2")
         found[glob] = float(share)
     return found
+
+
+def limits(
+    scope: str,
+    align_to: str,
+    min_channels: int | None,
+    keep: list[str] | None,
+    layer_ratio: list[str] | None,
+) -> dict[str, Any]:
+    """What shapes a cut beside its budget, as :func:`slimnet.prune` takes it."""
+    return {
+        "scope": scope,
+        "align": align(align_to),
+        "min_channels": min_channels,
+        "keep": list(keep or ()),
+        "layer_ratio": layer_ratios(layer_ratio or []),
+    }
 
 
 def numbers(text: str, option: str) -> tuple[float, ...]:

@@ -65,10 +65,23 @@ def _check_archive(file: Path) -> None:
         raise InputError(f"{file} is truncated or damaged: get the file again") from None
     if "constants.pkl" in names:
         raise InputError(f"{file} is a TorchScript archive, which is not read: {WANTED}")
-    if names & {"archive_format", "models/model.json", "serialized_exported_program.json"}:
-        raise InputError(f"{file} is a torch.export program (.pt2), not read yet: {WANTED}")
+    if _is_program(names):
+        raise InputError(f"{file} is a torch.export program (.pt2), not a checkpoint: {WANTED}")
     if "data.pkl" not in names:
         raise InputError(f"{file} is a zip archive but no torch file: {WANTED}")
+
+
+def is_program_file(path: str | Path) -> bool:
+    """Whether a file is what ``torch.export.save`` writes, whatever its name."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return _is_program({n.partition("/")[2] or n for n in archive.namelist()})
+    except (zipfile.BadZipFile, OSError, ValueError):
+        return False
+
+
+def _is_program(names: set[str]) -> bool:
+    return bool(names & {"archive_format", "models/model.json", "serialized_exported_program.json"})
 
 
 def _torch_load(file: Path, *, mapped: bool, allow_pickle: bool) -> Any:

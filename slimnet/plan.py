@@ -30,6 +30,15 @@ class Change:
 
 
 @dataclass(frozen=True)
+class Scale:
+    """Indices of one axis of a parameter, counted before the cut, that are multiplied."""
+
+    axis: int
+    indices: tuple[int, ...]
+    factor: float
+
+
+@dataclass(frozen=True)
 class GroupCut:
     """What a group of coupled layers lost."""
 
@@ -46,6 +55,7 @@ class Plan:
     removed: Mapping[str, Mapping[int, tuple[int, ...]]]  # parameter or buffer → axis → indices
     changes: tuple[Change, ...] = ()
     remapped: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # index buffers
+    scaled: Mapping[str, tuple[Scale, ...]] = field(default_factory=dict)  # constants folded in
     groups: tuple[GroupCut, ...] = ()
     untouched: tuple[tuple[str, str], ...] = ()  # layer, why it was left alone
     asked: Mapping[str, Any] | None = None
@@ -59,6 +69,10 @@ class Plan:
         data["removed"] = {
             name: {str(axis): _runs(indices) for axis, indices in axes.items()}
             for name, axes in self.removed.items()
+        }
+        data["scaled"] = {
+            name: [[scale.axis, _runs(scale.indices), scale.factor] for scale in scales]
+            for name, scales in self.scaled.items()
         }
         return data
 
@@ -75,6 +89,10 @@ class Plan:
                     Change(**{**row, "path": tuple(row["path"])}) for row in data["changes"]
                 ),
                 remapped={k: tuple(v) for k, v in data["remapped"].items()},
+                scaled={
+                    name: tuple(Scale(axis, _indices(runs), factor) for axis, runs, factor in rows)
+                    for name, rows in data.get("scaled", {}).items()
+                },
                 groups=tuple(
                     GroupCut(
                         tuple(row["layers"]),
@@ -168,6 +186,18 @@ def surviving(coupling: Coupling, plan: Plan) -> np.ndarray[Any, np.dtype[np.boo
             if labels is not None:
                 alive[coupling.atoms.of[labels[list(indices)]]] = False
     return alive
+
+
+def agrees(coupling: Coupling, plan: Plan) -> bool:
+    """Whether the plan removes whole atoms of this coupling."""
+    alive = surviving(coupling, plan)
+    return all(
+        sorted(np.flatnonzero(~alive[coupling.atoms.of[labels]])) == sorted(indices)
+        for name, axes in plan.removed.items()
+        if name in coupling.weights
+        for d, indices in axes.items()
+        if (labels := coupling.weights[name].axes[d]) is not None
+    )
 
 
 def _cut(group: Group, members: Mapping[int, np.ndarray[Any, Any]]) -> GroupCut:

@@ -1,224 +1,33 @@
 """A network as data: ATen calls that a process without the user's class can run.
 
-``torch.export`` records the network; what is kept is a list of calls in plain values, the weights
-by name. Reading it back runs nothing but ATen operators on tensors and integer arithmetic, so a
-file that holds one cannot run code (``torch.export.load`` unpickles) nor touch other files.
+A program is plain values: calls in order, weights by name, what goes in and what comes out. Running
+one runs nothing but ATen operators on tensors and integer arithmetic, so a file that holds one
+cannot run code nor touch other files. The literal integers of its calls (view sizes, split sizes,
+slice bounds, groups …) are attributes of a module of their own, so that a cut mends them as it
+mends those of anybody's class. :mod:`slimnet.exported` and :mod:`slimnet.pt2` make programs.
 """
 
 from __future__ import annotations
 
-import logging
-import operator
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from keyword import iskeyword
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
-from torch.utils._pytree import keystr, tree_flatten, tree_flatten_with_path, tree_unflatten
+from torch import Tensor, nn
+from torch.utils._pytree import keystr, tree_flatten_with_path
 
+from slimnet.calls import Call, Scope, last_uses, nodes_of
 from slimnet.errors import InputError
-from slimnet.modules import evaluation_mode
-from slimnet.plain import decode, encode
+from slimnet.modules import Held, named_modules
+from slimnet.plain import decode
 
-_INTEGERS = {
-    f"operator.{name}": getattr(operator, name)
-    for name in (
-        *("add", "sub", "mul", "floordiv", "mod", "neg", "getitem"),
-        *("eq", "ne", "ge", "le", "gt", "lt"),
-    )
-}
-
-
-def record_program(model: nn.Module, example: tuple[Any, ...]) -> dict[str, Any] | None:
-    """The network in evaluation mode as plain data; None where torch cannot export it.
-
-    The batch is dynamic where the network allows it. ``model`` stays as it is.
-    """
-    with _quiet(), evaluation_mode(model):
-        try:
-            exported = _export(model, example)
-        except Exception:  # whatever torch.export or the user's forward raises
-            return None
-    try:
-        return _encoded(exported, example)
-    except _NotPlain:
-        return None
-
-
-class _NotPlain(Exception):
-    """The exported graph holds something that plain data cannot say."""
-
-
-def _export(model: nn.Module, example: tuple[Any, ...]) -> Any:
-    """Two samples, so that torch takes the batch for a size and not for the constant 1.
-
-    Where it still finds a constant (a literal batch somewhere), the example's own is kept.
-    """
-    leaves, spec = tree_flatten(example)
-    grows = [isinstance(leaf, Tensor) and leaf.dim() > 1 for leaf in leaves]
-    several = [torch.cat([x, x]) if grow else x for x, grow in zip(leaves, grows, strict=True)]
-    shapes = [{0: torch.export.Dim.AUTO} if grow else None for grow in grows]
-    with torch.no_grad():
-        with suppress(Exception):  # the network may not run on two samples at all
-            exported = torch.export.export(
-                model,
-                tree_unflatten(several, spec),
-                dynamic_shapes=tree_unflatten(shapes, spec),
-                strict=False,
-            )
-            if _has_free_batch(exported):
-                return exported
-        return torch.export.export(model, example, strict=False)
-
-
-def _has_free_batch(exported: Any) -> bool:
-    given = set(exported.graph_signature.user_inputs)
-    shapes = [
-        node.meta["val"].shape
-        for node in exported.graph.nodes
-        if node.op == "placeholder"
-        and node.name in given
-        and _is_tensor(node)
-        and node.meta["val"].dim() > 1
-    ]
-    return bool(shapes) and all(not isinstance(shape[0], int) for shape in shapes)
-
-
-def _is_tensor(node: fx.Node) -> bool:
-    return isinstance(node.meta.get("val"), Tensor)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """torch.export warns and logs about its own inner life."""
-    before = logging.root.manager.disable
-    logging.disable(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
-
-
-def _encoded(exported: Any, example: tuple[Any, ...]) -> dict[str, Any]:
-    if _writes_outside(exported.graph.nodes):
-        raise _NotPlain
-    signature = exported.graph_signature
-    weights = {
-        **signature.inputs_to_parameters,
-        **signature.inputs_to_buffers,
-        **signature.inputs_to_lifted_tensor_constants,
-    }
-    holders = [node for node in exported.graph.nodes if node.op == "placeholder"]
-    given = [node for node in holders if node.name not in weights]
-    leaves, _ = tree_flatten_with_path(example)
-    if len(given) != len(leaves):
-        raise _NotPlain
-    return {
-        "weights": {node.name: weights[node.name] for node in holders if node.name in weights},
-        "inputs": [
-            {"name": node.name, "path": keystr(path), **_described(node, leaf)}
-            for node, (path, leaf) in zip(given, leaves, strict=True)
-        ],
-        "calls": [_call(node) for node in exported.graph.nodes if node.op not in _ENDS],
-        "output": _output(exported),
-        "constants": {n: t for n, t in exported.constants.items() if isinstance(t, Tensor)},
-        "parameters": list(signature.inputs_to_parameters.values()),
-    }
-
-
-_ENDS = ("placeholder", "output")
-
-
-def _writes_outside(nodes: Iterable[fx.Node]) -> bool:
-    """Whether a call writes into a weight or an input, or into a view of one."""
-    shared: set[fx.Node] = set()
-    for node in nodes:
-        if node.op == "placeholder":
-            shared.add(node)
-        elif isinstance(node.target, torch._ops.OpOverload):
-            schema = node.target._schema
-            for argument, value in zip(schema.arguments, node.args, strict=False):
-                if (
-                    value in shared
-                    and (alias := argument.alias_info) is not None
-                    and alias.is_write
-                ):
-                    return True
-            if _may_alias(node.target) and shared.intersection(node.all_input_nodes):
-                shared.add(node)
-        elif node.target is operator.getitem and node.args[0] in shared:
-            shared.add(node)
-    return False
-
-
-def _may_alias(op: torch._ops.OpOverload) -> bool:
-    """Views say so in their schema; dropouts hand back their input in evaluation mode."""
-    returned = any(found.alias_info is not None for found in op._schema.returns)
-    return returned or "dropout" in op._schema.name
-
-
-def _described(node: fx.Node, leaf: Any) -> dict[str, Any]:
-    """What an input must be: a tensor of this shape (None: any length), or this very value."""
-    if not _is_tensor(node):
-        return {"value": _plain(leaf)}
-    return {"shape": [n if isinstance(n, int) else None for n in node.meta["val"].shape]}
-
-
-def _call(node: fx.Node) -> dict[str, Any]:
-    if node.op != "call_function":
-        raise _NotPlain
-    return {
-        "name": node.name,
-        "target": _target(node.target),
-        "args": _plain(node.args),
-        "kwargs": {key: _plain(value) for key, value in node.kwargs.items()},
-    }
-
-
-def _output(exported: Any) -> dict[str, Any]:
-    """The output's containers, around the calls whose results they hold."""
-    node = next(node for node in exported.graph.nodes if node.op == "output")
-    tree = tree_unflatten(list(node.args[0]), exported.call_spec.out_spec)
-    return encode(tree, _plain)
-
-
-def _target(target: Any) -> str:
-    if isinstance(target, torch._ops.OpOverload) and target.namespace == "aten":
-        return str(target)
-    name = f"operator.{getattr(target, '__name__', '')}"
-    if _INTEGERS.get(name) is not target:
-        raise _NotPlain
-    return name
-
-
-def _plain(value: Any) -> Any:
-    """An argument as plain data; nodes, dtypes and the like become small dicts."""
-    if isinstance(value, fx.Node):
-        return {"node": value.name}
-    if isinstance(value, (list, tuple)):
-        return [_plain(entry) for entry in value]
-    for name, kind in _CONSTANTS.items():
-        if isinstance(value, kind):
-            return {name: str(value).removeprefix("torch.")}
-    if value is None or isinstance(value, (bool, int, float, complex, str)):
-        return value
-    raise _NotPlain
-
-
-_CONSTANTS: dict[str, type] = {
-    "dtype": torch.dtype,
-    "device": torch.device,
-    "layout": torch.layout,
-    "memory_format": torch.memory_format,
-}
+LITERALS = "(program)"
+"""The module that holds the literals: no module of a user's has this name."""
 
 
 class Program(nn.Module):
-    """Runs a recorded program, in evaluation mode whatever its flag says.
+    """Runs a program, in evaluation mode whatever its flag says.
 
     Raises :class:`InputError` for a program that is damaged or holds anything but ATen operators.
     """
@@ -227,28 +36,72 @@ class Program(nn.Module):
         self, program: Mapping[str, Any], tensors: Mapping[str, Tensor], frozen: Iterable[str] = ()
     ) -> None:
         super().__init__()
-        self.weights = nn.Module()
         try:
-            self._calls = [_Call(call) for call in program["calls"]]
             self._inputs = [_Input(row) for row in program["inputs"]]
+            self.arguments = _names(program.get("arguments", ()))
+            self.keywords = _names(program.get("keywords", ()))
             self._names = dict(program["weights"])
+            self._calls = [Call(number, row) for number, row in enumerate(program["calls"])]
             self._output = program["output"]
-            parameters = set(program["parameters"]) - set(frozen)
+            self._ends = last_uses(self._calls, self._output)
             stored = {**program["constants"], **tensors}
-            for name in dict.fromkeys(self._names.values()):
-                _place(self.weights, name, stored[name], name in parameters)
+            _place(self, {name: stored[name] for name in self._names.values()}, program, frozen)
+            _tell_roles(self, self._calls, self._names)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"the embedded program cannot be read: {error}") from error
+        self._modules[LITERALS] = _Literals(self._calls)
 
-    def forward(self, *inputs: Any) -> Any:
+    def forward(self, *inputs: Any, **named: Any) -> Any:
         """Run the calls in order; raises :class:`InputError` for inputs of another kind."""
-        values = self._given(inputs)
-        held = {name: _held(self.weights, path) for name, path in self._names.items()}
-        values |= held
+        values = self._given((*inputs, *self._by_name(len(inputs), named)))
+        values |= {name: _held(self, path) for name, path in self._names.items()}
         device = next((x.device for x in values.values() if isinstance(x, Tensor)), None)
-        for call in self._calls:
-            values[call.name] = call.run(values, device or torch.device("cpu"))
-        return decode(self._output, lambda leaf: _decoded(leaf, values, device))
+        scope = Scope(values, device or torch.device("cpu"))
+        literals = vars(self._modules[LITERALS])
+        for call, ends in zip(self._calls, self._ends, strict=True):
+            values[call.name] = call.run(scope, literals.get(call.key, ()))
+            for name in ends:
+                del values[name]
+        return decode(self._output, scope.value)
+
+    @property
+    def calls(self) -> Sequence[Call]:
+        """What it runs, in order."""
+        return self._calls
+
+    def plain(self) -> dict[str, Any]:
+        """The program as data again, its literals as they are now; the tensors are the module's."""
+        literals = vars(self._modules[LITERALS])
+        return {
+            "inputs": [row.plain() for row in self._inputs],
+            "arguments": list(self.arguments),
+            "keywords": list(self.keywords),
+            "weights": dict(self._names),
+            "calls": [call.plain(literals.get(call.key, ())) for call in self._calls],
+            "output": self._output,
+            "constants": {},
+            "parameters": [name for name, _ in self.named_parameters(remove_duplicate=False)],
+        }
+
+    def as_called(self, example: tuple[Any, ...]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """An example as the network itself takes it: what is positional, and what has a name."""
+        count = len(example) - len(self.keywords)
+        return example[:count], dict(zip(self.keywords, example[count:], strict=True))
+
+    def free_axes(self) -> list[tuple[int, ...]]:
+        """For each leaf of the inputs, the axes that may have any length."""
+        return [tuple(d for d, n in enumerate(x.shape or ()) if n is None) for x in self._inputs]
+
+    def _by_name(self, place: int, named: Mapping[str, Any]) -> Iterator[Any]:
+        """What follows ``place`` positional inputs; a recorded number or None fills a gap."""
+        names = (self.arguments[place:] or self.keywords) if named else ()
+        if unknown := named.keys() - set(names):
+            known = ", ".join(self.arguments or self.keywords) or "none by name"
+            raise InputError(f"this program has no input {min(unknown)!r}: its inputs are {known}")
+        fixed = {row.path: row.value for row in self._inputs if row.shape is None}
+        for path, name in ((f"[{place + n}]", name) for n, name in enumerate(names)):
+            if name in named or path in fixed:
+                yield named.get(name, fixed.get(path))
 
     def _given(self, inputs: tuple[Any, ...]) -> dict[str, Any]:
         given = {keystr(path): leaf for path, leaf in tree_flatten_with_path(inputs)[0]}
@@ -263,24 +116,12 @@ class Program(nn.Module):
         return {row.name: given[row.path] for row in self._inputs}
 
 
-def _place(root: nn.Module, name: str, tensor: Tensor, trains: bool) -> None:
-    """Hold a tensor under its dotted name, whatever the attributes of ``nn.Module`` are called."""
-    if not isinstance(tensor, Tensor):
-        raise TypeError(f"{name} is no tensor")
-    *path, leaf = name.split(".")
-    for part in path:
-        root = root._modules.setdefault(part, nn.Module())  # type: ignore[assignment]
-    if trains:
-        root._parameters[leaf] = nn.Parameter(tensor)
-    else:
-        root._buffers[leaf] = tensor
-
-
-def _held(root: nn.Module, name: str) -> Any:
-    *path, leaf = name.split(".")
-    for part in path:
-        root = root._modules[part]  # type: ignore[assignment]
-    return root._parameters[leaf] if leaf in root._parameters else root._buffers[leaf]
+def _names(given: Iterable[str]) -> tuple[str, ...]:
+    """Names of arguments: the network can be called by them."""
+    names = tuple(given)
+    if not all(name.isidentifier() and not iskeyword(name) for name in names):
+        raise ValueError(f"{names} are no names of arguments")
+    return names
 
 
 class _Input:
@@ -300,52 +141,96 @@ class _Input:
             return False
         return all(n in (None, m) for n, m in zip(self.shape, leaf.shape, strict=True))
 
+    def plain(self) -> dict[str, Any]:
+        """What it was made from."""
+        kind = {"value": self.value} if self.shape is None else {"shape": list(self.shape)}
+        return {"name": self.name, "path": self.path, **kind}
+
     def __str__(self) -> str:
         if self.shape is None:
             return repr(self.value)
         return "x".join("N" if n is None else str(n) for n in self.shape)
 
 
-class _Call:
-    """One operator and what it is called with."""
+class _Literals(nn.Module):
+    """The literal integers of each call, in one list."""
 
-    def __init__(self, row: Mapping[str, Any]) -> None:
-        self.name: str = row["name"]
-        self.function = _resolve(row["target"])
-        self.args: Sequence[Any] = row["args"]
-        self.kwargs: Mapping[str, Any] = row["kwargs"]
-
-    def run(self, values: Mapping[str, Any], device: torch.device) -> Any:
-        """The operator's result."""
-        named = {key: _decoded(value, values, device) for key, value in self.kwargs.items()}
-        return self.function(*(_decoded(arg, values, device) for arg in self.args), **named)
+    def __init__(self, calls: Iterable[Call]) -> None:
+        super().__init__()
+        vars(self).update({call.key: list(call.literals) for call in calls if call.literals})
 
 
-def _resolve(target: str) -> Callable[..., Any]:
-    """An ATen overload or integer operator by name; anything else is refused."""
-    if target in _INTEGERS:
-        return _INTEGERS[target]  # type: ignore[no-any-return]
-    namespace, _, rest = target.partition(".")
-    packet, _, overload = rest.partition(".")
-    if namespace != "aten" or not packet.isidentifier() or not overload.isidentifier():
-        raise ValueError(f"{target!r} is no ATen operator")
-    found = getattr(getattr(torch.ops.aten, packet), overload)
-    if any(argument.name == "filename" for argument in found._schema.arguments):
-        raise ValueError(f"{target!r} reads or writes files")  # aten.save, aten.from_file
-    return found  # type: ignore[no-any-return]
+def _place(
+    root: nn.Module,
+    tensors: Mapping[str, Tensor],
+    program: Mapping[str, Any],
+    frozen: Iterable[str],
+) -> None:
+    """Hold the tensors under their dotted names; one that has two names stays one."""
+    known: dict[Any, Tensor] = {}
+    parameters, still = set(program["parameters"]), set(frozen)
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{name} is no tensor")
+        *path, leaf = name.split(".")
+        owner = root
+        for part in path:  # not by attribute: names may be those of nn.Module's own
+            owner = owner._modules.setdefault(part, Held())  # type: ignore[assignment]
+        if name in parameters:
+            made = nn.Parameter(tensor, requires_grad=_trains(tensor) and name not in still)
+            owner._parameters[leaf] = known.setdefault(_place_of(tensor), made)  # type: ignore[assignment]
+        else:
+            owner._buffers[leaf] = known.setdefault(_place_of(tensor), tensor)
 
 
-def _decoded(value: Any, values: Mapping[str, Any], device: torch.device | None) -> Any:
-    if isinstance(value, list):
-        return [_decoded(entry, values, device) for entry in value]
-    if not isinstance(value, dict):
-        return value
-    ((kind, name),) = value.items()
-    if kind == "node":
-        return values[name]
-    if kind == "device":
-        return device  # where the weights are now, not where they were recorded
-    found = getattr(torch, name)
-    if not isinstance(found, _CONSTANTS[kind]):
-        raise InputError(f"the embedded program is damaged: {name!r} is no {kind}")
-    return found
+def _trains(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() or tensor.is_complex()
+
+
+def _place_of(tensor: Tensor) -> Any:
+    """Two tensors of the same place, shape and strides are one; an empty one has no place."""
+    start = tensor.data_ptr() if tensor.numel() and not tensor.is_meta else None
+    return (start, tensor.shape, tensor.stride(), tensor.dtype) if start else id(tensor)
+
+
+def _held(root: nn.Module, name: str) -> Any:
+    *path, leaf = name.split(".")
+    for part in path:
+        root = root._modules[part]  # type: ignore[assignment]
+    return root._parameters[leaf] if leaf in root._parameters else root._buffers[leaf]
+
+
+def _tell_roles(root: nn.Module, calls: Iterable[Call], names: Mapping[str, str]) -> None:
+    """Say of every weight what the first operator that reads it takes it for."""
+    modules = dict(named_modules(root))
+    for call in calls:
+        for place, node in _read(call):
+            name = names.get(node)
+            path, _, leaf = (name or "").rpartition(".")
+            owner = modules[path]
+            if name is not None and isinstance(owner, Held):
+                owner.roles.setdefault(leaf, _role(call, place))
+                owner.kind = owner.kind or call.kind or call.operator
+
+
+def _read(call: Call) -> Iterator[tuple[int, str]]:
+    """Every value that a call reads, and the place of the argument that holds it."""
+    for place, argument in enumerate(call.args):
+        yield from ((place, node) for node in nodes_of(argument))
+
+
+def _role(call: Call, place: int) -> str:
+    """As :class:`~slimnet.modules.Held` names it."""
+    if call.operator in _BATCH_NORMS and place == 1:
+        return "scale"
+    if call.operator in _PRODUCTS and place == 1:
+        turned = call.operator.startswith("conv_transpose") or call.args[6:7] == [True]
+        return "transposed" if turned else "weight"
+    return ""
+
+
+_BATCH_NORMS = ("batch_norm", "_native_batch_norm_legit_no_training", "native_batch_norm")
+_PRODUCTS = (
+    *("linear", "conv1d", "conv2d", "conv3d", "convolution"),
+    *("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"),
+)

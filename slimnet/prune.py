@@ -8,14 +8,12 @@ planned again: the user gets a valid network and is told what stood in the way.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_map
 
 from slimnet.budget import Align, Budget, Limits, Scope, Survivors, allocate, removed_members
@@ -24,11 +22,14 @@ from slimnet.couple import Coupling, Pin, couple
 from slimnet.criteria import comparable, load_criteria, score
 from slimnet.diagnose import find_culprit
 from slimnet.errors import CaptureError, CertificateError, InputError, PruneError
+from slimnet.example import Example, positional
+from slimnet.fold import depends_on_lengths, folds
 from slimnet.groups import Group, Layer, find_groups
-from slimnet.modules import first_names, named_modules, named_tensors, no_collection, unchanging
-from slimnet.plan import Plan, make_plan, surviving, survivors_mask
-from slimnet.rebuild import rebuild
+from slimnet.modules import first_names, named_tensors, no_collection, unchanging
+from slimnet.plan import Plan, agrees, make_plan, surviving, survivors_mask
+from slimnet.rebuild import cut, rebuild
 from slimnet.reference import Proof
+from slimnet.suitable import refuse_unsuitable
 from slimnet.trace import Trace, capture
 from slimnet.verify import Certificate, certify
 
@@ -49,6 +50,21 @@ class Inspection:
         number = len(self.groups)
         lines.append(f"{number} group{'s' * (number != 1)}, {channels} prunable channels")
         return "\n".join([*lines, *self.notes])
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dicts and lists."""
+        groups = [
+            {
+                "number": group.number,
+                "channels": group.width,
+                "channels_at_a_time": group.channels_per_atom,
+                "layers": group.layers,
+                "approximate": [str(reason) for reason in group.approximate],
+            }
+            for group in self.groups
+        ]
+        layers = [asdict(layer) for layer in self.layers]
+        return {"cost": self.cost.to_json(), "layers": layers, "groups": groups}
 
 
 def _layer_line(layer: Layer) -> str:
@@ -83,19 +99,20 @@ def _share(before: Mapping[str, int], after: Mapping[str, int], name: str) -> st
     return f"{before[name]:,} → {after[name]:,} ({after[name] / max(before[name], 1):.1%})"
 
 
-def inspect(model: nn.Module, example: tuple[Any, ...]) -> Inspection:
+def inspect(model: nn.Module, example: Example, *, heads: bool = False) -> Inspection:
     """Find, without a hint, what can be removed from a network.
 
-    ``example`` is a tuple of positional inputs. Raises :class:`CaptureError` where the model does
-    not run on it.
+    ``example`` is a tuple of positional inputs, or a dict of keyword inputs; with ``heads``,
+    attention can lose whole heads. Raises :class:`CaptureError` where the model does not run on it.
     """
     refuse_unsuitable(model)
-    return _analyse(model, _record(model, example), ()).inspection
+    traces = _record(model, positional(model, example))
+    return _analyse(model, traces, (), heads=heads).inspection
 
 
 def prune(
     model: nn.Module,
-    example: tuple[Any, ...],
+    example: Example,
     *,
     ratio: float | None = None,
     macs: float | None = None,
@@ -109,12 +126,13 @@ def prune(
     seed: int = 0,
     verify: bool = True,
     strict: bool = False,
+    heads: bool = False,
 ) -> Pruned:
     """Cut a network down to a budget; ``model`` itself is never changed.
 
     Args:
         model: any network that runs on ``example``.
-        example: a tuple of positional inputs.
+        example: a tuple of positional inputs, or a dict of keyword inputs.
         ratio: share of channels to remove, in [0, 1).
         macs: share of the multiply-adds that may remain, in (0, 1].
         params: share of the parameters that may remain, in (0, 1].
@@ -129,12 +147,14 @@ def prune(
         seed: of the random criterion and of the proof's random weights and inputs.
         verify: prove the result (four passes in float64).
         strict: an operator without a rule is an error.
+        heads: attention loses whole heads; without it, every head loses the same part of its width.
 
     Raises:
         InputError: for arguments that cannot be used.
         PruneError: where nothing can be cut, or a layer would be left without channels.
         CertificateError: where the slim network cannot be proven equal to the zeroed original.
     """
+    example = positional(model, example)
     budget = Budget(ratio, macs, params)
     limits = Limits(scope, align, min_channels, tuple(keep), dict(layer_ratio or {}))
     _ = load_criteria()[criterion]
@@ -147,6 +167,7 @@ def prune(
         "min_channels": min_channels,
         "keep": list(limits.keep),
         "layer_ratio": dict(limits.layer_ratio),
+        "heads": heads,
         "seed": seed,
     }
     pins: list[Pin] = []
@@ -155,23 +176,40 @@ def prune(
             if not traces:
                 refuse_unsuitable(model)
             traces = traces or _record(model, example)
-            analysis = _analyse(model, traces, pins, strict=strict)
+            analysis = _analyse(model, traces, pins, strict=strict, heads=heads)
             plan, proof = _plan(model, analysis, budget, limits, criterion, seed)
             plan = replace(plan, asked=asked)
+            proof = replace(proof, plan=plan)
             slim = rebuild(model, plan)
+        proof = _folded(model, slim, proof, example)
+        plan = proof.plan
         inspection = replace(analysis.inspection, notes=tuple(plan.notes))
         if not verify:
             return Pruned(slim, plan, None, inspection, example)
         try:
-            certificate = certify(
-                model, slim, replace(proof, plan=plan), _inputs(example, seed), seed=seed
-            )
+            certificate = certify(model, slim, proof, _inputs(example, seed), seed=seed)
             return Pruned(slim, plan, certificate, inspection, example)
         except Exception as error:  # the slim network's own forward may raise anything
             culprit = find_culprit(model, slim, proof, example)
             if culprit is None or culprit in pins or len(pins) >= _ATTEMPTS:
                 raise _refusal(error) from error
             pins.append(culprit)
+
+
+def _folded(model: nn.Module, slim: nn.Module, proof: Proof, example: tuple[Any, ...]) -> Proof:
+    """The slim network, and the plan, with the numbers that changed folded into weights."""
+    if not depends_on_lengths(proof.trace):
+        return proof
+    try:
+        found = folds(proof.trace, capture(slim, example))
+    except CaptureError:
+        return proof  # the proof finds the line
+    plan = replace(proof.plan, scaled=found.scales)
+    originals = dict(named_tensors(model))
+    for name, tensor in named_tensors(slim):
+        if name in plan.scaled:
+            tensor.data.copy_(cut(name, originals[name], plan))
+    return replace(proof, plan=plan, multiplied=found.tensors)
 
 
 _ATTEMPTS = 16  # lines of code that may be pinned one after the other
@@ -196,11 +234,9 @@ class _Analysis:
 
 def _record(model: nn.Module, example: tuple[Any, ...]) -> list[Trace]:
     """The evaluation pass and, where it leaves parameters unused, a training pass as well."""
-    if not isinstance(example, tuple):
-        raise InputError(
-            "example must be a tuple of the positional inputs, e.g. (torch.rand(1, 3, 224, 224),)"
-        )
     traces = [capture(model, example)]
+    if not traces[0].outputs:
+        raise InputError(f"{type(model).__name__} returns no tensor: nothing could be compared")
     parameters = [name for name, t in named_tensors(model) if isinstance(t, nn.Parameter)]
     if not parameters:
         raise InputError(f"{type(model).__name__} has no parameters: there is nothing to prune")
@@ -222,7 +258,7 @@ def prove(
     model: nn.Module,
     slim: nn.Module,
     plan: Plan,
-    example: tuple[Any, ...],
+    example: Example,
     *,
     seed: int = 0,
     trained: bool = False,
@@ -232,17 +268,30 @@ def prove(
     Weights that were ``trained`` after the cut no longer equal the original's: then only the
     structure is proven, with random weights. Raises :class:`CertificateError`.
     """
+    example = positional(model, example)
     trace = capture(model, example)
-    coupling = couple([trace])
+    coupling = _coupling_of(plan, trace)
     proof = Proof(trace, coupling, plan, surviving(coupling, plan))
     kinds = ("random",) if trained else ("real", "random")
     return certify(model, slim, proof, _inputs(example, seed), seed=seed, kinds=kinds)
 
 
+def _coupling_of(plan: Plan, trace: Trace) -> Coupling:
+    """The reading of the network that the plan was made with: widths of heads, or whole heads."""
+    couplings = (couple([trace], heads=heads) for heads in (False, True))
+    first = next(couplings)
+    return first if agrees(first, plan) else next(couplings)
+
+
 def _analyse(
-    model: nn.Module, traces: Sequence[Trace], pins: Sequence[Pin], *, strict: bool = False
+    model: nn.Module,
+    traces: Sequence[Trace],
+    pins: Sequence[Pin],
+    *,
+    strict: bool = False,
+    heads: bool = False,
 ) -> _Analysis:
-    coupling = couple(traces, strict=strict, pins=pins)
+    coupling = couple(traces, strict=strict, pins=pins, heads=heads)
     groups, layers = find_groups(model, coupling)
     costs = CostModel(model, traces[0], coupling)
     dense = costs.cost(coupling.atoms.reason == coupling.atoms.reason)
@@ -320,36 +369,3 @@ def _inputs(example: tuple[Any, ...], seed: int) -> list[tuple[Any, ...]]:
         return leaf
 
     return [tree_map(random, example)]
-
-
-def refuse_unsuitable(model: nn.Module) -> None:
-    """Raise :class:`InputError` for a network that cannot be recorded, or is broken already."""
-    for path, module in named_modules(model):
-        if isinstance(module, torch.jit.ScriptModule):
-            raise InputError(
-                f"{path or 'the model'} is TorchScript, which hides its operators: prune the "
-                "module that it was made of"
-            )
-        if "_orig_mod" in vars(module)["_modules"]:
-            raise InputError(
-                f"{path or 'the model'} is compiled: prune the module before torch.compile "
-                "(model._orig_mod)"
-            )
-    for name, tensor in named_tensors(model):
-        if is_lazy(tensor):
-            raise InputError(f"{name} has no shape yet: run the lazy network once before pruning")
-        if tensor.is_meta:
-            raise InputError(f"{name} has no values (it is on the meta device): load the weights")
-        may_be_infinite = not isinstance(tensor, nn.Parameter)  # such as a mask of -inf
-        if tensor.is_floating_point() and not _is_sound(tensor.detach(), may_be_infinite):
-            raise InputError(
-                f"{name} holds NaN or infinite numbers: the network is broken before any cut; "
-                "take an earlier checkpoint"
-            )
-
-
-def _is_sound(tensor: Tensor, may_be_infinite: bool) -> bool:
-    """A finite sum needs one pass and no mask; only a broken (or huge) one is looked at again."""
-    if math.isfinite(float(tensor.sum())):
-        return True
-    return not bool(tensor.isnan().any()) if may_be_infinite else bool(tensor.isfinite().all())

@@ -37,6 +37,7 @@ def cut(name: str, tensor: Tensor, plan: Plan) -> Tensor:
     new = source
     for axis, indices in plan.removed.get(name, {}).items():
         new = new.index_select(axis, survivors(source.shape[axis], indices).to(new.device))
+    new = scaled(name, new, plan)
     if name in plan.remapped:
         new = torch.tensor(plan.remapped[name], dtype=new.dtype, device=new.device)[new]
     if new is source:
@@ -44,6 +45,19 @@ def cut(name: str, tensor: Tensor, plan: Plan) -> Tensor:
     if source.dim() == 4 and source.is_contiguous(memory_format=torch.channels_last):
         return new.contiguous(memory_format=torch.channels_last)
     return new
+
+
+def scaled(name: str, values: Tensor, plan: Plan) -> Tensor:
+    """The surviving values of a parameter, multiplied by what the plan folds into them."""
+    removed = plan.removed.get(name, {})
+    for scale in plan.scaled.get(name, ()):
+        gone = removed.get(scale.axis, ())
+        factor = torch.ones(values.shape[scale.axis] + len(gone), dtype=torch.float64)
+        factor[list(scale.indices)] = scale.factor
+        kept = factor[survivors(len(factor), gone)].to(values.device)
+        shape = [-1 if d == scale.axis else 1 for d in range(values.dim())]
+        values = (values.double() * kept.reshape(shape)).to(values.dtype)
+    return values
 
 
 def zero_removed(name: str, values: Tensor, plan: Plan) -> Tensor:
@@ -116,6 +130,32 @@ def _group_norm(module: Any) -> dict[str, Any]:
     return {} if module.weight is None else {"num_channels": module.weight.shape[0]}
 
 
+def _recurrent(module: Any) -> dict[str, Any]:
+    columns = {name: _weight(module, f"weight_{name}_l0").shape[1] for name in ("ih", "hh")}
+    inputs, outputs = columns.values()
+    if not module.proj_size:
+        return {"input_size": inputs, "hidden_size": outputs}
+    units = _weight(module, "weight_hr_l0").shape[1]
+    return {"input_size": inputs, "hidden_size": units, "proj_size": outputs}
+
+
+def _weight(module: nn.Module, name: str) -> Tensor:
+    """A weight, also one that a hook makes anew of its direction in every pass."""
+    made: Tensor = getattr(module, f"{name}_v" if hasattr(module, f"{name}_v") else name)
+    return made
+
+
+def _attention(module: Any) -> dict[str, Any]:
+    width = module.out_proj.weight.shape[1]
+    whole = module.in_proj_weight is not None
+    return {
+        "embed_dim": width,
+        "head_dim": width // module.num_heads,
+        "kdim": width if whole else module.k_proj_weight.shape[1],
+        "vdim": width if whole else module.v_proj_weight.shape[1],
+    }
+
+
 _BOOKS: dict[type, Callable[[Any], dict[str, Any]]] = {
     _ConvNd: _convolution,
     nn.Linear: _linear,
@@ -127,4 +167,10 @@ _BOOKS: dict[type, Callable[[Any], dict[str, Any]]] = {
     ),
     nn.PReLU: lambda module: {"num_parameters": module.weight.numel()},
     nn.Embedding: lambda module: {"embedding_dim": module.weight.shape[1]},
+    nn.MultiheadAttention: _attention,
+    nn.RNNBase: _recurrent,
+    nn.RNNCellBase: lambda module: {
+        "input_size": module.weight_ih.shape[1],
+        "hidden_size": module.weight_hh.shape[1],
+    },
 }

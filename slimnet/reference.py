@@ -26,7 +26,7 @@ from slimnet.labels import Labelled
 from slimnet.modules import evaluation_mode, named_tensors
 from slimnet.plan import Plan
 from slimnet.standins import Values, widened
-from slimnet.trace import COMPOSITES, Call, Ref, Trace, is_composite
+from slimnet.trace import OPENED, Call, Ref, Trace, composite, is_composite, opened
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +37,7 @@ class Proof:
     coupling: Coupling
     plan: Plan
     alive: np.ndarray[Any, np.dtype[np.bool_]]  # [atoms]
+    multiplied: frozenset[int] = frozenset()  # recorded tensors that folding changes
 
 
 def run(
@@ -108,17 +109,23 @@ class _Exchanged(TorchFunctionMode):
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
         if name in _READS and func != _DATA:
-            return func(*args, **kwargs)
+            found = func(*args, **kwargs)
+            return torch.float64 if func == _DTYPE and found in _NARROW else found
         exchange = self.weights.exchange
         named = {key: exchange(value) for key, value in kwargs.items()}
         given = tuple(exchange(arg) for arg in args)
-        if func in COMPOSITES:
+        op = composite(func, args)
+        if op is not None:
             with _disable_current_modes():
-                return self.wide.compute(COMPOSITES[func], given, named)
+                return self.wide.compute(op, given, named)
+        if func in OPENED:
+            with self:
+                return opened(func)(*given, **named)
         return func(*given, **named)
 
 
 _DATA = Tensor.data.__get__  # type: ignore[attr-defined]
+_DTYPE = Tensor.dtype.__get__  # type: ignore[attr-defined]
 _READS = {"__get__", "size", "dim", "numel", "is_floating_point", "is_complex", "stride"}
 
 
@@ -156,6 +163,8 @@ class _Wide(TorchDispatchMode):
 
     def compute(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run one operator, on the survivors where the reference asks for that."""
+        if func in _SINGLE:
+            return tree_map(widened, func(*tree_map(_narrowed, args), **kwargs))
         compute = self.restricted.take(func) if self.restricted is not None else None
         result = compute(func, args, kwargs) if compute is not None else func(*args, **kwargs)
         if self.observe is not None:
@@ -164,6 +173,23 @@ class _Wide(TorchDispatchMode):
 
 
 _NARROW = (torch.float32, torch.float16, torch.bfloat16)
+_SINGLE = {
+    getattr(torch.ops.aten, name).default
+    for name in (
+        "fake_quantize_per_tensor_affine_cachemask",
+        "_fake_quantize_per_tensor_affine_cachemask_tensor_qparams",
+        "fake_quantize_per_channel_affine_cachemask",
+        "_fake_quantize_learnable_per_tensor_affine",
+        "_fake_quantize_learnable_per_channel_affine",
+        "_fused_moving_avg_obs_fq_helper",
+    )
+    if hasattr(torch.ops.aten, name)
+}
+"""Operators that know single precision only; they round to the same coarse grid on both sides."""
+
+
+def _narrowed(leaf: Any) -> Any:
+    return leaf.float() if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf
 
 
 class Restricted:
@@ -210,6 +236,8 @@ class Restricted:
         small = [self._select(a, b) for a, b in zip(args, call.args, strict=True)]
         named = {key: self._select(value, call.kwargs[key]) for key, value in kwargs.items()}
         literals = _LITERALS.get(op)
+        if op == _ATTENTION:  # the original divides by the root of its own width
+            named["scale"] = named.get("scale") or args[0].shape[-1] ** -0.5
         result = op(*(literals(small) if literals else small), **named)
         if isinstance(result, (tuple, list)):
             return tuple(self._spread(x, r) for x, r in zip(result, call.outputs, strict=True))
@@ -229,6 +257,9 @@ class Restricted:
             shape = (*value.shape[:d], ref.shape[d], *value.shape[d + 1 :])
             value = value.new_zeros(shape).index_copy_(d, places.to(value.device), value)
         return value
+
+
+_ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
 
 
 def _layer_norm_sizes(args: list[Any]) -> list[Any]:

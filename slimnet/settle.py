@@ -8,7 +8,7 @@ slots are tied so that it follows, or, last, they are pinned with the line as th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -33,7 +33,8 @@ class Mend:
         wanted = [need.survivors(alive, atoms) for need in self.needs]
         reads = [partial(need.read, alive, atoms) for need in self.needs]
         direct = [w for need, w in zip(self.needs, wanted, strict=True) if need.is_direct]
-        for value in direct[:1] or range(1, self.old + 1):
+        span = range(1, self.old + 1) if self.old > 0 else range(self.old, 0)
+        for value in direct[:1] or span:
             if all(
                 need.evaluate(read, {self.attribute: value}) == want
                 for need, read, want in zip(self.needs, reads, wanted, strict=True)
@@ -49,6 +50,11 @@ class _Known:
     need: Need
     shapes: Mapping[ShapeOf, tuple[Axis, int]]
     attributes: Mapping[AttributeOf, int] = field(default_factory=dict)
+
+    @property
+    def axes(self) -> list[Axis]:
+        """The axis whose length is stated, and those that it is computed from."""
+        return [self.need.axis, *(axis for axis, _ in self.shapes.values())]
 
     @property
     def is_direct(self) -> bool:
@@ -76,16 +82,21 @@ class _Known:
 
     def edges(self, atoms: Atoms) -> list[np.ndarray[Any, Any]]:
         """Removals of one atom alone: the first, and the last, of every axis that matters."""
-        axes = [self.need.axis, *(axis for axis, _ in self.shapes.values())]
         ends: set[int] = set()
-        for axis in axes:
+        for axis in self.axes:
             if axis is not None:
                 free = atoms.of[axis][atoms.free[atoms.of[axis]]]
                 ends.update(free[[0, -1]].tolist() if len(free) else ())
         return [_without(end, atoms) for end in sorted(ends)]
 
+    def empties(self, alive: np.ndarray[Any, Any], atoms: Atoms) -> bool:
+        """Whether nothing is left of one of the axes: no plan does that."""
+        return any(axis is not None and not alive[atoms.of[axis]].any() for axis in self.axes)
+
     def follows(self, alive: np.ndarray[Any, Any], atoms: Atoms) -> bool:
-        """Whether the size is right by itself after this removal."""
+        """Whether the size is right by itself after this removal (which must leave something)."""
+        if self.empties(alive, atoms):
+            return True
         read = partial(self.read, alive, atoms)
         return self.evaluate(read, {}) == self.survivors(alive, atoms)
 
@@ -103,17 +114,15 @@ def settle(
         return atoms, []
     everything = {number: x for trace in tensors for number, x in trace.items()}
     settler = _Settler(constraints, [_known(need, everything) for need in constraints.needs])
-    for _ in range(_ROUNDS):
+    settler.discard_misread(atoms)
+    atoms = constraints.ledger.solve()
+    while True:  # each round ties or pins at least one need, and pins none twice
         mends, changed = settler.round(atoms)
         if not changed:
             return atoms, mends
         atoms = constraints.ledger.solve()
-    settler.give_up = True
-    settler.round(atoms)
-    return constraints.ledger.solve(), []
 
 
-_ROUNDS = 12
 _TRIALS = (0.15, 0.5, 0.5, 0.85)  # shares of the atoms that a trial removes
 
 
@@ -135,8 +144,15 @@ class _Settler:
     def __init__(self, constraints: Constraints, needs: list[_Known]) -> None:
         self.constraints = constraints
         self.needs = needs
-        self.tied: set[int] = set()
-        self.give_up = False
+        self.pinned: set[int] = set()
+
+    def discard_misread(self, atoms: Atoms) -> None:
+        """A size whose source does not even give its present value was read wrongly: it stays."""
+        everything = np.ones(len(atoms.reason), bool)
+        for known in self.needs:
+            if not known.follows(everything, atoms):
+                self._pin(known)
+        self.needs = [known for known in self.needs if id(known) not in self.pinned]
 
     def round(self, atoms: Atoms) -> tuple[list[Mend], bool]:
         """Mends that satisfy every need, and whether anything had to be tied or pinned."""
@@ -144,14 +160,11 @@ class _Settler:
         failing = [
             need
             for need in self.needs
-            if not all(need.follows(t, atoms) for t in (*trials, *need.edges(atoms)))
+            if id(need) not in self.pinned
+            and not all(need.follows(t, atoms) for t in (*trials, *need.edges(atoms)))
         ]
-        if self.give_up:
-            for known in failing:
-                self._pin(known)
-            return [], bool(failing)
         mends: dict[AttributeOf, Mend] = {}
-        changed = False
+        stuck: list[_Known] = []
         for known in failing:
             if any(leaf in mends for leaf in known.attributes):
                 continue
@@ -159,9 +172,10 @@ class _Settler:
             if mend is not None:
                 mends[mend.attribute] = mend
             else:
-                self._tie_or_pin(known, atoms)
-                changed = True
-        return list(mends.values()), changed
+                stuck.append(known)
+        if not self._tie_all(stuck, atoms):
+            self._pin_all(stuck, atoms)
+        return list(mends.values()), bool(stuck)
 
     def _mend(self, known: _Known, atoms: Atoms, trials: list[np.ndarray[Any, Any]]) -> Mend | None:
         """An attribute of this size that can be given a value which all its uses agree with."""
@@ -169,53 +183,61 @@ class _Settler:
             uses = tuple(n for n in self.needs if attribute in n.attributes)
             mend = Mend(attribute, old, uses)
             ends = [trial for use in uses for trial in use.edges(atoms)]
-            if all(mend.value(trial, atoms) is not None for trial in (*trials, *ends)):
+            if all(
+                mend.value(trial, atoms) is not None or any(n.empties(trial, atoms) for n in uses)
+                for trial in (*trials, *ends)
+            ):
                 return mend
         return None
 
-    def _tie_or_pin(self, known: _Known, atoms: Atoms) -> None:
-        """First try to make the size follow by tying; a second failure pins."""
-        if id(known) not in self.tied:
-            self.tied.add(id(known))
-            if self._tie(known, atoms):
-                return
-        self._pin(known)
+    def _tie_all(self, stuck: Sequence[_Known], atoms: Atoms) -> bool:
+        """Tie equal lengths; where nothing is left of them, multiples (there are two ways to)."""
+        pairs = [pair for known in stuck for pair in self._partners(known)]
+        equal = [(a, b) for a, b in pairs if len(a) == len(b)]
+        return any(sum(self._tie(a, b, atoms) for a, b in group) for group in (equal, pairs))
 
-    def _tie(self, known: _Known, atoms: Atoms) -> bool:
-        axis = known.need.axis
-        if axis is None:
-            return False
-        partners = [a for a, _ in known.shapes.values() if a is not None]
+    def _partners(self, known: _Known) -> Iterator[tuple[Labels, Labels]]:
+        """Pairs of axes that must shrink alike for the size to follow."""
+        family = [known]
         for attribute in known.attributes:
-            uses = [n.need.axis for n in self.needs if attribute in n.attributes]
-            partners += [a for a in uses if a is not None and a is not axis]
-        tied = [self._tie_to(axis, partner) for partner in partners]
-        return any(tied)
+            family += [n for n in self.needs if attribute in n.attributes and n is not known]
+        stated = [n.need.axis for n in family if n.need.axis is not None]
+        computed = [axis for n in family for axis, _ in n.shapes.values() if axis is not None]
+        return ((stated[0], other) for other in (*stated[1:], *computed) if stated)
 
-    def _tie_to(self, axis: Labels, partner: Labels) -> bool:
-        """Equal lengths: slot by slot. A multiple: the same positions leave every block."""
-        ledger = self.constraints.ledger
-        if len(partner) == len(axis):
-            ledger.tie(axis, partner)
-        elif len(partner) % len(axis) == 0:
-            rows = partner.reshape(-1, len(axis))
-            ledger.tie(np.tile(rows[0], len(rows) - 1), rows[1:].reshape(-1))
-        elif len(axis) % len(partner) == 0:
-            rows = axis.reshape(-1, len(partner))
-            ledger.tie(np.tile(rows[0], len(rows) - 1), rows[1:].reshape(-1))
-        else:
+    def _tie(self, left: Labels, right: Labels, atoms: Atoms) -> bool:
+        """Slot by slot, or block by block where one is a multiple; whether that was news.
+
+        Of the two ways to lay blocks, the one that agrees with more of what is tied already.
+        """
+        short, long = sorted((left, right), key=len)
+        if not len(short) or len(long) % len(short):
             return False
-        return True
+        blocks = len(long) // len(short)
+        ways = (np.tile(short, blocks), np.repeat(short, blocks))
+        agree = [int((atoms.of[way] == atoms.of[long]).sum()) for way in ways]
+        self.constraints.ledger.tie(ways[agree[1] > agree[0]], long)
+        return max(agree) < len(long)
+
+    def _pin_all(self, stuck: Sequence[_Known], atoms: Atoms) -> None:
+        """Pin what stands for itself: a pin may already help others that share its slots."""
+        touched = np.zeros(len(atoms.reason), bool)
+        for known in stuck:
+            mine = [atoms.of[axis] for axis in known.axes if axis is not None]
+            if not any(touched[atom].any() for atom in mine):
+                self._pin(known)
+            for atom in mine:
+                touched[atom] = True
 
     def _pin(self, known: _Known) -> None:
         """The code's size stays as it is, and with it what it is computed from."""
+        self.pinned.add(id(known))
         need = known.need
         named = ", ".join(str(leaf) for leaf in known.attributes)
         text = f"{need.reason.text} is given the size {need.length}" + (
             f" from {named}, which cannot be mended" if named else " in a way that cannot follow"
         )
-        axes = [need.axis, *(axis for axis, _ in known.shapes.values())]
-        for axis in axes:
+        for axis in known.axes:
             if axis is not None:
                 self.constraints.pin(axis, text, need.reason.site)
 

@@ -28,6 +28,12 @@ class Site:
         return f"{Path(self.file).name}:{self.line}, {within} ({self.function})"
 
 
+class Replayed:
+    """Runs a call that was recorded elsewhere: ``site`` is told in place of its own line."""
+
+    site: Site
+
+
 class Sites:
     """Finds the user's line and the module behind the call that is being recorded."""
 
@@ -44,7 +50,10 @@ class Sites:
         while frame is not None and frame.f_code is not self._outermost:
             code = frame.f_code
             if module is None and code.co_varnames[:1] == ("self",) and code.co_argcount:
-                module = self._modules.get(id(frame.f_locals.get("self")))
+                owner = frame.f_locals.get("self")
+                if isinstance(owner, Replayed):
+                    return owner.site
+                module = self._modules.get(id(owner))
             if self._is_users(code):
                 return self._site(code, frame.f_lineno, module or "")
             frame = frame.f_back

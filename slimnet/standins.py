@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from slimnet.modules import named_tensors
 from slimnet.plan import Plan
-from slimnet.rebuild import survivors, zero_removed
+from slimnet.rebuild import cut, scaled, survivors, zero_removed
 
 Values: TypeAlias = Callable[[str, Tensor], Tensor]
 """(name, stored tensor) → what is computed with."""
@@ -37,19 +37,39 @@ def weights_of(kind: str, model: nn.Module, plan: Plan, seed: int) -> tuple[Valu
     if kind == "real":
         return (
             lambda name, tensor: zeroed(name, _widened_copy(tensor)),
-            lambda name, tensor: widened(tensor),
+            lambda name, tensor: _unrounded(name, tensor, originals, plan),
         )
-    drawn = _drawn if kind == "random" else _perturbed
+
+    def drawn(name: str) -> Callable[[Tensor, torch.Generator], Tensor]:
+        return _drawn if kind == "random" and not _is_grid(name, originals) else _perturbed
 
     def random(name: str, tensor: Tensor) -> Tensor:
-        return zeroed(name, _random(name, tensor, seed, {}, drawn))
+        return zeroed(name, _random(name, tensor, seed, {}, drawn(name)))
 
     def random_cut(name: str, tensor: Tensor) -> Tensor:
         if not tensor.is_floating_point():
-            return tensor
-        return _random(name, originals[name], seed, plan.removed.get(name, {}), drawn)
+            return tensor.clone()
+        values = _random(name, originals[name], seed, plan.removed.get(name, {}), drawn(name))
+        return scaled(name, values, plan)
 
     return random, random_cut
+
+
+def _is_grid(name: str, originals: Mapping[str, Tensor]) -> bool:
+    """Whether it is the step that fake quantisation rounds to: a wide one would hide everything."""
+    path, _, leaf = name.rpartition(".")
+    return leaf == "scale" and f"{path}.zero_point".lstrip(".") in originals
+
+
+def _unrounded(name: str, tensor: Tensor, originals: Mapping[str, Tensor], plan: Plan) -> Tensor:
+    """A slim network's weight in float64.
+
+    Folding a constant into a weight rounds it to the weight's own type. Where the stored numbers
+    are just that, the product is used before it was rounded.
+    """
+    if name in plan.scaled and torch.equal(cut(name, originals[name], plan), tensor):
+        return cut(name, originals[name].double(), plan)
+    return widened(tensor) if tensor.is_floating_point() else tensor.clone()
 
 
 def _widened_copy(tensor: Tensor) -> Tensor:
@@ -82,7 +102,7 @@ def _random(
     Drawn and cut a few rows at a time: of the largest layer no more than one copy is ever held.
     """
     if not tensor.is_floating_point():
-        return tensor
+        return tensor.clone()  # an operator may write into it
     kept = [survivors(n, removed.get(d, ())) for d, n in enumerate(tensor.shape)]
     result = torch.empty([len(k) for k in kept], dtype=torch.float64, device=tensor.device)
     if tensor.dim() == 0:

@@ -15,6 +15,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
+from itertools import count
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils._pytree import tree_leaves, tree_map
 
 from slimnet.errors import CaptureError
+from slimnet.example import tensors_of
 from slimnet.modules import evaluation_mode, named_modules, named_tensors
 from slimnet.sites import Site, Sites
 from slimnet.sizes import Size, Source, shape_of, tracked
@@ -44,11 +47,15 @@ class Ref:
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """The public torch function that the user's code called, with its arguments."""
+    """The public torch function that the user's code called, with its arguments.
+
+    An exported program calls ATen overloads: these go by the same names, without the overload's.
+    """
 
     name: str
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
+    overload: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,14 +120,6 @@ def _failure(model: nn.Module, example: tuple[Any, ...], error: Exception) -> st
     )
 
 
-def tensors_of(output: Any) -> list[Tensor]:
-    """The tensors of an output, also those inside an object's attributes."""
-    found = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
-    if not found and hasattr(output, "__dict__"):
-        found = [leaf for leaf in tree_leaves(dict(vars(output))) if isinstance(leaf, Tensor)]
-    return found
-
-
 @contextmanager
 def _attributes_as_sizes(model: nn.Module) -> Iterator[None]:
     """While recording, let the modules' integer attributes remember where they are."""
@@ -144,7 +143,10 @@ def _attributes_as_sizes(model: nn.Module) -> Iterator[None]:
 
 
 # The integer attributes of torch's own modules that decide how forward runs.
-_TORCH_ATTRIBUTES = {"groups", "num_groups", "normalized_shape", "unflattened_size"}
+_TORCH_ATTRIBUTES = {
+    *("groups", "num_groups", "normalized_shape", "num_heads", "unflattened_size"),
+    *("hidden_size", "proj_size"),
+}
 
 
 @contextmanager
@@ -171,8 +173,12 @@ class _SizeTracking(TorchFunctionMode):
         kwargs = kwargs or {}
         if func in _SHAPE_READS:
             return self._shape(func, args, kwargs)
-        if func in COMPOSITES:
-            return self.recorder.whole(COMPOSITES[func], func, args, kwargs)
+        op = composite(func, args)
+        if op is not None:
+            return self.recorder.whole(op, func, args, kwargs)
+        if func in OPENED:
+            with self:
+                return opened(func)(*args, **kwargs)
         recorder, outer = self.recorder, self.recorder.request
         recorder.request = recorder.asked(func, args, kwargs)
         try:
@@ -194,7 +200,11 @@ class _SizeTracking(TorchFunctionMode):
 
 
 _DATA_READ = Tensor.data.__get__  # type: ignore[attr-defined]
-_SHAPE_READS = {Tensor.shape.__get__, Tensor.size}  # type: ignore[attr-defined]
+_SHAPE_READS = {
+    Tensor.shape.__get__,  # type: ignore[attr-defined]
+    Tensor.size,
+    torch.ops.aten.sym_size.int,
+}
 
 
 class _Recorder(TorchDispatchMode):
@@ -205,7 +215,6 @@ class _Recorder(TorchDispatchMode):
         self.trace = Trace()
         self.request: Request | None = None
         self._known: dict[int, tuple[weakref.ref[Tensor], Ref]] = {}
-        self._count = 0
         modules = {id(module): path for path, module in named_modules(model)}
         self._sites = Sites(modules, capture.__code__)
         self._weights: dict[int, tuple[str, Tensor]] = {}
@@ -243,10 +252,11 @@ class _Recorder(TorchDispatchMode):
         named = {key: self._record(op, value) for key, value in kwargs.items()}
         with _disable_current_modes():
             result = func(*args, **kwargs)
-        refs = (self._remember(result, kind="activation"),)
+        outputs = result if isinstance(result, tuple) else (result,)
+        refs = tuple(self._remember(out, kind="activation") for out in outputs)
         site = self._sites.here()
         calls = self.trace.calls
-        request = Request(func.__name__, recorded, named)
+        request = _request(func, recorded, named)
         calls.append(Call(len(calls), op, recorded, named, refs, site, request))
         return result
 
@@ -254,15 +264,14 @@ class _Recorder(TorchDispatchMode):
         """The user's call, its tensors replaced by records so that none is kept."""
         named = {key: self._record(None, value) for key, value in kwargs.items()}
         plain = tuple(self._record(None, value) for value in args)
-        return Request(getattr(func, "__name__", ""), plain, named)
+        return _request(func, plain, named)
 
     def alias(self, new: Tensor, old: Tensor) -> None:
         """``x.data`` is a second Python object for the same tensor."""
         self._known[id(new)] = (weakref.ref(new), self.ref(old))
 
     def _remember(self, tensor: Tensor, *, kind: str, name: str | None = None) -> Ref:
-        self._count += 1
-        ref = Ref(self._count, tuple(tensor.shape), name, kind, tensor.dtype)
+        ref = Ref(next(_NUMBERS), tuple(tensor.shape), name, kind, tensor.dtype)
         self._known[id(tensor)] = (weakref.ref(tensor), ref)
         return ref
 
@@ -276,7 +285,7 @@ class _Recorder(TorchDispatchMode):
             with self:
                 return func.decompose(*args, **kwargs)
         if func._schema.is_mutable:
-            self._save_weights(args)
+            self._save_weights(func, args)
         recorded = tuple(self._record(func, arg) for arg in args)
         named = {key: self._record(func, value) for key, value in kwargs.items()}
         result = func(*args, **kwargs)
@@ -289,15 +298,18 @@ class _Recorder(TorchDispatchMode):
         calls.append(Call(len(calls), func, recorded, named, refs, site, self.request))
         return result
 
-    def _save_weights(self, args: tuple[Any, ...]) -> None:
+    def _save_weights(self, func: Any, args: tuple[Any, ...]) -> None:
         """Remember the value of a parameter or buffer that is about to be written to."""
-        for arg in args[:1]:
-            if isinstance(arg, Tensor) and id(arg) in self._weights and id(arg) not in self._saved:
+        for argument, arg in zip(func._schema.arguments, args, strict=False):
+            written = argument.alias_info is not None and argument.alias_info.is_write
+            if written and id(arg) in self._weights and id(arg) not in self._saved:
                 self._saved[id(arg)] = (arg, arg.clone())
 
     def restore_weights(self) -> None:
         """Undo what the pass wrote into parameters and buffers."""
         for tensor, value in self._saved.values():
+            if tensor.shape != value.shape:  # an observer makes its buffers on first use
+                tensor.resize_(value.shape)
             tensor.copy_(value)
 
     def _record(self, func: Any, value: Any) -> Any:
@@ -315,10 +327,15 @@ class _Recorder(TorchDispatchMode):
         return replace(ref, values=values)
 
 
+def _request(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Request:
+    name, _, overload = getattr(func, "__name__", "").partition(".")
+    return Request(name, args, kwargs, overload)
+
+
 @cache
 def is_composite(op: Any) -> bool:
     """Whether an operator is made of others: under inference_mode they arrive whole."""
-    return op not in COMPOSITES.values() and bool(
+    return op not in _WHOLE and bool(
         torch._C._dispatch_has_kernel_for_dispatch_key(op.name(), "CompositeImplicitAutograd")
     )
 
@@ -327,10 +344,59 @@ _aten = torch.ops.aten
 COMPOSITES = {
     nn.functional.scaled_dot_product_attention: _aten.scaled_dot_product_attention.default,
     nn.functional.rms_norm: _aten.rms_norm.default,
+    torch.lstm: _aten.lstm,
+    torch.gru: _aten.gru,
+    torch.rnn_tanh: _aten.rnn_tanh,
+    torch.rnn_relu: _aten.rnn_relu,
+    torch.lstm_cell: _aten.lstm_cell.default,
+    torch.gru_cell: _aten.gru_cell.default,
+    torch.rnn_tanh_cell: _aten.rnn_tanh_cell.default,
+    torch.rnn_relu_cell: _aten.rnn_relu_cell.default,
+    torch._pad_packed_sequence: _aten._pad_packed_sequence.default,
+    torch._weight_norm: _aten._weight_norm.default,
 }
 """Public functions recorded as one call: what they are made of depends on type and device."""
+_WHOLE = {
+    overload
+    for op in COMPOSITES.values()
+    for overload in ((op.input, op.data) if isinstance(op, torch._ops.OpOverloadPacket) else (op,))
+}
+
+
+def composite(func: Any, args: tuple[Any, ...]) -> Any:
+    """The ATen overload that stands for a call of a public function; None where none does.
+
+    A recurrent layer has one overload for tensors and one, with the running batch sizes as its
+    second argument, for packed sequences.
+    """
+    op = func if func in _WHOLE else COMPOSITES.get(func)
+    if isinstance(op, torch._ops.OpOverloadPacket):
+        return op.input if isinstance(args[3], bool) else op.data
+    return op
+
+
+OPENED = {nn.functional.multi_head_attention_forward}
+"""Public functions written in Python whose own public calls state sizes."""
+
+
+@cache
+def opened(func: Any) -> Any:
+    """The same function, whose calls a function mode sees as if the user had made them.
+
+    As it is, it would hand itself to the mode again instead of running its body.
+    """
+    inside = {**func.__globals__, "has_torch_function": lambda _: False}
+    twin = FunctionType(func.__code__, inside, func.__name__, func.__defaults__)
+    twin.__kwdefaults__ = func.__kwdefaults__
+    return twin
+
+
+_NUMBERS = count(1)  # of tensors: no two passes share one
 _NO_CALLS = {torch.ops.prim.device.default}
-_INDEXING = {_aten.index.Tensor, _aten.index_select.default}
+_INDEXING = {
+    *(_aten.index.Tensor, _aten.index_select.default),
+    _aten._fused_moving_avg_obs_fq_helper.default,  # whether it observes
+}
 _INDEX_LIMIT = 1 << 20
 
 

@@ -25,7 +25,9 @@ def call_in_file(spec: str, options: Mapping[str, Any]) -> Any:
 
     Raises InputError where there is no such file or function, or where one of them fails.
     """
-    name, _, function = spec.rpartition(":")
+    name, colon, function = spec.rpartition(":")
+    if not colon:
+        raise InputError(f"{spec!r} names no function: write path/to/file.py:function")
     path = Path(name).expanduser()
     if not path.is_file():
         raise InputError(f"{spec}: there is no file {name}")

@@ -14,9 +14,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from slimnet.errors import CertificateError
+from slimnet.example import tensors_of
 from slimnet.reference import Proof, Restricted, run
 from slimnet.standins import weights_of
-from slimnet.trace import map_tensors, tensors_of
+from slimnet.trace import map_tensors
 
 TOLERANCE = 1e-9
 """Largest relative error that is accepted, everything computed in float64."""

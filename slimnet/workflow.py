@@ -1,12 +1,10 @@
-"""The comparison and the demo: prune, export, measure, retrain, and one folder of results.
+"""The comparison: prune, export, measure, retrain, and one folder of results.
 
 Built from the public pieces only; the command line parses, calls this, and prints.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,15 +15,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from slimnet.arch import Arch
 from slimnet.cost import count
-from slimnet.errors import InputError
+from slimnet.errors import CaptureError, InputError
 from slimnet.export import export_onnx, measure_latency
-from slimnet.files import save
-from slimnet.models import MODELS
+from slimnet.files import Opened
 from slimnet.modules import clone
-from slimnet.output import replacing
-from slimnet.payload import load_payload
 from slimnet.prune import prune
 from slimnet.report import Network, Report, slim_networks, write_html
 from slimnet.study import (
@@ -40,7 +34,8 @@ from slimnet.study import (
 )
 from slimnet.study.cells import cells
 from slimnet.study.store import Store
-from slimnet.train import Dataset, Schedule, load_data, train
+from slimnet.trace import capture
+from slimnet.train import Dataset, check_fits
 from slimnet.version import __version__
 
 Watch = Callable[[str, float], None]
@@ -64,6 +59,27 @@ class Settings:
             "threads": self.threads,
             "input": [list(x.shape) for x in example],
         }
+
+
+def one_image(opened: Opened, dataset: Dataset) -> tuple[torch.Tensor]:
+    """One image as the example; refuses data that the network cannot train on."""
+    usual = opened.arch.input_shape if opened.arch is not None else None
+    check_fits(dataset, usual or dataset.image_shape, dataset.num_classes)
+    example = (torch.zeros(1, *dataset.image_shape),)
+    try:
+        capture(opened.model, example)
+    except CaptureError as error:
+        size = "x".join(map(str, dataset.image_shape))
+        why = str(error.__cause__).split("\n")[0]
+        raise InputError(
+            f"{dataset.name}: the network does not run on its images of {size}: {why}"
+        ) from error
+    with torch.no_grad():
+        scores = opened.model(*example)
+    if not isinstance(scores, torch.Tensor) or scores.dim() != 2:
+        raise InputError("compare needs a network whose output is one score per class [N, classes]")
+    check_fits(dataset, dataset.image_shape, int(scores.shape[1]))
+    return example
 
 
 def check_cuts(
@@ -211,111 +227,3 @@ def versions() -> dict[str, str]:
     """What was used."""
     used = {name: version(name) for name in ("torch", "onnx", "onnxruntime")}
     return {"slimnet": __version__, **used}
-
-
-@dataclass(frozen=True)
-class DemoNetwork:
-    """One of the demo's networks and how it is cut."""
-
-    name: str
-    criterion: str
-
-
-DEMO = (DemoNetwork("digits_vgg", "bn-scale"), DemoNetwork("digits_resnet", "l1"))
-DEMO_RATIO = 0.5
-DEMO_SCHEDULE = Schedule(epochs=12, lr=0.1, batch=64)
-DEMO_BATCH = 64
-
-
-@dataclass(frozen=True)
-class DemoResult:
-    """What the demo made."""
-
-    networks: tuple[Network, ...]
-    conditions: str  # how the latencies were measured
-    page: Path
-
-
-def run_demo(
-    directory: Path,
-    *,
-    seeds: int = 3,
-    watch: Watch = lambda text, part: None,
-    threads: int | None = None,
-    device: str | None = None,
-    schedule: Schedule = DEMO_SCHEDULE,
-) -> DemoResult:
-    """The whole way once, on scikit-learn's scanned digits; a second run goes on from the first.
-
-    ``slim.pt``, ``dense.onnx`` and ``slim.onnx`` are those of the last network.
-    """
-    settings = Settings(latency_batch=DEMO_BATCH, threads=threads, device=device)
-    dataset = load_data("digits")
-    networks = []
-    for row in DEMO:
-        model = _trained(row.name, dataset, schedule, directory / row.name, device, watch)
-        example = (torch.zeros(1, *MODELS[row.name].input_shape),)
-        study = Study(
-            ratios=(DEMO_RATIO,),
-            criteria=(row.criterion,),
-            regimes=("finetune", "scratch-e", "scratch-b"),
-            seeds=tuple(range(seeds)),
-            base=schedule,
-        )
-        networks.append(
-            run_comparison(
-                row.name, model, example, dataset, study, directory / row.name, settings, watch
-            )
-        )
-    watch(f"{row.name}: writing the networks and the report", 0.99)
-    _write_networks(directory, row, model, example)
-    page = write_comparison(directory, "slimnet demo: digits", "slimnet demo", networks)
-    return DemoResult(tuple(networks), conditions_of(networks), page)
-
-
-def _trained(
-    name: str,
-    dataset: Dataset,
-    schedule: Schedule,
-    directory: Path,
-    device: str | None,
-    watch: Watch,
-) -> nn.Module:
-    """The dense network, trained, or as an earlier run in this folder left it."""
-    told = json.dumps([name, schedule.to_json(), dataset.fingerprint(), __version__])
-    digest = hashlib.blake2b(told.encode(), digest_size=8).hexdigest()
-    kept = directory / f"dense-{digest}.pt"
-    torch.manual_seed(0)
-    model = MODELS[name].make()
-    if not _restored(model, kept):
-        watch(f"{name}: training the dense network", 0.0)
-        train(
-            model,
-            dataset,
-            schedule,
-            seed=0,
-            device=device,
-            progress=lambda part: watch(f"{name}: training the dense network", part),
-        )
-        directory.mkdir(exist_ok=True)
-        with replacing(kept) as temporary:
-            torch.save(model.state_dict(), temporary)
-    return model.eval()
-
-
-def _restored(model: nn.Module, kept: Path) -> bool:
-    try:
-        model.load_state_dict(load_payload(kept))
-    except (InputError, RuntimeError, TypeError):
-        return False
-    return True
-
-
-def _write_networks(
-    directory: Path, row: DemoNetwork, model: nn.Module, example: tuple[torch.Tensor, ...]
-) -> None:
-    """``slim.pt`` and both ONNX files."""
-    pruned = prune(model, example, ratio=DEMO_RATIO, criterion=row.criterion)
-    save(pruned, directory / "slim.pt", str(Arch("slimnet", row.name)))
-    export_onnx(model, example, directory / "dense.onnx")
-    export_onnx(pruned.model, example, directory / "slim.onnx")

@@ -25,6 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from torch.utils.checkpoint import checkpoint
 
 Body = Callable[..., Any]
@@ -38,6 +39,7 @@ class Micro:
     example: Callable[[], tuple]
     expect: str
     layer: str = "a"
+    heads: bool = False  # whether attention loses whole heads
 
     @property
     def outcomes(self) -> tuple[str, ...]:
@@ -118,9 +120,10 @@ def tokens() -> tuple:
 def row(name: str, expect: str, body: Body, **parts: Any) -> None:
     """Register a network; ``a`` and ``b`` are the usual stem and tail unless given, or None."""
     example, layer = parts.pop("example", image), parts.pop("layer", "a")
+    heads = parts.pop("whole_heads", False)
     parts = {"a": conv(3, 16), "b": conv(16, 5)} | parts
     kept = {key: part for key, part in parts.items() if part is not None}
-    add(name, Micro(partial(Net, body, kept), example, expect, layer))
+    add(name, Micro(partial(Net, body, kept), example, expect, layer, heads))
 
 
 def add(name: str, micro: Micro) -> None:
@@ -1408,6 +1411,198 @@ row(
     b=conv(16, 3),
     s=frozen(conv(3, 3, 1)),
     t=frozen(conv(3, 3, 1)),
+)
+
+# --------------------------------------------------------------------------------- recurrent layers
+
+
+def lstm(inner: int, outer: int, **options: Any) -> partial:
+    return partial(nn.LSTM, inner, outer, batch_first=True, **options)
+
+
+def gru(inner: int, outer: int, **options: Any) -> partial:
+    return partial(nn.GRU, inner, outer, batch_first=True, **options)
+
+
+def stepwise(m: Net, x: Tensor) -> Tensor:
+    """A cell at work: its state starts as it likes and every step is kept."""
+    state, seen = None, []
+    for now in x.unbind(1):
+        state = m.a(now, state)
+        seen.append(state[0] if isinstance(state, tuple) else state)
+    return m.b(torch.stack(seen, 1))
+
+
+def by_hand(m: Net, x: Tensor) -> Tensor:
+    """An LSTM of two linears."""
+    h = c = torch.zeros(x.shape[0], m.units, dtype=x.dtype)
+    for now in x.unbind(1):
+        i, f, g, o = (m.a(now) + m.c(h)).chunk(4, 1)
+        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+        h = o.sigmoid() * c.tanh()
+    return m.b(h)
+
+
+def packed(m: Net, x: Tensor) -> Tensor:
+    """Sequences of different lengths, in any order."""
+    lengths = torch.tensor([3, 7])
+    given = pack_padded_sequence(m.e(x), lengths, batch_first=True, enforce_sorted=False)
+    out, (h, _) = m.a(given)
+    return m.b(pad_packed_sequence(out, batch_first=True)[0] + h[-1][:, None])
+
+
+RECURRENT = {"b": lin(16, 5), "example": tokens}
+BOTH = {"b": lin(32, 5), "example": tokens}
+for name, part in {
+    "lstm": lstm(8, 16),
+    "lstm_deep": lstm(8, 16, num_layers=3),
+    "lstm_plain": lstm(8, 16, bias=False),
+    "lstm_projected": lstm(8, 24, proj_size=16, num_layers=2),
+    "gru": gru(8, 16),
+    "gru_deep": gru(8, 16, num_layers=2, bias=False),
+    "rnn": partial(nn.RNN, 8, 16, num_layers=2),
+    "rnn_relu": partial(nn.RNN, 8, 16, nonlinearity="relu"),
+}.items():
+    row(name, "exact", lambda m, x: m.b(m.a(x)[0]), a=part, **RECURRENT)
+for name, part in {
+    "lstm_both_ways": lstm(8, 16, bidirectional=True, num_layers=2),
+    "lstm_projected_both_ways": lstm(8, 24, bidirectional=True, num_layers=2, proj_size=16),
+    "gru_both_ways": gru(8, 16, bidirectional=True),
+}.items():
+    row(name, "exact", lambda m, x: m.b(m.a(x)[0]), a=part, **BOTH)
+for name, part in {
+    "lstm_cell": partial(nn.LSTMCell, 8, 16),
+    "gru_cell": partial(nn.GRUCell, 8, 16, bias=False),
+    "rnn_cell": partial(nn.RNNCell, 8, 16),
+    "rnn_cell_relu": partial(nn.RNNCell, 8, 16, nonlinearity="relu"),
+}.items():
+    row(name, "exact", stepwise, a=part, **RECURRENT)
+row("lstm_by_hand", "exact", by_hand, a=lin(8, 64), c=lin(16, 64), units=16, **RECURRENT)
+row("lstm_packed", "exact", packed, e=lin(8, 12), a=lstm(12, 16), **RECURRENT)
+row("lstm_last_state", "exact", lambda m, x: m.b(m.a(x)[1][0][-1]), a=lstm(8, 16), **RECURRENT)
+row(
+    "lstm_last_memory",
+    "exact",
+    lambda m, x: m.b(m.a(x)[1][1].transpose(0, 1).flatten(1)),
+    a=lstm(8, 16, bidirectional=True),
+    **BOTH,
+)
+row(
+    "lstm_last_states_both_ways",
+    "exact",
+    lambda m, x: m.b(torch.cat((m.a(x)[1][0][-2], m.a(x)[1][0][-1]), 1)),
+    a=lstm(8, 16, bidirectional=True, num_layers=2),
+    **BOTH,
+)
+row(
+    "lstm_directions_added",
+    "exact",
+    lambda m, x: m.b(sum(m.a(x)[0].chunk(2, -1))),
+    a=lstm(8, 16, bidirectional=True),
+    **RECURRENT,
+)
+row(
+    "lstm_directions_by_size",
+    "exact",
+    lambda m, x: m.b(m.a(x)[0].view(2, 7, 2, m.a.hidden_size).sum(2)),
+    a=lstm(8, 16, bidirectional=True),
+    **RECURRENT,
+)
+row("lstm_of_one", "exact", lambda m, x: m.b(m.a(x[0])[0]), a=lstm(8, 16), **RECURRENT)
+row(
+    "lstm_chain",
+    "exact",
+    lambda m, x: m.b(m.c(m.a(x).relu())[0]),
+    a=lin(8, 16),
+    c=lstm(16, 16),
+    **RECURRENT,
+)
+row(
+    "lstm_residual",
+    "exact",
+    lambda m, x: m.b((y := m.a(x)) + m.c(y)[0]),
+    a=lin(8, 16),
+    c=lstm(16, 16),
+    **RECURRENT,
+)
+row(
+    "lstm_after_convolution",
+    "exact",
+    lambda m, x: m.b(m.c(m.a(x).permute(0, 3, 1, 2).flatten(2))[0]),
+    c=lstm(128, 16),
+    b=lin(16, 5),
+)
+row(
+    "lstm_norm",
+    "approximate",
+    lambda m, x: m.b(F.layer_norm(m.a(x)[0], m.n.shape, m.n)),
+    a=lstm(8, 16),
+    n=weight(16),
+    **RECURRENT,
+)
+row(
+    "lstm_hands_its_state_on",
+    "exact",
+    lambda m, x: m.b(m.c(x, m.a(x.flip(1))[1])[0]),
+    a=lstm(8, 16),
+    c=lstm(8, 16),
+    **RECURRENT,
+)
+row(
+    "lstm_starts_from_a_parameter",
+    "exact",
+    lambda m, x: m.b(m.a(x, (m.h.expand(-1, 2, -1).contiguous(), m.h.repeat(1, 2, 1)))[0]),
+    a=lstm(8, 16),
+    h=weight(1, 1, 16),
+    **RECURRENT,
+)
+row(
+    "gru_starts_from_a_layer",
+    "exact",
+    lambda m, x: m.b(m.a(x, m.c(x.mean(1)).sigmoid()[None])[0]),
+    a=gru(8, 16),
+    c=lin(8, 16),
+    **RECURRENT,
+)
+row(
+    "gru_starts_from_an_attribute",
+    "exact",
+    lambda m, x: m.b(m.a(x, torch.ones(1, x.shape[0], m.units, dtype=x.dtype))[0]),
+    a=gru(8, 16),
+    units=16,
+    **RECURRENT,
+)
+row(
+    "gru_starts_from_a_literal",
+    "pinned:aten.gru starts from a state of fixed length (micro.py",
+    lambda m, x: m.b(m.a(x, torch.zeros(1, 2, 16, dtype=x.dtype))[0]),
+    a=gru(8, 16),
+    **RECURRENT,
+)
+row(
+    "gru_starts_from_an_input",
+    "pinned:aten.gru starts from a state of fixed length (micro.py",
+    lambda m, x, h: m.b(m.a(x, h)[0]),
+    a=gru(8, 16),
+    b=lin(16, 5),
+    example=lambda: (*tokens(), torch.randn(1, 2, 16)),
+)
+row(
+    "gru_beside_what_only_training_uses",
+    "exact",
+    lambda m, x: m.b(m.a(x)[0]),
+    a=gru(8, 16),
+    c=lin(4, 4),
+    **RECURRENT,
+)
+row(
+    "lstm_weight_norm",
+    "exact",
+    lambda m, x: m.b(m.a(x)[0]),
+    a=partial(
+        lambda: parametrizations.weight_norm(nn.LSTM(8, 16, batch_first=True), "weight_hh_l0")
+    ),
+    **RECURRENT,
 )
 
 # --------------------------------------------------------------------------- odd things in the wild

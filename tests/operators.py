@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 aten = torch.ops.aten
 MAP = (4, 8, 6, 6)
@@ -136,6 +137,33 @@ example(
     *((2, 4, 6, 8), (2, 4, 5, 8), (2, 4, 5, 10)),
 )
 
+# --------------------------------------------------------------------------------- recurrent layers
+
+STEPS = (5, 3, 8)
+for name, rows in (("lstm", 24), ("gru", 18), ("rnn_tanh", 6), ("rnn_relu", 6)):
+    gated = ((rows, 8), (rows, 6), (rows,), (rows,))
+    states = ((1, 3, 6),) * (2 if name == "lstm" else 1)
+
+    def layer(x: Tensor, *given: Tensor, n: str = name) -> Any:
+        states, weights = given[:-4], given[-4:]
+        start = states if n == "lstm" else states[0]
+        return getattr(torch, n)(x, start, weights, True, 1, 0.0, False, False, False)
+
+    def step(x: Tensor, *given: Tensor, n: str = name) -> Any:
+        states = [state[0] for state in given[:-4]]
+        start = states if n == "lstm" else states[0]
+        return getattr(torch, f"{n}_cell")(x[0], start, *given[-4:])
+
+    example(name, layer, STEPS, *states, *gated)
+    example(f"{name}_cell", step, STEPS, *states, *gated)
+LENGTHS = torch.tensor([5, 3, 2])
+example("_pack_padded_sequence", lambda x: pack_padded_sequence(x, LENGTHS).data, STEPS)
+example(
+    "_pad_packed_sequence",
+    lambda x: pad_packed_sequence(pack_padded_sequence(x, LENGTHS))[0],
+    STEPS,
+)
+
 # --------------------------------------------------------------------------- norms and running sums
 
 VECTORS = (MAP, (8,), (8,), (8,), (8,))
@@ -169,7 +197,8 @@ example(
 example("native_group_norm", lambda x, w, b: F.group_norm(x, 2, w, b), *VECTORS[:3])
 example("native_layer_norm", lambda x, w, b: F.layer_norm(x, x.shape[1:], w, b), (4, 8), (8,), (8,))
 example("rms_norm", lambda x, w: F.rms_norm(x, x.shape[1:], w), (4, 8), (8,))
-example("_weight_norm_interface", lambda v, g: torch._weight_norm(v, g, 0), (8, 4, 3), (8, 1, 1))
+example("_weight_norm", lambda v, g: torch._weight_norm(v, g, 1), (8, 4, 3), (1, 4, 1))
+example("_weight_norm_interface", lambda v, g: aten._weight_norm_interface(v, g)[0], (8, 4), (8, 1))
 example("_softmax", lambda x: x.softmax(1))
 example("_log_softmax", lambda x: x.log_softmax(1))
 example("_safe_softmax", lambda x: aten._safe_softmax(x, 1))
@@ -284,6 +313,47 @@ VIEWS: dict[str, Callable[[Tensor], Any]] = {
 }
 for name, body in VIEWS.items():
     example(name, body)
+
+# ------------------------------------------------------------------------------- fake quantisation
+
+GRID = (torch.tensor([0.1]), torch.tensor([3]))
+ON, OFF = torch.tensor([1]), torch.tensor([0])
+
+
+def observer(x: Tensor, low: Tensor, high: Tensor, scale: Tensor) -> Tensor:
+    """A fused observer of each channel that is switched off."""
+    zeros = torch.zeros(8, dtype=torch.int32)
+    step = scale.abs() + 0.1
+    given = (x, OFF, ON, low, high, step, zeros, 0.01, -128, 127, 1, True, True)
+    return aten._fused_moving_avg_obs_fq_helper(*given)[0]
+
+
+def learned(x: Tensor, scale: Tensor) -> Tensor:
+    steps = (scale.abs() + 0.1, torch.zeros(8))
+    return aten._fake_quantize_learnable_per_channel_affine(x, *steps, 1, -128, 127)
+
+
+example(
+    "fake_quantize_per_tensor_affine_cachemask",
+    lambda x: torch.fake_quantize_per_tensor_affine(x, 0.1, 3, 0, 255),
+)
+example(
+    "_fake_quantize_per_tensor_affine_cachemask_tensor_qparams",
+    lambda x: torch.fake_quantize_per_tensor_affine(x, *GRID, 0, 255),
+)
+example(
+    "fake_quantize_per_channel_affine_cachemask",
+    lambda x: torch.fake_quantize_per_channel_affine(
+        x, torch.full((x.shape[1],), 0.1), x.new_zeros(x.shape[1]).int(), 1, -128, 127
+    ),
+)
+example(
+    "_fake_quantize_learnable_per_tensor_affine",
+    lambda x: aten._fake_quantize_learnable_per_tensor_affine(x, *GRID, -128, 127),
+)
+example("_fake_quantize_learnable_per_channel_affine", learned, MAP, (8,))
+example("_fused_moving_avg_obs_fq_helper", observer, MAP, (8,), (8,), (8,))
+example("aminmax", lambda x: torch.aminmax(x, dim=2))
 
 # ------------------------------------------------------------------------------- tensors from sizes
 

@@ -276,3 +276,23 @@ def test_the_file_on_disk_is_not_changed_by_changing_the_model(saved, digits):
 def test_load_payload_gives_an_artifact_untouched(saved):
     payload = load_payload(saved(OrderedDict(slimnet_artifact=1, tensors={"a": torch.ones(2)})))
     assert payload["slimnet_artifact"] == 1
+
+
+def test_a_mask_of_minus_infinity_is_read_and_a_broken_weight_is_not(saved, tmp_path):
+    (tmp_path / "masked.py").write_text(
+        "import torch\n"
+        "class Net(torch.nn.Linear):\n"
+        "    def __init__(self):\n"
+        "        super().__init__(4, 4)\n"
+        "        self.register_buffer('mask', torch.full((4, 4), float('-inf')).triu(1))\n"
+        "    def forward(self, x):\n"
+        "        return (super().forward(x) + self.mask).softmax(-1)\n"
+    )
+    arch = Arch("file", f"{tmp_path / 'masked.py'}:Net")
+    state = arch.build(init=True).state_dict()
+    assert open_model(saved(state), arch).model.mask[0, 1] == -float("inf")
+    for name in ("weight", "mask"):
+        broken = {**state, name: state[name].clone()}
+        broken[name][0, 0] = float("nan") if name == "mask" else float("inf")
+        with pytest.raises(InputError, match=f"{name} holds NaN or Inf"):
+            open_model(saved(broken), arch)

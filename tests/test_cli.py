@@ -45,6 +45,13 @@ def make_nothing():
 
 def make_trouble():
     raise RuntimeError("boom")
+
+class Two(Net):
+    def forward(self, x, context, scale=1.0):
+        return {"scores": super().forward(x) * scale, "context": context}
+
+def make_inputs():
+    return {"context": torch.ones(1, 3), "x": torch.zeros(1, 1, 8, 8)}
 """
 
 
@@ -162,11 +169,17 @@ CASES = {
     "inspect list.pt": "holds a list",
     "inspect numbers.pt": "holds no tensors",
     "inspect unknown.pt": "no known network .* --arch",
-    "inspect program.pt2": r"torch.export program \(.pt2\), not read yet",
+    "compare program.pt2 --data npz:good.npz -o study": "exported program, which cannot be trained",
+    "verify program.pt2 --against dense.pt": "an exported program that slimnet did not cut",
+    "export program.pt2 --pt2 --onnx": "name the format to export to: --onnx, or --pt2",
     "inspect script.pt": "TorchScript archive, which is not read",
     "inspect pickled.pt": "loading one runs its code: .*--allow-pickle",
     "inspect nan.pt": "NaN or Inf",
     "prune inf.pt --ratio 0.5 -o new.pt": "NaN or Inf",
+    "inspect net.pt --arch mine.py:make_model --example mine.py:make_nothing": "returned a int",
+    "inspect net.pt --arch mine.py:make_model --example mine.py:make_inputs": "no input 'context'",
+    "inspect dense.pt --example mine.py:make_inputs --input 1,1,8,8": "--input and --example",
+    "inspect dense.pt --arch torchvision:quantized_resnet18": "is quantised",
     "verify dense.pt --against dense.pt": "no slim network of slimnet",
     "verify slim.pt --against missing.pt": "there is no file missing.pt",
     "verify slim.pt --against n.pt": "not cut from|does not fit|Net",
@@ -381,6 +394,19 @@ def test_export_writes_a_file_its_record_and_words(slimnet, shelf):
     assert slimnet("export slim.pt --onnx e.onnx --against dense.pt --json")[0] == 0
 
 
+def test_an_exported_program_goes_in_and_comes_out(slimnet, shelf):
+    code, out, _ = slimnet("prune program.pt2 --ratio 0.5 -o slim.pt2")
+    assert code == 0 and "an exported program of" in out and "slim.pt2 written" in out
+    assert torch.export.load(shelf / "slim.pt2").module()(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
+    code, out, _ = slimnet("verify slim.pt2 --against program.pt2")
+    assert code == 0 and "proof: slim = original" in out
+    code, out, _ = slimnet("export slim.pt --pt2 e.pt2")
+    assert code == 0 and "dynamic batch" in out and "torch.export.load" in out
+    code, out, _ = slimnet("verify e.pt2 --against dense.pt --json")
+    assert code == 0 and json.loads(out)["exact"] is True
+    assert slimnet("inspect e.pt2")[0] == 0
+
+
 STUDY = "compare dense.pt --data digits --train-images 64 --test-images 32 --no-latency --lr 0.01"
 
 
@@ -467,6 +493,20 @@ def test_what_takes_seconds_to_import_is_left_alone(command, shelf):
     )
     assert not SLOW & set(done.stderr.split())
     assert done.stdout
+
+
+def test_keyword_inputs_from_a_file_go_all_the_way(slimnet):
+    given = "--arch mine.py:Two --example mine.py:make_inputs"
+    shown = slimnet(f"inspect net.pt {given}")[1]
+    assert "input 1x1x8x8, 1x3 (from mine.py:make_inputs)" in shown
+    code, out, _ = slimnet(f"prune net.pt {given} --ratio 0.5 -o two.pt")
+    assert code == 0
+    assert "proof: slim = original" in out
+    assert slimnet("verify two.pt --against net.pt --arch mine.py:Two")[0] == 0
+    code, out, _ = slimnet(f"export net.pt two.onnx --onnx {given} --no-latency")
+    assert code == 0
+    assert "equals PyTorch within" in out
+    assert slimnet("export two.pt slim.onnx --onnx --no-latency")[0] == 0
 
 
 def test_piped_lines_are_not_folded(shelf):

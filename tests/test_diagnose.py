@@ -42,6 +42,11 @@ def divided_by_its_width(m, x):
     return m.b(y / y.shape[1])
 
 
+def shifted_by_its_width(m, x):
+    y = m.c(m.a(x).relu())
+    return m.b(y + y.shape[1])
+
+
 def asserted(m, x):
     y = m.c(m.a(x).relu())
     assert y.shape[1] == 16, "sixteen channels, please"
@@ -55,10 +60,10 @@ def branched(m, x):
 
 def powered_by_a_length(m, x):
     y = m.c(m.a(x).relu())
-    return m.b(y * float(y.shape[1] ** 0.5))
+    return m.b(y ** (y.shape[1] / 8))
 
 
-CODE_THAT_CANNOT_FOLLOW = [divided_by_its_width, asserted, branched, powered_by_a_length]
+CODE_THAT_CANNOT_FOLLOW = [shifted_by_its_width, asserted, branched, powered_by_a_length]
 
 
 @pytest.mark.parametrize("body", CODE_THAT_CANNOT_FOLLOW)
@@ -80,6 +85,14 @@ def test_only_the_layer_behind_that_line_is_left_whole(body):
     assert pruned.certificate.error <= pruned.certificate.tolerance
     (layer,) = (layer for layer in pruned.inspection.layers if layer.name == "c")
     assert "test_diagnose.py:" in layer.reasons[0]
+
+
+def test_a_width_that_only_multiplies_is_made_up_for():
+    pruned = slimnet.prune(network(divided_by_its_width), IMAGE, ratio=0.5, align=None)
+    assert (pruned.model.a.out_channels, pruned.model.c.out_channels) == (8, 8)
+    assert pruned.certificate.exact
+    assert pruned.plan.scaled.keys() == {"c.weight", "c.bias"}
+    assert {scale.factor for scales in pruned.plan.scaled.values() for scale in scales} == {0.5}
 
 
 def test_nothing_is_wrong_with_a_right_cut():

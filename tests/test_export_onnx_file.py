@@ -195,7 +195,7 @@ def test_a_path_that_cannot_be_written_is_refused(tmp_path):
 
 
 def test_an_example_must_be_a_tuple_with_a_batch(tmp_path):
-    with pytest.raises(InputError, match="give a tuple of the model's inputs"):
+    with pytest.raises(InputError, match="must be a tuple of the positional inputs"):
         export_onnx(toy(), IMAGES[0], tmp_path / "a.onnx")
     with pytest.raises(InputError, match="no tensor with a batch axis"):
         export_onnx(toy(), (torch.tensor(1.0), 3), tmp_path / "a.onnx")

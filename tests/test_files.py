@@ -216,6 +216,44 @@ def test_where_the_example_comes_from():
     assert why == "as given"
 
 
+MAKERS = """
+import torch
+
+def tensor():
+    return torch.ones(2, 7)
+
+def inputs():
+    return torch.ones(2, 7),
+
+def named():
+    return {"input": torch.ones(2, 7)}
+
+def listed():
+    return [torch.ones(2, 7)]
+"""
+
+
+@pytest.mark.parametrize("name", ["tensor", "inputs", "named"])
+def test_a_function_of_the_users_makes_the_example(tmp_path, name):
+    (tmp_path / "make.py").write_text(MAKERS)
+    spec = f"{tmp_path / 'make.py'}:{name}"
+    example, why = example_for(Opened(nn.Linear(7, 2), None), made_by=spec)
+    assert torch.equal(example[0], torch.ones(2, 7))
+    assert len(example) == 1
+    assert why == f"from {spec}"
+
+
+def test_what_makes_no_example_is_refused(tmp_path):
+    (tmp_path / "make.py").write_text(MAKERS)
+    opened = Opened(nn.Linear(7, 2), None)
+    with pytest.raises(InputError, match=r"listed returned a list: it must return a tensor, a tup"):
+        example_for(opened, made_by=f"{tmp_path / 'make.py'}:listed")
+    with pytest.raises(InputError, match=r"names no function: write path/to/file\.py:function"):
+        example_for(opened, made_by="make.py")
+    with pytest.raises(InputError, match="--input and --example"):
+        example_for(opened, [(1, 7)], "make.py:tensor")
+
+
 @pytest.mark.parametrize(
     ("model", "shape"),
     [
@@ -241,7 +279,7 @@ def test_a_shape_is_guessed_by_trying(model, shape):
     ids=["wrong", "nothing"],
 )
 def test_a_shape_that_cannot_be_guessed_is_asked_for(model):
-    with pytest.raises(InputError, match="give it, batch included: --input 1,3,224,224"):
+    with pytest.raises(InputError, match=r"--input 1,3,224,224, or .* --example file\.py"):
         example_for(Opened(model.eval(), None))
 
 

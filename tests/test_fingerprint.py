@@ -16,7 +16,7 @@ NET = {
     "fc.weight": (10, 8),
     "fc.bias": (10,),
 }
-CLASSES = Freedom(10, (("fc.bias", 0), ("fc.weight", 0)))
+CLASSES = Freedom(10, (("fc.bias", 0, 1), ("fc.weight", 0, 1)))
 
 
 def row():
@@ -28,7 +28,7 @@ def with_classes(weight, bias):
 
 
 def test_freedom_is_found_where_two_builds_differ():
-    assert freedom(10, NET, with_classes(7, 7)) == CLASSES
+    assert freedom((10, 7), NET, with_classes(7, 7)) == CLASSES
 
 
 def test_free_axes_match_any_length_and_give_it_back():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import micro_attention  # noqa: F401  (adds its rows)
 import pytest
 import torch
 from micro import MICRO, Micro
@@ -38,7 +39,7 @@ def cut(request):
     outputs(model, example)  # a network that keeps its activations keeps them with their graph
     before = snapshot(model, example)
     try:
-        pruned = slimnet.prune(model, example, ratio=0.5, align=None)
+        pruned = slimnet.prune(model, example, ratio=0.5, align=None, heads=micro.heads)
     except slimnet.PruneError as refusal:  # nothing at all can go: the layers say why
         assert "nothing can be pruned" in str(refusal)
         pruned = slimnet.prune(model, example, ratio=0.0, align=None)

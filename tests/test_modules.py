@@ -260,3 +260,10 @@ def test_an_entry_deep_inside_an_attribute_is_replaced():
     assert model.sizes == [4, (5, [3, 7])] and before == [4, (5, [6, 7])]
     set_attribute(model, "sizes", (), 9)
     assert model.sizes == 9
+
+
+def test_a_traced_module_is_copied_with_its_forward():
+    traced = torch.fx.symbolic_trace(nn.Sequential(nn.Linear(4, 4), nn.ReLU()))
+    copied = clone(traced, lambda _, tensor: tensor.clone())
+    x = torch.randn(2, 4)
+    assert type(copied) is type(traced) and torch.equal(copied(x), traced(x))

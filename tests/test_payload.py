@@ -101,7 +101,7 @@ def test_refuses_torchscript(tmp_path):
 def test_refuses_an_exported_program_for_now(tmp_path):
     program = torch.export.export(nn.Linear(3, 2), (torch.rand(1, 3),))
     torch.export.save(program, tmp_path / "model.pt2")
-    with pytest.raises(InputError, match=r"is a torch\.export program \(\.pt2\), not read yet"):
+    with pytest.raises(InputError, match=r"is a torch\.export program \(\.pt2\), not a ch"):
         load_payload(tmp_path / "model.pt2")
 
 

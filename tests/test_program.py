@@ -1,13 +1,17 @@
 import copy
 import io
+import weakref
 
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from slimnet.errors import InputError
-from slimnet.modules import named_tensors
-from slimnet.program import Program, record_program
+from slimnet.exported import record_program
+from slimnet.modules import named_tensors, set_attribute
+from slimnet.program import LITERALS, Program
+from slimnet.trace import capture
 
 WIDTH = 8
 
@@ -101,8 +105,8 @@ def test_the_order_of_a_dict_does_not_matter():
 def test_parameters_and_buffers_are_the_modules_own():
     model, program = recorded()
     runs = Program(program, stored(model), frozen=("frozen",)).double()
-    assert "weights.conv.weight" in dict(runs.named_parameters())
-    assert "weights.frozen" in dict(runs.named_buffers())
+    assert "conv.weight" in dict(runs.named_parameters())
+    assert not dict(runs.named_parameters())["frozen"].requires_grad
     result = runs({"image": torch.randn(2, 3, 6, 6).double()}, 2)
     assert result["pair"][0].dtype == torch.float64
 
@@ -161,6 +165,48 @@ def test_a_literal_batch_stays_what_it_was():
     assert torch.equal(runs(x), model(x))
     with pytest.raises(InputError, match="2x12"):
         runs(torch.ones(4, 12))
+
+
+class Halves(nn.Module):
+    def forward(self, x):
+        return x.split([2, 4], 1)
+
+
+def test_literals_are_attributes_that_a_cut_may_change():
+    runs = Program(reloaded(record_program(Halves(), (torch.ones(2, 6),))), {})
+    literals = runs.get_submodule(LITERALS)
+    name = next(name for name in vars(literals) if name.startswith("split"))
+    assert vars(literals)[name] == [2, 4, 1]
+    for place in (0, 1):
+        set_attribute(literals, name, (place,), 3)
+    again = Program(reloaded(runs.plain()), {})
+    for program in (runs, again):
+        assert [part.shape[1] for part in program(torch.ones(2, 6))] == [3, 3]
+
+
+def test_no_value_is_held_longer_than_it_is_needed():
+    class Alive(TorchDispatchMode):
+        made, most = [], 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            result = func(*args, **(kwargs or {}))
+            self.made.append(weakref.ref(result))
+            self.most = max(self.most, sum(made() is not None for made in self.made))
+            return result
+
+    model = nn.Sequential(*(nn.Hardswish() for _ in range(20)))
+    runs = Program(record_program(model, (torch.ones(2, 3),)), {})
+    with Alive() as alive:
+        runs(torch.ones(2, 3))
+    assert len(alive.made) >= 20
+    assert alive.most <= 3
+
+
+def test_a_call_that_was_recorded_elsewhere_tells_its_own_line():
+    program = record_program(Halves(), (torch.ones(2, 6),))
+    program["calls"][0]["site"] = ["net.py", 7, "forward", "body", "Halves"]
+    trace = capture(Program(program, {}), (torch.ones(2, 6),))
+    assert str(trace.calls[0].site) == "net.py:7, in body (forward)"
 
 
 @pytest.mark.parametrize(

@@ -134,6 +134,20 @@ BOOKS = {
         {"out_features": 7, "in1_features": 4, "in2_features": 3},
     ),
     "PReLU": (partial(nn.PReLU, 8), {"weight": {0: (1,)}}, {"num_parameters": 7}),
+    "LSTM": (
+        partial(nn.LSTM, 6, 8, proj_size=4),
+        {
+            "weight_ih_l0": {0: (1, 9, 17, 25), 1: (0,)},
+            "weight_hh_l0": {0: (1, 9, 17, 25), 1: (2,)},
+            "weight_hr_l0": {0: (2,), 1: (1,)},
+        },
+        {"input_size": 5, "hidden_size": 7, "proj_size": 3},
+    ),
+    "GRUCell": (
+        partial(nn.GRUCell, 6, 8),
+        {"weight_ih": {0: (1, 9, 17), 1: (0,)}, "weight_hh": {0: (1, 9, 17), 1: (1,)}},
+        {"input_size": 5, "hidden_size": 7},
+    ),
     "Embedding": (
         partial(nn.Embedding, 9, 8),
         {"weight": {1: (1,)}},

@@ -3,13 +3,21 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
-from slimnet.errors import PruneError
+from slimnet.errors import InputError, PruneError
+from slimnet.files import Opened
 from slimnet.models import MODELS
 from slimnet.report import table
 from slimnet.study import Study
 from slimnet.train import Schedule, load_data
-from slimnet.workflow import Settings, check_cuts, run_comparison, run_demo, write_comparison
+from slimnet.workflow import (
+    Settings,
+    check_cuts,
+    one_image,
+    run_comparison,
+    write_comparison,
+)
 
 EXAMPLE = (torch.zeros(1, *MODELS["digits_resnet"].input_shape),)
 STUDY = Study((0.5,), ("l1",), ("finetune",), (0,), Schedule(epochs=1, lr=0.05, batch=32))
@@ -86,21 +94,20 @@ def test_a_cut_that_is_not_possible_is_found_before_anything_runs(model):
     check_cuts(model, EXAMPLE, STUDY, SETTINGS)
 
 
-FILES = {"report.html", "results.json", "slim.pt", "dense.onnx", "slim.onnx"}
-
-
-def test_the_demo_makes_every_file_and_goes_on_from_them(tmp_path):
-    schedule = Schedule(epochs=1, lr=0.05, batch=256)
-    first = run_demo(tmp_path, seeds=1, threads=1, schedule=schedule)
-    assert {path.name for path in tmp_path.iterdir()} >= FILES
-    names = [network.name for network in first.networks]
-    assert names == ["digits_vgg", "digits_resnet"]
-    assert "batch 64" in first.conditions
-    before = {name: cells_in(tmp_path / name) for name in names}
-    kept = next((tmp_path / "digits_vgg").glob("dense-*.pt"))
-    again = run_demo(tmp_path, seeds=1, threads=1, schedule=schedule)
-    assert {name: cells_in(tmp_path / name) for name in names} == before
-    assert list(map(told, again.networks)) == list(map(told, first.networks))
-    kept.write_bytes(b"damaged")
-    run_demo(tmp_path, seeds=1, threads=1, schedule=schedule)
-    assert {name: cells_in(tmp_path / name) for name in names} == before
+@pytest.mark.parametrize(
+    ("network", "reason"),
+    [
+        (nn.Sequential(nn.Conv2d(1, 4, 9)), "does not run on its images of 1x8x8"),
+        (nn.Sequential(nn.Conv2d(1, 4, 3)), r"one score per class \[N, classes\]"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), "the network has 3 outputs"),
+    ],
+)
+def test_a_network_that_the_data_do_not_fit_is_refused(data, network, reason):
+    with pytest.raises(InputError, match=reason):
+        one_image(Opened(network.eval(), None), data)
+    assert one_image(Opened(MODELS["digits_vgg"].make().eval(), None), data)[0].shape == (
+        1,
+        1,
+        8,
+        8,
+    )

@@ -1,8 +1,9 @@
-"""Write a network as ONNX, prove that the file equals it, and measure what it gains."""
+"""Write a network as ONNX or ``.pt2``, prove that the file equals it, and measure what it gains."""
 
 from slimnet.export.latency import Latency, Speedup, Timing, measure_latency
 from slimnet.export.onnx_file import OnnxExport, export_onnx
 from slimnet.export.parity import Parity, ParityError, check_parity
+from slimnet.export.program_file import ProgramExport, export_pt2
 from slimnet.export.runner import BACKENDS, Runner
 from slimnet.export.translate import ExportError
 
@@ -13,10 +14,12 @@ __all__ = [
     "OnnxExport",
     "Parity",
     "ParityError",
+    "ProgramExport",
     "Runner",
     "Speedup",
     "Timing",
     "check_parity",
     "export_onnx",
+    "export_pt2",
     "measure_latency",
 ]

@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 from slimnet.errors import InputError
+from slimnet.example import tensors_of
 
 Example = tuple[Any, ...]
 
@@ -33,14 +34,6 @@ def batch_of(example: Example) -> int:
 def follows_batch(leaf: Any, batch: int) -> bool:
     """Whether this input grows with the batch."""
     return isinstance(leaf, Tensor) and leaf.ndim > 0 and leaf.shape[0] == batch
-
-
-def tensors_of(tree: Any) -> list[Tensor]:
-    """The tensors of an input or output, in order; those of an unknown output object too."""
-    found = [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
-    if not found and hasattr(tree, "__dict__"):
-        found = [leaf for leaf in tree_leaves(dict(vars(tree))) if isinstance(leaf, Tensor)]
-    return found
 
 
 def random_inputs(example: Example, batch: int, seed: int = 0) -> Example:

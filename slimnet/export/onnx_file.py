@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,6 +21,7 @@ import onnx
 from torch import nn
 
 from slimnet.errors import InputError
+from slimnet.example import positional
 from slimnet.export.inputs import Example, batch_of
 from slimnet.export.parity import TOLERANCE, Parity, ParityError, check_parity
 from slimnet.export.session import first_line
@@ -49,7 +50,7 @@ class OnnxExport:
 
 def export_onnx(
     model: nn.Module,
-    example: Example,
+    example: Example | Mapping[str, Any],
     path: str | Path,
     *,
     dynamic_batch: bool = True,
@@ -59,14 +60,16 @@ def export_onnx(
 ) -> OnnxExport:
     """Write ``model`` in evaluation mode to ``path``; the model itself stays as it is.
 
-    ``example`` is a tuple of positional inputs. ``opset=None`` takes torch's own. The weights lie
-    inside the file, or in ``path`` + ".data" beside it above 2 GB. Raises :class:`ExportError`
-    where the network has no ONNX form, :class:`ParityError` where the file differs from PyTorch,
-    InputError for a path that cannot be written; nothing is left behind then.
+    ``example`` is a tuple of positional inputs, or a dict of keyword inputs. ``opset=None`` takes
+    torch's own. The weights lie inside the file, or in ``path`` + ".data" beside it above 2 GB.
+    Raises :class:`ExportError` where the network has no ONNX form, :class:`ParityError` where the
+    file differs from PyTorch, InputError for a path that cannot be written; nothing is left behind
+    then.
     """
-    batch_of(example)
+    inputs = positional(model, example)
+    batch_of(inputs)
     target = Path(path)
-    request = _Request(model, example, opset, tolerance if verify else None)
+    request = _Request(model, inputs, opset, tolerance if verify else None)
     with _folder_beside(target) as folder:
         written = folder / target.name
         record = _best(request, written) if dynamic_batch else _write(request, written, False)

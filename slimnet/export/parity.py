@@ -6,6 +6,7 @@ and, where the file takes any batch, at another one. A difference is an error, n
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ import torch
 from torch import nn
 
 from slimnet.errors import SlimnetError
-from slimnet.export.inputs import Example, batch_of, random_inputs, tensors_of
+from slimnet.example import positional, tensors_of
+from slimnet.export.inputs import Example, batch_of, random_inputs
 from slimnet.export.session import Feed, feed, first_line, fixed_batch, open_session
 from slimnet.export.translate import on_cpu
 from slimnet.modules import evaluation_mode
@@ -44,7 +46,7 @@ class Parity:
 def check_parity(
     model: nn.Module,
     onnx_path: str | Path,
-    example: Example,
+    example: Example | Mapping[str, Any],
     *,
     tolerance: float = TOLERANCE,
     seed: int = 0,
@@ -54,12 +56,13 @@ def check_parity(
     Raises :class:`ParityError` where an output is missing, has another shape, is not a number, or
     differs by more than ``tolerance``.
     """
+    inputs = positional(model, example)
     session = open_session(Path(onnx_path))
     fixed = fixed_batch(session)
-    batches = _batches(batch_of(example)) if fixed is None else (fixed,)
+    batches = _batches(batch_of(inputs)) if fixed is None else (fixed,)
     model = on_cpu(model)
     errors = [
-        _error(model, session, random_inputs(example, batch, seed), batch) for batch in batches
+        _error(model, session, random_inputs(inputs, batch, seed), batch) for batch in batches
     ]
     worst = max(errors)
     if worst > tolerance:

@@ -10,7 +10,8 @@ import numpy as np
 import onnxruntime
 
 from slimnet.errors import InputError
-from slimnet.export.inputs import Example, tensors_of
+from slimnet.example import tensors_of
+from slimnet.export.inputs import Example
 
 Feed = dict[str, np.ndarray[Any, Any]]
 CPU = "CPUExecutionProvider"

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from slimnet.errors import SlimnetError
-from slimnet.export.inputs import Example, batch_of, follows_batch, random_inputs, tensors_of
+from slimnet.example import tensors_of
+from slimnet.export.inputs import Example, batch_of, follows_batch, random_inputs
 from slimnet.export.session import first_line
 from slimnet.modules import clone, evaluation_mode, named_tensors
 

@@ -15,7 +15,7 @@ from typing import Any
 
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
-Axis = tuple[str, int]  # (tensor, axis)
+Axis = tuple[str, int, int]  # (tensor, axis, its length per unit of the option)
 
 SKETCH = 64  # hashes kept: the estimate's standard error is at most 1 / (2 * sqrt(64)) = 6 %
 WIDTH = 6  # hexadecimal digits per hash
@@ -23,7 +23,7 @@ WIDTH = 6  # hexadecimal digits per hash
 
 @dataclass(frozen=True)
 class Freedom:
-    """An option that sets the length of some axes."""
+    """An option that sets the length of some axes, such as four coordinates per class."""
 
     default: int
     axes: tuple[Axis, ...]
@@ -45,19 +45,16 @@ class Fingerprint:
 
         An option whose axes are missing or disagree is left out.
         """
-        found = {
-            option: {shapes[name][axis] for name, axis in freedom.axes if _has(shapes, name, axis)}
-            for option, freedom in self.freedoms.items()
-        }
+        found = {option: _value(shapes, freedom.axes) for option, freedom in self.freedoms.items()}
         return {
-            option: next(iter(lengths))
-            for option, lengths in found.items()
-            if len(lengths) == 1 and lengths != {self.freedoms[option].default}
+            option: value
+            for option, value in found.items()
+            if value not in (None, self.freedoms[option].default)
         }
 
     def fits(self, shapes: Shapes) -> bool:
         """Whether shapes whose names are this architecture's have its lengths, too."""
-        agree = all(_agree(shapes, freedom.axes) for freedom in self.freedoms.values())
+        agree = all(_value(shapes, freedom.axes) for freedom in self.freedoms.values())
         return agree and self.shapes == _digest_shapes(shapes, self.freedoms)
 
     def to_json(self) -> dict[str, Any]:
@@ -82,7 +79,7 @@ class Fingerprint:
             names=row["names"],
             shapes=row["shapes"],
             freedoms={
-                name: Freedom(default, tuple((tensor, axis) for tensor, axis in axes))
+                name: Freedom(default, tuple((tensor, axis, per) for tensor, axis, per in axes))
                 for name, (default, axes) in row["freedoms"].items()
             },
             sketch=tuple(text[i : i + WIDTH] for i in range(0, len(text), WIDTH)),
@@ -109,13 +106,17 @@ def fingerprint(
     )
 
 
-def freedom(default: int, shapes: Shapes, changed: Shapes) -> Freedom:
-    """Find the axes that an option sets from two state dicts, built with it and without."""
+def freedom(values: tuple[int, int], shapes: Shapes, changed: Shapes) -> Freedom:
+    """Find the axes that an option sets from two state dicts, built with these values of it.
+
+    Raises KeyError or ValueError where the option changes more than lengths.
+    """
+    default, other = values
     axes = (
-        (name, axis)
+        (name, axis, (length - size) // (other - default))
         for name, shape in sorted(shapes.items())
-        for axis, (size, other) in enumerate(zip(shape, changed[name], strict=True))
-        if size != other
+        for axis, (size, length) in enumerate(zip(shape, changed[name], strict=True))
+        if size != length
     )
     return Freedom(default, tuple(axes))
 
@@ -148,17 +149,20 @@ def _digest(items: Iterable[str]) -> str:
 
 
 def _digest_shapes(shapes: Shapes, freedoms: Mapping[str, Freedom]) -> str:
-    wild = {axis for freedom in freedoms.values() for axis in freedom.axes}
+    wild = {(name, axis) for freedom in freedoms.values() for name, axis, _ in freedom.axes}
     return _digest(
         " ".join([name, *("*" if (name, i) in wild else str(n) for i, n in enumerate(shape))])
         for name, shape in ((name, shapes[name]) for name in _counted(shapes))
     )
 
 
-def _has(shapes: Shapes, name: str, axis: int) -> bool:
-    return name in shapes and axis < len(shapes[name])
+def _value(shapes: Shapes, axes: Iterable[Axis]) -> int | None:
+    """The option's value that all these axes have; None where one is missing or they disagree."""
+    found = {_divided(shapes.get(name, ()), axis, per) for name, axis, per in axes}
+    return found.pop() if len(found) == 1 else None
 
 
-def _agree(shapes: Shapes, axes: Iterable[Axis]) -> bool:
-    lengths = {shapes[name][axis] if _has(shapes, name, axis) else 0 for name, axis in axes}
-    return len(lengths) <= 1 and 0 not in lengths
+def _divided(shape: Shape, axis: int, per: int) -> int | None:
+    if axis >= len(shape) or shape[axis] == 0 or shape[axis] % per:
+        return None
+    return shape[axis] // per

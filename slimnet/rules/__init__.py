@@ -20,7 +20,7 @@ from slimnet.constraints import Constraints
 from slimnet.labels import Axis, Labelled, Labels
 from slimnet.registry import Registry, import_all
 from slimnet.sizes import Source
-from slimnet.trace import Call, source
+from slimnet.trace import Call, Ref, source
 
 Axes: TypeAlias = tuple[Axis, ...]
 Outputs: TypeAlias = "Axes | list[Axes]"
@@ -112,6 +112,15 @@ class At:
         if axis is not None:
             self.constraints.approximate(self.call, axis, f"{self.name} {because}")
 
+    def fold(self, axis: Axis, because: str) -> None:
+        """The call multiplies by a number that it computes from the length of ``axis``."""
+        if axis is not None:
+            self.constraints.folded.append((self.call, axis, f"{self.name} {because}"))
+
+    def attend(self, *axes: Axis) -> None:
+        """These are widths of heads, where the call may be a part of an attention."""
+        self.constraints.attended += [axis for axis in axes if axis is not None]
+
     def survivors_only(self) -> None:
         """Zeroing breaks this operator (0/0): the reference runs it on the survivors."""
         self.constraints.restrict(self.call)
@@ -147,7 +156,10 @@ class At:
         if request.name == "unflatten":  # names only the new axes, after their place
             given = _integers([*request.args[2:], *request.kwargs.values()])
             return _match_inside(given, list(lengths))
-        return _match(_integers([*request.args, *request.kwargs.values()]), list(lengths))
+        stated = [*request.args, *request.kwargs.values()]
+        lists = (_integers(given) for given in stated if isinstance(given, list))
+        exact = next((given for given in lists if len(given) == len(lengths)), None)
+        return _match(exact or _integers(stated), list(lengths))
 
     def number(self, *names: str, place: int, key: str) -> Source | int | None:
         """Where one integer argument of the user's call came from; None if torch chose it."""
@@ -161,6 +173,7 @@ class At:
 SIZED = {
     *("view", "reshape", "unflatten", "expand", "broadcast_to", "repeat", "tile"),
     *("view_copy", "expand_copy", "split_with_sizes_copy", "rms_norm"),
+    *("_unsafe_view", "native_layer_norm"),
     *("split", "split_with_sizes", "narrow", "zeros", "ones", "empty", "full", "randn", "rand"),
     *("new_zeros", "new_ones", "new_empty", "new_full", "layer_norm", "arange"),
 }
@@ -168,6 +181,9 @@ SIZED = {
 
 
 def _integers(tree: Any) -> list[int]:
+    """The integers among arguments; one that torch reads from a tensor may be any."""
+    if isinstance(tree, Ref) and tree.shape == () and not tree.dtype.is_floating_point:
+        return [-1]
     if isinstance(tree, bool):
         return []
     if isinstance(tree, int):

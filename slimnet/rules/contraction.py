@@ -39,17 +39,31 @@ def convolution(
     *_: Any,
 ) -> Axes:
     """x [B, C, *], weight [O, C/g, *] (transposed: [C, O/g, *]) → [B, O, *]."""
-    for axis in (*x.axes[2:], *weight.axes[2:]):
+    for axis in weight.axes[2:]:
         at.pin(axis, "slides over it")
+    places = _places(at, x, weight, stride, padding)
     channels = x.axes[-len(weight.shape) + 1] if len(x.shape) == len(weight.shape) else x.axes[0]
     out = _grouped(at, x, channels, weight, transposed, groups)
     if bias is not None:
         at.tie(bias.axes[0], out)
-    at.vanish(weight.vanishes and (bias is None or bias.vanishes))
+    kept = bias is None and x.vanishes if any(p is not None for p in places) else True
+    at.vanish(kept and weight.vanishes and (bias is None or bias.vanishes))
     if out is not None and len(x.shape) > 3 and set(x.shape[2:]) == {1}:
         at.constraints.squeezed.append(out)
     batch = x.axes[:1] if len(x.shape) == len(weight.shape) else ()
-    return (*batch, out, *(None,) * (len(weight.shape) - 2))
+    return (*batch, out, *places)
+
+
+def _places(at: At, x: Labelled, weight: Labelled, stride: Any, padding: Any) -> list[Axis]:
+    """Positions that the kernel slides over stay; a kernel of one treats each by itself."""
+    spatial = len(weight.shape) - 2
+    axes = list(x.axes[-spatial:])
+    for k, axis in enumerate(axes):
+        steps = (weight.shape[2 + k], stride[k % len(stride)], padding[k % len(padding)])
+        if axis is not None and steps != (1, 1, 0):
+            at.pin(axis, "slides over it")
+            axes[k] = None
+    return axes
 
 
 def _grouped(
@@ -112,8 +126,8 @@ def _depthwise(
 def _stated_groups(at: At) -> Source | int | None:
     names = ("conv1d", "conv2d", "conv3d")
     transposed = ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
-    stated = at.number(*names, place=6, key="groups")
-    return stated if stated is not None else at.number(*transposed, place=6, key="groups")
+    stated = at.number(*names, *transposed, place=6, key="groups")
+    return stated if stated is not None else at.number("convolution", place=8, key="groups")
 
 
 @rule(aten.mm)
@@ -147,6 +161,7 @@ def bmm(at: At, a: Labelled, b: Labelled) -> Axes:
     """[B, n, k] · [B, k, m]."""
     at.tie(a.axes[0], b.axes[0])
     contract(at, a, a.axes[2], b, b.axes[1])
+    at.attend(a.axes[2], b.axes[2])
     return (a.axes[0] if a.axes[0] is not None else b.axes[0], a.axes[1], b.axes[2])
 
 
@@ -194,15 +209,52 @@ def bilinear(at: At, a: Labelled, weight: Labelled, b: Labelled, *expand: Any) -
 
 @rule(aten.scaled_dot_product_attention)
 def attention(
-    at: At, q: Labelled, k: Labelled, v: Labelled, mask: Labelled | None = None, *_: Any, **__: Any
+    at: At,
+    q: Labelled,
+    k: Labelled,
+    v: Labelled,
+    attn_mask: Labelled | None = None,
+    *_: Any,
+    scale: float | None = None,
+    **__: Any,
 ) -> Axes:
-    """softmax(q · kᵀ / √d) · v: [.., n, d], [.., m, d], [.., m, e] → [.., n, e]."""
-    for axis in (q.axes[-1], k.axes[-1]):
-        at.pin(axis, "divides by the root of its length")
-    for axis in (k.axes[-2], v.axes[-2], *(mask.axes if mask is not None else ())):
+    """softmax(q · kᵀ / √d) · v: [.., n, d], [.., m, d], [.., m, e] → [.., n, e].
+
+    Without a scale of its own it divides by the root of a length that shrinks: this is folded into
+    the weights where that is possible.
+    """
+    contract(at, q, q.axes[-1], k, k.axes[-1])
+    at.attend(q.axes[-1], v.axes[-1])
+    if scale is None:
+        at.fold(q.axes[-1], "divides by the root of its length")
+    for axis in (k.axes[-2], v.axes[-2]):
         at.pin(axis, "normalises over it")
+    axes = list(q.axes)
     for d in range(len(q.shape) - 2):
         for other in (k, v):
-            at.tie_if_live(q.axes[d], other.axes[d])
+            axes[d] = _batched(at, axes[d], q.shape[d], other, d)
+    if attn_mask is not None:
+        _masked(at, attn_mask, axes, q.shape)
     at.vanish(v.vanishes)
-    return (*q.axes[:-1], v.axes[-1])
+    return (*axes[:-1], v.axes[-1])
+
+
+def _batched(at: At, axis: Axis, length: int, other: Labelled, d: int) -> Axis:
+    """Heads meet one to one, or several query heads share one of keys and values."""
+    theirs = other.axes[d]
+    if other.shape[d] == length or axis is None or theirs is None:
+        at.tie_if_live(axis, theirs)
+        return axis if axis is not None else theirs
+    at.tie(axis, np.repeat(theirs, length // other.shape[d]))
+    return axis
+
+
+def _masked(at: At, mask: Labelled, axes: list[Axis], shape: tuple[int, ...]) -> None:
+    """A mask or bias that is added before the softmax."""
+    for axis in mask.axes[-2:]:
+        at.pin(axis, "normalises over it")
+    for d in range(-len(mask.shape), -2):
+        if mask.shape[d] == shape[d]:
+            at.tie_if_live(mask.axes[d], axes[d])
+        else:
+            at.pin(mask.axes[d], "spreads it over another axis")

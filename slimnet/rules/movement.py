@@ -10,7 +10,7 @@ import torch
 
 from slimnet.labels import Axis, Labelled, Labels
 from slimnet.rules import At, Axes, concatenate, dim, replaced, rule
-from slimnet.sizes import Source
+from slimnet.sizes import Combined, ShapeOf, Source, evaluate
 from slimnet.trace import source
 
 aten = torch.ops.aten
@@ -147,10 +147,18 @@ def _even_blocks(at: At, axis: Labels, blocks: Any) -> None:
 def _bound(at: At, axis: Labels, place: int, given: Source | int | None) -> None:
     """The survivors before (or, for a negative number, after) a bound must be what is stated."""
     if 0 < place < len(axis):
-        if isinstance(given, int) and given < 0:
-            at.need(-given, axis[place:], len(axis) - place)
+        if given is not None and _value(given) < 0:
+            at.need(_negated(given), axis[place:], len(axis) - place)
         else:
             at.need(given if given is not None else place, axis[:place], place)
+
+
+def _value(given: Source | int) -> int:
+    return evaluate(given, lambda leaf: leaf.length if isinstance(leaf, ShapeOf) else leaf.value)
+
+
+def _negated(given: Source | int) -> Source | int:
+    return -given if isinstance(given, int) else Combined("sub", 0, given)
 
 
 def _bounds(at: At, start: int | None, end: int | None, length: int) -> tuple[Any, Any]:
@@ -159,6 +167,10 @@ def _bounds(at: At, start: int | None, end: int | None, length: int) -> tuple[An
     if asked and len(asked) == 3:
         low, size = source(asked[1]), source(asked[2])
         return (low or start), (size if size is not None and start == 0 else end)
+    stated = at.asked("slice")  # the operator itself, as an exported program calls it
+    if stated:
+        low, high = (*stated[1:3], None, None)[:2]
+        return _known(low, start), _known(high, end)
     for given in _slices(at.asked("__getitem__", "__setitem__") or ()):
         same_start = (given.start or 0) in (start or 0, (start or 0) - length)
         whole = end is None or end >= length

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from slimnet.labels import Axis, Labelled
-from slimnet.rules import At, Axes, replaced, rule
+from slimnet.rules import At, Axes, dim, replaced, rule
 from slimnet.sizes import AttributeOf
 
 aten = torch.ops.aten
@@ -28,21 +28,30 @@ def batch_norm(
     vectors = [v for v in (weight, bias, *rest) if isinstance(v, Labelled)]
     for vector in vectors:
         at.tie(vector.axes[0], x.axes[1])
-    for axis in (x.axes[0], *x.axes[2:]):
-        at.pin(axis, "takes its statistics over it")
-    _instance_norm(at, x)
     running = any(isinstance(v, Labelled) for v in rest)
+    others = [axis for axis in (x.axes[0], *x.axes[2:]) if axis is not None]
+    if _takes_statistics(at, running, rest):  # say, of weights that are standardised before use
+        for axis in others:
+            at.statistic(axis, "takes its statistics over it")
+    _instance_norm(at, x)
     affine = weight is not None and weight.vanishes and bias is not None and bias.vanishes
     centred = x.vanishes and not running and (bias is None or bias.vanishes)
-    at.vanish(affine or centred)
+    at.vanish((affine or centred) and not others)
     outputs = at.call.outputs
     return [x.axes, *((None,) * len(out.shape) for out in outputs[1:])]
+
+
+def _takes_statistics(at: At, running: bool, rest: tuple[Any, ...]) -> bool:
+    """Whether the call looks at what it is given, and not at the running statistics."""
+    flags = [value for value in rest if isinstance(value, bool)]
+    return not running or (flags[0] if flags else at.name.endswith("with_update"))
 
 
 def _instance_norm(at: At, x: Labelled) -> None:
     """torch runs it as a batch norm over [1, B·C, *]; the module checks its number of features."""
     request = at.call.request
-    if request is not None and request.name == "instance_norm" and x.axes[1] is not None:
+    by_module = request is not None and request.name == "instance_norm" and not request.overload
+    if request is not None and by_module and x.axes[1] is not None:
         channels = request.args[0].shape[1]
         features = AttributeOf(at.call.site.module, "num_features", channels)
         at.need(features, x.axes[1][:channels], channels)
@@ -66,6 +75,9 @@ def group_norm(
         if vector is not None:
             at.tie(vector.axes[0], axis)
     stated = at.number("group_norm", place=1, key="num_groups")
+    if stated is None:  # a program calls this operator itself, and states both lengths
+        stated = at.number("native_group_norm", place=6, key="group")
+        at.need(at.number("native_group_norm", place=4, key="C"), axis, channels)
     if groups == channels:  # one channel each: whole groups leave
         at.need(stated if stated is not None else groups, axis, groups)
     else:
@@ -120,16 +132,24 @@ def _affine(at: At, weight: Labelled | None, bias: Labelled | None) -> None:
     at.vanish(weight is not None and weight.vanishes and (bias is None or bias.vanishes))
 
 
-@rule(aten._weight_norm_interface)
-def weight_norm(at: At, v: Labelled, g: Labelled, d: int = 0) -> list[Axes]:
-    """w = v · g / ‖v‖ over all axes but one; a zeroed row would be 0/0."""
-    at.tie(v.axes[d], g.axes[d])
+@rule("aten._weight_norm")
+def weight_norm(at: At, v: Labelled, g: Labelled, d: int = 0) -> Axes:
+    """w = v · g / ‖v‖ over all axes but one (-1: over all); a zeroed row would be 0/0."""
+    if d >= 0:
+        at.tie(v.axes[d], g.axes[d])
     for k, axis in enumerate(g.axes):
         if k != d:
             at.pin(axis, "spreads it over another axis")
     at.survivors_only()
-    kept: list[Axis] = [axis if k == d else None for k, axis in enumerate(v.axes)]
-    return [v.axes, tuple(kept)]
+    return v.axes
+
+
+@rule(aten._weight_norm_interface)
+def weight_norm_fused(at: At, v: Labelled, g: Labelled, d: int = 0) -> list[Axes]:
+    """The same over the first or the last axis, and the norms."""
+    place = dim(v, d)
+    kept: list[Axis] = [axis if k == place else None for k, axis in enumerate(v.axes)]
+    return [weight_norm(at, v, g, place), tuple(kept)]
 
 
 @rule(aten._softmax, aten._log_softmax, "aten._safe_softmax")

@@ -32,7 +32,7 @@ _UNTAGGED = (
 def pointwise(at: At, *args: Any, **kwargs: Any) -> Axes:
     """Axes that are broadcast together are tied."""
     operands = list(_operands((*args, *kwargs.values())))
-    at.vanish(_keeps_zero(at, args, kwargs))
+    _say_what_zeros_become(at, args, kwargs)
     shape = at.call.outputs[0].shape
     return tuple(_meet(at, operands, d - len(shape), n) for d, n in enumerate(shape))
 
@@ -63,15 +63,20 @@ def _meet(at: At, operands: list[Labelled], d: int, length: int) -> Axis:
             at.tie(found, axis)
     if fixed:
         at.tie(found, None)
+        return None  # it stays, and is in nobody's way
     return found
 
 
-def _keeps_zero(at: At, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether the result is zero wherever the vanishing operands are."""
+def _say_what_zeros_become(at: At, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Whether the result is zero where the vanishing operands are; 0/0 is left out of the proof."""
     try:
-        return _probe(at.call.op, _frozen(args), _frozen(tuple(kwargs.items())))
+        zero, finite = _probe(at.call.op, _frozen(args), _frozen(tuple(kwargs.items())))
     except (RuntimeError, TypeError, ValueError, IndexError):
-        return False  # cannot be tried: assume that zeros do not stay zeros
+        zero, finite = False, True  # cannot be tried: assume that zeros do not stay zeros
+    if not finite and not at.call.op._schema.is_mutable:
+        at.survivors_only()
+        zero = True
+    at.vanish(zero)
 
 
 class _Stand(tuple[Any, ...]):
@@ -89,11 +94,23 @@ def _frozen(tree: Any) -> Any:
 
 
 @lru_cache(maxsize=4096)
-def _probe(op: Any, args: tuple[Any, ...], kwargs: tuple[Any, ...]) -> bool:
-    """Run the operator on zeros where operands vanish, on odd numbers elsewhere."""
+def _probe(op: Any, args: tuple[Any, ...], kwargs: tuple[Any, ...]) -> tuple[bool, bool]:
+    """Run the operator on zeros where operands vanish, on odd numbers elsewhere.
+
+    Whether the result is zero, and whether it is finite where no other operand is zero.
+    """
     named = {key: _operand(value) for key, value in kwargs if key != "device"}
     result = op(*(_operand(arg) for arg in args), **named)
-    return bool((result == 0).all())
+    vanishing = any(stand[0] for stand in _stands((args, kwargs)))
+    return bool((result == 0).all()), not vanishing or bool(result[:3].isfinite().all())
+
+
+def _stands(tree: Any) -> Iterator[_Stand]:
+    if isinstance(tree, _Stand):
+        yield tree
+    elif isinstance(tree, tuple):
+        for entry in tree:
+            yield from _stands(entry)
 
 
 def _operand(value: Any) -> Any:

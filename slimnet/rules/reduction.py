@@ -50,6 +50,7 @@ rule(aten.argmax, aten.argmin, aten.all)(reduction(zero_is_neutral=False))
 rule(aten.max.dim, aten.min.dim, aten.var_mean.correction, aten.std_mean.correction)(
     reduction(zero_is_neutral=False, outputs=2)
 )
+rule(aten.aminmax)(reduction(zero_is_neutral=False, outputs=2))
 rule(aten.max.default, aten.min.default)(reduction(zero_is_neutral=False))
 
 

@@ -40,7 +40,8 @@ def view(at: At, x: Labelled, *_: Any) -> Axes:
 
 def _tracks(at: At) -> bool:
     """Whether the user's call states sizes at all."""
-    return at.call.request is not None and at.call.request.name in ("view", "reshape", "unflatten")
+    names = ("view", "reshape", "unflatten", "_unsafe_view", "view_copy")
+    return at.call.request is not None and at.call.request.name in names
 
 
 def blocks(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], list[int]]]:

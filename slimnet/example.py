@@ -1,0 +1,126 @@
+"""What a network is called with and what it gives back, in whatever containers.
+
+Inside slimnet an example is a tuple of positional inputs: a dict of keyword inputs is put into the
+order of ``forward`` once, where it enters. Outputs are only ever looked through for their tensors,
+in tuples and dicts, dataclasses and any other object.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from inspect import Parameter
+from types import ModuleType
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+from slimnet.errors import InputError
+
+Example: TypeAlias = "tuple[Any, ...] | Mapping[str, Any]"
+"""Positional inputs, or keyword inputs by the names that ``forward`` has for them."""
+
+
+def positional(model: nn.Module, example: Example) -> tuple[Any, ...]:
+    """The example as positional inputs; what ``forward`` has by default fills the gaps.
+
+    Raises :class:`InputError` for anything but a tuple or a dict, and for a dict that ``forward``
+    does not take, or takes by keyword only.
+    """
+    if isinstance(example, tuple):
+        return example
+    if not isinstance(example, Mapping):
+        raise InputError(
+            "example must be a tuple of the positional inputs, e.g. "
+            "(torch.rand(1, 3, 224, 224),), or a dict of keyword inputs, and it is a "
+            f"{type(example).__name__}"
+        )
+    parameters = inspect.signature(model.forward).parameters.values()
+    _check_names(type(model).__name__, parameters, example)
+    ordered = [parameter for parameter in parameters if parameter.kind in _BY_POSITION]
+    last = max((n for n, parameter in enumerate(ordered) if parameter.name in example), default=-1)
+    return tuple(example.get(p.name, p.default) for p in ordered[: last + 1])
+
+
+def names_of(model: nn.Module) -> list[str]:
+    """What ``forward`` calls its positional inputs, in order."""
+    parameters = inspect.signature(model.forward).parameters.values()
+    return [p.name for p in parameters if p.kind == Parameter.POSITIONAL_OR_KEYWORD]
+
+
+_BY_POSITION = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+
+
+def _check_names(model: str, parameters: Iterable[Parameter], example: Mapping[str, Any]) -> None:
+    kinds = {p.name: p.kind for p in parameters}
+    named = [name for name, kind in kinds.items() if kind in _BY_POSITION]
+    known = ", ".join(named) or "none"
+    for name in example:
+        if kinds.get(name) == Parameter.KEYWORD_ONLY:
+            raise InputError(
+                f"{model}.forward takes {name!r} by keyword only, and a network is recorded with "
+                "positional inputs: wrap it in a module whose forward takes it by position"
+            )
+        if name not in named:
+            raise InputError(f"{model}.forward has no input {name!r}: its inputs are {known}")
+    for p in parameters:
+        if p.default is Parameter.empty and p.name not in example and p.kind not in _GATHERING:
+            raise InputError(f"the example lacks {p.name!r}, which {model}.forward needs")
+
+
+_GATHERING = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
+
+
+def normal(shape: Sequence[int]) -> Tensor:
+    """Normal noise of a shape, the same every time; :class:`InputError` where memory is short."""
+    try:
+        return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(0))
+    except RuntimeError as error:
+        sizes = "x".join(map(str, shape))
+        raise InputError(f"an input of {sizes} numbers does not fit into memory") from error
+
+
+def tensors_of(value: Any) -> list[Tensor]:
+    """The tensors of an input or output, in order, also those inside objects of any class."""
+    return list(_tensors(value, set()))
+
+
+def _tensors(value: Any, seen: set[int]) -> Iterator[Tensor]:
+    for leaf in tree_leaves(value):
+        if isinstance(leaf, Tensor):
+            yield leaf
+        elif id(leaf) not in seen and (content := _content(leaf)):
+            seen.add(id(leaf))
+            yield from _tensors(content, seen)
+
+
+def is_plain(value: Any) -> bool:
+    """Whether only containers hold its tensors that PyTorch itself takes apart."""
+    leaves = tree_leaves(value)
+    return sum(isinstance(leaf, Tensor) for leaf in leaves) == len(tensors_of(value))
+
+
+def plainly(value: Any) -> Any:
+    """The same tensors in plain containers: dicts by attribute or key in place of objects."""
+    return tree_map(_plain, value)
+
+
+def _plain(leaf: Any) -> Any:
+    content = _content(leaf) if not isinstance(leaf, Tensor) else None
+    return plainly(content) if content and tensors_of(content) else leaf
+
+
+def _content(leaf: Any) -> dict[Any, Any] | list[Any]:
+    """What an object holds that PyTorch takes for a leaf: subclasses of containers and others."""
+    if isinstance(leaf, Mapping):
+        return dict(leaf)
+    if isinstance(leaf, (list, tuple, set)):
+        return list(leaf)
+    if isinstance(leaf, (type, ModuleType, nn.Module)):
+        return []
+    if is_dataclass(leaf):
+        return {field.name: getattr(leaf, field.name, None) for field in fields(leaf)}
+    return dict(vars(leaf)) if hasattr(leaf, "__dict__") else []
