@@ -23,9 +23,13 @@ from slimnet.example import tensors_of
 from slimnet.sources import torchvision_names
 
 TIMM_LIST = Path(__file__).with_name("timm_models.txt")
-OPTIONS: Mapping[str, Mapping[str, Any]] = {  # neither tool sees these heads in eval mode
-    "googlenet": {"aux_logits": False},
+OPTIONS: Mapping[str, Mapping[str, Any]] = {  # name, or how it begins →
+    "googlenet": {"aux_logits": False},  # neither tool sees these heads in eval mode
     "inception_v3": {"aux_logits": False},
+    **dict.fromkeys(  # they scale their images to 800 pixels themselves: a minute for each pass
+        ("fasterrcnn_resnet50", "maskrcnn", "keypointrcnn", "fcos", "retinanet"),
+        {"min_size": 320, "max_size": 640},
+    ),
 }
 
 
@@ -59,7 +63,8 @@ SOURCES = {
 
 def arch_of(source: str, name: str) -> Arch:
     """What the network is called, also in its slim.pt."""
-    return Arch(source, name, OPTIONS.get(name, {}) if source == "torchvision" else {})
+    options = next((found for start, found in OPTIONS.items() if name.startswith(start)), {})
+    return Arch(source, name, options if source == "torchvision" else {})
 
 
 def built(arch: Arch) -> tuple[nn.Module, tuple[Any, ...], str]:

@@ -58,6 +58,31 @@ class Labelled:
         return np.broadcast_to(axis.reshape(shape), lengths).reshape(-1)
 
 
+def blocks(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], list[int]]]:
+    """The finest matching of runs of old axes to runs of new axes with equal products.
+
+    Axes of length one belong to no block.
+    """
+    ins, outs = ([d for d, n in enumerate(shape) if n != 1] for shape in (old, new))
+    found: list[tuple[list[int], list[int]]] = []
+    i = j = 0
+    while i < len(ins) and j < len(outs):
+        left, right = [ins[i]], [outs[j]]
+        have, want = old[ins[i]], new[outs[j]]
+        while have != want:
+            if have < want:
+                i += 1
+                left.append(ins[i])
+                have *= old[ins[i]]
+            else:
+                j += 1
+                right.append(outs[j])
+                want *= new[outs[j]]
+        found.append((left, right))
+        i, j = i + 1, j + 1
+    return found
+
+
 class Ledger:
     """Collects ties and pins while rules run; labels are numbered from 0."""
 

@@ -89,7 +89,9 @@ class _Weights:
         if isinstance(value, Tensor):
             name = self.names.get(id(value))
             with _disable_current_modes():  # this is no work of the network's
-                return self.values(name, value) if name is not None else widened(value)
+                stand = widened(value) if name is None else self.values(name, value)
+                # matmul chooses its operators by whether a weight asks for gradients
+                return stand.requires_grad_() if value.requires_grad else stand
         if isinstance(value, (list, tuple)) and type(value) in (list, tuple):
             return type(value)(self.exchange(entry) for entry in value)
         return value

@@ -193,6 +193,8 @@ class _Settler:
     def _tie_all(self, stuck: Sequence[_Known], atoms: Atoms) -> bool:
         """Tie equal lengths; where nothing is left of them, multiples (there are two ways to)."""
         pairs = [pair for known in stuck for pair in self._partners(known)]
+        free = [pair for pair in pairs if all(atoms.free[atoms.of[x]].any() for x in pair)]
+        pairs = free or pairs  # what stays anyhow may have the same length by chance
         equal = [(a, b) for a, b in pairs if len(a) == len(b)]
         return any(sum(self._tie(a, b, atoms) for a, b in group) for group in (equal, pairs))
 

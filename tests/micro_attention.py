@@ -33,7 +33,7 @@ def causal(n: int) -> Tensor:
     return torch.full((n, n), -math.inf, dtype=torch.float64).triu(1)
 
 
-# --------------------------------------------------------------------------- nn.MultiheadAttention
+# ---------------------------------------------------------------------------- nn.MultiheadAttention
 
 
 def mha(width: int = 32, heads: int = 4, **options: Any) -> partial:
@@ -134,11 +134,25 @@ row(
     whole_heads=True,
     **SEQUENCE,
 )
+
+
+def decoded(m: Net, x: Tensor) -> Tensor:
+    return m.b(m.t(m.a(x), m.c(x)))
+
+
 for name, part in (
     ("decoder_layer", decoder()),
     ("decoder_layer_norm_first", decoder(norm_first=True, activation="gelu")),
 ):
-    row(name, "approximate", lambda m, x: m.b(m.t(m.a(x), m.c(x))), t=part, layer="t", c=lin(8, 32), **SEQUENCE)
+    row(
+        name,
+        "approximate",
+        lambda m, x: m.b(m.t(m.a(x), m.c(x))),
+        t=part,
+        layer="t",
+        c=lin(8, 32),
+        **SEQUENCE,
+    )
 row(
     "encoder_feed_forward",
     "exact",
@@ -150,7 +164,7 @@ row(
     example=tokens,
 )
 
-# ------------------------------------------------------------------------------- one fused attention
+# ------------------------------------------------------------------------------ one fused attention
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
@@ -220,6 +234,10 @@ def normalised_by_shape(m: Net, x: Tensor) -> Tensor:
     return m.b(merge_heads(F.scaled_dot_product_attention(q, k, v)))
 
 
+def unit(*vectors: Tensor) -> list[Tensor]:
+    return [F.normalize(x, dim=-1) for x in vectors]
+
+
 row("query_norm", "approximate", normalised, nq=norm(8), nk=norm(8), **HEADS)
 row("query_norm_heads", "exact", normalised, nq=norm(8), nk=norm(8), whole_heads=True, **HEADS)
 row("query_norm_rms", "approximate", normalised, nq=rms(8), nk=rms(8), **HEADS)
@@ -229,7 +247,9 @@ row("query_norm_without_weights", NO_WEIGHT, normalised_by_shape, **HEADS)
 row(
     "query_of_unit_length",
     NO_WEIGHT,
-    lambda m, x: m.b(F.scaled_dot_product_attention(*(F.normalize(f(x), dim=-1) for f in (m.q, m.k)), m.v(x))),
+    lambda m, x: m.b(
+        F.scaled_dot_product_attention(*(F.normalize(f(x), dim=-1) for f in (m.q, m.k)), m.v(x))
+    ),
     **HEADS,
 )
 row(
@@ -251,12 +271,12 @@ row(
     **HEADS | {"layer": "v", "example": lambda: (*tokens(), torch.randn(2, 5, 32))},
 )
 
-# -------------------------------------------------------------------------- attention in a few lines
+# ------------------------------------------------------------------------- attention in a few lines
 
 
 def qkv_of(m: Net, x: Tensor) -> tuple[Tensor, ...]:
     """As timm writes it, its sizes from attributes."""
-    b, n, c = x.shape
+    b, n, _ = x.shape
     return m.qkv(x).reshape(b, n, 3, m.num_heads, m.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
 
 
@@ -386,7 +406,7 @@ row(
     layer="qkv",
 )
 
-# --------------------------------------------------------------------------- biases on the attention
+# -------------------------------------------------------------------------- biases on the attention
 
 
 def relative(m: Net, x: Tensor) -> Tensor:
@@ -453,7 +473,7 @@ row(
     **QKV | SIZES,
 )
 
-# ---------------------------------------------------------------------- windows, pooling and merging
+# --------------------------------------------------------------------- windows, pooling and merging
 
 
 def windows(x: Tensor, size: int) -> Tensor:
@@ -562,7 +582,7 @@ row(
     **MAP,
 )
 
-# ------------------------------------------------------------------------- tokens and whole networks
+# ------------------------------------------------------------------------ tokens and whole networks
 
 
 def block(m: Net, y: Tensor) -> Tensor:
@@ -664,7 +684,7 @@ row(
     **QKV | SIZES,
 )
 
-# -------------------------------------------------------------------------- sizes that attributes hold
+# ----------------------------------------------------------------------- sizes that attributes hold
 
 row(
     "attribute_dim",
@@ -749,7 +769,7 @@ row(
 )
 row(
     "attribute_over_a_float",
-    "pinned:micro_attention.py",
+    "exact",
     lambda m, x: m.b(m.a(x).view(x.shape[0], int(m.dim / 2), -1, 8, 8).flatten(1, 2)),
     dim=32,
     **MAP,

@@ -133,7 +133,7 @@ example("embedding", lambda w: F.embedding(torch.tensor([[1, 0], [2, 2]]), w), (
 example("_trilinear", lambda x, w, y: F.bilinear(x, y, w), (6, 8), (5, 8, 10), (6, 10))
 example(
     "scaled_dot_product_attention",
-    lambda q, k, v: F.scaled_dot_product_attention(q, k, v),
+    lambda q, k, v: F.scaled_dot_product_attention(q, k, v, scale=0.4),
     *((2, 4, 6, 8), (2, 4, 5, 8), (2, 4, 5, 10)),
 )
 

@@ -38,7 +38,7 @@ def is_long(x: Tensor) -> bool:
     return x[0, 0].numel() > LONGEST
 
 
-# -------------------------------------------------------------------------------- torch's own modules
+# ------------------------------------------------------------------------------ torch's own modules
 
 
 @operator
@@ -191,7 +191,10 @@ def rotary(m: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def _rotated(x: Tensor, frequency: Tensor) -> Tensor:
     angle = torch.arange(x.shape[2], dtype=x.dtype)[:, None] * frequency
     first, second = x.chunk(2, -1)
-    turned = (first * angle.cos() - second * angle.sin(), second * angle.cos() + first * angle.sin())
+    turned = (
+        first * angle.cos() - second * angle.sin(),
+        second * angle.cos() + first * angle.sin(),
+    )
     return torch.cat(turned, -1)
 
 
@@ -204,13 +207,13 @@ KINDS = (
 def attention(width: int, source: int, n: int, *, seed: int) -> nn.Module:
     """One of all kinds; ``n`` picks the sizes, ``seed`` how it is written."""
     made = Attention(width, source, n, KINDS[seed % len(KINDS)])
-    made.bias = nn.Parameter(torch.ones(made.num_heads))
-    made.mix = nn.Linear(made.num_heads, made.num_heads)
-    norm = nn.LayerNorm if n % 2 else nn.RMSNorm
-    made.norm_q, made.norm_k = norm(made.head_dim), norm(made.head_dim)
-    for name, kind in (("bias", biased), ("mix", talking), ("norm_q", normalised), ("norm_k", normalised)):
-        if made.attend is not kind:
-            delattr(made, name)
+    if made.attend is biased:
+        made.bias = nn.Parameter(torch.ones(made.num_heads))
+    if made.attend is talking:
+        made.mix = nn.Linear(made.num_heads, made.num_heads)
+    if made.attend is normalised:
+        norm = nn.LayerNorm if n % 2 else nn.RMSNorm
+        made.norm_q, made.norm_k = norm(made.head_dim), norm(made.head_dim)
     return made
 
 
@@ -307,7 +310,7 @@ def attention_pooled(x: Tensor, y: Tensor, n: int) -> nn.Module | None:
     return Op(lambda m, x, y: x + m.layer(x, m.pool(x)), pool=pool, layer=layer)
 
 
-# ----------------------------------------------------------------------------- blocks of transformers
+# --------------------------------------------------------------------------- blocks of transformers
 
 
 @operator
@@ -433,7 +436,7 @@ def _within_groups(m: Any, x: Tensor, y: Tensor) -> Tensor:
 
 @operator
 def split_by_attributes(x: Tensor, y: Tensor, n: int) -> nn.Module:
-    width, first = width_of(x), width_of(x) // (2, 3, 4)[n % 3]
+    width, first = width_of(x), max(width_of(x) // (2, 3, 4)[n % 3], 1)
     run = (_split_by_list, _split_by_difference, _split_by_number)[n // 3 % 3]
     return Op(run, sizes=(first, width - first), first=first, width=width)
 

@@ -64,7 +64,7 @@ def program_of(seed: int, longest: int = 12) -> Program:
     return Program(steps, draw.choice(HEADS))
 
 
-def programs(longest: int = 8) -> st.SearchStrategy[Program]:
+def programs(longest: int = 6) -> st.SearchStrategy[Program]:
     """Hypothesis strategy over the same programs."""
     number = st.integers(0, 11)
     step = st.builds(

@@ -199,7 +199,9 @@ def residual(x: Tensor, y: Tensor, n: int) -> nn.Module:
 
 @operator
 def squeeze_excite(x: Tensor, y: Tensor, n: int) -> nn.Module:
-    gate = nn.Sequential(nn.Linear(width_of(x), 8), nn.ReLU(), nn.Linear(8, width_of(x)), nn.Sigmoid())
+    gate = nn.Sequential(
+        nn.Linear(width_of(x), 8), nn.ReLU(), nn.Linear(8, width_of(x)), nn.Sigmoid()
+    )
     if n % 2:
         return Op(lambda m, x, y: x * m.gate(x.mean((2, 3)))[:, :, None, None], gate=gate)
     return Op(lambda m, x, y: x * m.gate(x.mean((2, 3))).view(*x.shape[:2], 1, 1), gate=gate)

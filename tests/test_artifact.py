@@ -265,3 +265,28 @@ def test_every_tensor_is_there(vgg, slim):
     expected = dict(named_tensors(vgg[1].model))
     assert stored.keys() == expected.keys()
     assert all(torch.equal(stored[name], expected[name]) for name in expected)
+
+
+class Growing(nn.Module):
+    """A buffer that the first pass resizes, as ConViT's table of positions."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Conv2d(3, 16, 3)
+        self.head = nn.Conv2d(16, 4, 1)
+        self.register_buffer("places", torch.zeros(1), persistent=False)
+
+    def forward(self, x):
+        x = self.head(self.body(x))
+        if len(self.places) != x.shape[-1]:
+            self.places = torch.arange(x.shape[-1]).float()
+        return x + self.places
+
+
+def test_a_buffer_that_a_pass_resized_fits_a_fresh_network(tmp_path):
+    model, example = Growing().eval(), (torch.randn(1, 3, 8, 8),)
+    model(*example)
+    pruned = prune(model, example, ratio=0.5)
+    path = write_artifact(artifact_of(pruned, None), tmp_path / "slim.pt")
+    slim = read_artifact(path).model(Growing())
+    assert torch.equal(slim(*example), pruned.model(*example))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,6 +72,36 @@ def test_slim_is_smaller_by_what_the_plan_says(cut):
         removed = cut.pruned.plan.removed.get(name, {})
         expected = [size - len(removed.get(axis, ())) for axis, size in enumerate(tensor.shape)]
         assert list(after[name].shape) == expected, name
+
+
+WHOLE_HEADS = [
+    name
+    for name, micro in MICRO.items()
+    if micro.heads and not {"pinned", "or"} & set(re.split(r"[ :]", micro.expect))
+]
+HEAD = 8  # channels, in all of them
+
+
+@pytest.mark.parametrize("name", WHOLE_HEADS)
+def test_whole_heads_leave_and_those_that_stay_keep_their_width(name):
+    micro = MICRO[name]
+    model, example = float64(micro.make, micro.example, seed=0)
+    plan = slimnet.prune(model, example, ratio=0.5, align=None, heads=True).plan
+    assert not plan.scaled
+    changed = {change.attribute: (change.old, change.new) for change in plan.changes}
+    assert {changed.get("heads"), changed.get("num_heads")} == {None, (4, 2)}
+    assert not {"head_dim", "width"} & changed.keys()
+    rows = {
+        weight: Counter(index // HEAD for index in axes[0])
+        for weight, axes in plan.removed.items()
+        if weight.endswith(PROJECTIONS) and 0 in axes
+    }
+    assert rows
+    for weight, gone in rows.items():
+        assert set(gone.values()) == {HEAD}, weight
+
+
+PROJECTIONS = ("q.weight", "k.weight", "v.weight", "qkv.weight", "in_proj_weight")
 
 
 def test_the_users_model_and_example_are_unchanged(cut):

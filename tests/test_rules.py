@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from slimnet.couple import Coupling, couple
 from slimnet.errors import PruneError
-from slimnet.rules.reshape import blocks
+from slimnet.labels import blocks
 from slimnet.trace import capture
 
 CHANNELS = 12

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 
 import numpy as np
 import pytest
@@ -123,6 +124,76 @@ def test_a_shape_that_cannot_follow_stays_with_what_it_is_computed_from():
     constraints.need(Combined("add", ShapeOf(5, 1, 13), 3), axis, 16, "aten.view", SITE)
     atoms, mends = settle(constraints, [{5: x}])
     assert not mends and not atoms.free.any()
+
+
+def block_need(*, blocks):
+    """An axis of 8 slots, whose code gives the length of another axis, ``blocks`` times as long."""
+    constraints = Constraints()
+    axis, partner = constraints.ledger.fresh(8), constraints.ledger.fresh(8 * blocks)
+    x = Labelled((2, 8 * blocks), (None, partner), Storage(False, 16 * blocks))
+    size = Combined("floordiv", ShapeOf(5, 1, 8 * blocks), blocks)
+    constraints.need(size, axis, 8, "aten.view", SITE)
+    return constraints, axis, partner, [{5: x}]
+
+
+@pytest.mark.parametrize("lay", [np.tile, np.repeat])
+def test_a_share_of_a_length_ties_blocks_as_they_are_tied_already(lay):
+    constraints, axis, partner, tensors = block_need(blocks=4)
+    other = constraints.ledger.fresh(8)
+    constraints.ledger.tie(lay(other, 4)[:-4], partner[:-4])  # most of it, by another operator
+    constraints.ledger.tie(axis[:6], other[:6])
+    atoms, mends = settle(constraints, tensors)
+    assert not mends and atoms.free[atoms.of[partner]].all()
+    np.testing.assert_array_equal(atoms.of[partner], atoms.of[lay(axis, 4)])
+
+
+def test_blocks_lie_one_after_the_other_where_nothing_says_more():
+    constraints, axis, partner, tensors = block_need(blocks=2)
+    atoms, _ = settle(constraints, tensors)
+    np.testing.assert_array_equal(atoms.of[partner], np.tile(atoms.of[axis], 2))
+
+
+def test_an_axis_of_no_multiple_of_another_stays():
+    constraints = Constraints()
+    axis, partner = constraints.ledger.fresh(8), constraints.ledger.fresh(17)
+    x = Labelled((2, 17), (None, partner), Storage(False, 34))
+    constraints.need(Combined("floordiv", ShapeOf(5, 1, 17), 2), axis, 8, "aten.view", SITE)
+    atoms, _ = settle(constraints, [{5: x}])
+    assert not atoms.free.any()
+
+
+def test_a_source_that_does_not_give_the_present_size_was_misread_and_stays():
+    constraints = Constraints()
+    axis, partner = constraints.ledger.fresh(16), constraints.ledger.fresh(16)
+    x = Labelled((2, 16), (None, partner), Storage(False, 32))
+    constraints.need(Combined("mul", ShapeOf(5, 1, 16), 2), axis, 16, "aten.view", SITE)
+    atoms, mends = settle(constraints, [{5: x}])
+    assert not mends and not atoms.free[atoms.of[axis]].any()
+    assert "in a way that cannot follow" in str(
+        constraints.reasons[atoms.reason[atoms.of[axis[0]]]]
+    )
+
+
+def test_a_cut_that_leaves_nothing_of_an_axis_is_not_asked_about():
+    """Two slots that leave together: the code's size is right in every other cut."""
+    constraints = Constraints()
+    axis = constraints.ledger.fresh(2)
+    constraints.ledger.tie(axis[:1], axis[1:])
+    constraints.need(AttributeOf("block", "width", 2), axis, 2, "aten.view", SITE)
+    atoms, mends = settle(constraints, [])
+    assert atoms.free.all() and not mends
+
+
+def test_an_axis_that_stays_anyhow_ties_nothing_that_has_its_length_by_chance():
+    """As many heads in a batch as channels in a head: 8 of both."""
+    model = Net(
+        lambda m, x, mask: m.b(m.mha(m.a(x), m.a(x), m.a(x), key_padding_mask=mask)[0]),
+        {"a": lin(8, 32), "b": lin(32, 4), "mha": partial(nn.MultiheadAttention, 32, 4)},
+    )
+    example = (torch.randn(7, 2, 8), torch.zeros(2, 7, dtype=torch.bool))
+    coupling = couple([capture(model.eval(), example)])
+    rows = coupling.atoms.of[coupling.weights["mha.in_proj_weight"].axes[0]]
+    assert coupling.atoms.free[rows].all() and len(np.unique(rows)) == 8
 
 
 def prunable(body, layer="a", **parts):

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from slimnet.labels import Axis, Labelled, Labels
+from slimnet.labels import Axis, Labelled, Labels, blocks
 from slimnet.rules import At, Axes, rule
 from slimnet.sizes import AttributeOf, Source, leaves
 
@@ -42,31 +42,6 @@ def _tracks(at: At) -> bool:
     """Whether the user's call states sizes at all."""
     names = ("view", "reshape", "unflatten", "_unsafe_view", "view_copy")
     return at.call.request is not None and at.call.request.name in names
-
-
-def blocks(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], list[int]]]:
-    """The finest matching of runs of old axes to runs of new axes with equal products.
-
-    Axes of length one belong to no block.
-    """
-    ins, outs = ([d for d, n in enumerate(shape) if n != 1] for shape in (old, new))
-    found: list[tuple[list[int], list[int]]] = []
-    i = j = 0
-    while i < len(ins) and j < len(outs):
-        left, right = [ins[i]], [outs[j]]
-        have, want = old[ins[i]], new[outs[j]]
-        while have != want:
-            if have < want:
-                i += 1
-                left.append(ins[i])
-                have *= old[ins[i]]
-            else:
-                j += 1
-                right.append(outs[j])
-                want *= new[outs[j]]
-        found.append((left, right))
-        i, j = i + 1, j + 1
-    return found
 
 
 def _merged(at: At, x: Labelled, ins: list[int]) -> Axis:
