@@ -23,13 +23,16 @@ from slimnet.example import tensors_of
 from slimnet.sources import torchvision_names
 
 TIMM_LIST = Path(__file__).with_name("timm_models.txt")
-OPTIONS: Mapping[str, Mapping[str, Any]] = {  # name, or how it begins →
-    "googlenet": {"aux_logits": False},  # neither tool sees these heads in eval mode
-    "inception_v3": {"aux_logits": False},
-    **dict.fromkeys(  # they scale their images to 800 pixels themselves: a minute for each pass
-        ("fasterrcnn_resnet50", "maskrcnn", "keypointrcnn", "fcos", "retinanet"),
-        {"min_size": 320, "max_size": 640},
-    ),
+NO_HEADS_OF_TRAINING = {"aux_logits": False}  # neither tool sees them in eval mode
+SMALLER_IMAGES = {"min_size": 320, "max_size": 640}  # at 800 pixels a pass takes many seconds
+OPTIONS: Mapping[str, Mapping[str, Any]] = {  # how the name begins →
+    "googlenet": NO_HEADS_OF_TRAINING,
+    "inception_v3": NO_HEADS_OF_TRAINING,
+    "fasterrcnn_resnet50": SMALLER_IMAGES,
+    "maskrcnn": SMALLER_IMAGES,
+    "keypointrcnn": SMALLER_IMAGES,
+    "fcos": SMALLER_IMAGES,
+    "retinanet": SMALLER_IMAGES,
 }
 
 

@@ -29,6 +29,7 @@ from torch import nn
 from zoo_networks import SOURCES, arch_of, built, parameters, removed, size_of
 
 import slimnet
+from slimnet.arch import Arch
 from slimnet.errors import SlimnetError
 from slimnet.example import tensors_of
 
@@ -105,12 +106,12 @@ def proven(
             "approximate_groups": len(pruned.certificate.approximate),
         }
     if options.folder is not None:
-        keep(pruned, example, options.folder, f"{options.source}:{options.name}")
+        keep(pruned, example, options.folder, arch_of(options.source, options.name))
     return found
 
 
 @torch.no_grad()
-def keep(pruned: slimnet.Pruned, example: tuple[Any, ...], folder: Path, arch: str) -> None:
+def keep(pruned: slimnet.Pruned, example: tuple[Any, ...], folder: Path, arch: Arch) -> None:
     """The slim network, inputs that the file does not hold, and what it makes of them."""
     slimnet.save(pruned, folder / "slim.pt", arch)
     outputs = tensors_of(pruned.model(*example))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
@@ -15,14 +16,14 @@ from slimnet.artifact import Artifact, make_artifact, write_artifact
 from slimnet.checkpoint import open_model
 from slimnet.compose import compose
 from slimnet.errors import CaptureError, InputError
-from slimnet.example import normal, positional
-from slimnet.modules import device_of, named_modules
+from slimnet.example import normal, positional, tensors_of
+from slimnet.modules import device_of, evaluation_mode, named_modules
 from slimnet.program import Program
 from slimnet.prune import Pruned, prove
 from slimnet.record import is_slim, read_slim
 from slimnet.trace import capture, map_tensors
 from slimnet.userfile import call_in_file
-from slimnet.verify import Certificate
+from slimnet.verify import Certificate, difference
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,12 +116,36 @@ def save(
     ``arch`` names a built-in or torchvision architecture (``"torchvision:resnet18"``), which then
     is rebuilt on loading; without it the network is embedded as a program. Say ``trained`` where
     the weights were changed after the cut. Raises :class:`InputError` for a path that cannot be
-    written, and for an ``arch`` that does not build this network.
+    written, and for an ``arch`` that does not build this network: other shapes, or other outputs on
+    the example (options that no shape shows belong into an :class:`~slimnet.arch.Arch`).
     """
     artifact = make_artifact(
         pruned.model, pruned.plan, pruned.certificate, pruned.example, arch, trained=trained
     )
+    if artifact.rebuilds:
+        _check_rebuilt(pruned, artifact)
     return write_artifact(artifact, path)
+
+
+def _check_rebuilt(pruned: Pruned, artifact: Artifact) -> None:
+    rebuilt = artifact.model().to(device_of(pruned.model))
+    with torch.no_grad():
+        outputs = []
+        for model in (pruned.model, rebuilt):
+            with evaluation_mode(model), torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                given = map_tensors(torch.Tensor.clone, pruned.example)
+                outputs.append(tensors_of(model(*given)))
+    off = difference(*outputs)
+    if off > _REBUILT:
+        raise InputError(
+            f"{artifact.arch} does not compute what this network computes (relative difference "
+            f"{off:.0e} on the example): name the options that it was built with, "
+            "arch=Arch(source, name, options), or leave arch out"
+        )
+
+
+_REBUILT = 1e-3  # float32's own rounding stays far below
 
 
 def load(path: str | Path, into: nn.Module | None = None) -> nn.Module:

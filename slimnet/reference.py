@@ -21,12 +21,13 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map
 
+from slimnet.composites import OPENED, composite, is_composite, opened
 from slimnet.couple import Coupling
 from slimnet.labels import Labelled
 from slimnet.modules import evaluation_mode, named_tensors
 from slimnet.plan import Plan
 from slimnet.standins import Values, widened
-from slimnet.trace import OPENED, Call, Ref, Trace, composite, is_composite, opened
+from slimnet.trace import Call, Ref, Trace
 
 
 @dataclass(frozen=True, eq=False)

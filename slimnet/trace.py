@@ -14,9 +14,7 @@ import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cache
 from itertools import count
-from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -26,6 +24,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map
 
+from slimnet.composites import OPENED, composite, is_composite, opened
 from slimnet.errors import CaptureError
 from slimnet.example import tensors_of
 from slimnet.modules import evaluation_mode, named_modules, named_tensors
@@ -332,65 +331,7 @@ def _request(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Req
     return Request(name, args, kwargs, overload)
 
 
-@cache
-def is_composite(op: Any) -> bool:
-    """Whether an operator is made of others: under inference_mode they arrive whole."""
-    return op not in _WHOLE and bool(
-        torch._C._dispatch_has_kernel_for_dispatch_key(op.name(), "CompositeImplicitAutograd")
-    )
-
-
 _aten = torch.ops.aten
-COMPOSITES = {
-    nn.functional.scaled_dot_product_attention: _aten.scaled_dot_product_attention.default,
-    nn.functional.rms_norm: _aten.rms_norm.default,
-    torch.lstm: _aten.lstm,
-    torch.gru: _aten.gru,
-    torch.rnn_tanh: _aten.rnn_tanh,
-    torch.rnn_relu: _aten.rnn_relu,
-    torch.lstm_cell: _aten.lstm_cell.default,
-    torch.gru_cell: _aten.gru_cell.default,
-    torch.rnn_tanh_cell: _aten.rnn_tanh_cell.default,
-    torch.rnn_relu_cell: _aten.rnn_relu_cell.default,
-    torch._pad_packed_sequence: _aten._pad_packed_sequence.default,
-    torch._weight_norm: _aten._weight_norm.default,
-}
-"""Public functions recorded as one call: what they are made of depends on type and device."""
-_WHOLE = {
-    overload
-    for op in COMPOSITES.values()
-    for overload in ((op.input, op.data) if isinstance(op, torch._ops.OpOverloadPacket) else (op,))
-}
-
-
-def composite(func: Any, args: tuple[Any, ...]) -> Any:
-    """The ATen overload that stands for a call of a public function; None where none does.
-
-    A recurrent layer has one overload for tensors and one, with the running batch sizes as its
-    second argument, for packed sequences.
-    """
-    op = func if func in _WHOLE else COMPOSITES.get(func)
-    if isinstance(op, torch._ops.OpOverloadPacket):
-        return op.input if isinstance(args[3], bool) else op.data
-    return op
-
-
-OPENED = {nn.functional.multi_head_attention_forward}
-"""Public functions written in Python whose own public calls state sizes."""
-
-
-@cache
-def opened(func: Any) -> Any:
-    """The same function, whose calls a function mode sees as if the user had made them.
-
-    As it is, it would hand itself to the mode again instead of running its body.
-    """
-    inside = {**func.__globals__, "has_torch_function": lambda _: False}
-    twin = FunctionType(func.__code__, inside, func.__name__, func.__defaults__)
-    twin.__kwdefaults__ = func.__kwdefaults__
-    return twin
-
-
 _NUMBERS = count(1)  # of tensors: no two passes share one
 _NO_CALLS = {torch.ops.prim.device.default}
 _INDEXING = {

@@ -139,7 +139,7 @@ def _error(
         reference = tensors_of(run(model, full, example, Restricted(proof)))
         if not all(bool(output.isfinite().all()) for output in reference):
             return None
-        errors.append(_difference(reference, tensors_of(run(slim, small, example, None))))
+        errors.append(difference(reference, tensors_of(run(slim, small, example, None))))
     return max(errors)
 
 
@@ -152,10 +152,10 @@ def _rounding(
         lambda x: x.double() * (1 + 2**-48) if x.is_floating_point() else x, example
     )
     runs = [run(model, full, given, Restricted(proof)) for given in (example, nudged)]
-    return _difference(tensors_of(runs[0]), tensors_of(runs[1]))
+    return difference(tensors_of(runs[0]), tensors_of(runs[1]))
 
 
-def _difference(reference: list[Tensor], slim: list[Tensor]) -> float:
+def difference(reference: list[Tensor], slim: list[Tensor]) -> float:
     """The largest relative error over all outputs; infinite where shapes or numbers break."""
     if len(reference) != len(slim):
         return float("inf")

@@ -286,3 +286,17 @@ def test_a_shape_that_cannot_be_guessed_is_asked_for(model):
 def test_an_input_larger_than_the_memory_is_refused():
     with pytest.raises(InputError, match="does not fit into memory"):
         example_for(Opened(nn.Linear(2, 2), None), [(10**9, 10**9)])
+
+
+def test_an_architecture_that_computes_something_else_is_refused(tmp_path):
+    dilated = {"replace_stride_with_dilation": [False, True, True]}  # no shape shows it
+    arch = Arch("torchvision", "resnet50", dilated)
+    torch.manual_seed(0)
+    example = (torch.randn(1, 3, 48, 48),)
+    model = warm(arch.build(init=True), example)
+    pruned = prune(model, example, ratio=0.5, verify=False)
+    with pytest.raises(InputError, match="does not compute what this network computes"):
+        save(pruned, tmp_path / "slim.pt", "torchvision:resnet50")
+    assert not (tmp_path / "slim.pt").exists()
+    save(pruned, tmp_path / "slim.pt", arch)
+    assert torch.equal(load(tmp_path / "slim.pt")(*example), pruned.model(*example))
