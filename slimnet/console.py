@@ -145,6 +145,11 @@ def show_cut(plan: Plan) -> None:
     show(_cost(plan.before or {}, plan.after or {}))
     for line in asked_and_achieved(plan):
         say(line)
+    if plan.scaled:
+        say(
+            f"{count(len(plan.scaled), 'weight')} multiplied to make up for a number that code "
+            "computes from a width, such as the 1/√d of attention"
+        )
     if plan.untouched:
         say(f"{count(len(plan.untouched), 'layer')} left alone: slimnet inspect says why")
 
@@ -152,10 +157,8 @@ def show_cut(plan: Plan) -> None:
 def _cut(plan: Plan) -> Table:
     table = _table("channels", "after", "removed", "layers")
     for cut in plan.groups:
-        names = ", ".join(cut.layers[:3])
-        more = f" and {len(cut.layers) - 3} more" if len(cut.layers) > 3 else ""
         share = f"{1 - cut.after / cut.before:.0%}"
-        table.add_row(str(cut.before), str(cut.after), share, escape(names + more))
+        table.add_row(str(cut.before), str(cut.after), share, escape(_few(cut.layers)))
     return table
 
 
@@ -232,7 +235,13 @@ def show_proof(certificate: Certificate | None, *, trained: bool = False) -> Non
         )
     say(f"proof: {certificate}")
     for row in certificate.approximate:
-        say(f"  approximate in {', '.join(row['layers'])}: {'; '.join(row['reasons'])}")
+        say(f"  approximate in {_few(row['layers'])}: {_few(row['reasons'], 1, '; ')}")
+
+
+def _few(texts: Sequence[str], number: int = 3, between: str = ", ") -> str:
+    """The first of many; all of them are in the file and in --json."""
+    rest = len(texts) - number
+    return between.join(texts[:number]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def show_onnx(target: Path, exported: OnnxExport, measured: Latency | None) -> None:
