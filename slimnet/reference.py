@@ -21,6 +21,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map
 
+from slimnet import bands
 from slimnet.composites import OPENED, composite, is_composite, opened
 from slimnet.couple import Coupling
 from slimnet.labels import Labelled
@@ -169,12 +170,16 @@ class _Wide(TorchDispatchMode):
         if func in _SINGLE:
             return tree_map(widened, func(*tree_map(_narrowed, args), **kwargs))
         compute = self.restricted.take(func) if self.restricted is not None else None
-        result = compute(func, args, kwargs) if compute is not None else func(*args, **kwargs)
+        if compute is None:
+            result = _COMPUTED.get(func, func)(*args, **kwargs)
+        else:
+            result = compute(func, args, kwargs)
         if self.observe is not None:
             self.observe(func, result)
         return result
 
 
+_COMPUTED = {torch.ops.aten.convolution.default: bands.convolution}
 _NARROW = (torch.float32, torch.float16, torch.bfloat16)
 _SINGLE = {
     getattr(torch.ops.aten, name).default

@@ -228,3 +228,10 @@ def concatenate(at: At, parts: Sequence[tuple[Axis, int]], because: str) -> Axis
     if all(axis is None for axis, _ in parts):
         return None
     return np.concatenate([axis if axis is not None else at.fixed(n, because) for axis, n in parts])
+
+
+def frozen(at: At, x: Labelled, because: str) -> Axes:
+    """Every axis of ``x`` stays, and the output is inert."""
+    for axis in x.axes:
+        at.pin(axis, because)
+    return (None,) * len(at.call.outputs[0].shape)
