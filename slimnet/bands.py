@@ -34,15 +34,9 @@ def convolution(
     if not transposed and x.dim() == weight.dim() and not x.is_cuda:
         parts = _bands(x, weight, stride, padding, dilation)
     if len(parts) > 1:
-        whole = (
-            stride,
-            [0, *_each(padding, weight)[1:]],
-            dilation,
-            transposed,
-            output_padding,
-            groups,
-        )
-    results = [_convolution(part, weight, bias, *whole) for part in parts]
+        border = [0, *_each(padding, weight)[1:]]
+    rest = (stride, border, dilation, transposed, output_padding, groups)
+    results = [_convolution(part, weight, bias, *rest) for part in parts]
     return torch.cat(results, 2) if len(results) > 1 else results[0]
 
 
