@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-LARGEST = 1 << 22
-"""Elements of the unfolded input of one band (32 MiB in float64)."""
+LARGEST = 1 << 19
+"""Elements of the unfolded input of one band (4 MiB in float64)."""
 
 _convolution = torch.ops.aten.convolution.default
 

@@ -22,7 +22,7 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize("largest", [1, 300, 1 << 22])
+@pytest.mark.parametrize("largest", [1, 300, bands.LARGEST])
 @pytest.mark.parametrize("with_bias", [False, True])
 @pytest.mark.parametrize("name", SHAPES)
 def test_bands_give_what_the_whole_gives(name, with_bias, largest, monkeypatch):
