@@ -9,7 +9,7 @@ themselves, an attribute is mended, slots are tied, or they are pinned with the 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,7 @@ class Coupling:
     mends: Sequence[Mend]
     remaps: Sequence[Remap]
     squeezed: Sequence[Labels]  # made by convolutions of one single position
+    whole_heads: int = 0  # views of attention that were read as whole heads
 
     def reasons_of(self, atoms: Labels) -> dict[Reason, int]:
         """Why these atoms stay, the most frequent reason first, and for how many of them."""
@@ -93,7 +94,7 @@ def couple(
         choices.update({key: choices.get(key, 0) + 1 for key in pinned})
         last = _attempt(traces, choices, strict, pins)
         best = max(best, last, key=lambda attempt: attempt.freedom)
-    return best.coupling()
+    return replace(best.coupling(), whole_heads=len(whole))
 
 
 _READINGS = 2  # alternatives tried for views whose carrier ended up pinned

@@ -178,7 +178,8 @@ def prune(
             traces = traces or _record(model, example)
             analysis = _analyse(model, traces, pins, strict=strict, heads=heads)
             plan, proof = _plan(model, analysis, budget, limits, criterion, seed)
-            plan = replace(plan, asked=asked)
+            notes = (*plan.notes, *_missed(analysis.coupling, heads))
+            plan = replace(plan, asked=asked, notes=notes)
             proof = replace(proof, plan=plan)
             slim = rebuild(model, plan)
         proof = _folded(model, slim, proof, example)
@@ -357,6 +358,12 @@ def _notes(groups: Sequence[Group], scores: Mapping[int, Any], criterion: str) -
     return [
         f"{len(left)} groups were left alone: {criterion} has nothing to read there ({names}, …)"
     ]
+
+
+def _missed(coupling: Coupling, heads: bool) -> list[str]:
+    if heads and not coupling.whole_heads:
+        return ["no attention was found whose heads could leave: asking for heads changed nothing"]
+    return []
 
 
 def _inputs(example: tuple[Any, ...], seed: int) -> list[tuple[Any, ...]]:

@@ -327,3 +327,11 @@ def test_golden_inspection(name):
     if os.environ.get("SLIMNET_GOLDEN"):
         golden.write_text(found, encoding="utf-8")
     assert found == golden.read_text(encoding="utf-8")
+
+
+def test_asking_for_heads_where_there_are_none_is_said():
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 8, 3)).eval()
+    example = (torch.randn(1, 3, 8, 8),)
+    asked = slimnet.prune(model, example, ratio=0.5, heads=True)
+    assert any("no attention was found" in note for note in asked.plan.notes)
+    assert not slimnet.prune(model, example, ratio=0.5).plan.notes
