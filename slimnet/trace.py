@@ -172,6 +172,8 @@ class _SizeTracking(TorchFunctionMode):
         kwargs = kwargs or {}
         if func in _SHAPE_READS:
             return self._shape(func, args, kwargs)
+        if func in _COUNTS:
+            return shape_of(self.recorder.ref(args[0]).id, tuple(args[0].shape)).numel()
         op = composite(func, args)
         if op is not None:
             return self.recorder.whole(op, func, args, kwargs)
@@ -204,6 +206,7 @@ _SHAPE_READS = {
     Tensor.size,
     torch.ops.aten.sym_size.int,
 }
+_COUNTS = {Tensor.numel, Tensor.nelement, torch.numel}
 
 
 class _Recorder(TorchDispatchMode):

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from micro import Net, bn, conv, weight
 from torch import nn
 
+import slimnet
 from slimnet.errors import CaptureError
 from slimnet.sizes import AttributeOf, ShapeOf, Size
 from slimnet.trace import capture, map_tensors, source
@@ -220,3 +221,19 @@ def test_an_integer_input_that_chooses_the_branch_is_followed():
 def test_map_tensors_leaves_everything_else_alone():
     found = map_tensors(torch.neg, ({"x": torch.ones(1)}, 3, [None, torch.ones(1)]))
     assert found[0]["x"].item() == -1 and found[1] == 3 and found[2][0] is None
+
+
+def test_a_number_of_elements_follows_the_shape():
+    class Halves(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(8, 32), nn.Linear(32, 4)
+
+        def forward(self, x):
+            bias = self.a.bias.clone()
+            bias[bias.numel() // 2 :].zero_()
+            return self.b(nn.functional.linear(x, self.a.weight, bias).tanh())
+
+    pruned = slimnet.prune(Halves().eval(), (torch.randn(2, 8),), ratio=0.5, align=None)
+    assert pruned.model.a.weight.shape == (16, 8)
+    assert pruned.certificate.exact
