@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -130,7 +131,7 @@ class Atoms:
     of: Labels  # [labels]: the atom of every label
     reason: Labels  # [atoms]: -1 where the atom may be removed, else why not
 
-    @property
+    @cached_property
     def free(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """[atoms]: which may be removed."""
         free: np.ndarray[Any, np.dtype[np.bool_]] = self.reason < 0

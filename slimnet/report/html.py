@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from slimnet.report import columns, plots, words
+from slimnet.report.templates import filled
 from slimnet.study import Record, Results, write_text
 from slimnet.train import describe
 
@@ -82,14 +82,8 @@ def write_html(path: Path | str, report: Report) -> Path:
 
 def render(report: Report) -> str:
     """The page as text, about 5 MB: the plotting library is inside."""
-    environment = Environment(
-        loader=PackageLoader("slimnet.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("template.html").render(
+    return filled(
+        "template.html",
         report=report,
         words=words,
         describe=describe,

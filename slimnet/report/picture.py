@@ -12,7 +12,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from torch import nn
 
 from slimnet.errors import InputError
@@ -22,6 +21,7 @@ from slimnet.report import words
 from slimnet.report.drawing import ROW, colours_of, draw
 from slimnet.report.graph import Graph, make_graph
 from slimnet.report.layout import Layout, lay_out
+from slimnet.report.templates import filled
 from slimnet.trace import Trace
 
 
@@ -60,16 +60,13 @@ _RENDERERS: Mapping[str, Callable[[Graph, str], str]] = {".html": render_html, "
 
 
 def _render(template: str, graph: Graph, title: str) -> str:
-    environment = Environment(
-        loader=PackageLoader("slimnet.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     layout = lay_out(graph)
-    text = environment.get_template(template).render(
-        title=title, totals=_totals(graph), drawing=draw(graph, layout), data=_data(graph, layout)
+    text = filled(
+        template,
+        title=title,
+        totals=_totals(graph),
+        drawing=draw(graph, layout),
+        data=_data(graph, layout),
     )
     return _UNPRINTABLE.sub("�", text)
 
