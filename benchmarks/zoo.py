@@ -31,7 +31,7 @@ from zoo_table import HEADER, line, summarised
 HERE = Path(__file__).parent
 SPARE = 600  # seconds for what is not the tool's: building, the network's own passes, saving
 RELOAD_LIMIT = 300
-TORCH_PRUNING_LIMIT = 600  # all of its process; on a few networks it does not end
+TORCH_PRUNING_LIMIT = 120  # seconds, all of its process; on a few networks it does not end
 
 
 def main() -> int:

@@ -6,7 +6,7 @@ has elements. A proof must not need that much memory: a band of output rows read
 
 from __future__ import annotations
 
-from math import ceil, prod
+from math import prod
 
 import torch
 from torch import Tensor
@@ -30,44 +30,39 @@ def convolution(
     groups: int,
 ) -> Tensor:
     """``aten.convolution``, in bands along the first spatial axis where that saves memory."""
-    border, parts = padding, [x]
-    if not transposed and x.dim() == weight.dim() and not x.is_cuda:
-        parts = _bands(x, weight, stride, padding, dilation)
-    if len(parts) > 1:
-        border = [0, *_each(padding, weight)[1:]]
-    rest = (stride, border, dilation, transposed, output_padding, groups)
-    results = [_convolution(part, weight, bias, *rest) for part in parts]
-    return torch.cat(results, 2) if len(results) > 1 else results[0]
 
+    def whole(part: Tensor, border: list[int]) -> Tensor:
+        rest = (stride, border, dilation, transposed, output_padding, groups)
+        return _convolution(part, weight, bias, *rest)
 
-def _bands(
-    x: Tensor, weight: Tensor, stride: list[int], padding: list[int], dilation: list[int]
-) -> list[Tensor]:
-    """What each band of output rows reads: views of one padded input, or the input as it is."""
     kernel = weight.shape[2:]
+    if transposed or x.is_cuda or x.dim() != weight.dim() or prod(kernel) == 1:
+        return whole(x, padding)
+    step, border, gap = (_each(values, weight) for values in (stride, padding, dilation))
+    reach = [g * (k - 1) + 1 for g, k in zip(gap, kernel, strict=True)]
     lengths = [
-        _length(
-            n, k, stride[i % len(stride)], padding[i % len(padding)], dilation[i % len(dilation)]
-        )
-        for i, (n, k) in enumerate(zip(x.shape[2:], kernel, strict=True))
+        (n + 2 * b - r) // s + 1
+        for n, b, r, s in zip(x.shape[2:], border, reach, step, strict=True)
     ]
-    unfolded = x.shape[1] * prod(kernel) * prod(lengths)
-    number = min(ceil(unfolded / LARGEST), lengths[0])
-    if number <= 1 or prod(kernel) == 1:
-        return [x]
-    padded = pad(x, [0, 0] * (len(kernel) - 1) + [padding[0]] * 2)
-    rows, reach = ceil(lengths[0] / number), dilation[0] * (kernel[0] - 1) + 1
-    return [
-        padded[:, :, first * stride[0] : (min(first + rows, lengths[0]) - 1) * stride[0] + reach]
-        for first in range(0, lengths[0], rows)
-    ]
+    unfolded_row = prod(x.shape[:2]) * prod(kernel) * prod(lengths[1:])
+    rows = max(LARGEST // max(unfolded_row, 1), 1)
+    if rows >= lengths[0]:
+        return whole(x, padding)
+    result = x.new_empty(x.shape[0], weight.shape[0], *lengths)
+    for first in range(0, lengths[0], rows):
+        last = min(first + rows, lengths[0])
+        part = _read(x, first * step[0] - border[0], (last - 1) * step[0] - border[0] + reach[0])
+        result[:, :, first:last] = whole(part, [0, *border[1:]])
+    return result
+
+
+def _read(x: Tensor, low: int, high: int) -> Tensor:
+    """Rows ``low`` to ``high`` of the first spatial axis; those outside of it are zero."""
+    inside = x[:, :, max(low, 0) : max(high, 0)]
+    outside = max(-low, 0), max(high - x.shape[2], 0)
+    return pad(inside, [0, 0] * (x.dim() - 3) + list(outside)) if any(outside) else inside
 
 
 def _each(values: list[int], weight: Tensor) -> list[int]:
     """One number for each spatial axis; a single one stands for all."""
     return values * (weight.dim() - 2) if len(values) == 1 else values
-
-
-def _length(length: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
-    """Of one output axis."""
-    return (length + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1

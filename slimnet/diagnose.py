@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -43,13 +43,16 @@ def find_culprit(
     return _nearest(proof, calls, why)
 
 
+_Sums: TypeAlias = tuple[tuple[int, ...], float, float]
+
+
 @dataclass(frozen=True)
 class _Row:
-    """One operator: the recorded call it is, and shape and sums of each result."""
+    """One operator: the recorded call it is, and shape and sums of each result (None: unread)."""
 
     op: Any
     call: Call | None
-    sums: tuple[tuple[tuple[int, ...], float, float], ...]
+    sums: tuple[_Sums | None, ...]
 
 
 class _Summaries:
@@ -60,22 +63,31 @@ class _Summaries:
         self.rows: list[_Row] = []
         self._seen: Counter[Any] = Counter()
         self._calls: dict[tuple[Any, int], Call] = {}
+        self._read: set[int] = set()  # say, no one asks a norm for the statistics it used
         total: Counter[Any] = Counter()
         for call in proof.trace.calls if proof else ():
             self._calls[call.op, total[call.op]] = call
             total[call.op] += 1
+            self._read |= {ref.id for ref in refs_in([*call.args, *call.kwargs.values()])}
+        self._read |= {ref.id for ref in proof.trace.outputs} if proof else set()
 
     def add(self, op: Any, result: Any) -> None:
         """Sum up one operator's result."""
         call = self._calls.get((op, self._seen[op]))
         self._seen[op] += 1
         tensors = _tensors(result)
-        if call is not None and len(call.outputs) == len(tensors):
-            tensors = [self._survivors(x, r) for x, r in zip(tensors, call.outputs, strict=True)]
+        sums: list[_Sums | None]
+        if call is None or len(call.outputs) != len(tensors):
+            sums = [_summary(x) for x in tensors]
+        else:
+            sums = [self._summary(x, r) for x, r in zip(tensors, call.outputs, strict=True)]
         folded = self.proof.multiplied if self.proof else frozenset()
         if call is not None and any(ref.id in folded for ref in call.outputs):
             call = None  # other by design until the call that makes up for it
-        self.rows.append(_Row(op, call, tuple(_summary(x) for x in tensors)))
+        self.rows.append(_Row(op, call, tuple(sums)))
+
+    def _summary(self, x: Tensor, ref: Ref) -> _Sums | None:
+        return _summary(self._survivors(x, ref)) if ref.id in self._read else None
 
     def _survivors(self, x: Tensor, ref: Ref) -> Tensor:
         labelled = self.proof.coupling.tensors[0].get(ref.id) if self.proof else None
@@ -93,7 +105,7 @@ def _tensors(result: Any) -> list[Tensor]:
     return [x for x in outputs if isinstance(x, Tensor)]
 
 
-def _summary(x: Tensor) -> tuple[tuple[int, ...], float, float]:
+def _summary(x: Tensor) -> _Sums:
     values = x.double() if not x.is_complex() else x.abs().double()
     return tuple(x.shape), float(values.sum()), float(values.abs().sum())
 
@@ -107,7 +119,9 @@ def _first_difference(expected: list[_Row], actual: list[_Row]) -> int | None:
     return None
 
 
-def _differ(a: tuple[Any, float, float], b: tuple[Any, float, float]) -> bool:
+def _differ(a: _Sums | None, b: _Sums | None) -> bool:
+    if a is None or b is None:
+        return False
     if a[0] != b[0]:
         return True
     scale = max(a[2], b[2], 1e-12)

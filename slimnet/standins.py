@@ -119,7 +119,7 @@ def _random(
     return result
 
 
-_DRAWN = 1 << 22  # random numbers drawn at a time
+_DRAWN = 1 << 18  # random numbers drawn at a time
 
 
 def widened(leaf: Any) -> Any:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from micro import Net, conv
+from torch import nn
 
 import slimnet
 from slimnet.budget import removed_members
@@ -47,6 +48,11 @@ def shifted_by_its_width(m, x):
     return m.b(y + y.shape[1])
 
 
+def shifted_after_a_norm(m, x):
+    y = m.c(m.norm(m.a(x)).relu())
+    return m.b(y + y.shape[1])
+
+
 def asserted(m, x):
     y = m.c(m.a(x).relu())
     assert y.shape[1] == 16, "sixteen channels, please"
@@ -85,6 +91,15 @@ def test_only_the_layer_behind_that_line_is_left_whole(body):
     assert pruned.certificate.error <= pruned.certificate.tolerance
     (layer,) = (layer for layer in pruned.inspection.layers if layer.name == "c")
     assert "test_diagnose.py:" in layer.reasons[0]
+
+
+def test_statistics_that_nobody_reads_are_not_blamed():
+    """A norm returns its means as well: shorter in the slim network, and of no consequence."""
+    torch.manual_seed(0)
+    layers = {"a": conv(3, 16), "norm": nn.InstanceNorm2d(16), "c": conv(16, 16), "b": conv(16, 4)}
+    model = Net(shifted_after_a_norm, layers)
+    pruned = slimnet.prune(model.eval(), IMAGE, ratio=0.5, align=None)
+    assert (pruned.model.a.out_channels, pruned.model.c.out_channels) == (8, 16)
 
 
 def test_a_width_that_only_multiplies_is_made_up_for():
