@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from slimnet import cost
+from slimnet.analysis import Inspection
 from slimnet.errors import (
     CaptureError,
     CertificateError,
@@ -13,10 +14,12 @@ from slimnet.errors import (
     SlimnetError,
     UnknownNameError,
 )
-from slimnet.files import load, save, verify
+from slimnet.files import load, repair, save, verify
 from slimnet.plan import Plan
-from slimnet.prune import Inspection, Pruned, inspect, prune
+from slimnet.prune import Pruned, inspect, prune
 from slimnet.rules import rule
+from slimnet.samples import Samples
+from slimnet.sensitivity import Sensitivity, sensitivity
 from slimnet.verify import Certificate
 from slimnet.version import __version__
 
@@ -42,6 +45,8 @@ __all__ = [
     "Plan",
     "PruneError",
     "Pruned",
+    "Samples",
+    "Sensitivity",
     "SlimnetError",
     "UnknownNameError",
     "__version__",
@@ -52,7 +57,9 @@ __all__ = [
     "load",
     "measure_latency",
     "prune",
+    "repair",
     "rule",
     "save",
+    "sensitivity",
     "verify",
 ]

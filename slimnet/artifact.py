@@ -25,7 +25,7 @@ from slimnet.output import replacing
 from slimnet.plain import decode, encode
 from slimnet.plan import Plan
 from slimnet.program import Program
-from slimnet.rebuild import adjust
+from slimnet.rebuild import adjust, without_blocks
 from slimnet.verify import Certificate
 from slimnet.version import __version__
 
@@ -89,8 +89,8 @@ class Artifact:
             self.program, {n: torch.empty(s, device="meta") for n, s in shapes.items()}, self.frozen
         )
 
-    def _fill(self, dense: nn.Module) -> nn.Module:
-        self._check_fits(dense)
+    def _fill(self, built: nn.Module) -> nn.Module:
+        dense = self._check_fits(built)
         first = first_names(dense)
         slim = clone(dense, lambda name, _: self.tensors[first[name]].clone())
         for name, tensor in named_tensors(slim):
@@ -102,7 +102,9 @@ class Artifact:
             raise InputError(f"the plan does not fit {type(dense).__name__}: {error!r}") from error
         return slim
 
-    def _check_fits(self, dense: nn.Module) -> None:
+    def _check_fits(self, built: nn.Module) -> nn.Module:
+        """What was cut: the network as it was built, without the blocks that left."""
+        dense = self._shortened(built)
         shapes = {name: tuple(tensor.shape) for name, tensor in named_tensors(dense)}
         own = {n for n, t in named_tensors(dense) if not isinstance(t, nn.Parameter)}
         for name in dict.fromkeys((*shapes, *self.tensors, *self.plan.removed)):
@@ -123,6 +125,15 @@ class Artifact:
             raise InputError(
                 f"this slim network was not cut from {_article(dense)}: it has no {min(missing)}"
             )
+        return dense
+
+    def _shortened(self, built: nn.Module) -> nn.Module:
+        try:
+            return without_blocks(built, self.plan)
+        except InputError as error:
+            raise InputError(
+                f"this slim network was not cut from {_article(built)}: {error}"
+            ) from error
 
 
 def cut_shape(

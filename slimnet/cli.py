@@ -11,6 +11,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,15 +22,19 @@ from torch import nn
 from slimnet import console, options
 from slimnet.arch import parse_arch
 from slimnet.artifact import Artifact, write_artifact
-from slimnet.criteria import load_criteria
+from slimnet.calibration import network_before, read_images, read_samples, read_test_images
+from slimnet.criteria import check_needs, load_criteria
 from slimnet.errors import InputError, SlimnetError
 from slimnet.example import tensors_of
 from slimnet.files import Opened, dense_of, example_for, open_network
+from slimnet.files import repair as repair_file
 from slimnet.files import verify as verify_file
+from slimnet.modules import named_tensors
 from slimnet.output import check_writable, make_folder
 from slimnet.prune import inspect as inspect_network
 from slimnet.prune import prune as prune_network
 from slimnet.record import read_slim, record_of
+from slimnet.sensitivity import sensitivity as measure_sensitivity
 from slimnet.trace import capture, map_tensors
 from slimnet.version import __version__
 
@@ -149,14 +154,24 @@ def prune(
     ratio: options.Ratio = None,
     macs: options.Macs = None,
     params: options.Params = None,
+    bytes: options.Bytes = None,
     output: options.SlimFile = Path("slim.pt"),
-    criterion: options.Criterion = "l1",
-    scope: options.Scope = "local",
+    criterion: options.Criterion = None,
+    across: options.Across = None,
+    reduce: options.Reduce = None,
+    data: options.Calibration = None,
+    normalize: options.Normalize = None,
+    samples: options.Samples = 1024,
+    init: options.Init = None,
+    scope: options.Scope = None,
+    repair: options.Repair = False,
     align: options.AlignTo = "auto",
     min_channels: options.MinChannels = None,
     keep: options.Keep = None,
     layer_ratio: options.LayerRatio = None,
+    steps: options.Steps = 1,
     heads: options.Heads = False,
+    drop_blocks: options.DropBlocks = None,
     arch: options.Arch = None,
     input: options.Inputs = None,
     example: options.Example = None,
@@ -176,36 +191,162 @@ def prune(
         "ratio": ratio,
         "macs": macs,
         "params": params,
+        "bytes": options.size(bytes),
         "criterion": criterion,
+        "across": across,
+        "reduce": reduce,
+        "drop_blocks": options.blocks(drop_blocks),
         **options.limits(scope, align, min_channels, keep, layer_ratio),
     }
     options.check_cut(**settings)
+    options.check_data(criterion, repair, data=data is not None, init=init is not None)
     place = options.device(device)
     check_writable(output)
     opened = _open(model, arch, allow_pickle)
     inputs, described = _example(model, opened, input, example)
     with console.watching(quiet=as_json) as watch:
+        images = read_samples(data, normalize, samples, inputs, seed)
+        before = network_before(init, opened, allow_pickle=allow_pickle)
         watch("cutting and proving" if verify else "cutting", 0.0)
         network, inputs = _on(place, opened.model, inputs)
-        pruned = prune_network(network, inputs, heads=heads, seed=seed, verify=verify, **settings)
+        pruned = prune_network(
+            network,
+            inputs,
+            data=images,
+            init=None if before is None else dict(named_tensors(before)),
+            steps=steps,
+            heads=heads,
+            repair=repair,
+            seed=seed,
+            verify=verify,
+            watch=watch,
+            **settings,
+        )
         watch("writing", 0.9)
         _write(opened.artifact_of(pruned), pruned.model, output)
     proof = pruned.certificate
     if as_json:
         record = {"network": described, "output": str(output), "plan": pruned.plan.to_json()}
-        _print_json(record | {"certificate": proof.to_json() if proof else None})
+        parts = {"certificate": proof, "repair": pruned.repair}
+        _print_json(record | {name: part and part.to_json() for name, part in parts.items()})
         return
     console.say(described)
     console.say()
     console.show_cut(pruned.plan)
     console.show_proof(proof)
+    if pruned.repair is not None:
+        console.show_repair(pruned.repair)
+    console.written(output)
+
+
+@app.command()
+def repair(
+    slim: options.SlimInput,
+    against: options.Original,
+    data: options.Data,
+    output: options.Repaired = Path("repaired.pt"),
+    normalize: options.Normalize = None,
+    samples: options.Samples = 1024,
+    arch: options.Arch = None,
+    allow_pickle: options.AllowPickle = False,
+    as_json: options.Json = False,
+    seed: options.Seed = 0,
+    device: options.Device = None,
+    threads: options.Threads = None,
+) -> None:
+    """Win back the accuracy of a slim network without training and without labels.
+
+    Example: slimnet repair slim.pt --against resnet18.pt --data npz:cifar10.npz -o repaired.pt
+    """
+    _use(threads)
+    place = options.device(device)
+    check_writable(output)
+    artifact, dense = _slim_and_dense(slim, against, arch, allow_pickle)
+    with console.watching(quiet=as_json) as watch:
+        images = read_samples(data, normalize, samples, artifact.example, seed)
+        mended = repair_file(artifact, dense.model.to(place), images, seed=seed, watch=watch)
+        _write(mended.artifact, mended.model, output)
+    done = mended.repair
+    if as_json:
+        _print_json({"output": str(output), "repair": done.to_json()})
+        return
+    console.show_repair(done)
+    console.written(output)
+
+
+@app.command()
+def sensitivity(
+    model: options.ModelFile,
+    data: options.Measured = None,
+    output: options.Page = Path("sensitivity.html"),
+    points: options.Points = 5,
+    criterion: options.OneCriterion = "l1",
+    across: options.Across = None,
+    reduce: options.Reduce = None,
+    normalize: options.Normalize = None,
+    samples: options.MeasuredImages = 512,
+    init: options.Init = None,
+    heads: options.Heads = False,
+    arch: options.Arch = None,
+    input: options.Inputs = None,
+    example: options.Example = None,
+    allow_pickle: options.AllowPickle = False,
+    as_json: options.Json = False,
+    seed: options.Seed = 0,
+    device: options.Device = None,
+    threads: options.Threads = None,
+) -> None:
+    """Cut each group alone to several widths: accuracy, or the change of the outputs.
+
+    Example: slimnet sensitivity resnet56.pt --data npz:cifar10.npz -o sensitivity.html
+    """
+    from slimnet.report.sensitivity import measured_sentence, sensitivity_table, write_sensitivity
+    from slimnet.workflow import versions
+
+    _use(threads)
+    check_needs(criterion, data=data is not None, init=init is not None)
+    check_writable(output)
+    place = options.device(device)
+    opened = _open(model, arch, allow_pickle)
+    inputs, described = _example(model, opened, input, example)
+    with console.watching(quiet=as_json) as watch:
+        watch("reading images", 0.0)
+        reads = data if read_images([criterion]) else None
+        before = network_before(init, opened, allow_pickle=allow_pickle)
+        images = read_test_images(data, normalize, samples, inputs)
+        calibration = read_samples(reads, normalize, samples, inputs, seed)
+        network, inputs = _on(place, opened.model, inputs)
+        found = measure_sensitivity(
+            network,
+            inputs,
+            images,
+            points=points,
+            criterion=criterion,
+            across=across,
+            reduce=reduce,
+            calibration=calibration,
+            init=None if before is None else dict(named_tensors(before)),
+            heads=heads,
+            seed=seed,
+            watch=watch,
+        )
+    write_sensitivity(output, found, f"Sensitivity of {model.name}", versions())
+    if as_json:
+        _print_json({"network": described, "page": str(output), **found.to_json()})
+        return
+    console.say(described)
+    console.say()
+    console.show(sensitivity_table(found))
+    console.say(measured_sentence(found))
+    for layer, why in found.skipped:
+        console.say(f"{layer} was not measured: {why}")
     console.written(output)
 
 
 @app.command()
 def verify(
-    slim: Annotated[Path, typer.Argument(help="a slim.pt", show_default=False)],
-    against: Annotated[Path, typer.Option("--against", help="the network that it was cut from")],
+    slim: options.SlimInput,
+    against: options.Original,
     arch: options.Arch = None,
     allow_pickle: options.AllowPickle = False,
     as_json: options.Json = False,
@@ -219,14 +360,7 @@ def verify(
     """
     _use(threads)
     place = options.device(device)
-    artifact = read_slim(slim)
-    known = parse_arch(arch) if arch else artifact.arch if artifact.rebuilds else None
-    try:
-        dense = open_network(against, known, allow_pickle=allow_pickle)
-    except InputError as error:
-        if known is None and artifact.arch is not None:
-            raise InputError(f"{error}; {slim} was made with --arch {artifact.arch}") from error
-        raise
+    artifact, dense = _slim_and_dense(slim, against, arch, allow_pickle)
     certificate = verify_file(artifact, dense.model.to(place), seed=seed)
     if as_json:
         _print_json({**certificate.to_json(), "trained": artifact.trained})
@@ -310,6 +444,10 @@ def compare(
     output: options.Results,
     ratio: options.Ratios = "0.5",
     criterion: options.Criteria = "l1",
+    across: options.Across = None,
+    reduce: options.Reduce = None,
+    samples: options.Samples = 1024,
+    init: options.Init = None,
     regime: options.Regimes = "finetune,scratch-e,scratch-b",
     seeds: options.Seeds = 3,
     epochs: options.Epochs = 160,
@@ -342,6 +480,7 @@ def compare(
     """
     from slimnet.report import table
     from slimnet.study import Study
+    from slimnet.study.masked import UNSTRUCTURED, cutting
     from slimnet.train import REGIMES, Schedule, load_data
     from slimnet.workflow import (
         Settings,
@@ -354,27 +493,29 @@ def compare(
     _use(threads)
     study = Study(
         ratios=options.numbers(ratio, "--ratio"),
-        criteria=options.names(criterion, load_criteria()),
+        criteria=options.names(criterion, load_criteria(), UNSTRUCTURED),
         regimes=options.names(regime, REGIMES),
         seeds=tuple(range(seed, seed + seeds)),
         base=Schedule(epochs=epochs, lr=lr, batch=train_batch, weight_decay=weight_decay),
     )
     limits = options.limits(scope, align, min_channels, keep, layer_ratio)
-    options.check_cut(ratio=0.0, **limits)
+    for name in cutting(study.criteria):
+        options.check_cut(ratio=0.0, criterion=name, across=across, reduce=reduce, **limits)
+        check_needs(name, data=True, init=init is not None)
     settings = Settings(
-        prune={**limits, "heads": heads, "seed": seed},
+        prune={**limits, "across": across, "reduce": reduce, "heads": heads, "seed": seed},
         latency_batch=batch if latency else None,
         threads=threads,
         device=str(options.device(device)),
     )
     dataset = load_data(data, normalize).limited(train=train_images, test=test_images)
-    opened = _open(model, arch, allow_pickle)
-    if not opened.trains:
-        raise InputError(
-            f"{model} is an exported program, which cannot be trained: compare takes the network's "
-            "class, --arch path/to/file.py:make_model"
-        )
+    opened = _open_to_train(model, arch, allow_pickle)
     example = one_image(opened, dataset)
+    settings = replace(
+        settings,
+        data=dataset.samples(samples, seed) if read_images(cutting(study.criteria)) else None,
+        init=network_before(init, opened, allow_pickle=allow_pickle),
+    )
     check_cuts(opened.model, example, study, settings)
     folder = make_folder(output)
     with console.watching(quiet=as_json) as watch:
@@ -389,6 +530,83 @@ def compare(
     if network.results is not None:
         console.show(table(network.results))
     console.written(page, "written, with results.json and the cells beside it")
+
+
+@app.command()
+def sparsify(
+    model: options.ModelFile,
+    data: options.Data,
+    output: options.SparseFile = Path("sparse.pt"),
+    method: options.Method = "slimming",
+    strength: options.Strength = None,
+    rate: options.Rate = None,
+    epochs: options.Epochs = 160,
+    lr: options.LearningRate = 0.1,
+    train_batch: options.TrainBatch = 64,
+    weight_decay: options.WeightDecay = 1e-4,
+    normalize: options.Normalize = None,
+    train_images: options.TrainImages = None,
+    test_images: options.TestImages = None,
+    arch: options.Arch = None,
+    allow_pickle: options.AllowPickle = False,
+    as_json: options.Json = False,
+    seed: options.Seed = 0,
+    device: options.Device = None,
+    threads: options.Threads = None,
+) -> None:
+    """Train a network sparse, so that a cut costs less; writes a plain state dict.
+
+    Stopped and started again with the same options, it goes on where it was.
+
+    Example: slimnet sparsify net.pt --method slimming --data npz:cifar10.npz -o sparse.pt
+    """
+    from slimnet.sparsify import Recipe, checkpoint_of, write_state
+    from slimnet.sparsify import sparsify as sparsify_network
+    from slimnet.train import Schedule, load_data
+    from slimnet.train.sparsity import load_sparsifiers
+    from slimnet.workflow import one_image
+
+    _use(threads)
+    schedule = Schedule(epochs=epochs, lr=lr, batch=train_batch, weight_decay=weight_decay)
+    amount = load_sparsifiers()[method].amount(method, strength, rate)
+    place = options.device(device)
+    check_writable(output)
+    dataset = load_data(data, normalize).limited(train=train_images, test=test_images)
+    opened = _open_to_train(model, arch, allow_pickle, dense=True)
+    example = one_image(opened, dataset)
+    with console.watching(quiet=as_json) as watch:
+        sparse = sparsify_network(
+            opened.model,
+            example,
+            dataset,
+            Recipe(method, amount, schedule, seed),
+            checkpoint=checkpoint_of(output),
+            device=place,
+            progress=lambda part: watch(f"training: {method}", part),
+        )
+    write_state(sparse.model, output)
+    if as_json:
+        _print_json({"network": str(model), "output": str(output), **sparse.to_json()})
+        return
+    console.show_sparse(sparse)
+    console.written(output)
+
+
+def _open_to_train(
+    path: Path, arch: str | None, allow_pickle: bool, *, dense: bool = False
+) -> Opened:
+    opened = _open(path, arch, allow_pickle)
+    if not opened.trains:
+        raise InputError(
+            f"{path} is an exported program, which cannot be trained: give the network's class, "
+            "--arch path/to/file.py:make_model"
+        )
+    if dense and opened.artifact is not None:
+        raise InputError(
+            f"{path} is a slim network, and what is written here is a plain state dict, without "
+            "its plan: sparsify the dense network, then prune"
+        )
+    return opened
 
 
 @app.command()
@@ -414,6 +632,20 @@ def demo(
         _print_json({n.name: n.results.to_json() for n in result.networks if n.results})
     else:
         console.show_demo(result, folder)
+
+
+def _slim_and_dense(
+    slim: Path, against: Path, arch: str | None, allow_pickle: bool
+) -> tuple[Artifact, Opened]:
+    """A slim network's file, and the network that it was cut from."""
+    artifact = read_slim(slim)
+    known = parse_arch(arch) if arch else artifact.arch if artifact.rebuilds else None
+    try:
+        return artifact, open_network(against, known, allow_pickle=allow_pickle)
+    except InputError as error:
+        if known is None and artifact.arch is not None:
+            raise InputError(f"{error}; {slim} was made with --arch {artifact.arch}") from error
+        raise
 
 
 def _use(threads: int | None) -> None:
@@ -447,4 +679,6 @@ def _print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=1) + "\n")
 
 
-_COMMANDS = ("inspect", "prune", "verify", "export", "compare", "demo")
+_COMMANDS = frozenset(
+    ["inspect", "prune", "repair", "sensitivity", "verify", "export", "compare", "sparsify", "demo"]
+)

@@ -6,13 +6,15 @@ against the dense one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from torch import nn
 
 from slimnet.modules import named_tensors
 from slimnet.plan import Change, Plan, Scale
+from slimnet.shortcut import Stub
 
 
 def compose(first: Plan, second: Plan, dense: nn.Module) -> Plan:
@@ -25,17 +27,34 @@ def compose(first: Plan, second: Plan, dense: nn.Module) -> Plan:
         }
         if any(axes.values()):
             removed[name] = {d: indices for d, indices in axes.items() if indices}
-    return Plan(
+    both = Plan(
         removed=removed,
         changes=_chained(first.changes, second.changes),
         remapped=_after(first.remapped or {}, second.remapped or {}),
         scaled=_multiplied(first, second, dense),
         groups=(*first.groups, *second.groups),
+        blocks=(*first.blocks, *second.blocks),
         untouched=second.untouched,
         asked=second.asked,
         before=first.before,
         after=second.after,
         notes=tuple(dict.fromkeys((*first.notes, *second.notes, "pruned in more than one step"))),
+    )
+    return _without(both, second.stubs)
+
+
+def _without(plan: Plan, stubs: Sequence[Stub]) -> Plan:
+    """Blocks leave first: nothing is cut in what left with one."""
+
+    def stays(name: str) -> bool:
+        return not any(stub.drops(name) for stub in stubs)
+
+    return replace(
+        plan,
+        removed={name: axes for name, axes in plan.removed.items() if stays(name)},
+        changes=tuple(change for change in plan.changes if stays(f"{change.module}.")),
+        remapped={name: table for name, table in plan.remapped.items() if stays(name)},
+        scaled={name: scales for name, scales in plan.scaled.items() if stays(name)},
     )
 
 

@@ -15,15 +15,19 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from slimnet.analysis import Inspection
+from slimnet.blocks import blocks_line, few
 from slimnet.groups import Group, Layer
-from slimnet.plan import Plan
-from slimnet.prune import Inspection
+from slimnet.outcome import asked_and_achieved, rows
+from slimnet.plan import GroupCut, Plan
 from slimnet.verify import Certificate
+from slimnet.watch import Watch, unwatched
 
 if TYPE_CHECKING:  # the workflow imports runtimes and data sets
     from slimnet.demo import DemoResult
     from slimnet.export import Latency, OnnxExport, Parity, ProgramExport
-    from slimnet.workflow import Watch
+    from slimnet.repair import Repair
+    from slimnet.sparsify import Sparse
 
 
 def _console(*, stderr: bool = False) -> Console:
@@ -76,6 +80,8 @@ def show_inspection(inspection: Inspection) -> None:
         f"in {count(len(inspection.groups), 'group')}; {inspection.cost.macs:,} MACs, "
         f"{inspection.cost.params:,} parameters"
     )
+    for line in blocks_line(inspection.blocks):
+        say(line)
 
 
 def count(number: int, noun: str) -> str:
@@ -141,8 +147,15 @@ def _groups(groups: Sequence[Group]) -> Table:
 
 def show_cut(plan: Plan) -> None:
     """Channels before and after, cost, and why both are what they are."""
-    show(_cut(plan))
+    told = rows(plan.groups)
+    show(_cut(told[:_ROWS]))
+    if len(told) > _ROWS:
+        say(f"and {count(len(told) - _ROWS, 'more row')} of groups: --json lists all")
+        say()
     show(_cost(plan.before or {}, plan.after or {}))
+    if plan.blocks:
+        names = few([block.name for block in plan.blocks])
+        say(f"{count(len(plan.blocks), 'block')} replaced by the shortcut: {names}")
     for line in asked_and_achieved(plan):
         say(line)
     if plan.scaled:
@@ -154,11 +167,24 @@ def show_cut(plan: Plan) -> None:
         say(f"{count(len(plan.untouched), 'layer')} left alone: slimnet inspect says why")
 
 
-def _cut(plan: Plan) -> Table:
-    table = _table("channels", "after", "removed", "layers")
-    for cut in plan.groups:
-        share = f"{1 - cut.after / cut.before:.0%}"
-        table.add_row(str(cut.before), str(cut.after), share, escape(_few(cut.layers)))
+_ROWS = 60  # of the table of groups
+
+
+def _cut(told: Sequence[Sequence[GroupCut]]) -> Table:
+    """Every group before and after; what was asked of it, where it lost another share, and why."""
+    differ = any(same[0].why for same in told)
+    table = _table("channels", "after", "removed", *(("asked", "why") if differ else ()), "layers")
+    for same in told:
+        cut = same[0]
+        more = f" ({len(same)} groups alike)" if len(same) > 1 else ""
+        asked = f"{cut.asked:.0%}" if cut.why and cut.asked is not None else ""
+        table.add_row(
+            str(cut.before),
+            str(cut.after),
+            f"{1 - cut.after / cut.before:.0%}",
+            *((asked, escape(cut.why)) if differ else ()),
+            escape(_few(cut.layers)) + more,
+        )
     return table
 
 
@@ -170,7 +196,7 @@ def _cost(before: Mapping[str, int], after: Mapping[str, int]) -> Table:
     return table
 
 
-_NUMBERS = ("channels", "prunable", "after", "removed", "before", "remains")
+_NUMBERS = ("channels", "prunable", "after", "removed", "asked", "before", "remains")
 
 
 def _table(*columns: str) -> Table:
@@ -179,48 +205,6 @@ def _table(*columns: str) -> Table:
         justify = "right" if column in _NUMBERS else "left"
         table.add_column(column, justify=justify, overflow="fold")  # type: ignore[arg-type]
     return table
-
-
-def asked_and_achieved(plan: Plan) -> Iterator[str]:
-    """Sentences: what was asked for, what came out, and why they differ."""
-    asked = plan.asked or {}
-    if "ratio" in asked:
-        kind, unit, achieved = "ratio", "of the channels removed", _removed(plan)
-    else:
-        kind = "macs" if "macs" in asked else "params"
-        unit = "of the MACs left" if kind == "macs" else "of the parameters left"
-        achieved = (plan.after or {})[kind] / max((plan.before or {})[kind], 1)
-    yield f"asked for: {_percent(asked[kind])} {unit}; achieved: {achieved:.1%}"
-    if abs(achieved - asked[kind]) > 0.005:
-        yield "they differ because " + ", ".join(_causes(plan))
-    if asked.get("align") == "auto":
-        yield (
-            "widths are multiples of 16 (of 8 in groups of 16 to 31 channels), which runtimes "
-            "like: unaligned slim networks can run slower than dense; --align off turns it off"
-        )
-    yield from plan.notes
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.4g}%"
-
-
-def _removed(plan: Plan) -> float:
-    before = sum(cut.before for cut in plan.groups)
-    return 1 - sum(cut.after for cut in plan.groups) / before if before else 0.0
-
-
-def _causes(plan: Plan) -> Iterator[str]:
-    asked = plan.asked or {}
-    if asked.get("align") is not None:
-        yield f"widths are aligned ({asked['align']})"
-    if asked.get("keep") or asked.get("layer_ratio"):
-        yield "some layers have a ratio of their own"
-    if asked.get("min_channels"):
-        yield f"every group keeps at least {asked['min_channels']} channels"
-    if plan.untouched and "ratio" not in asked:
-        yield "some layers cannot be pruned"
-    yield "whole channels leave, some of them several at a time"
 
 
 def show_proof(certificate: Certificate | None, *, trained: bool = False) -> None:
@@ -236,6 +220,16 @@ def show_proof(certificate: Certificate | None, *, trained: bool = False) -> Non
     say(f"proof: {certificate}")
     for row in certificate.approximate:
         say(f"  approximate in {_few(row['layers'])}: {_few(row['reasons'], 1, '; ')}")
+
+
+def show_repair(done: Repair) -> None:
+    """How far the outputs were from the original's, and are now."""
+    norms = "; batch norms re-estimated" if done.reestimated else ""
+    say(
+        f"repaired without training: on {count(done.held_out, 'image')} that were held back the "
+        f"outputs differ from the original's by {done.after:.1%} of their variance, before by "
+        f"{done.before:.1%} ({len(done.layers)} layers solved on {done.images} images{norms})"
+    )
 
 
 def _few(texts: Sequence[str], number: int = 3, between: str = ", ") -> str:
@@ -271,6 +265,40 @@ def _equals(parity: Parity, runtime: str) -> str:
     )
 
 
+def show_sparse(sparse: Sparse) -> None:
+    """Accuracy, what became zero, and what to do with it."""
+    table = _table("", "before", "after")
+    table.add_row("accuracy", f"{sparse.accuracy:.2f}%", f"{sparse.history.accuracy:.2f}%")
+    for name, label in _SPARSE.items():
+        before, after = getattr(sparse.before, name), getattr(sparse.after, name)
+        if after.all:
+            table.add_row(label, str(before), str(after))
+    show(table)
+    for line in _what_next(sparse):
+        say(line)
+
+
+_SPARSE = {
+    "scales": "scales of batch norms under 0.001",
+    "filters": "filters that are zero",
+    "blocks": "residual branches that add nothing",
+    "weights": "weights of convolutions and linear layers that are zero",
+}
+
+
+def _what_next(sparse: Sparse) -> Iterator[str]:
+    if sparse.resumed:
+        yield f"taken up after {count(sparse.resumed, 'epoch')} of an earlier run"
+    if sparse.cut:
+        yield f"to cut it: slimnet prune with {sparse.cut}"
+        return
+    weights = sparse.after.weights
+    yield (
+        f"{weights.all - weights.some:,} of {weights.all:,} weights remain; every tensor keeps its "
+        "shape, so MACs and latency are those of the dense network"
+    )
+
+
 def show_demo(result: DemoResult, folder: Path) -> None:
     """Tables, proofs and speeds of the demo's networks."""
     from slimnet.report import table, words
@@ -292,7 +320,7 @@ def show_demo(result: DemoResult, folder: Path) -> None:
 def watching(*, quiet: bool = False) -> Iterator[Watch]:
     """Progress: a bar on a terminal, a plain line every few seconds elsewhere, on stderr."""
     if quiet:
-        yield lambda text, part: None
+        yield unwatched
     elif err.is_terminal:
         columns = (
             SpinnerColumn(),

@@ -6,7 +6,7 @@ norms, activations and pooling count 0. MACs are those of one pass over the exam
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any, TypeAlias
@@ -84,6 +84,14 @@ class CostModel:
             size += number * element
             params += number * is_parameter
         return Cost(sum(total(term) for term in self._macs), params, size)
+
+    @property
+    def terms(self) -> Iterator[tuple[tuple[int, int, int], tuple[tuple[Axis, int], ...]]]:
+        """How often (MACs, params, bytes) count the product of the lengths of some axes."""
+        for term in self._macs:
+            yield (term.factor, 0, 0), term.axes
+        for term, element, is_parameter in self._weights:
+            yield (0, int(is_parameter), element), term.axes
 
 
 def _stored(model: nn.Module) -> tuple[int, int]:

@@ -25,7 +25,8 @@ from slimnet.report import Network
 from slimnet.study import Study
 from slimnet.train import Dataset, Schedule, load_data, train
 from slimnet.version import __version__
-from slimnet.workflow import Settings, Watch, conditions_of, run_comparison, write_comparison
+from slimnet.watch import Watch, unwatched
+from slimnet.workflow import Settings, conditions_of, run_comparison, write_comparison
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def run_demo(
     directory: Path,
     *,
     seeds: int = 3,
-    watch: Watch = lambda text, part: None,
+    watch: Watch = unwatched,
     threads: int | None = None,
     device: str | None = None,
     schedule: Schedule = DEMO_SCHEDULE,

@@ -21,9 +21,14 @@ from slimnet.modules import device_of, evaluation_mode, named_modules
 from slimnet.program import Program
 from slimnet.prune import Pruned, prove
 from slimnet.record import is_slim, read_slim
+from slimnet.repair import Repair
+from slimnet.repair import repair as mend
+from slimnet.samples import Samples
+from slimnet.shorten import shorten_as
 from slimnet.trace import capture, map_tensors
 from slimnet.userfile import call_in_file
 from slimnet.verify import Certificate, difference
+from slimnet.watch import Watch, unwatched
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,12 +55,17 @@ class Opened:
     def artifact_of(self, pruned: Pruned) -> Artifact:
         """What to save after pruning this network, from where it stands."""
         fresh = make_artifact(
-            pruned.model, pruned.plan, pruned.certificate, pruned.example, self.arch
+            pruned.model,
+            pruned.plan,
+            pruned.certificate,
+            pruned.example,
+            self.arch,
+            trained=pruned.repair is not None,
         )
         if self.artifact is None or self.dense is None:
             return fresh
         plan = compose(self.artifact.plan, pruned.plan, self.dense)
-        return replace(fresh, plan=plan, trained=self.artifact.trained)
+        return replace(fresh, plan=plan, trained=self.artifact.trained or fresh.trained)
 
 
 def open_network(
@@ -120,7 +130,12 @@ def save(
     the example (options that no shape shows belong into an :class:`~slimnet.arch.Arch`).
     """
     artifact = make_artifact(
-        pruned.model, pruned.plan, pruned.certificate, pruned.example, arch, trained=trained
+        pruned.model,
+        pruned.plan,
+        pruned.certificate,
+        pruned.example,
+        arch,
+        trained=trained or pruned.repair is not None,
     )
     if artifact.rebuilds:
         _check_rebuilt(pruned, artifact)
@@ -157,6 +172,40 @@ def load(path: str | Path, into: nn.Module | None = None) -> nn.Module:
     network, and for an ``into`` that it was not cut from.
     """
     return read_slim(path).model(into).eval()
+
+
+@dataclass(frozen=True, eq=False)
+class Repaired:
+    """A slim network with new weights, its file's content, and what the repair did."""
+
+    model: nn.Module
+    artifact: Artifact
+    repair: Repair
+
+
+def repair(
+    slim: Artifact | str | Path,
+    against: nn.Module,
+    data: Samples | Tensor,
+    *,
+    seed: int = 0,
+    watch: Watch = unwatched,
+) -> Repaired:
+    """Win back, without training, what a cut of ``against`` cost (:mod:`slimnet.repair`).
+
+    ``data`` are images [N, C, H, W], normalised; no label is used. Raises :class:`InputError` where
+    they do not fit the network, or the file is no slim network of ``against``.
+    """
+    artifact = slim if isinstance(slim, Artifact) else read_slim(slim)
+    images = data.images if isinstance(data, Samples) else data
+    small = artifact.model(against).to(device_of(against))
+    dense = shorten_as(against, artifact.example, artifact.plan, seed=seed).model
+    plan = replace(artifact.plan, blocks=())
+    mended, done = mend(dense, small, plan, images, seed=seed, watch=watch)
+    fresh = make_artifact(
+        mended, artifact.plan, artifact.certificate, artifact.example, artifact.arch, trained=True
+    )
+    return Repaired(mended, fresh, done)
 
 
 def verify(

@@ -13,9 +13,10 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from slimnet.budget import Align, Budget, Limits
-from slimnet.criteria import load_criteria
+from slimnet.budget import Align, Budget, Limits, parse_bytes
+from slimnet.criteria import ACROSS, REDUCE, Choice, check_needs, load_criteria
 from slimnet.errors import InputError
+from slimnet.shorten import Wanted
 
 ModelFile = Annotated[
     Path, typer.Argument(help="state dict (.pt, .pth) or slim.pt", show_default=False)
@@ -59,7 +60,13 @@ AlignTo = Annotated[
     str, typer.Option("--align", help="round widths to a multiple: auto (16, 8 if narrow), N, off")
 ]
 Scope = Annotated[
-    str, typer.Option("--scope", help="local: the same share everywhere; global: one threshold")
+    str | None,
+    typer.Option(
+        "--scope",
+        help="local: the same share everywhere; global: one threshold; isomorphic: one per class "
+        "of like layers; harm: what scores least for what it saves. By default local, with "
+        "--repair harm",
+    ),
 ]
 MinChannels = Annotated[
     int | None, typer.Option("--min-channels", help="the least that a group keeps")
@@ -74,6 +81,14 @@ LayerRatio = Annotated[
 Heads = Annotated[
     bool, typer.Option("--heads", help="attention loses whole heads, not a part of each")
 ]
+DropBlocks = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--drop-blocks",
+        help="residual blocks that become their shortcut: layer3.* (repeatable), or how many, "
+        "those of the smallest scale first",
+    ),
+]
 Ratio = Annotated[
     float | None, typer.Option("--ratio", help="share of the channels to remove, [0, 1)")
 ]
@@ -83,13 +98,84 @@ Macs = Annotated[
 Params = Annotated[
     float | None, typer.Option("--params", help="share of the parameters that may remain, (0, 1]")
 ]
+Bytes = Annotated[
+    str | None,
+    typer.Option(
+        "--bytes", help="parameters and buffers as stored may take so much: 5MB, 4.5MiB, 800KB, N"
+    ),
+]
+Points = Annotated[int, typer.Option("--points", min=1, help="widths that each group is cut to")]
+Measured = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        help="test images to measure accuracy on: digits, npz:FILE, cifar10:ROOT, "
+        "imagefolder:ROOT, file.py:make_data; without it, the change of the outputs on the example",
+    ),
+]
+MeasuredImages = Annotated[
+    int, typer.Option("--samples", min=1, help="how many images are read at most")
+]
+Page = Annotated[Path, typer.Option("-o", "--output", help="the page with the plot")]
+Steps = Annotated[
+    int, typer.Option("--steps", min=1, help="plan in so many rounds, scored anew after each")
+]
 SlimFile = Annotated[Path, typer.Option("-o", "--output", help="the slim network")]
 Criterion = Annotated[
+    str | None,
+    typer.Option(
+        "--criterion",
+        help=f"one of: {', '.join(load_criteria())}. By default l1, with --repair obs",
+    ),
+]
+OneCriterion = Annotated[
     str, typer.Option("--criterion", help=f"one of: {', '.join(load_criteria())}")
+]
+Repair = Annotated[
+    bool,
+    typer.Option(
+        "--repair",
+        help="win accuracy back without training or labels: least squares on --samples images "
+        "of --data",
+    ),
+]
+Across = Annotated[
+    str | None,
+    typer.Option(
+        "--across",
+        help=f"what a group's scores are divided by under one threshold: {', '.join(ACROSS)}; "
+        "the criterion's own by default",
+    ),
+]
+Reduce = Annotated[
+    str | None,
+    typer.Option(
+        "--reduce",
+        help=f"of the scores of a group's coupled layers: {', '.join(REDUCE)}; the criterion's own "
+        "by default",
+    ),
+]
+Calibration = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        help="training images, for criteria that read gradients or activations: digits, npz:FILE, "
+        "cifar10:ROOT, imagefolder:ROOT, file.py:make_data",
+    ),
+]
+Samples = Annotated[
+    int, typer.Option("--samples", min=1, help="how many training images are read for the cut")
+]
+Init = Annotated[
+    Path | None,
+    typer.Option("--init", help="the weights before training, for criteria that read them"),
 ]
 Verify = Annotated[
     bool, typer.Option("--verify/--no-verify", help="prove the result (four passes in float64)")
 ]
+SlimInput = Annotated[Path, typer.Argument(help="a slim.pt", show_default=False)]
+Original = Annotated[Path, typer.Option("--against", help="the network that it was cut from")]
+Repaired = Annotated[Path, typer.Option("-o", "--output", help="the repaired network")]
 AnyNetwork = Annotated[Path, typer.Argument(help="a slim.pt, or any network", show_default=False)]
 ExportedFile = Annotated[
     Path | None, typer.Argument(help="the file to write; the network's name by default")
@@ -110,8 +196,23 @@ Data = Annotated[
 ]
 Results = Annotated[Path, typer.Option("-o", "--output", help="folder of results; resumed")]
 Ratios = Annotated[str, typer.Option("--ratio", help="shares of channels: 0.3,0.5,0.7")]
-Criteria = Annotated[str, typer.Option("--criterion", help=f"any of: {', '.join(load_criteria())}")]
+Criteria = Annotated[
+    str, typer.Option("--criterion", help=f"any of: {', '.join(load_criteria())}, unstructured")
+]
 Regimes = Annotated[str, typer.Option("--regime", help="how to retrain; an unknown name lists all")]
+Method = Annotated[
+    str,
+    typer.Option(
+        "--method", help="slimming, block-scales, soft-filters, group-lasso or unstructured"
+    ),
+]
+Strength = Annotated[
+    float | None, typer.Option("--strength", help="of the penalty; the method's own by default")
+]
+Rate = Annotated[
+    float | None, typer.Option("--rate", help="share that soft-filters, unstructured set to zero")
+]
+SparseFile = Annotated[Path, typer.Option("-o", "--output", help="the state dict; resumed")]
 Seeds = Annotated[int, typer.Option("--seeds", min=1, help="runs of each, for the spread")]
 Epochs = Annotated[int, typer.Option("--epochs", help="of the base schedule")]
 LearningRate = Annotated[float, typer.Option("--lr", help="of the base schedule")]
@@ -156,7 +257,7 @@ def layer_ratios(texts: list[str]) -> dict[str, float]:
 
 
 def limits(
-    scope: str,
+    scope: str | None,
     align_to: str,
     min_channels: int | None,
     keep: list[str] | None,
@@ -172,6 +273,22 @@ def limits(
     }
 
 
+def size(text: str | None) -> float | None:
+    """``5MB``."""
+    try:
+        return None if text is None else parse_bytes(text)
+    except InputError as error:
+        raise InputError(f"--bytes {error}") from error
+
+
+def blocks(texts: list[str] | None) -> Wanted:
+    """Names and patterns of blocks, or one number of them."""
+    given = list(texts or ())
+    if len(given) == 1 and re.fullmatch("[0-9]+", given[0]):
+        return int(given[0])
+    return given
+
+
 def numbers(text: str, option: str) -> tuple[float, ...]:
     """``0.3,0.5``."""
     parts = text.split(",")
@@ -185,14 +302,28 @@ def check_cut(
     ratio: float | None = None,
     macs: float | None = None,
     params: float | None = None,
-    criterion: str = "l1",
+    bytes: float | None = None,
+    criterion: str | None = None,
+    across: str | None = None,
+    reduce: str | None = None,
     keep: Sequence[str] = (),
+    drop_blocks: Wanted = (),
+    scope: Any = None,
     **limits: Any,
 ) -> None:
     """Refuse, before any file is read, what no network could be cut by."""
-    Budget(ratio, macs, params)
-    Limits(keep=tuple(keep), **limits)
-    _ = load_criteria()[criterion]
+    if drop_blocks and ratio is macs is params is bytes is None:
+        ratio = 0.0
+    Budget(ratio, macs, params, bytes)
+    Limits(scope or "local", keep=tuple(keep), **limits)
+    Choice(criterion or "l1", across, reduce)
+
+
+def check_data(criterion: str | None, repair: bool, *, data: bool, init: bool) -> None:
+    """Refuse, before any file is read, a choice that needs what was not given."""
+    if repair and not data:
+        raise InputError("--repair needs images to solve on: --data digits|npz:FILE|…")
+    check_needs(criterion or ("obs" if repair else "l1"), data=data, init=init)
 
 
 def _is_number(text: str) -> bool:
@@ -203,11 +334,11 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def names(text: str, registry: Any) -> tuple[str, ...]:
-    """``l1,bn-scale``: each must be in the registry."""
+def names(text: str, registry: Any, *also: str) -> tuple[str, ...]:
+    """``l1,bn-scale``: each must be in the registry, or be one of ``also``."""
     found = tuple(name.strip() for name in text.split(","))
     for name in found:
-        _ = registry[name]
+        _ = name in also or registry[name]
     return found
 
 

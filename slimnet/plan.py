@@ -16,6 +16,7 @@ import numpy as np
 from slimnet.couple import Coupling
 from slimnet.errors import InputError
 from slimnet.groups import Group, Layer
+from slimnet.shortcut import Stub
 
 
 @dataclass(frozen=True)
@@ -46,22 +47,44 @@ class GroupCut:
     before: int  # channels
     after: int
     approximate: tuple[str, ...] = ()  # reasons; empty where the cut is exact
+    asked: float | None = None  # share of the channels that the scope alone would have removed
+    why: str = ""  # why it lost another share than that
+
+
+@dataclass(frozen=True)
+class BlockCut:
+    """A residual branch that left: the block is its shortcut."""
+
+    name: str
+    stubs: tuple[Stub, ...]  # which modules left, and what stands there
+    zeroed: tuple[str, ...]  # parameters whose zeros make the original's branch exactly zero
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> BlockCut:
+        """Read what :func:`dataclasses.asdict` gave."""
+        return cls(row["name"], tuple(map(Stub.from_json, row["stubs"])), tuple(row["zeroed"]))
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A cut, as data."""
+    """A cut, as data: whole blocks leave first, then indices of what is left."""
 
     removed: Mapping[str, Mapping[int, tuple[int, ...]]]  # parameter or buffer → axis → indices
     changes: tuple[Change, ...] = ()
     remapped: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # index buffers
     scaled: Mapping[str, tuple[Scale, ...]] = field(default_factory=dict)  # constants folded in
     groups: tuple[GroupCut, ...] = ()
+    blocks: tuple[BlockCut, ...] = ()
     untouched: tuple[tuple[str, str], ...] = ()  # layer, why it was left alone
     asked: Mapping[str, Any] | None = None
     before: Mapping[str, int] | None = None  # macs, params, bytes
     after: Mapping[str, int] | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def stubs(self) -> tuple[Stub, ...]:
+        """What stands for the modules of all blocks that left."""
+        return tuple(stub for block in self.blocks for stub in block.stubs)
 
     def to_json(self) -> dict[str, Any]:
         """Plain dicts and lists."""
@@ -99,9 +122,12 @@ class Plan:
                         row["before"],
                         row["after"],
                         tuple(row["approximate"]),
+                        row.get("asked"),
+                        row.get("why", ""),
                     )
                     for row in data["groups"]
                 ),
+                blocks=tuple(map(BlockCut.from_json, data.get("blocks", ()))),
                 untouched=tuple((row[0], row[1]) for row in data["untouched"]),
                 asked=data["asked"],
                 before=data["before"],

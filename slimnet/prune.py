@@ -9,73 +9,34 @@ planned again: the user gets a valid network and is told what stood in the way.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
-from slimnet.budget import Align, Budget, Limits, Scope, Survivors, allocate, removed_members
-from slimnet.cost import Cost, CostModel
+from slimnet.analysis import Inspection, analyse, record
+from slimnet.budget import Align, Budget, Limits, Scope
 from slimnet.couple import Coupling, Pin, couple
-from slimnet.criteria import comparable, load_criteria, score
+from slimnet.criteria import Choice, check_needs
 from slimnet.diagnose import find_culprit
-from slimnet.errors import CaptureError, CertificateError, InputError, PruneError
-from slimnet.example import Example, positional
+from slimnet.draft import draft
+from slimnet.errors import CaptureError, CertificateError, InputError
+from slimnet.example import Example, positional, random_like
 from slimnet.fold import depends_on_lengths, folds
-from slimnet.groups import Group, Layer, find_groups
-from slimnet.modules import first_names, named_tensors, no_collection, unchanging
-from slimnet.plan import Plan, agrees, make_plan, surviving, survivors_mask
+from slimnet.gathered import Gathered
+from slimnet.modules import named_tensors, no_collection, unchanging
+from slimnet.plan import Plan, agrees, surviving
 from slimnet.rebuild import cut, rebuild
 from slimnet.reference import Proof
+from slimnet.repair import Repair
+from slimnet.repair import repair as mend
+from slimnet.samples import Samples, samples_of
+from slimnet.scoring import Scorer
+from slimnet.shorten import Wanted, shorten, shorten_as
 from slimnet.suitable import refuse_unsuitable
 from slimnet.trace import Trace, capture
-from slimnet.verify import Certificate, certify
-
-
-@dataclass(frozen=True)
-class Inspection:
-    """What hangs together in a network, what can be cut, and for each layer that cannot: why."""
-
-    groups: tuple[Group, ...]
-    layers: tuple[Layer, ...]
-    cost: Cost
-    notes: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        lines = [_layer_line(layer) for layer in self.layers]
-        channels = sum(group.width for group in self.groups)
-        lines += [_statistics_line(group) for group in self.groups if group.approximate]
-        number = len(self.groups)
-        lines.append(f"{number} group{'s' * (number != 1)}, {channels} prunable channels")
-        return "\n".join([*lines, *self.notes])
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain dicts and lists."""
-        groups = [
-            {
-                "number": group.number,
-                "channels": group.width,
-                "channels_at_a_time": group.channels_per_atom,
-                "layers": group.layers,
-                "approximate": [str(reason) for reason in group.approximate],
-            }
-            for group in self.groups
-        ]
-        layers = [asdict(layer) for layer in self.layers]
-        return {"cost": self.cost.to_json(), "layers": layers, "groups": groups}
-
-
-def _layer_line(layer: Layer) -> str:
-    head = f"{layer.name} ({layer.kind}, {layer.channels} channels): {layer.prunable} prunable"
-    if layer.prunable:
-        head += f" in group {', '.join(map(str, layer.groups))}"
-    return head + "".join(f"\n    because: {reason}" for reason in layer.reasons[:2])
-
-
-def _statistics_line(group: Group) -> str:
-    return f"group {group.number} is approximate\n    because: {group.approximate[0]}"
+from slimnet.verify import Certificate, certify, joined
+from slimnet.watch import Watch, unwatched
 
 
 @dataclass(frozen=True)
@@ -87,6 +48,7 @@ class Pruned:
     certificate: Certificate | None
     inspection: Inspection
     example: tuple[Any, ...] = ()
+    repair: Repair | None = None  # the certificate is of the cut, before the repair
 
     def __str__(self) -> str:
         before, after = self.plan.before or {}, self.plan.after or {}
@@ -106,8 +68,8 @@ def inspect(model: nn.Module, example: Example, *, heads: bool = False) -> Inspe
     attention can lose whole heads. Raises :class:`CaptureError` where the model does not run on it.
     """
     refuse_unsuitable(model)
-    traces = _record(model, positional(model, example))
-    return _analyse(model, traces, (), heads=heads).inspection
+    traces = record(model, positional(model, example))
+    return analyse(model, traces, (), heads=heads).inspection
 
 
 def prune(
@@ -117,8 +79,14 @@ def prune(
     ratio: float | None = None,
     macs: float | None = None,
     params: float | None = None,
-    criterion: str = "l1",
-    scope: Scope = "local",
+    bytes: float | None = None,
+    criterion: str | None = None,
+    across: str | None = None,
+    reduce: str | None = None,
+    data: Samples | Tensor | None = None,
+    init: Mapping[str, Tensor] | None = None,
+    scope: Scope | None = None,
+    repair: bool = False,
     align: Align = "auto",
     min_channels: int | None = None,
     keep: Sequence[str] = (),
@@ -127,6 +95,9 @@ def prune(
     verify: bool = True,
     strict: bool = False,
     heads: bool = False,
+    drop_blocks: Wanted = (),
+    steps: int = 1,
+    watch: Watch = unwatched,
 ) -> Pruned:
     """Cut a network down to a budget; ``model`` itself is never changed.
 
@@ -136,8 +107,20 @@ def prune(
         ratio: share of channels to remove, in [0, 1).
         macs: share of the multiply-adds that may remain, in (0, 1].
         params: share of the parameters that may remain, in (0, 1].
-        criterion: which channels go first (``slimnet.criteria``).
-        scope: "local" removes the same share from every group, "global" sets one threshold.
+        bytes: how many bytes of parameters and buffers, as they are stored, may remain.
+        criterion: which channels go first (``slimnet.criteria``); "l1", with ``repair`` "obs".
+        across: what a group's scores are divided by before they are compared with other groups':
+            their "mean", "max", "sum", "l2" norm, or "none"; the criterion's own by default.
+        reduce: "sum", "mean", "max", "prod" or "first" of what the coupled layers of a group give a
+            channel; the criterion's own by default.
+        data: calibration images [N, C, H, W], normalised, or :class:`~slimnet.samples.Samples` with
+            labels; for criteria that read activations or gradients.
+        init: the weights before training, by name; for criteria that read them.
+        scope: "local" removes the same share from every group, "global" sets one threshold,
+            "isomorphic" one for each class of like groups, every class losing the same share;
+            "harm" takes what scores least for what it saves. "local", with ``repair`` "harm".
+        repair: win accuracy back without training: least squares on the images of ``data``
+            (:mod:`slimnet.repair`). The certificate is of the cut, before its weights change.
         align: round widths to this multiple; "auto" takes 16 for groups of at least 32 channels
             and 8 for at least 16; None leaves them as they come.
         min_channels: the least that a group keeps; without it, a ratio that would empty a layer is
@@ -148,6 +131,11 @@ def prune(
         verify: prove the result (four passes in float64).
         strict: an operator without a rule is an error.
         heads: attention loses whole heads; without it, every head loses the same part of its width.
+        drop_blocks: residual blocks that become their shortcut before channels leave: names or
+            patterns (``layer3.*``), or how many, those of the smallest scale first. Without a
+            budget, nothing else leaves; shares of MACs and parameters are those of the original.
+        steps: plan in so many rounds, each scored on the network as already cut.
+        watch: told what is being gathered from the data, and how much of it is (0..1).
 
     Raises:
         InputError: for arguments that cannot be used.
@@ -155,49 +143,77 @@ def prune(
         CertificateError: where the slim network cannot be proven equal to the zeroed original.
     """
     example = positional(model, example)
-    budget = Budget(ratio, macs, params)
+    if drop_blocks and ratio is macs is params is bytes is None:
+        ratio = 0.0
+    criterion = criterion or ("obs" if repair else "l1")
+    scope = scope or ("harm" if repair else "local")
+    budget = Budget(ratio, macs, params, bytes)
     limits = Limits(scope, align, min_channels, tuple(keep), dict(layer_ratio or {}))
-    _ = load_criteria()[criterion]
+    choice, samples = Choice(criterion, across, reduce), samples_of(data)
+    if repair and samples is None:
+        raise InputError("repair needs images to solve on: give them (--data digits|npz:FILE|…)")
+    check_needs(criterion, data=samples is not None, init=init is not None)
+    scorer = Scorer(choice, samples, init, seed, watch)
+    _check_steps(steps)
     traces: list[Trace] = []
     asked = {
-        budget.kind: budget.share,
+        budget.kind: budget.value,
         "criterion": criterion,
+        "across": across,
+        "reduce": reduce,
+        "samples": None if samples is None else len(samples),
         "scope": scope,
         "align": align,
         "min_channels": min_channels,
         "keep": list(limits.keep),
         "layer_ratio": dict(limits.layer_ratio),
         "heads": heads,
+        "drop_blocks": drop_blocks if isinstance(drop_blocks, int) else list(drop_blocks),
+        "steps": steps,
+        "repair": repair,
         "seed": seed,
     }
+    shorter = shorten(model, example, drop_blocks, seed=seed, verify=verify)
+    model, budget = shorter.model, shorter.budget(budget)
     pins: list[Pin] = []
+    gathered: Gathered | None = None
     while True:
         with no_collection(), unchanging(model):
             if not traces:
                 refuse_unsuitable(model)
-            traces = traces or _record(model, example)
-            analysis = _analyse(model, traces, pins, strict=strict, heads=heads)
-            plan, proof = _plan(model, analysis, budget, limits, criterion, seed)
-            notes = (*plan.notes, *_missed(analysis.coupling, heads))
-            plan = replace(plan, asked=asked, notes=notes)
-            proof = replace(proof, plan=plan)
+            traces = traces or record(model, example)
+            analysis = analyse(model, traces, pins, strict=strict, heads=heads)
+            gathered = gathered or scorer.gather(model, analysis.groups)
+            drawn = draft(model, analysis, budget, limits, scorer, gathered, steps=steps)
+            notes = (*drawn.plan.notes, *_missed(analysis.coupling, heads))
+            plan = replace(drawn.plan, asked=asked, notes=notes)
+            proof = Proof(traces[0], analysis.coupling, plan, drawn.alive)
             slim = rebuild(model, plan)
-        proof = _folded(model, slim, proof, example)
+        proof = folded(model, slim, proof, example)
         plan = proof.plan
         inspection = replace(analysis.inspection, notes=tuple(plan.notes))
-        if not verify:
-            return Pruned(slim, plan, None, inspection, example)
         try:
-            certificate = certify(model, slim, proof, _inputs(example, seed), seed=seed)
-            return Pruned(slim, plan, certificate, inspection, example)
+            certificate = None
+            if verify:
+                certificate = certify(model, slim, proof, [random_like(example, seed)], seed=seed)
+            break
         except Exception as error:  # the slim network's own forward may raise anything
             culprit = find_culprit(model, slim, proof, example)
             if culprit is None or culprit in pins or len(pins) >= _ATTEMPTS:
                 raise _refusal(error) from error
             pins.append(culprit)
+    done = None
+    if repair and samples is not None:
+        slim, done = mend(model, slim, plan, samples.images, seed=seed, watch=watch)
+    return Pruned(slim, *shorter.whole(plan, certificate), inspection, example, done)
 
 
-def _folded(model: nn.Module, slim: nn.Module, proof: Proof, example: tuple[Any, ...]) -> Proof:
+def _check_steps(steps: int) -> None:
+    if steps < 1:
+        raise InputError(f"steps must be at least 1, and {steps} is not")
+
+
+def folded(model: nn.Module, slim: nn.Module, proof: Proof, example: tuple[Any, ...]) -> Proof:
     """The slim network, and the plan, with the numbers that changed folded into weights."""
     if not depends_on_lengths(proof.trace):
         return proof
@@ -223,38 +239,6 @@ def _refusal(error: Exception) -> Exception:
     return CertificateError(f"the slim network does not run ({first}), and no line can be blamed")
 
 
-@dataclass(frozen=True, eq=False)
-class _Analysis:
-    traces: Sequence[Trace]
-    coupling: Coupling
-    groups: list[Group]
-    layers: list[Layer]
-    costs: CostModel
-    inspection: Inspection
-
-
-def _record(model: nn.Module, example: tuple[Any, ...]) -> list[Trace]:
-    """The evaluation pass and, where it leaves parameters unused, a training pass as well."""
-    traces = [capture(model, example)]
-    if not traces[0].outputs:
-        raise InputError(f"{type(model).__name__} returns no tensor: nothing could be compared")
-    parameters = [name for name, t in named_tensors(model) if isinstance(t, nn.Parameter)]
-    if not parameters:
-        raise InputError(f"{type(model).__name__} has no parameters: there is nothing to prune")
-    if set(parameters) - traces[0].tensors.keys():
-        try:
-            with torch.random.fork_rng(devices=[]):
-                traces.append(capture(model, tree_map(_doubled, example), training=True))
-        except CaptureError:
-            pass  # what only training runs stays as it is, and inspect says so
-    return traces
-
-
-def _doubled(leaf: Any) -> Any:
-    """Two samples: batch norms in training mode want more than one."""
-    return torch.cat([leaf, leaf]) if isinstance(leaf, Tensor) and leaf.dim() > 1 else leaf
-
-
 def prove(
     model: nn.Module,
     slim: nn.Module,
@@ -270,11 +254,15 @@ def prove(
     structure is proven, with random weights. Raises :class:`CertificateError`.
     """
     example = positional(model, example)
+    shorter = shorten_as(model, example, plan, seed=seed)
+    model, plan = shorter.model, replace(plan, blocks=())
     trace = capture(model, example)
     coupling = _coupling_of(plan, trace)
     proof = Proof(trace, coupling, plan, surviving(coupling, plan))
     kinds = ("random",) if trained else ("real", "random")
-    return certify(model, slim, proof, _inputs(example, seed), seed=seed, kinds=kinds)
+    inputs = [random_like(example, seed)]
+    certificate = certify(model, slim, proof, inputs, seed=seed, kinds=kinds)
+    return joined(shorter.certificate, certificate)
 
 
 def _coupling_of(plan: Plan, trace: Trace) -> Coupling:
@@ -284,95 +272,7 @@ def _coupling_of(plan: Plan, trace: Trace) -> Coupling:
     return first if agrees(first, plan) else next(couplings)
 
 
-def _analyse(
-    model: nn.Module,
-    traces: Sequence[Trace],
-    pins: Sequence[Pin],
-    *,
-    strict: bool = False,
-    heads: bool = False,
-) -> _Analysis:
-    coupling = couple(traces, strict=strict, pins=pins, heads=heads)
-    groups, layers = find_groups(model, coupling)
-    costs = CostModel(model, traces[0], coupling)
-    dense = costs.cost(coupling.atoms.reason == coupling.atoms.reason)
-    return _Analysis(
-        traces, coupling, groups, layers, costs, Inspection(tuple(groups), tuple(layers), dense)
-    )
-
-
-def _plan(
-    model: nn.Module,
-    analysis: _Analysis,
-    budget: Budget,
-    limits: Limits,
-    criterion: str,
-    seed: int,
-) -> tuple[Plan, Proof]:
-    groups, coupling = analysis.groups, analysis.coupling
-    limits.check(groups, [layer.name for layer in analysis.layers])
-    if not groups and budget.asks_for_less:
-        raise PruneError(_nothing(analysis.layers))
-    scores = score(groups, dict(named_tensors(model)), criterion, seed=seed)
-    ranked = scores
-    if limits.scope == "global":
-        ranked = {number: comparable(values, criterion) for number, values in scores.items()}
-
-    def cost(survivors: Survivors) -> Cost:
-        members = removed_members(groups, scores, survivors)
-        return analysis.costs.cost(survivors_mask(coupling, groups, members))
-
-    survivors = allocate(groups, ranked, budget, limits, cost)
-    members = removed_members(groups, scores, survivors)
-    alive = survivors_mask(coupling, groups, members)
-    plan = make_plan(coupling, groups, analysis.layers, members)
-    plan = replace(
-        plan,
-        removed={  # a shared tensor is cut under each of its names
-            name: plan.removed[first]
-            for name, first in first_names(model).items()
-            if first in plan.removed
-        },
-        before=analysis.inspection.cost.to_json(),
-        after=analysis.costs.cost(alive).to_json(),
-        notes=tuple(_notes(groups, scores, criterion)),
-    )
-    return plan, Proof(analysis.traces[0], coupling, plan, alive)
-
-
-def _nothing(layers: Sequence[Layer]) -> str:
-    for layer in layers:
-        if layer.reasons:
-            return (
-                f"nothing can be pruned: {layer.name} ({layer.channels} channels) stays because "
-                f"{layer.reasons[0]}; slimnet inspect shows all layers"
-            )
-    return "nothing can be pruned: no layer of this network makes channels that could leave"
-
-
-def _notes(groups: Sequence[Group], scores: Mapping[int, Any], criterion: str) -> list[str]:
-    left = [g for g in groups if g.number not in scores]
-    if not left:
-        return []
-    names = ", ".join(g.layers[0] for g in left[:3])
-    return [
-        f"{len(left)} groups were left alone: {criterion} has nothing to read there ({names}, …)"
-    ]
-
-
 def _missed(coupling: Coupling, heads: bool) -> list[str]:
     if heads and not coupling.whole_heads:
         return ["no attention was found whose heads could leave: asking for heads changed nothing"]
     return []
-
-
-def _inputs(example: tuple[Any, ...], seed: int) -> list[tuple[Any, ...]]:
-    """Random inputs of the example's shapes; integers and anything else stay as they are."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def random(leaf: Any) -> Any:
-        if isinstance(leaf, Tensor) and leaf.is_floating_point():
-            return torch.randn(leaf.shape, generator=generator).to(leaf.device)
-        return leaf
-
-    return [tree_map(random, example)]

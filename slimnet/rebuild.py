@@ -1,7 +1,8 @@
 """Rebuild a network smaller: apply a plan.
 
-One loop: every parameter and buffer is indexed by what survives; then the modules' own
-bookkeeping is brought up to date from a small table. Knows plans and modules, no graph.
+Blocks that leave are replaced by what stands for them. Then one loop: every parameter and buffer is
+indexed by what survives; then the modules' own bookkeeping is brought up to date from a small
+table. Knows plans and modules, no graph.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch.nn.modules.conv import _ConvNd
 from slimnet.errors import InputError
 from slimnet.modules import clone, named_modules, named_tensors, set_attribute
 from slimnet.plan import Plan
+from slimnet.shortcut import replace_modules
 
 
 def rebuild(model: nn.Module, plan: Plan) -> nn.Module:
@@ -27,8 +29,18 @@ def rebuild(model: nn.Module, plan: Plan) -> nn.Module:
     """
     _check_fits(model, plan)
     slim = clone(model, lambda name, tensor: cut(name, tensor, plan))
+    replace_modules(slim, plan.stubs)
     adjust(slim, plan)
     return slim
+
+
+def without_blocks(model: nn.Module, plan: Plan) -> nn.Module:
+    """The network without the plan's blocks, on the same tensors; itself where none leaves."""
+    if not plan.blocks:
+        return model
+    shorter = clone(model, lambda name, tensor: tensor)
+    replace_modules(shorter, plan.stubs)
+    return shorter
 
 
 def cut(name: str, tensor: Tensor, plan: Plan) -> Tensor:
@@ -64,6 +76,8 @@ def zero_removed(name: str, values: Tensor, plan: Plan) -> Tensor:
     """Set the removed elements to zero, in place: the reference that a cut must equal."""
     for axis, indices in plan.removed.get(name, {}).items():
         values.index_fill_(axis, torch.tensor(indices, device=values.device), 0)
+    if any(name in block.zeroed for block in plan.blocks):
+        values.zero_()
     return values
 
 

@@ -44,9 +44,10 @@ class Sites:
         self._known: dict[tuple[CodeType, int, str], Site] = {}
 
     def here(self) -> Site:
-        """Walk up from the recorder to the first frame that is neither torch's nor ours."""
+        """Walk up from the recorder to the user's line and to a module's method."""
         frame: FrameType | None = sys._getframe(2)
         module: str | None = None
+        line: tuple[CodeType, int] | None = None
         while frame is not None and frame.f_code is not self._outermost:
             code = frame.f_code
             if module is None and code.co_varnames[:1] == ("self",) and code.co_argcount:
@@ -54,10 +55,12 @@ class Sites:
                 if isinstance(owner, Replayed):
                     return owner.site
                 module = self._modules.get(id(owner))
-            if self._is_users(code):
-                return self._site(code, frame.f_lineno, module or "")
+            if line is None and self._is_users(code):
+                line = code, frame.f_lineno
+            if line is not None and module is not None:
+                break
             frame = frame.f_back
-        return Site("", 0, "", module or "")
+        return Site("", 0, "", module or "") if line is None else self._site(*line, module or "")
 
     def _site(self, code: CodeType, line: int, module: str) -> Site:
         key = (code, line, module)

@@ -124,6 +124,25 @@ def certify(
     )
 
 
+def joined(first: Certificate | None, second: Certificate) -> Certificate:
+    """Two proofs in a row as one: of each kind of weights the larger error counts."""
+    if first is None:
+        return second
+    checks = {check.weights: check for check in first.checks}
+    for check in second.checks:
+        other = checks.get(check.weights, check)
+        error, tolerance = max(check.error, other.error), max(check.tolerance, other.tolerance)
+        checks[check.weights] = Check(check.weights, error, tolerance)
+    return Certificate(
+        max(first.error, second.error),
+        max(first.tolerance, second.tolerance),
+        tuple(checks.values()),
+        (*first.approximate, *second.approximate),
+        second.dtype,
+        second.seed,
+    )
+
+
 def _error(
     kind: str,
     model: nn.Module,

@@ -6,7 +6,7 @@ Built from the public pieces only; the command line parses, calls this, and prin
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -19,9 +19,10 @@ from slimnet.cost import count
 from slimnet.errors import CaptureError, InputError
 from slimnet.export import export_onnx, measure_latency
 from slimnet.files import Opened
-from slimnet.modules import clone
-from slimnet.prune import prune
+from slimnet.modules import clone, named_tensors
+from slimnet.prune import Pruned, prune
 from slimnet.report import Network, Report, slim_networks, write_html
+from slimnet.samples import Samples
 from slimnet.study import (
     Candidate,
     Results,
@@ -32,14 +33,13 @@ from slimnet.study import (
     slim_candidate,
     write_json,
 )
-from slimnet.study.cells import cells
+from slimnet.study.cells import cells, weights_digest
+from slimnet.study.masked import UNSTRUCTURED, cutting, masked_candidate
 from slimnet.study.store import Store
 from slimnet.trace import capture
 from slimnet.train import Dataset, check_fits
 from slimnet.version import __version__
-
-Watch = Callable[[str, float], None]
-"""Told what is being done and how much of it is (0..1)."""
+from slimnet.watch import Watch
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,13 @@ class Settings:
     latency_batch: int | None = 1  # None: latency is not measured
     threads: int | None = None
     device: str | None = None
+    data: Samples | None = None  # what criteria read
+    init: nn.Module | None = None  # the network before training
+
+    def cut(self, model: nn.Module, example: tuple[torch.Tensor, ...], **asked: Any) -> Pruned:
+        """One slim network."""
+        init = None if self.init is None else dict(named_tensors(self.init))
+        return prune(model, example, data=self.data, init=init, **asked, **self.prune)
 
     def to_json(self, example: tuple[torch.Tensor, ...]) -> dict[str, Any]:
         """What decides the numbers of a study beside its own fields."""
@@ -58,6 +65,8 @@ class Settings:
             "latency_batch": self.latency_batch,
             "threads": self.threads,
             "input": [list(x.shape) for x in example],
+            **({} if self.data is None else {"samples": len(self.data)}),
+            **({} if self.init is None else {"init": weights_digest(self.init)}),
         }
 
 
@@ -77,7 +86,7 @@ def one_image(opened: Opened, dataset: Dataset) -> tuple[torch.Tensor]:
     with torch.no_grad():
         scores = opened.model(*example)
     if not isinstance(scores, torch.Tensor) or scores.dim() != 2:
-        raise InputError("compare needs a network whose output is one score per class [N, classes]")
+        raise InputError("training takes a network that gives one score per class [N, classes]")
     check_fits(dataset, dataset.image_shape, int(scores.shape[1]))
     return example
 
@@ -86,9 +95,11 @@ def check_cuts(
     model: nn.Module, example: tuple[torch.Tensor, ...], study: Study, settings: Settings
 ) -> None:
     """Raise, before anything is trained or written, where one of the cuts is not possible."""
-    for criterion in study.criteria:
+    if settings.data is not None:
+        settings = replace(settings, data=settings.data.first(16))  # which channels go is no matter
+    for criterion in cutting(study.criteria):
         for ratio in study.ratios:
-            prune(model, example, ratio=ratio, criterion=criterion, verify=False, **settings.prune)
+            settings.cut(model, example, ratio=ratio, criterion=criterion, verify=False)
 
 
 def run_comparison(
@@ -109,7 +120,10 @@ def run_comparison(
 
         def make_slim(criterion: str, ratio: float) -> Candidate:
             watch(f"{name}: cutting and timing {criterion}, ratio {ratio:g}", 0.0)
-            pruned = prune(model, example, ratio=ratio, criterion=criterion, **settings.prune)
+            if criterion == UNSTRUCTURED:
+                masked = masked_candidate(copied(model), ratio, dense.macs)
+                return replace(masked, latency=timer.slim(masked.model))
+            pruned = settings.cut(model, example, ratio=ratio, criterion=criterion)
             return slim_candidate(pruned, timer.slim(pruned.model))
 
         def progress(status: Status) -> None:

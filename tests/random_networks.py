@@ -22,7 +22,7 @@ import random_attention  # noqa: F401  (registers its operators)
 import torch
 import torch.nn.functional as F
 from hypothesis import strategies as st
-from oracle import float64, outputs, relative_error, zeroed
+from oracle import Removed, float64, outputs, relative_error, zeroed
 from random_operators import OPERATORS, Op
 from torch import Tensor, nn
 
@@ -94,13 +94,15 @@ class Asked:
     criterion: str = "l1"
     heads: bool = False  # attention loses whole heads
     exported: bool = False  # the network is what a .pt2 file holds
+    block: bool = False  # its first residual branch leaves whole
 
 
 def asked_of(seed: int) -> Asked:
-    """What ``seed`` stands for: one network in four loses heads, one in twelve is exported."""
+    """What ``seed`` stands for: one in four loses heads, or a block; one in twelve is exported."""
     draw = Random(seed)
     ratio, criterion = draw.choice([0.3, 0.5, 0.7]), draw.choice(["l1", "random"])
-    return Asked(ratio, criterion, draw.random() < 1 / 4, draw.random() < 1 / 12)
+    heads, exported, block = (draw.random() < share for share in (1 / 4, 1 / 12, 1 / 4))
+    return Asked(ratio, criterion, heads, exported, block)
 
 
 def judge(program: Program, asked: Asked, *, seed: int) -> str:
@@ -114,17 +116,30 @@ def judge(program: Program, asked: Asked, *, seed: int) -> str:
     model = as_program(original, sample) if asked.exported else original
     budget = {"ratio": asked.ratio, "criterion": asked.criterion, "align": None, "seed": seed}
     try:
-        pruned = slimnet.prune(model, sample, **budget, heads=asked.heads)
+        blocks = _leaving(model, sample) if asked.block else []
+        pruned = slimnet.prune(model, sample, **budget, heads=asked.heads, drop_blocks=blocks)
     except PruneError as refusal:
         return _judged_refusal(model, refusal)
     found, certificate = outputs(pruned.model, sample), pruned.certificate
     if certificate.exact:
-        reference = zeroed(make, original, pruned.plan.removed)
+        reference = zeroed(make, original, {**pruned.plan.removed, **_silenced(pruned, original)})
         _require(relative_error(found, outputs(reference, sample)) < 1e-9, "unequal", program)
         return "exact" if any(pruned.plan.removed.values()) else "nothing"
     _require(certificate.error <= certificate.tolerance, "error above the tolerance", program)
     _require(all(tensor.isfinite().all() for tensor in found), "not finite", program)
     return "approximate"
+
+
+def _leaving(model: nn.Module, sample: tuple) -> list[str]:
+    """The first residual branch that could leave whole."""
+    return [x.name for x in slimnet.inspect(model, sample).blocks if not x.stays][:1]
+
+
+def _silenced(pruned: slimnet.Pruned, original: nn.Module) -> Removed:
+    """What a branch that left ended with, as elements to set to zero."""
+    lengths = {name: len(parameter) for name, parameter in original.named_parameters()}
+    names = (name for block in pruned.plan.blocks for name in block.zeroed)
+    return {name: {0: tuple(range(lengths[name]))} for name in names}
 
 
 def as_program(model: nn.Module, sample: tuple) -> nn.Module:

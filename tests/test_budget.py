@@ -1,62 +1,20 @@
-"""From a share to widths: arithmetic, rounding, guards and patterns."""
+"""What can be asked for: budgets, their parts, units, limits and patterns."""
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
-import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from micro import Net, conv
 
-import slimnet
-from slimnet.budget import Budget, Limits, alignment, allocate, removed_members
-from slimnet.cost import Cost, count
-from slimnet.errors import InputError, PruneError
+from slimnet.budget import Budget, Limits, alignment, parse_bytes, removed_members
+from slimnet.cost import Cost
+from slimnet.errors import InputError
 from slimnet.groups import Group
-from slimnet.models import MODELS
-
-quick = settings(max_examples=150, deadline=None, derandomize=True, database=None)
 
 
 def group(width, *, number=0, per_atom=1, layers=("a",)) -> Group:
     return Group(number, np.arange(width // per_atom), (), width, layers, ())
-
-
-def widths(groups, budget, limits, scores=None) -> list[int]:
-    """Channels that remain of each group; MACs are taken to be the number of channels."""
-    scores = scores or {g.number: np.arange(float(g.size)) for g in groups}
-
-    def cost(survivors):
-        total = sum(survivors[g.number] * g.channels_per_atom for g in groups)
-        return Cost(total, total, total)
-
-    kept = allocate(groups, scores, budget, limits, cost)
-    return [kept[g.number] * g.channels_per_atom for g in groups]
-
-
-@quick
-@given(st.integers(8, 300), st.integers(0, 99))
-def test_a_ratio_keeps_int_of_what_remains(width, percent):
-    kept = width * (100 - percent) // 100
-    if kept < 1:
-        return
-    found = widths([group(width)], Budget(ratio=percent / 100), Limits(align=None))
-    assert found == [kept]
-
-
-@quick
-@given(
-    st.integers(8, 300), st.integers(0, 99), st.sampled_from(["auto", None, 1, 4, 8, 16, 32, 100])
-)
-def test_widths_are_multiples_near_what_was_asked(width, percent, align):
-    limits = Limits(align=align, min_channels=1)
-    (found,) = widths([group(width)], Budget(ratio=percent / 100), limits)
-    multiple = alignment(width, align)
-    wanted = max(width * (100 - percent) // 100, 1)
-    assert 1 <= found <= width
-    assert found % multiple == 0 or found == width
-    assert abs(found - wanted) <= multiple / 2 or found in (multiple, width)
 
 
 @pytest.mark.parametrize(
@@ -70,13 +28,6 @@ def test_what_a_width_is_rounded_to(width, align, multiple):
     assert alignment(width, align) == multiple
 
 
-def test_channels_that_leave_together_are_rounded_together():
-    """Atoms of six channels: 16 divides three, six, … eight of them."""
-    (found,) = widths([group(96, per_atom=6)], Budget(ratio=0.3), Limits(align=16))
-    assert found == 48 or found == 96
-    assert found % 6 == found % 16 == 0
-
-
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
@@ -86,6 +37,9 @@ def test_channels_that_leave_together_are_rounded_together():
         ({"ratio": -0.1}, r"ratio must lie in \[0, 1\), and -0.1 does not"),
         ({"ratio": float("nan")}, r"ratio must lie in \[0, 1\), and nan does not"),
         ({"macs": 0.0}, r"macs must lie in \(0, 1\], and 0.0 does not"),
+        ({"bytes": 0}, "bytes must be a number from 1, and 0 is not"),
+        ({"bytes": float("inf")}, "bytes must be a number from 1, and inf is not"),
+        ({"macs": 0.5, "bytes": 1e6}, "give exactly one budget"),
         ({"params": 1.5}, r"params must lie in \(0, 1\], and 1.5 does not"),
     ],
 )
@@ -97,7 +51,10 @@ def test_a_budget_that_cannot_be_is_refused(arguments, text):
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ({"scope": "layer"}, "unknown scope 'layer': the known ones are global, local"),
+        (
+            {"scope": "layer"},
+            "unknown scope 'layer': the known ones are global, harm, isomorphic, local",
+        ),
         ({"align": "16"}, "align must be a number, auto or off, and '16' is none"),
         ({"align": 0}, "align must be at least 1, and 0 is not"),
         ({"min_channels": 0}, "min_channels must be at least 1, and 0 is not"),
@@ -118,74 +75,6 @@ def test_a_pattern_that_matches_no_layer_is_refused(limits):
     )
 
 
-def test_patterns_decide_for_their_layers_and_the_last_one_wins():
-    groups = [
-        group(100, number=0, layers=("stem",)),
-        group(100, number=1, layers=("layer1.a", "layer1.b")),
-        group(100, number=2, layers=("layer2.a",)),
-        group(100, number=3, layers=("head",)),
-    ]
-    limits = Limits(
-        align=None, keep=("stem",), layer_ratio={"layer*": 0.2, "layer2.*": 0.7, "stem": 0.9}
-    )
-    assert widths(groups, Budget(ratio=0.5), limits) == [100, 80, 30, 50]
-    assert Limits(keep=("layer1.b",)).fixed_ratio(groups[1]) == 0.0
-    assert limits.fixed_ratio(groups[3]) is None
-
-
-def test_a_ratio_that_would_empty_a_layer_is_refused_with_its_name():
-    with pytest.raises(PruneError) as refusal:
-        widths([group(8, layers=("neck",))], Budget(ratio=0.9), Limits())
-    assert str(refusal.value) == (
-        "a ratio of 0.9 would leave neck (8 channels) with none; lower it, or set a minimum width "
-        "(--min-channels)"
-    )
-
-
-def test_a_minimum_width_guards_every_scope():
-    groups = [group(8), group(64, number=1)]
-    limits = Limits(align=None, min_channels=3)
-    assert widths(groups, Budget(ratio=0.9), limits) == [3, 6]
-    scores = {0: np.zeros(8), 1: np.ones(64)}
-    limits = Limits(scope="global", align=None, min_channels=3)
-    assert widths(groups, Budget(ratio=0.5), limits, scores)[0] == 3
-
-
-def test_a_minimum_above_the_width_keeps_all():
-    assert widths([group(8)], Budget(ratio=0.5), Limits(min_channels=20, align=None)) == [8]
-
-
-def test_one_threshold_over_all_groups_takes_the_asked_share():
-    rng = np.random.default_rng(0)
-    groups = [group(64, number=n) for n in range(4)]
-    scores = {n: rng.random(64) + 0.1 * n for n in range(4)}
-    limits = Limits(scope="global", align=None)
-    found = widths(groups, Budget(ratio=0.5), limits, scores)
-    assert sum(found) == 128
-    assert found == sorted(found) and found[0] < found[3]
-    threshold = np.sort(np.concatenate(list(scores.values())))[128]
-    assert found == [int((scores[n] >= threshold).sum()) for n in range(4)]
-
-
-def test_a_share_counts_channels_and_not_atoms():
-    """Atoms of four channels fill the share four times as fast."""
-    groups = [group(32), group(64, number=1, per_atom=4)]
-    scores = {0: np.full(32, 2.0), 1: np.full(16, 1.0)}
-    found = widths(groups, Budget(ratio=0.5), Limits(scope="global", align=None), scores)
-    assert found == [32, 16]
-
-
-def test_groups_without_scores_are_not_touched():
-    kept = allocate(
-        [group(32), group(32, number=1)],
-        {0: np.arange(32.0)},
-        Budget(ratio=0.5),
-        Limits(align=None),
-        lambda survivors: Cost(1, 1, 1),
-    )
-    assert kept == {0: 16}
-
-
 def test_the_lowest_scores_leave_and_of_equals_the_first():
     scores = {0: np.array([3.0, 1.0, 1.0, 0.5, 1.0])}
     gone = removed_members([group(5)], scores, {0: 2})
@@ -193,24 +82,53 @@ def test_the_lowest_scores_leave_and_of_equals_the_first():
     assert removed_members([group(5)], scores, {0: 5}) == {}
 
 
-@pytest.mark.parametrize("scope", ["local", "global"])
-@pytest.mark.parametrize("kind", ["macs", "params"])
-def test_a_share_of_the_cost_is_met_within_two_percent(kind, scope):
-    torch.manual_seed(0)
-    model, example = MODELS["digits_vgg"].make().eval(), (torch.randn(1, 1, 8, 8),)
-    pruned = slimnet.prune(model, example, **{kind: 0.5}, scope=scope, align=None, verify=False)
-    dense, slim = (getattr(count(m, example), kind) for m in (model, pruned.model))
-    assert abs(slim / dense - 0.5) < 0.02
-    assert getattr(pruned.inspection.cost, kind) == dense
+DENSE = Cost(1000, 500, 2000)
 
 
-def test_a_budget_of_everything_removes_nothing():
-    model = Net(lambda m, x: m.b(m.a(x)), {"a": conv(3, 16), "b": conv(16, 4)}).eval()
-    pruned = slimnet.prune(model, (torch.randn(1, 3, 8, 8),), macs=1.0)
-    assert not pruned.plan.removed and pruned.plan.after == pruned.plan.before
+@pytest.mark.parametrize(
+    ("budget", "remains"),
+    [
+        (Budget(ratio=0.3), 0.7),
+        (Budget(macs=0.3), 0.3),
+        (Budget(params=1), 1.0),
+        (Budget(bytes=500), 0.25),
+        (Budget(bytes=9000), 1.0),
+    ],
+)
+def test_every_budget_says_what_share_may_remain(budget, remains):
+    assert budget.remains(DENSE) == pytest.approx(remains)
+    assert getattr(budget, budget.kind) == budget.value
 
 
-def test_budgets_say_what_they_are():
-    assert Budget(ratio=0.3).kind == "ratio" and Budget(macs=0.3).share == 0.3
-    assert not Budget(ratio=0).asks_for_less and not Budget(params=1).asks_for_less
-    assert Budget(ratio=0.1).asks_for_less and Budget(macs=0.99).asks_for_less
+@pytest.mark.parametrize(
+    "budget", [Budget(ratio=0.7), Budget(macs=0.4), Budget(params=0.2), Budget(bytes=300)]
+)
+def test_every_round_leaves_the_same_share_and_the_last_is_what_was_asked(budget):
+    left = [1.0, *(budget.part(k / 4, DENSE).remains(DENSE) for k in range(1, 5))]
+    shares = [after / before for before, after in pairwise(left)]
+    assert shares == pytest.approx([shares[0]] * 4)
+    assert budget.part(1.0, DENSE) == budget
+    assert budget.part(0.5, DENSE).kind == budget.kind
+
+
+def test_layer_ratios_come_in_rounds_too():
+    limits = Limits(layer_ratio={"a": 0.75}, keep=("b",))
+    assert limits.part(0.5).layer_ratio["a"] == pytest.approx(0.5)
+    assert limits.part(0.5).keep == ("b",) and limits.part(1.0) is limits
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        *(("5MB", 5e6), ("5mb", 5e6), ("4.5 MiB", 4.5 * 2**20), ("800KB", 8e5), (".5GB", 5e8)),
+        *(("1KiB", 1024), ("2GiB", 2**31), ("1234", 1234), ("12B", 12)),
+    ],
+)
+def test_sizes_are_read_with_their_units(text, size):
+    assert parse_bytes(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "MB", "5 MX", "-5MB", "5MB5", "five", "1e6"])
+def test_what_is_no_size_is_refused(text):
+    with pytest.raises(InputError, match="is no number of bytes: 5MB"):
+        parse_bytes(text)

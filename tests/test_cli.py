@@ -159,6 +159,8 @@ def slimnet(shelf, capsys):
 PRUNE = "prune dense.pt -o new.pt"
 COMPARE = "compare dense.pt --epochs 1 --no-latency -o study"
 GOOD = f"{COMPARE} --data npz:good.npz"
+TAYLOR = f"{PRUNE} --ratio 0.5 --criterion taylor"
+BEFORE = f"{PRUNE} --ratio 0.5 --criterion magnitude-init"
 CASES = {
     # files
     "inspect missing.pt": "there is no file missing.pt",
@@ -198,8 +200,8 @@ CASES = {
     f"{PRUNE} --macs 0": r"macs must lie in \(0, 1\]",
     f"{PRUNE} --params 1.5": r"params must lie in \(0, 1\]",
     f"{PRUNE} --ratio 0.999": r"would leave .* with none; lower it",
-    f"{PRUNE} --ratio 0.5 --criterion foo": "unknown criterion 'foo': the known ones are bn-scale",
-    f"{PRUNE} --ratio 0.5 --scope foo": "unknown scope 'foo': the known ones are global, local",
+    f"{PRUNE} --ratio 0.5 --criterion foo": "unknown criterion 'foo': the known ones are apoz",
+    f"{PRUNE} --ratio 0.5 --scope foo": "unknown scope 'foo': the known ones are global, harm",
     f"{PRUNE} --ratio 0.5 --align foo": "--align must be auto, off or a number",
     f"{PRUNE} --ratio 0.5 --align 0": "--align must be auto, off or a number",
     f"{PRUNE} --ratio 0.5 --min-channels 0": "must be at least 1",
@@ -225,6 +227,19 @@ CASES = {
     f"{PRUNE} --ratio 0.5 --bogus": "No such option: --bogus .*prune --help",
     "prune": "Missing argument .*prune --help",
     "bogus": "No such command 'bogus'",
+    # what criteria read
+    f"{PRUNE} --ratio 0.5 --criterion taylor": r"taylor reads gradients: .* \(--data digits\|npz:",
+    f"{PRUNE} --ratio 0.5 --criterion apoz": r"apoz reads activations: give images \(--data",
+    f"{PRUNE} --ratio 0.5 --criterion magnitude-init": r"at initialisation: .* \(--init FILE\)",
+    f"{PRUNE} --ratio 0.5 --across foo": "unknown across 'foo': the known ones are mean, max",
+    f"{PRUNE} --ratio 0.5 --reduce foo": "unknown reduce 'foo': the known ones are sum, mean",
+    f"{TAYLOR} --data foo": "unknown data 'foo': the known kinds are",
+    f"{TAYLOR} --data npz:good.npz --samples 0": "'--samples'",
+    f"{TAYLOR} --data npz:colour.npz": "does not run on the calibration images of 8x3x8x8",
+    f"{TAYLOR} --data npz:more.npz": "outside the network's 10 classes",
+    f"{BEFORE} --init missing.pt": "there is no file missing.pt",
+    f"{BEFORE} --init net.pt": "does not fit slimnet:digits_vgg",
+    f"{BEFORE} --init nan.pt": "NaN or Inf",
     # places
     "prune dense.pt --ratio 0.5 -o text.pt/new.pt": "cannot be written: there is no folder",
     "prune dense.pt --ratio 0.5 -o missing/new.pt": "cannot be written: there is no folder",
@@ -251,6 +266,7 @@ CASES = {
     f"{COMPARE} --data imagefolder:missing": "missing",
     f"{GOOD} --regime foo": "unknown regime 'foo': the known ones are finetune",
     f"{GOOD} --criterion l1,foo": "unknown criterion 'foo'",
+    f"{GOOD} --criterion l1,magnitude-increase": r"give them \(--init FILE\)",
     f"{GOOD} --ratio 0.5,x": "--ratio '0.5,x' is no number",
     f"{GOOD} --ratio 0.5,1.5": r"in \[0, 1\): 1.5",
     f"{GOOD} --ratio 0.5,0.5": "each once",
@@ -325,6 +341,23 @@ def test_every_budget_and_limit_is_taken(slimnet):
         assert record["plan"]["asked"]["criterion"] in command or "criterion" not in command
         assert (record["certificate"] is None) == ("--no-verify" in command)
         assert err == ""
+
+
+def test_criteria_get_what_they_read(slimnet, shelf):
+    torch.save(MODELS["digits_vgg"].make().state_dict(), shelf / "start.pt")
+    for criterion, given in {
+        "gradient": "--data npz:good.npz --normalize none --samples 10 --across l2",
+        "mean-activation": "--data digits --samples 10 --reduce max",
+        "magnitude-increase": "--init start.pt",
+    }.items():
+        command = f"prune dense.pt --ratio 0.5 -o other.pt --no-verify --json {given}"
+        code, out, err = slimnet(f"{command} --criterion {criterion}")
+        assert code == 0, err
+        asked = json.loads(out)["plan"]["asked"]
+        assert asked["criterion"] == criterion
+        assert asked["samples"] == (10 if "--samples" in given else None)
+        assert asked["across"] == ("l2" if "--across" in given else None)
+        assert asked["reduce"] == ("max" if "--reduce" in given else None)
 
 
 def test_a_slim_network_is_pruned_again_and_proven_against_the_dense_one(slimnet):

@@ -65,35 +65,25 @@ def test_a_cut_shows_asked_and_achieved(printed):
     console.show_proof(pruned.certificate)
     text = printed.getvalue()
     assert "asked for: 40% of the channels removed; achieved: 50.0%" in text
-    assert "they differ because widths are aligned (auto), whole channels leave" in text
+    assert "they differ because not every group could lose what was asked" in text
+    assert "(1 group: 4 channels leave at a time)" in text
+    assert "32      16       50%     40%   4 channels leave at a time   second" in text
     assert "--align off turns it off" in text
     assert "2 layers left alone: slimnet inspect says why" in text
     assert "proof: slim = original with the removed channels zeroed" in text
     assert "approximate in second: " in text
 
 
-def sentences(asked, after=50, **plan):
-    groups = (GroupCut(("conv",), 10, 5),)
-    costs = {"before": {"macs": 100, "params": 100}, "after": {"macs": after, "params": after}}
-    return list(console.asked_and_achieved(Plan({}, groups=groups, asked=asked, **costs, **plan)))
-
-
-def test_what_was_reached_needs_no_excuse():
-    assert sentences({"ratio": 0.5, "align": None}) == [
-        "asked for: 50% of the channels removed; achieved: 50.0%"
-    ]
-    assert sentences({"macs": 0.5, "align": None}, notes=("a note",)) == [
-        "asked for: 50% of the MACs left; achieved: 50.0%",
-        "a note",
-    ]
-
-
-def test_every_cause_of_a_difference_is_named():
-    asked = {"params": 0.125, "align": 8, "keep": ["a"], "min_channels": 4}
-    first, second = sentences(asked, untouched=(("head", "why"),))
-    assert first == "asked for: 12.5% of the parameters left; achieved: 50.0%"
-    for cause in ("aligned (8)", "a ratio of their own", "at least 4", "cannot be pruned"):
-        assert cause in second
+def test_many_groups_are_told_in_few_rows(printed):
+    groups = [GroupCut((f"layer{n}",), 64, 32 + 16 * (n % 2), (), 0.5, "") for n in range(601)]
+    costs = dict.fromkeys(("macs", "params", "bytes"), 9)
+    console.show_cut(Plan({}, groups=groups, asked={"macs": 1}, before=costs, after=costs))
+    text = printed.getvalue()
+    assert "(301 groups alike)" in text and "(300 groups alike)" in text
+    assert len(text.splitlines()) < 20
+    groups = [GroupCut((f"layer{n}",), 999, n + 1) for n in range(100)]
+    console.show_cut(Plan({}, groups=groups, asked={"macs": 1}, before=costs, after=costs))
+    assert "and 40 more rows of groups: --json lists all" in printed.getvalue()
 
 
 def test_grammar():

@@ -61,6 +61,8 @@ def test_a_device_that_is_not_here(name):
         {"macs": 0.0},
         {"params": 1.1},
         {"ratio": 0.5, "criterion": "foo"},
+        {"ratio": 0.5, "across": "foo"},
+        {"ratio": 0.5, "reduce": "foo"},
         {"ratio": 0.5, "scope": "foo"},
         {"ratio": 0.5, "align": 0},
         {"ratio": 0.5, "min_channels": 0},

@@ -173,17 +173,21 @@ FFT = partial(network, lambda m, x: m.b(torch.fft.fft(m.a(x)).real))
 @pytest.mark.parametrize(
     ("options", "error", "text"),
     [
-        ({}, InputError, "give exactly one budget: a ratio of channels, of macs or of params"),
+        (
+            {},
+            InputError,
+            "give exactly one budget: a ratio of channels, of macs or of params, or bytes",
+        ),
         (
             {"ratio": 0.5, "macs": 0.5},
             InputError,
-            "give exactly one budget: a ratio of channels, of macs or of params",
+            "give exactly one budget: a ratio of channels, of macs or of params, or bytes",
         ),
         ({"ratio": 1.0}, InputError, "ratio must lie in [0, 1), and 1.0 does not"),
         (
             {"ratio": 0.5, "criterion": "l3"},
             UnknownNameError,
-            "unknown criterion 'l3': the known ones are bn-scale, l1, l2, random",
+            "unknown criterion 'l3': the known ones are apoz, bn-scale, fpgm",
         ),
         (
             {"ratio": 0.99},

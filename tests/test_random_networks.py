@@ -24,6 +24,7 @@ ASKED = st.builds(
     ratio=st.sampled_from([0.3, 0.5, 0.7]),
     criterion=st.sampled_from(["l1", "random"]),
     heads=st.booleans(),
+    block=st.booleans(),
 )
 
 
@@ -59,6 +60,7 @@ def test_most_random_networks_lose_channels():
 def test_seeds_ask_for_everything():
     asked = [asked_of(seed) for seed in range(400)]
     assert {(a.heads, a.exported) for a in asked} == {(h, e) for h in (0, 1) for e in (0, 1)}
+    assert {a.block for a in asked} == {False, True}
     assert asked_of(7) == asked_of(7)
 
 

@@ -66,7 +66,7 @@ def test_the_python_runs_and_what_it_registers_works(tmp_path, monkeypatch, regi
     names = run_python(tmp_path, monkeypatch)
     assert names["slim"](*names["example"]).shape == (1, 10)
     assert names["timed"].backend == "torch-bfloat16"
-    assert names["pruned"].plan.asked["criterion"] == "fpgm"
+    assert names["pruned"].plan.asked["criterion"] == "largest"
     assert prunable(before) == {"stem"}
     assert prunable(slimnet.inspect(mixer, IMAGE)) == {"stem", "mix"}
     assert slimnet.prune(mixer, IMAGE, ratio=0.5, align=None).model.mix.out_channels == 32
@@ -133,6 +133,12 @@ def test_an_option_in_the_text_is_one(option):
         name for command in known for p in command.params for name in (*p.opts, *p.secondary_opts)
     }
     assert option in options | {"--help"}
+
+
+def test_the_table_of_criteria_is_complete():
+    section = README.split("### Criteria")[1].split("### ")[0]
+    rows = re.findall(r"^\| (`.*?) \|", section, re.M)
+    assert {name for row in rows for name in re.findall(r"`(.*?)`", row)} == set(load_criteria())
 
 
 @pytest.mark.parametrize("page", PAGES)

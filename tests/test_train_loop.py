@@ -96,6 +96,9 @@ class Recorder(Callback):
         self.events = []
         self.rates = []
 
+    def on_start(self, moment):
+        self.events.append("start")
+
     def on_gradients(self, moment):
         self.events.append("gradients")
         self.rates.append(moment.optimizer.param_groups[0]["lr"])
@@ -106,13 +109,17 @@ class Recorder(Callback):
     def on_epoch_end(self, moment):
         self.events.append(("epoch", moment.epoch, moment.step))
 
+    def on_end(self, moment):
+        self.events.append("end")
+
 
 def test_callbacks_see_every_step_and_epoch_in_order(data):
     recorder = Recorder()
     schedule = Schedule(epochs=2, lr=0.05, batch=100, milestones=(0.5,))
     trained(data, callbacks=[recorder], schedule=schedule)
     epoch = ["gradients", "step"] * 3
-    assert recorder.events == [*epoch, ("epoch", 0, 2), *epoch, ("epoch", 1, 5)]
+    epochs = [*epoch, ("epoch", 0, 2), *epoch, ("epoch", 1, 5)]
+    assert recorder.events == ["start", *epochs, "end"]
     assert recorder.rates == pytest.approx([0.05] * 3 + [0.005] * 3)
 
 

@@ -67,6 +67,20 @@ def test_a_finished_study_is_read_and_a_changed_one_is_run(model, data, tmp_path
     assert cells_in(tmp_path).items() >= before.items()
 
 
+def test_criteria_read_the_settings_images_and_initial_weights(model, data, tmp_path):
+    study = replace(STUDY, criteria=("taylor", "magnitude-increase"))
+    with pytest.raises(InputError, match="taylor reads gradients"):
+        check_cuts(model, EXAMPLE, study, SETTINGS)
+    settings = replace(SETTINGS, data=data.samples(20), init=MODELS["digits_resnet"].make())
+    check_cuts(model, EXAMPLE, study, settings)
+    run(model, data, tmp_path, study, settings)
+    count = len(cells_in(tmp_path))
+    for changed in ({"data": data.samples(30)}, {"init": MODELS["digits_resnet"].make()}):
+        run(model, data, tmp_path, study, replace(settings, **changed))
+        assert len(cells_in(tmp_path)) == count + 3
+        count += 3
+
+
 def test_the_model_is_not_trained(model, data, tmp_path):
     before = {name: t.clone() for name, t in model.state_dict().items()}
     run(model, data, tmp_path)
@@ -111,3 +125,15 @@ def test_a_network_that_the_data_do_not_fit_is_refused(data, network, reason):
         8,
         8,
     )
+
+
+def test_single_weights_zeroed_are_a_row_that_is_never_cut(model, data, tmp_path):
+    study = replace(STUDY, criteria=("l1", "unstructured"))
+    check_cuts(model, EXAMPLE, study, SETTINGS)
+    network = run(model, data, tmp_path, study)
+    dense, cut, masked = network.results.records[0], *network.slim
+    assert cut.macs < masked.macs == dense.macs
+    assert masked.params < 0.51 * dense.params
+    assert masked.certificate is None
+    page = write_comparison(tmp_path, "title", "command", [network])
+    assert "single weights are zero" in page.read_text()

@@ -1,95 +1,271 @@
 """Criteria: how much each channel matters.
 
 A criterion is a formula over tensors that are already cut per channel, ``[channels, rest]``; it
-never sees layer types. It says which roles of parameters it reads: the ``out`` axes of the layers
-that make a channel, the ``scale`` of the norms over it. To add one: one file in this folder with
-one ``CRITERIA.add``.
+never sees layer types. It says which roles of parameters it reads (the ``out`` axes of the layers
+that make a channel, the ``in`` axes of those that read it, the ``scale`` of the norms over it) and
+what it needs beside the weights. To add one: one file in this folder with one ``CRITERIA.add``.
+What chooses over a whole group at once is any other object with the attributes of :class:`Judge`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from slimnet.errors import PruneError
+from slimnet.errors import InputError, PruneError
+from slimnet.gathered import Gathered, Need
 from slimnet.groups import Group, Slot
 from slimnet.registry import Registry, import_all
 
 Scores: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 
+REDUCE: dict[str, Callable[[Scores], Scores]] = {  # [layers, atoms] → [atoms]
+    "sum": lambda layers: layers.sum(axis=0),
+    "mean": lambda layers: layers.mean(axis=0),
+    "max": lambda layers: layers.max(axis=0),
+    "prod": lambda layers: layers.prod(axis=0),
+    "first": lambda layers: layers[0],
+}
+"""What makes one score of those that the coupled layers of a group give a channel."""
+
+ACROSS: dict[str, Callable[[Scores], float]] = {
+    "mean": lambda scores: float(np.abs(scores).mean()),
+    "max": lambda scores: float(np.abs(scores).max()),
+    "sum": lambda scores: float(np.abs(scores).sum()),
+    "l2": lambda scores: float(np.sqrt(np.square(scores).sum())),
+    "none": lambda scores: 1.0,
+}
+"""What a group's scores are divided by before they are compared with those of other groups."""
+
+_Unread = torch.empty(0)
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """One layer's part of a group, a row for each channel; what was not asked for is empty."""
+
+    weight: Tensor  # [channels, rest]
+    generator: torch.Generator
+    gradient: Tensor = _Unread  # [channels, rest] of the mean loss
+    gate: Tensor = _Unread  # [channels, 1]: squared derivative of the loss by a gate
+    initial: Tensor = _Unread  # [channels, rest]
+    activation: Tensor = _Unread  # [channels, 2]: mean |x|, share of zeros
+
+
+class Judge(Protocol):
+    """What the registry holds: something that scores a group."""
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """The roles of the slots that it reads."""
+
+    @property
+    def source(self) -> str:
+        """The paper."""
+
+    @property
+    def across(self) -> str:
+        """What makes its scores comparable across groups: a key of :data:`ACROSS`."""
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """What it reads beside the weights."""
+
+    def scores(
+        self,
+        group: Group,
+        tensors: Mapping[str, Tensor],
+        gathered: Gathered,
+        generator: torch.Generator,
+    ) -> Scores | None:
+        """[atoms], the least important lowest; None where it has nothing to read."""
+
 
 @dataclass(frozen=True)
 class Criterion:
-    """A formula, what it reads, and how its scores compare across layers."""
+    """A formula for one layer, what it reads, and how scores of several layers meet."""
 
-    formula: Callable[[Tensor, torch.Generator], Tensor]  # [channels, rest] → [channels]
+    formula: Callable[[Rows], Tensor]  # → [channels]
     roles: tuple[str, ...]
-    source: str  # the paper
-    across: str = "mean"  # for one global threshold: divide by the group's mean, or "raw"
+    source: str
+    across: str = "mean"
+    needs: tuple[Need, ...] = ()
+    reduce: str = "sum"  # over a group's coupled layers: a key of REDUCE
+    pool: Literal["sum", "mean"] = "sum"  # over an atom's channels within one layer
+
+    def scores(
+        self,
+        group: Group,
+        tensors: Mapping[str, Tensor],
+        gathered: Gathered,
+        generator: torch.Generator,
+    ) -> Scores | None:
+        """Every coupled layer by the formula, then one number for each atom."""
+        layers = []
+        for slot in self._read(group):
+            rows = self._rows(slot, tensors, gathered, generator)
+            if rows is not None:
+                layers.append(self._pooled(self.formula(rows), slot, group.size))
+        return REDUCE[self.reduce](np.stack(layers)) if layers else None
+
+    def _pooled(self, values: Tensor, slot: Slot, size: int) -> Scores:
+        """[channels] → [atoms]."""
+        totals = np.zeros(size)
+        np.add.at(totals, slot.members, values.double().cpu().numpy())
+        if self.pool == "mean":
+            totals /= np.bincount(slot.members, minlength=size).clip(min=1)
+        return totals
+
+    def _read(self, group: Group) -> list[Slot]:
+        read = [slot for slot in group.slots if slot.role in self.roles]
+        if not read and "out" in self.roles:  # made by raw parameters alone
+            read = [slot for slot in group.slots if slot.role in ("vector", "in")]
+        return read
+
+    def _rows(
+        self,
+        slot: Slot,
+        tensors: Mapping[str, Tensor],
+        gathered: Gathered,
+        generator: torch.Generator,
+    ) -> Rows | None:
+        """None where something that it needs is not known of this parameter."""
+        found = {}
+        for need in self.needs:
+            known = getattr(gathered, need).get(slot.name)
+            if known is None:
+                return None
+            axis = 0 if need in ("activations", "gates") else slot.axis
+            found[_FIELDS[need]] = cut_rows(known, axis, slot)
+        return Rows(cut_rows(tensors[slot.name], slot.axis, slot), generator, **found)
 
 
-CRITERIA: Registry[Criterion] = Registry("criterion")
+_FIELDS = {
+    "gradients": "gradient",
+    "gates": "gate",
+    "initial": "initial",
+    "activations": "activation",
+}
 
 
-def load_criteria() -> Registry[Criterion]:
+def cut_rows(tensor: Tensor, axis: int, slot: Slot) -> Tensor:
+    """[positions, rest]: the part of a tensor that belongs to each position of a slot."""
+    rows = tensor.detach().movedim(axis, 0)
+    if len(slot.positions) != rows.shape[0]:
+        rows = rows[torch.from_numpy(slot.positions).to(rows.device)]
+    return rows.flatten(1) if rows.dim() > 1 else rows[:, None]
+
+
+CRITERIA: Registry[Judge] = Registry("criterion")
+
+
+def load_criteria() -> Registry[Judge]:
     """The registry with every criterion of this folder in it."""
     import_all(__name__, list(__path__))
     return CRITERIA
 
 
+_GRADIENTS = "reads gradients: give images with labels (--data digits|npz:FILE|…)"
+_WANTED: dict[Need, str] = {
+    "gradients": _GRADIENTS,
+    "gates": _GRADIENTS,
+    "activations": "reads activations: give images (--data digits|npz:FILE|…)",
+    "inputs": "reads what the layers are given: give images (--data digits|npz:FILE|…)",
+    "initial": "reads the weights at initialisation: give them (--init FILE)",
+}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was asked for: a criterion, and how its scores meet.
+
+    Raises :class:`InputError` for names that are not known.
+    """
+
+    criterion: str = "l1"
+    across: str | None = None  # a key of ACROSS; None: the criterion's own
+    reduce: str | None = None  # a key of REDUCE; None: the criterion's own
+
+    def __post_init__(self) -> None:
+        judge = load_criteria()[self.criterion]
+        _check_option("across", self.across, ACROSS)
+        _check_option("reduce", self.reduce, REDUCE)
+        _reducing(self.criterion, judge, self.reduce)
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """What the criterion reads beside the weights."""
+        return load_criteria()[self.criterion].needs
+
+
+def check_needs(criterion: str, *, data: bool, init: bool) -> None:
+    """Raise :class:`InputError` where a criterion needs what was not given."""
+    for need in load_criteria()[criterion].needs:
+        if not (init if need == "initial" else data):
+            raise InputError(f"criterion {criterion} {_WANTED[need]}")
+
+
 def score(
-    groups: Sequence[Group], tensors: Mapping[str, Tensor], criterion: str, *, seed: int = 0
+    groups: Sequence[Group],
+    tensors: Mapping[str, Tensor],
+    criterion: str,
+    *,
+    seed: int = 0,
+    gathered: Gathered | None = None,
+    reduce: str | None = None,
 ) -> dict[int, Scores]:
     """Scores [atoms] for every group that the criterion can judge; the least important go first.
 
-    A group's score of an atom is the sum over its coupled layers. Raises :class:`PruneError`
-    where the criterion finds nothing to read in the whole network.
+    ``reduce`` makes one score of those of a group's coupled layers; the criterion's own by default.
+    Raises :class:`InputError` where the criterion needs what was not ``gathered``, and
+    :class:`PruneError` where it finds nothing to read in the whole network.
     """
     known = load_criteria()
-    chosen = known[criterion]
+    judge = _reducing(criterion, known[criterion], reduce)
+    gathered = gathered or Gathered()
+    for need in judge.needs if groups else ():
+        if not gathered.has(need):
+            raise InputError(f"criterion {criterion} {_WANTED[need]}")
     generator = torch.Generator().manual_seed(seed)
-    scores = {g.number: _score(g, tensors, chosen, generator) for g in groups}
+    scores = {g.number: judge.scores(g, tensors, gathered, generator) for g in groups}
     found = {number: values for number, values in scores.items() if values is not None}
     if groups and not found:
-        read = " or ".join(chosen.roles)
-        raise PruneError(
-            f"criterion {criterion} reads the {read} of every channel, and this network has none; "
-            f"choose another one: {', '.join(name for name in known if name != criterion)}"
-        )
+        raise PruneError(_nothing_to_read(criterion, known))
     return found
 
 
-def comparable(scores: Scores, criterion: str) -> Scores:
-    """Scores that may be compared across groups."""
-    if load_criteria()[criterion].across == "raw":
-        return scores
-    mean = float(scores.mean())
-    return scores / mean if mean > 0 else scores
+def _nothing_to_read(criterion: str, known: Registry[Judge]) -> str:
+    others = ", ".join(name for name in known if name != criterion and not known[name].needs)
+    read = " or ".join(known[criterion].roles)
+    return (
+        f"criterion {criterion} reads the {read} of every channel, and this network has none; "
+        f"choose another one: {others}"
+    )
 
 
-def _score(
-    group: Group, tensors: Mapping[str, Tensor], criterion: Criterion, generator: torch.Generator
-) -> Scores | None:
-    read = [slot for slot in group.slots if slot.role in criterion.roles]
-    if not read and "out" in criterion.roles:  # made by raw parameters alone
-        read = [slot for slot in group.slots if slot.role in ("vector", "in")]
-    if not read:
-        return None
-    total = np.zeros(group.size)
-    for slot in read:
-        values = criterion.formula(_cut(slot, tensors[slot.name]), generator)
-        np.add.at(total, slot.members, values.double().cpu().numpy())
-    return total
+def _reducing(name: str, judge: Judge, reduce: str | None) -> Judge:
+    if reduce is None:
+        return judge
+    if not isinstance(judge, Criterion):
+        raise InputError(f"criterion {name} judges a group as a whole: there is nothing to reduce")
+    return replace(judge, reduce=reduce)
 
 
-def _cut(slot: Slot, tensor: Tensor) -> Tensor:
-    """[positions, rest]: the part of a parameter that belongs to each position."""
-    rows = tensor.detach().movedim(slot.axis, 0)
-    if len(slot.positions) != rows.shape[0]:
-        rows = rows[torch.from_numpy(slot.positions).to(rows.device)]
-    return rows.flatten(1) if rows.dim() > 1 else rows[:, None]
+def comparable(scores: Scores, criterion: str, across: str | None = None) -> Scores:
+    """Scores that may be compared across groups.
+
+    ``across`` says what a group's scores are divided by; the criterion's own by default.
+    """
+    divisor = ACROSS[across or load_criteria()[criterion].across](scores)
+    return scores / divisor if divisor > 0 else scores
+
+
+def _check_option(option: str, value: str | None, known: Mapping[str, Any]) -> None:
+    """None stands for the criterion's own."""
+    if value is not None and value not in known:
+        raise InputError(f"unknown {option} {value!r}: the known ones are {', '.join(known)}")

@@ -5,28 +5,28 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from slimnet.criteria import CRITERIA, Criterion
+from slimnet.criteria import CRITERIA, Criterion, Rows
 
 
-def l1(rows: Tensor, generator: torch.Generator) -> Tensor:
+def l1(rows: Rows) -> Tensor:
     """Σ|W| of a filter."""
-    return rows.abs().sum(dim=1)
+    return rows.weight.abs().sum(dim=1)
 
 
-def l2(rows: Tensor, generator: torch.Generator) -> Tensor:
+def l2(rows: Rows) -> Tensor:
     """√ΣW² of a filter."""
-    norms: Tensor = torch.linalg.vector_norm(rows, dim=1)
+    norms: Tensor = torch.linalg.vector_norm(rows.weight, dim=1)
     return norms
 
 
-def scale(rows: Tensor, generator: torch.Generator) -> Tensor:
+def scale(rows: Rows) -> Tensor:
     """|γ| of the batch norm over a channel."""
-    return rows.abs().sum(dim=1)
+    return rows.weight.abs().sum(dim=1)
 
 
-def random(rows: Tensor, generator: torch.Generator) -> Tensor:
+def random(rows: Rows) -> Tensor:
     """Uniform numbers: the baseline that every criterion has to beat."""
-    return torch.rand(rows.shape[0], generator=generator)
+    return torch.rand(rows.weight.shape[0], generator=rows.generator)
 
 
 CRITERIA.add(
@@ -34,6 +34,6 @@ CRITERIA.add(
 )
 CRITERIA.add("l2", Criterion(l2, ("out",), "He et al., Soft Filter Pruning, 2018"))
 CRITERIA.add(
-    "bn-scale", Criterion(scale, ("scale",), "Liu et al., Network Slimming, 2017", across="raw")
+    "bn-scale", Criterion(scale, ("scale",), "Liu et al., Network Slimming, 2017", across="none")
 )
-CRITERIA.add("random", Criterion(random, ("out",), "baseline", across="raw"))
+CRITERIA.add("random", Criterion(random, ("out",), "baseline", across="none"))

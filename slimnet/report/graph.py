@@ -1,8 +1,8 @@
 """A network as a picture shows it: its layers and joins, what flows where, what hangs together.
 
-Takes the model, a recorded pass and its :class:`~slimnet.prune.Inspection`, gives a :class:`Graph`
-of plain values. Every layer of the inspection is part of exactly one node; layers that the pass
-never ran come last.
+Takes the model, a recorded pass and its :class:`~slimnet.analysis.Inspection`, gives a
+:class:`Graph` of plain values. Every layer of the inspection is part of exactly one node; layers
+that the pass never ran come last.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from slimnet.analysis import Inspection
 from slimnet.cost import Cost
 from slimnet.groups import Group, Layer
 from slimnet.modules import first_names, named_modules
-from slimnet.prune import Inspection
 from slimnet.report.flow import Flow, Owners, Role, Step, read_flow
 from slimnet.trace import Trace
 

@@ -14,9 +14,9 @@ from typing import Any
 
 from torch import nn
 
+from slimnet.analysis import Inspection
 from slimnet.errors import InputError
 from slimnet.output import check_writable, replacing
-from slimnet.prune import Inspection
 from slimnet.report import words
 from slimnet.report.drawing import ROW, colours_of, draw
 from slimnet.report.graph import Graph, make_graph

@@ -1,4 +1,4 @@
-"""The two pictures of a report, as HTML fragments for a page that holds plotly.js."""
+"""The pictures of reports, as HTML fragments for a page that holds plotly.js."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from slimnet.report import words
+from slimnet.sensitivity import Sensitivity
 from slimnet.study import Results, Row
 
 # Okabe and Ito's palette: told apart with any colour vision and in print
@@ -58,6 +59,33 @@ def latency_plot(bars: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
     figure.update_yaxes(autorange="reversed", automargin=True)
     figure.update_xaxes(rangemode="tozero")
     figure.update_layout(height=110 + 44 * len(names), showlegend=False)
+    return _fragment(figure)
+
+
+def sensitivity_plot(found: Sensitivity) -> str:
+    """A line per group: accuracy (else the outputs' relative change) against channels removed."""
+    labelled = found.accuracy is not None
+    y_title = "accuracy, %" if labelled else "relative change of the outputs"
+    figure = go.Figure(layout=_layout("channels of the group removed, %", y_title))
+    for number, curve in enumerate(found.curves):
+        values = [point.accuracy if labelled else point.error for point in curve.points]
+        figure.add_trace(
+            go.Scatter(
+                x=[0.0, *(100 * point.removed for point in curve.points)],
+                y=[found.accuracy if labelled else 0.0, *values],
+                customdata=[curve.width, *(point.channels for point in curve.points)],
+                mode="lines+markers",
+                name=curve.layers[0],
+                line={"color": COLOURS[number % len(COLOURS)], "width": 1.5},
+                marker={"symbol": SYMBOLS[number // len(COLOURS) % len(SYMBOLS)], "size": 6},
+                hovertemplate="%{fullData.name}<br>%{customdata} channels: %{y:.4g}<extra></extra>",
+            )
+        )
+    figure.update_layout(
+        height=560,
+        hovermode="closest",
+        legend={"orientation": "v", "x": 1.02, "y": 1, "yanchor": "top", "font": {"size": 11}},
+    )
     return _fragment(figure)
 
 

@@ -74,7 +74,7 @@ def digits_of(results: Results) -> int:
 def certificate_sentence(certificate: Mapping[str, Any] | None) -> str:
     """What the proof says, its error printed."""
     if certificate is None:
-        return "Not verified: this network was made with the proof switched off."
+        return "Not verified: nothing was cut, or the proof was switched off."
     sentence = (
         "Proven: the slim network gives the same outputs as the original with every removed weight "
         f"set to zero. Largest relative error {certificate['error']:.1e}, tolerance "

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from slimnet.study.cells import Cell, Study, cells
 from slimnet.study.engines import ENGINES
 from slimnet.study.results import Record, Results
 from slimnet.study.store import Store
-from slimnet.train import REGIMES, Dataset, budget, evaluate, start, train
+from slimnet.train import REGIMES, Callback, Dataset, budget, evaluate, start, train
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +40,7 @@ class Candidate:
     latency: Mapping[str, Any] | None = None
     certificate: Mapping[str, Any] | None = None
     achieved: Mapping[str, Any] | None = None
+    callbacks: Callable[[], Sequence[Callback]] = tuple  # new ones, for each retraining
 
     def __post_init__(self) -> None:
         if self.macs < 1 or self.params < 1:
@@ -47,7 +48,7 @@ class Candidate:
         json.dumps(self.facts(), allow_nan=False)
 
     def facts(self) -> dict[str, Any]:
-        """Everything but the model, as a record's fields."""
+        """Everything but the model and its callbacks, as a record's fields."""
         return {
             "macs": self.macs,
             "params": self.params,
@@ -149,6 +150,7 @@ class _Bench:
             seed=cell.seed,
             device=self.device,
             progress=lambda part: self.report(cell, min(part, 0.99)),  # 1: tested and kept
+            callbacks=candidate.callbacks(),
         )
         return {
             "accuracy": history.accuracy,

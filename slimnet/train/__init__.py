@@ -3,12 +3,14 @@
 It takes any ``nn.Module``; nothing here knows about pruning.
 """
 
+from slimnet.train.callback import Callback, Moment
 from slimnet.train.data import DATA, NORMALIZE, load_data
 from slimnet.train.dataset import Dataset, Normalize, check_fits, describe
 from slimnet.train.init import reinitialise
-from slimnet.train.loop import Callback, History, Moment, evaluate, train
+from slimnet.train.loop import History, evaluate, train
 from slimnet.train.regimes import REGIMES, STARTS, Regime, budget, start
 from slimnet.train.schedule import Schedule
+from slimnet.train.snapshot import Snapshot
 
 __all__ = [
     "DATA",
@@ -22,6 +24,7 @@ __all__ = [
     "Normalize",
     "Regime",
     "Schedule",
+    "Snapshot",
     "budget",
     "check_fits",
     "describe",

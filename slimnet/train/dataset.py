@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from slimnet.errors import InputError
+from slimnet.samples import Samples
 from slimnet.train.augment import augmented
 
 
@@ -96,6 +97,15 @@ class Dataset:
         x_train, y_train = _drawn(self.x_train, self.y_train, train)
         x_test, y_test = _drawn(self.x_test, self.y_test, test)
         return replace(self, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
+
+    def samples(self, count: int, seed: int = 0) -> Samples:
+        """At most ``count`` training images with their labels, normalised and not augmented.
+
+        The seed alone decides which, and their order.
+        """
+        order = torch.randperm(len(self.y_train), generator=torch.Generator().manual_seed(seed))
+        chosen = order[:count]
+        return Samples(self.normalize(self.x_train[chosen]), self.y_train[chosen])
 
     def facts(self) -> dict[str, Any]:
         """What a report says about the data."""

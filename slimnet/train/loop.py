@@ -2,13 +2,13 @@
 
 Everything that differs between ways of training is an argument: the schedule, the weights that the
 network starts with, and callbacks that look in while it trains. The same seed gives the same
-weights to the bit on the same device.
+weights to the bit on the same device, also where the training was stopped and taken up again.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,10 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from slimnet.errors import InputError
+from slimnet.train.callback import Callback, Moment, call
 from slimnet.train.dataset import Dataset
 from slimnet.train.schedule import Schedule
+from slimnet.train.snapshot import Snapshot, Training
 
 Progress = Callable[[float], None]  # told after each step which part of the training is done
+Keep = Callable[[Snapshot], None]  # told after each epoch where the training stands
 
 
 @dataclass(frozen=True)
@@ -34,30 +37,6 @@ class History:
     seconds: float
 
 
-@dataclass(frozen=True, eq=False)
-class Moment:
-    """Where the training stands when a callback is called."""
-
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    epoch: int
-    step: int  # counted from 0 over the whole training
-    loss: Tensor | None = None
-
-
-class Callback:
-    """Something that happens while training, e.g. a penalty on gradients; override what is used."""
-
-    def on_gradients(self, moment: Moment) -> None:
-        """Between the backward pass and the optimiser's step: gradients may be changed."""
-
-    def on_step_end(self, moment: Moment) -> None:
-        """After the optimiser's step: weights may be changed."""
-
-    def on_epoch_end(self, moment: Moment) -> None:
-        """After the last step of an epoch."""
-
-
 def train(
     model: nn.Module,
     dataset: Dataset,
@@ -67,19 +46,25 @@ def train(
     device: torch.device | str | None = None,
     progress: Progress | None = None,
     callbacks: Sequence[Callback] = (),
+    keep: Keep | None = None,
+    resume: Snapshot | None = None,
 ) -> History:
     """Train ``model``, which the caller owns, in place, and test it after the last epoch.
 
     It ends in eval mode on the device where it was. ``device`` defaults to the GPU where there is
-    one. The accuracy is that of the last epoch, never of the best. Raises ``InputError`` where the
-    loss is no longer finite, or network and data do not fit.
+    one. The accuracy is that of the last epoch, never of the best. ``keep`` is handed a snapshot
+    after each epoch, which it must copy or write at once; ``resume`` goes on from such a one, of a
+    call with the same arguments. Raises ``InputError`` where the loss is no longer finite, or
+    network and data do not fit.
     """
     home = _device_of(model)
     place = default_device() if device is None else torch.device(device)
     start = time.perf_counter()
     with _deterministic(seed, place):
         model.to(place)
-        losses = tuple(_epochs(model, dataset, schedule, seed, progress, callbacks))
+        generator = torch.Generator().manual_seed(seed)
+        training = Training(model, _optimizer(model, schedule), callbacks, generator, place)
+        losses = _epochs(training, dataset, schedule, progress, keep, resume)
         accuracy = evaluate(model, dataset, place)
         model.to(home)
     seconds = time.perf_counter() - start
@@ -112,32 +97,52 @@ def default_device() -> torch.device:
 
 
 def _epochs(
-    model: nn.Module,
+    training: Training,
     dataset: Dataset,
     schedule: Schedule,
-    seed: int,
     progress: Progress | None,
-    callbacks: Sequence[Callback],
-) -> Iterator[float]:
+    keep: Keep | None,
+    resume: Snapshot | None,
+) -> tuple[float, ...]:
     """Train epoch by epoch; gives the mean loss of each."""
-    optimizer = _optimizer(model, schedule)
-    generator = torch.Generator().manual_seed(seed)
-    step = 0
-    for epoch in range(schedule.epochs):
-        model.train()
+    model, optimizer, callbacks = training.model, training.optimizer, training.callbacks
+    losses: list[float] = []
+    call(callbacks, "on_start", Moment(model, optimizer, 0, 0))
+    if resume is not None:
+        training.restore(resume)
+        losses += resume.losses
+    for epoch in range(len(losses), schedule.epochs):
         _set_rate(optimizer, schedule.lr_at(epoch))
-        batches = _order(len(dataset.y_train), schedule.batch, generator)
-        total = torch.zeros((), dtype=torch.float64)
-        for number, indices in enumerate(batches):
-            images, labels = dataset.training_batch(indices, generator)
-            moment = Moment(model, optimizer, epoch, step)
-            loss = _step(moment, images, labels, dataset.num_classes, callbacks)
-            total = total.to(loss.device) + loss.double()
-            step += 1
-            if progress is not None:
-                progress((epoch + (number + 1) / len(batches)) / schedule.epochs)
-        _call(callbacks, "on_epoch_end", Moment(model, optimizer, epoch, step - 1, loss))
-        yield _finite(float(total) / len(batches), epoch, schedule)
+        loss = _epoch(training, dataset, schedule, epoch, progress)
+        losses.append(_finite(loss, epoch, schedule))
+        if keep is not None:
+            keep(training.snapshot(losses))
+    call(callbacks, "on_end", Moment(model, optimizer, schedule.epochs, 0))
+    return tuple(losses)
+
+
+def _epoch(
+    training: Training,
+    dataset: Dataset,
+    schedule: Schedule,
+    epoch: int,
+    progress: Progress | None,
+) -> float:
+    """Train on every image once; gives the mean loss."""
+    training.model.train()
+    batches = _order(len(dataset.y_train), schedule.batch, training.generator)
+    total = torch.zeros((), dtype=torch.float64)
+    for number, indices in enumerate(batches):
+        images, labels = dataset.training_batch(indices, training.generator)
+        step = epoch * len(batches) + number
+        moment = Moment(training.model, training.optimizer, epoch, step)
+        loss = _step(moment, images, labels, dataset.num_classes, training.callbacks)
+        total = total.to(loss.device) + loss.double()
+        if progress is not None:
+            progress((epoch + (number + 1) / len(batches)) / schedule.epochs)
+    last = Moment(training.model, training.optimizer, epoch, step, loss)
+    call(training.callbacks, "on_epoch_end", last)
+    return float(total) / len(batches)
 
 
 def _step(
@@ -154,9 +159,9 @@ def _step(
     moment.optimizer.zero_grad()
     torch.autograd.backward(loss)
     after = Moment(moment.model, moment.optimizer, moment.epoch, moment.step, loss.detach())
-    _call(callbacks, "on_gradients", after)
+    call(callbacks, "on_gradients", after)
     moment.optimizer.step()
-    _call(callbacks, "on_step_end", after)
+    call(callbacks, "on_step_end", after)
     return loss.detach()
 
 
@@ -217,11 +222,6 @@ def _finite(loss: float, epoch: int, schedule: Schedule) -> float:
             f"at learning rate {schedule.lr_at(epoch):g}; try a smaller one"
         )
     return loss
-
-
-def _call(callbacks: Iterable[Callback], event: str, moment: Moment) -> None:
-    for callback in callbacks:
-        getattr(callback, event)(moment)
 
 
 def _device_of(model: nn.Module) -> torch.device:

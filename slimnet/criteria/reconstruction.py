@@ -1,0 +1,271 @@
+"""Criteria that choose so that the next layers can say what they said: by reconstruction error.
+
+All three look at what reads a group's channels. With the second moments H of what a layer reads
+and its weights W, the error of its output is quadratic in what is left out, so that no sample is
+kept. A group with several readers adds their errors up, each over the variance of the sum that its
+output becomes part of. A score is the error that a removal adds, in the order in which they go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from slimnet.criteria import CRITERIA, Scores
+from slimnet.gathered import Gathered, Need
+from slimnet.groups import Group, Slot
+from slimnet.least_squares import RIDGE, Rows
+from slimnet.readings import Reading
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """One layer that reads a group: E = tr(V·H·Vᵀ) for the weights V that are missing."""
+
+    second: Tensor  # [D, D]: H
+    weights: Tensor  # [O, D], over the root of the variance that an error is measured in
+    columns: Tensor  # [D]: the atom that each column belongs to; -1 for another group's
+
+
+_Chosen: TypeAlias = tuple[Sequence[int], Sequence[float]]
+"""Atoms in the order in which they go, and the error after each."""
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """A way to choose atoms one after the other, so that their readers lose least."""
+
+    choose: Callable[[Sequence[Problem], int], _Chosen]
+    source: str
+    centred: bool  # a constant makes up for lost means, where there is one to change
+    roles: tuple[str, ...] = ("in",)
+    across: str = "none"
+    needs: tuple[Need, ...] = ("inputs",)
+
+    def scores(
+        self,
+        group: Group,
+        tensors: Mapping[str, Tensor],
+        gathered: Gathered,
+        generator: torch.Generator,
+    ) -> Scores | None:
+        """[atoms]: the error that each adds when it goes, in the order of going."""
+        problems = list(self._problems(group, tensors, gathered))
+        if not problems:
+            return None
+        order, errors = self.choose(problems, group.size)
+        added = np.maximum.accumulate(np.diff(errors, prepend=0.0).clip(min=0.0))
+        steps = np.arange(len(added)) * np.finfo(np.float32).tiny  # of equals, the first goes first
+        found = np.empty(group.size)
+        found[list(order)] = added + steps
+        return found
+
+    def _problems(
+        self, group: Group, tensors: Mapping[str, Tensor], gathered: Gathered
+    ) -> Iterator[Problem]:
+        for slot in group.slots:
+            reading = gathered.inputs.get(slot.name)
+            if slot.role == "in" and reading is not None and reading.spread > 0:
+                yield from self._blocks(slot, reading, tensors[slot.name])
+
+    def _blocks(self, slot: Slot, reading: Reading, weight: Tensor) -> Iterator[Problem]:
+        """One problem for each block of a grouped layer."""
+        matrix = reading.form.matrix(weight.detach())
+        if reading.scale is not None:
+            scale = reading.scale.to(matrix.dtype).reshape(matrix.shape[0], -1, 1)
+            matrix = matrix * scale
+        matrix = matrix / reading.spread**0.5
+        centred = self.centred and reading.shifts
+        columns = reading.form.matrix(_atoms(slot, weight))[:, 0]
+        if isinstance(reading.moments, Rows):
+            yield from _gates(reading.moments.all(), matrix, columns, centred)
+            return
+        moments = reading.moments.covariance() if centred else reading.moments.second()
+        for block in range(len(matrix)):
+            if bool((columns[block] >= 0).any()):
+                second = moments[block]
+                yield Problem(second, matrix[block].to(second.dtype), columns[block])
+
+
+def _atoms(slot: Slot, weight: Tensor) -> Tensor:
+    """Of each element of a weight, the atom that it belongs to; -1 for none of the group."""
+    along = torch.full((weight.shape[slot.axis],), -1)
+    along[torch.from_numpy(slot.positions)] = torch.from_numpy(slot.members)
+    shape = [-1 if d == slot.axis else 1 for d in range(weight.dim())]
+    return along.reshape(shape).expand(weight.shape).to(weight.device)
+
+
+def _gates(rows: Tensor, matrix: Tensor, columns: Tensor, centred: bool) -> Iterator[Problem]:
+    """Of a layer of very many inputs: one weight for each atom, a gate, and what passes it.
+
+    The products of what passes are summed over some of the outputs.
+    """
+    some = torch.linspace(0, matrix.shape[1] - 1, min(_OUTPUTS, matrix.shape[1])).long().unique()
+    for x, weights, atoms in zip(rows, matrix, columns, strict=True):
+        here = atoms >= 0
+        names, place = atoms[here].unique(return_inverse=True)
+        products = torch.zeros(len(names), len(names), dtype=torch.float64, device=x.device)
+        for row in weights[some]:
+            passes = x.new_zeros(len(x), len(names)).index_add_(1, place, (x * row)[:, here])
+            passes = passes - passes.mean(0) if centred else passes
+            products += (passes.mT @ passes).double()
+        scale = len(x) * len(some) / len(weights)
+        yield Problem(products / scale, products.new_ones(1, len(names)), names)
+
+
+_OUTPUTS = 64
+
+
+def contributions(problem: Problem, size: int) -> Tensor:
+    """[atoms, atoms] float64: the mean product of what two atoms contribute, over all outputs."""
+    both = (problem.weights.mT @ problem.weights) * problem.second
+    belongs = problem.columns[None] == torch.arange(size, device=both.device)[:, None]
+    summed = belongs.to(both.dtype) @ both @ belongs.to(both.dtype).mT
+    return summed.double().cpu()
+
+
+def _all_contributions(problems: Sequence[Problem], size: int) -> Tensor:
+    return torch.stack([contributions(problem, size) for problem in problems]).sum(0)
+
+
+def thinet(problems: Sequence[Problem], size: int) -> _Chosen:
+    """Each time the atom with which the sum of all that is missing has the least energy."""
+    products = _all_contributions(problems, size)
+    energy = products.diagonal().clone()  # of what is missing, with each atom added
+    order: list[int] = []
+    errors: list[float] = []
+    for _ in range(size):
+        atom = int(energy.argmin())
+        missing = float(energy[atom])
+        order.append(atom)
+        errors.append(max(missing, errors[-1] if errors else 0.0))
+        energy = missing + products.diagonal() + 2 * products[order].sum(0)
+        energy[order] = torch.inf
+    return order, errors
+
+
+def lasso(problems: Sequence[Problem], size: int) -> _Chosen:
+    """A gate on every atom under an L1 penalty: the first gate to close for good goes first.
+
+    The penalty at which a gate closes is where it enters the path from the other side; it stands
+    for the error.
+    """
+    from sklearn.linear_model import lars_path_gram  # takes a second to import
+
+    products = _all_contributions(problems, size).numpy()
+    penalties, _, gates = lars_path_gram(
+        products.sum(1), products, n_samples=1, method="lasso", alpha_min=0
+    )
+    opened = gates != 0
+    first = np.where(opened.any(1), opened.argmax(1), len(penalties) - 1)
+    closes = np.where(opened.any(1), penalties[np.maximum(first - 1, 0)], 0.0)
+    order = np.argsort(closes, kind="stable")
+    return order.tolist(), np.cumsum(closes[order]).tolist()
+
+
+def surgeon(problems: Sequence[Problem], size: int) -> _Chosen:
+    """Each time the atoms that least squares makes up for best; the others' weights follow.
+
+    Removing the columns S costs tr(W_S [H⁻¹]_SS⁻¹ W_Sᵀ) once all others are solved anew.
+    """
+    readers = [_Reader(problem, size) for problem in problems]
+    alive = np.ones(size, bool)
+    order: list[int] = []
+    errors: list[float] = []
+    while alive.any():
+        costs = torch.stack([reader.costs() for reader in readers]).sum(0).numpy()
+        costs[~alive] = np.inf
+        at_once = max(int(alive.sum()) // _AT_ONCE, 1)
+        for atom in np.argsort(costs, kind="stable")[:at_once].tolist():
+            before = errors[-1] if errors else 0.0
+            errors.append(before + sum(reader.remove(atom) for reader in readers))
+            order.append(atom)
+            alive[atom] = False
+    return order, errors
+
+
+_AT_ONCE = 64
+"""Of more atoms than this, several go before the costs are looked at again."""
+
+
+def inverse(second: Tensor) -> Tensor:
+    """Of a matrix of second moments with the ridge on its diagonal, more where that is too little.
+
+    What is so flat that rounding makes it negative is a direction that nothing is read from.
+    """
+    unit = second.diagonal().mean().clamp(min=torch.finfo(torch.float32).tiny)
+    ridge, failed = RIDGE, 1
+    while failed:
+        lower, info = torch.linalg.cholesky_ex(
+            second + ridge * unit * torch.eye(len(second)).to(second)
+        )
+        ridge, failed = 10 * ridge, int(info)
+    return torch.cholesky_inverse(lower)
+
+
+class _Reader:
+    """One layer's inverse Hessian and weights while atoms leave."""
+
+    def __init__(self, problem: Problem, size: int) -> None:
+        self._inverse = inverse(problem.second)
+        self._weights = problem.weights.clone()
+        columns = problem.columns.cpu()
+        self._columns = {
+            atom: torch.nonzero(columns == atom).flatten() for atom in columns.unique().tolist()
+        }
+        self._size = size
+        self._gone: set[int] = {-1}
+
+    def costs(self) -> Tensor:
+        """[atoms] float64: the error that each would add; 0 for those it does not read."""
+        found = torch.zeros(self._size, dtype=torch.float64)
+        for atoms, columns in self._alike():
+            blocks = self._inverse[columns[:, :, None], columns[:, None, :]]
+            weights = self._weights[:, columns].transpose(0, 1)  # [atoms, O, k]
+            solved = torch.linalg.solve(blocks, weights.mT)
+            found[atoms] = (weights.mT * solved).sum((1, 2)).double().cpu()
+        return found
+
+    def _alike(self) -> Iterator[tuple[list[int], Tensor]]:
+        """Atoms that have the same number of columns, together."""
+        sizes: dict[int, list[int]] = {}
+        for atom, columns in self._columns.items():
+            if atom not in self._gone:
+                sizes.setdefault(len(columns), []).append(atom)
+        for atoms in sizes.values():
+            yield atoms, torch.stack([self._columns[a] for a in atoms]).to(self._inverse.device)
+
+    def remove(self, atom: int) -> float:
+        """Solve for the others; gives the error that this adds."""
+        columns = self._columns.get(atom)
+        if columns is None:
+            return 0.0
+        self._gone.add(atom)
+        columns = columns.to(self._inverse.device)
+        rows = self._inverse[columns]
+        block = torch.linalg.inv(rows[:, columns])
+        missing = self._weights[:, columns]
+        pull = missing @ block
+        self._weights -= pull @ rows
+        self._inverse -= rows.mT @ block @ rows
+        self._weights[:, columns] = 0
+        return float((pull * missing).sum())
+
+
+CRITERIA.add(
+    "thinet",
+    Reconstruction(thinet, "Luo et al., ThiNet, 2017", centred=False),
+)
+CRITERIA.add(
+    "lasso",
+    Reconstruction(lasso, "He et al., Channel Pruning, 2017 (its LASSO step)", centred=False),
+)
+CRITERIA.add(
+    "obs",
+    Reconstruction(surgeon, "Hassibi & Stork, Optimal Brain Surgeon, 1993, by channel", True),
+)

@@ -1,0 +1,217 @@
+"""Several passes in lockstep: each stops at the same calls, so that they can be looked at together.
+
+Least squares wants, for one layer after the other, what the slim network reads and what the
+original answers, over all samples. Every pass (a network on a batch) runs in a thread of its own
+and waits at each stop, so that whatever ``forward`` does is kept for as long as it needs it and no
+longer, and no layer is run twice.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+
+from slimnet.composites import OPENED, composite, is_composite, opened
+from slimnet.errors import CaptureError
+from slimnet.modules import evaluation_mode
+from slimnet.trace import Call, Trace
+
+
+@dataclass(frozen=True, eq=False)
+class Stop:
+    """Where a pass waits: the call, what it was given, what it gave, and tensors kept for it."""
+
+    call: Call
+    args: tuple[Any, ...]
+    result: Any  # None where the pass stops before the call
+    kept: Mapping[int, Tensor]
+
+
+class Walk:
+    """One network's pass over one batch, which waits at the calls that are asked for."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        inputs: tuple[Any, ...],
+        trace: Trace,
+        stops: Mapping[int, frozenset[int]],
+        *,
+        after: bool,
+    ) -> None:
+        """``stops``: index of a call → numbers of the recorded tensors that it wants to see.
+
+        ``after``: wait after these calls rather than before them.
+        """
+        self.output: Any = None
+        self._stop: Stop | None = None
+        self._error: BaseException | None = None
+        self._go, self._arrived = threading.Semaphore(0), threading.Semaphore(0)
+        self._left = False
+        self._mode = _Watched(self, trace, stops, after)
+        self._thread = threading.Thread(target=self._run, args=(model, inputs), daemon=True)
+
+    def advance(self) -> Stop | None:
+        """Run on to the next stop; None at the end. Raises what ``forward`` raises."""
+        if not self._thread.ident:
+            self._thread.start()
+        self._stop = None
+        self._go.release()
+        self._arrived.acquire()
+        if self._error is not None:
+            raise self._error
+        return self._stop
+
+    def leave(self) -> None:
+        """End the pass where it stands."""
+        if self._thread.is_alive():
+            self._left = True
+            self._go.release()
+            self._thread.join()
+
+    def wait(self, stop: Stop) -> None:
+        """Called by the pass itself, at a stop."""
+        self._stop = stop
+        self._arrived.release()
+        self._go.acquire()
+        if self._left:
+            raise _Left
+
+    def _run(self, model: nn.Module, inputs: tuple[Any, ...]) -> None:
+        self._go.acquire()
+        try:
+            if not self._left:
+                with torch.no_grad(), self._mode, _Wholes(self._mode):
+                    self.output = model(*inputs)
+        except _Left:
+            pass
+        except BaseException as error:
+            self._error = error
+        self._stop = None
+        self._arrived.release()
+
+
+class _Left(BaseException):
+    """Not an Exception: no ``forward`` may take it for a failing call."""
+
+
+class _Watched(TorchDispatchMode):
+    """Counts the calls of a pass as the recorded one did, and waits at some."""
+
+    def __init__(
+        self, walk: Walk, trace: Trace, stops: Mapping[int, frozenset[int]], after: bool
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._walk, self._stops, self._after = walk, stops, after
+        self._seen: Counter[Any] = Counter()
+        self._calls: dict[tuple[Any, int], Call] = {}
+        self._wanted = Counter(number for numbers in stops.values() for number in numbers)
+        self._kept: dict[int, Tensor] = {}
+        total: Counter[Any] = Counter()
+        for call in trace.calls:
+            self._calls[call.op, total[call.op]] = call
+            total[call.op] += 1
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing here is compiled: importing the compiler would take two seconds."""
+        return False
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if is_composite(func):
+            with self:
+                return func.decompose(*args, **(kwargs or {}))
+        return self.call(func, func, args, kwargs or {})
+
+    def call(self, op: Any, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """One call; ``op`` is what the recorded pass calls it."""
+        call = self._calls.get((op, self._seen[op]))
+        self._seen[op] += 1
+        if call is None:
+            return func(*args, **kwargs)
+        here = call.index in self._stops
+        if here and not self._after:
+            self._wait(call, args, None)
+        result = func(*args, **kwargs)
+        self._keep(call, result)
+        if here and self._after:
+            self._wait(call, args, result)
+        return result
+
+    def _wait(self, call: Call, args: tuple[Any, ...], result: Any) -> None:
+        with _disable_current_modes():
+            numbers = self._stops[call.index]
+            self._walk.wait(Stop(call, args, result, {n: self._kept[n] for n in numbers}))
+        for number in numbers:
+            self._wanted[number] -= 1
+            if not self._wanted[number]:
+                del self._kept[number]
+
+    def _keep(self, call: Call, result: Any) -> None:
+        outputs = result if isinstance(result, (tuple, list)) else (result,)
+        tensors = [out for out in outputs if isinstance(out, Tensor)]
+        for ref, tensor in zip(call.outputs, tensors, strict=False):
+            if self._wanted.get(ref.id):
+                self._kept[ref.id] = tensor
+
+
+class _Wholes(TorchFunctionMode):
+    """Sees what is recorded as one call, or opened, as the recorder did."""
+
+    def __init__(self, watched: _Watched) -> None:
+        super().__init__()
+        self._watched = watched
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        op = composite(func, args)
+        if op is not None:
+            with _disable_current_modes():
+                return self._watched.call(op, func, args, kwargs)
+        if func in OPENED:
+            with self:
+                return opened(func)(*args, **kwargs)
+        return func(*args, **kwargs)
+
+
+@contextmanager
+def walking(walks: Sequence[Walk], models: Sequence[nn.Module]) -> Iterator[None]:
+    """Evaluation mode while the passes run; whatever happens, no thread is left behind."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    with ExitStack() as stack:
+        for model in models:
+            stack.enter_context(evaluation_mode(model))
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            yield
+        finally:
+            for walk in walks:
+                walk.leave()
+            torch.backends.mha.set_fastpath_enabled(fast)
+
+
+def meet(walks: Sequence[Walk]) -> list[Stop]:
+    """Advance every pass to its next stop; nothing when all have ended.
+
+    Raises :class:`CaptureError` where they do not meet at the same call.
+    """
+    stops = [walk.advance() for walk in walks]
+    if len({None if stop is None else stop.call.index for stop in stops}) > 1:
+        raise CaptureError(
+            "the network does not run the same calls on every batch of the samples: it cannot be "
+            "followed layer by layer"
+        )
+    return [stop for stop in stops if stop is not None]

@@ -1,0 +1,77 @@
+"""Sensitivity as a table in the terminal, and as one HTML page that needs nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from slimnet.output import replacing
+from slimnet.report.plots import sensitivity_plot
+from slimnet.report.templates import filled
+from slimnet.sensitivity import Curve, Point, Sensitivity
+
+
+def sensitivity_table(found: Sensitivity) -> Table:
+    """A row per group, a column per share: accuracy with labelled images, else output error."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.add_column("channels", justify="right")
+    for share in found.shares:
+        table.add_column(f"−{share:.0%}", justify="right")
+    table.add_column("layers", overflow="fold")
+    for curve in found.curves:
+        cells = [value_of(_at(curve, share)) for share in found.shares]
+        table.add_row(str(curve.width), *cells, escape(_named(curve)))
+    return table
+
+
+def measured_sentence(found: Sensitivity) -> str:
+    """What the numbers are, and what they were measured on."""
+    on = "on the example" if found.images is None else f"on {found.images:,} images"
+    cut = f"each group cut alone, the channels that {found.criterion} ranks lowest"
+    if found.accuracy is None:
+        return f"relative change of the outputs {on}; {cut}"
+    return f"accuracy in percent {on}, dense {found.accuracy:.2f}; {cut}"
+
+
+def value_of(point: Point | None) -> str:
+    """Accuracy where it is known, else the error."""
+    if point is None:
+        return "–"
+    return f"{point.error:.3f}" if point.accuracy is None else f"{point.accuracy:.2f}"
+
+
+def write_sensitivity(
+    path: Path, found: Sensitivity, title: str, versions: Mapping[str, str]
+) -> None:
+    """Write the page; raises :class:`InputError` where it cannot be written."""
+    text = filled(
+        "sensitivity.html.jinja",
+        title=title,
+        found=found,
+        measured=measured_sentence(found),
+        plot=Markup(sensitivity_plot(found)),
+        rows=[
+            (curve, [value_of(_at(curve, share)) for share in found.shares])
+            for curve in found.curves
+        ],
+        versions=versions,
+        plotly=Markup(get_plotlyjs()),
+    )
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _at(curve: Curve, share: float) -> Point | None:
+    """The point that was measured for a share: the nearest, as widths are whole numbers."""
+    return min(curve.points, key=lambda point: abs(point.removed - share), default=None)
+
+
+def _named(curve: Curve) -> str:
+    rest = len(curve.layers) - 2
+    return ", ".join(curve.layers[:2]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,0 +1,254 @@
+"""How much each group matters: the network with one group alone cut to several widths.
+
+Takes a network and images (labelled ones give accuracy; unlabelled ones, or the example alone, give
+the change of the outputs); gives a curve for every group. Removed channels are zeroed in a copy of
+the network, which the certificate proves equal to removing them, so nothing is rebuilt; only where
+a cut is approximate is the slim network really made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from slimnet.analysis import Analysis, analyse, record
+from slimnet.budget import removed_members
+from slimnet.criteria import Choice, Scores, check_needs
+from slimnet.errors import InputError
+from slimnet.example import Example, positional, tensors_of
+from slimnet.groups import Group
+from slimnet.modules import clone, device_of, evaluation_mode, named_tensors
+from slimnet.plan import Plan, make_plan, survivors_mask
+from slimnet.prune import folded
+from slimnet.rebuild import rebuild, zero_removed
+from slimnet.reference import Proof
+from slimnet.samples import Samples, samples_of
+from slimnet.scoring import Scorer
+from slimnet.suitable import refuse_unsuitable
+from slimnet.watch import Watch, unwatched
+
+BATCH = 64  # images per pass
+
+
+@dataclass(frozen=True)
+class Point:
+    """One width of one group, all others whole."""
+
+    channels: int
+    removed: float  # share of the group's channels
+    error: float  # ‖outputs − dense outputs‖ / ‖dense outputs‖, over all images
+    accuracy: float | None = None  # percent; None without labels
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One group: what is coupled, how wide it is, and what narrower costs."""
+
+    number: int
+    layers: tuple[str, ...]
+    width: int
+    approximate: bool
+    points: tuple[Point, ...]  # the widest first
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """A curve for every group, and what they were measured on."""
+
+    criterion: str
+    images: int | None  # None: the example alone
+    accuracy: float | None  # of the dense network, percent
+    shares: tuple[float, ...]  # of the channels that were removed, as asked for
+    curves: tuple[Curve, ...]
+    skipped: tuple[tuple[str, str], ...] = ()  # a layer of a group, why nothing was measured
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dicts and lists."""
+        return asdict(self)
+
+
+def sensitivity(
+    model: nn.Module,
+    example: Example,
+    data: Samples | Tensor | None = None,
+    *,
+    points: int = 5,
+    criterion: str = "l1",
+    across: str | None = None,
+    reduce: str | None = None,
+    calibration: Samples | Tensor | None = None,
+    init: Mapping[str, Tensor] | None = None,
+    heads: bool = False,
+    seed: int = 0,
+    watch: Watch = unwatched,
+) -> Sensitivity:
+    """Cut each group alone to ``points`` widths and measure; ``model`` itself is never changed.
+
+    Args:
+        model: any network that runs on ``example``.
+        example: a tuple of positional inputs, or a dict of keyword inputs.
+        data: images [N, C, H, W], normalised; with labels (:class:`~slimnet.samples.Samples`)
+            accuracy is measured too. Without any, outputs on the example are compared.
+        points: widths per group: of 5, shares of 1/6, 2/6 … 5/6 of the channels are removed.
+        criterion: which channels go first; ``across``, ``reduce``: as in :func:`slimnet.prune`.
+        calibration: images for criteria that read activations or gradients.
+        init: the weights before training, for criteria that read them.
+        heads: attention loses whole heads.
+        seed: of the random criterion.
+        watch: told which group is being measured, and how much is done (0..1).
+
+    Raises:
+        InputError: for arguments that cannot be used.
+        PruneError: where the criterion finds nothing to read.
+    """
+    if points < 1:
+        raise InputError(f"points must be at least 1, and {points} is not")
+    refuse_unsuitable(model)
+    example, images = positional(model, example), samples_of(data)
+    calibrated = samples_of(calibration)
+    check_needs(criterion, data=calibrated is not None, init=init is not None)
+    analysis = analyse(model, record(model, example), (), heads=heads)
+    scorer = Scorer(Choice(criterion, across, reduce), calibrated, init, seed, watch)
+    scores = scorer.scores(model, analysis.groups, scorer.gather(model, analysis.groups))
+    measure = _Measure(model, analysis, example, images)
+    shares = tuple(k / (points + 1) for k in range(1, points + 1))
+    curves, skipped = [], []
+    chosen = [group for group in analysis.groups if group.number in scores]
+    for place, group in enumerate(chosen):
+        watch(group.layers[0], place / len(chosen))
+        found = _points(measure, group, scores, shares)
+        if isinstance(found, str):
+            skipped.append((group.layers[0], found))
+        else:
+            inexact = bool(group.approximate)
+            curves.append(Curve(group.number, group.layers, group.width, inexact, found))
+    number = None if images is None else len(images)
+    return Sensitivity(criterion, number, measure.accuracy, shares, tuple(curves), tuple(skipped))
+
+
+def _points(
+    measure: _Measure, group: Group, scores: Mapping[int, Scores], shares: Sequence[float]
+) -> tuple[Point, ...] | str:
+    """The curve of one group, or why there is none."""
+    widths = [max(round(group.size * (1 - share)), 1) for share in shares]
+    points = []
+    for kept in sorted(set(widths) - {group.size}, reverse=True):
+        try:
+            found = measure.cut(group, removed_members([group], scores, {group.number: kept}))
+        except Exception as error:  # an approximate cut runs the slim network's own forward
+            return f"the slim network does not run: {str(error).strip().splitlines()[0]}"
+        channels = group.width * kept // group.size
+        points.append(Point(channels, 1 - kept / group.size, found.error, found.accuracy))
+    return tuple(points)
+
+
+@dataclass(frozen=True)
+class _Found:
+    error: float
+    accuracy: float | None
+
+
+class _Measure:
+    """Runs networks on the same images and compares with the dense one."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        analysis: Analysis,
+        example: tuple[Any, ...],
+        images: Samples | None,
+    ) -> None:
+        self.model = model
+        self.analysis = analysis
+        self.example = example
+        self.images = images if images is None else images.to(device_of(model))
+        self.working = clone(model, lambda _, tensor: tensor.detach().clone())
+        dense = self._dense()
+        self.reference = [_floats(outputs) for outputs, _ in dense]
+        self.accuracy = self._percent(sum(_right(*batch) for batch in dense))
+
+    def _dense(self) -> list[tuple[Any, Tensor | None]]:
+        try:
+            return list(self._run(self.model))
+        except Exception as error:  # whatever the user's forward raises
+            shape = [] if self.images is None else list(self.images.images.shape[1:])
+            first = str(error).strip().split("\n")[0]
+            raise InputError(f"the network does not run on images of {shape}: {first}") from error
+
+    def cut(self, group: Group, members: Mapping[int, Any]) -> _Found:
+        """With these members of one group gone."""
+        coupling, layers = self.analysis.coupling, self.analysis.layers
+        plan = make_plan(coupling, [group], layers, members)
+        if not group.approximate:
+            with _zeroed(self.working, plan):
+                return self._compared(self.working)
+        slim = rebuild(self.model, plan)
+        alive = survivors_mask(coupling, [group], members)
+        proof = Proof(self.analysis.traces[0], coupling, plan, alive)
+        folded(self.model, slim, proof, self.example)
+        return self._compared(slim)
+
+    def _compared(self, network: nn.Module) -> _Found:
+        squared = total = 0.0
+        right = 0
+        for (outputs, labels), dense in zip(self._run(network), self.reference, strict=True):
+            for a, b in zip(dense, _floats(outputs), strict=True):
+                squared += float((a - b).square().sum())
+                total += float(a.square().sum())
+            right += _right(outputs, labels)
+        return _Found(float(np.sqrt(squared / max(total, 1e-300))), self._percent(right))
+
+    def _percent(self, right: int) -> float | None:
+        if self.images is None or self.images.labels is None:
+            return None
+        return 100 * right / len(self.images)
+
+    def _run(self, network: nn.Module) -> Iterator[tuple[Any, Tensor | None]]:
+        """Outputs, and labels where there are any, batch by batch."""
+        with torch.no_grad(), evaluation_mode(network):
+            if self.images is None:
+                yield network(*self.example), None
+                return
+            for batch in self.images.batches(BATCH):
+                yield network(batch.images), batch.labels
+
+
+def _right(outputs: Any, labels: Tensor | None) -> int:
+    """How many images got their own label; 0 without labels."""
+    if labels is None:
+        return 0
+    scores = tensors_of(outputs)[0]
+    if scores.dim() != 2:
+        raise InputError(
+            f"accuracy needs one score per class [N, classes], and this network gives "
+            f"{list(scores.shape)}: give images without labels"
+        )
+    return int((scores.argmax(1) == labels).sum())
+
+
+def _floats(outputs: Any) -> list[Tensor]:
+    return [x.detach().double() for x in tensors_of(outputs) if x.is_floating_point()]
+
+
+@contextmanager
+def _zeroed(working: nn.Module, plan: Plan) -> Iterator[None]:
+    """Inside, the removed elements of the working copy's parameters are zero."""
+    chosen = {
+        name: tensor
+        for name, tensor in named_tensors(working)
+        if name in plan.removed and isinstance(tensor, nn.Parameter)
+    }
+    before = {name: tensor.detach().clone() for name, tensor in chosen.items()}
+    try:
+        for name, tensor in chosen.items():
+            zero_removed(name, tensor.data, plan)
+        yield
+    finally:
+        for name, tensor in chosen.items():
+            tensor.data.copy_(before[name])

@@ -1,0 +1,159 @@
+"""Train a network sparse: one method, one schedule, and a training that survives a kill.
+
+Takes a network and a recipe, gives a network of the same shapes that ``slimnet prune`` can cut
+deep, and how sparse it became. After every epoch the whole state of the training is written beside
+the result; started again with the same arguments, it goes on from there to the same weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from slimnet.errors import InputError
+from slimnet.modules import clone, device_of
+from slimnet.output import replacing
+from slimnet.payload import load_payload
+from slimnet.study.cells import weights_digest
+from slimnet.trace import map_tensors
+from slimnet.train import Dataset, History, Schedule, Snapshot, evaluate, train
+from slimnet.train.sparseness import Sparseness, sparseness
+from slimnet.train.sparsity import load_sparsifiers
+from slimnet.version import __version__
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained sparse."""
+
+    method: str  # a name of SPARSIFIERS
+    amount: float  # strength or rate, whichever the method has
+    schedule: Schedule
+    seed: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Every field, the amount by its name."""
+        knob = load_sparsifiers()[self.method].knob
+        schedule = self.schedule.to_json()
+        return {"method": self.method, knob: self.amount, "schedule": schedule, "seed": self.seed}
+
+
+@dataclass(frozen=True, eq=False)
+class Sparse:
+    """A network trained sparse, and what that did to it; accuracies in percent."""
+
+    model: nn.Module
+    recipe: Recipe
+    history: History
+    accuracy: float  # before
+    before: Sparseness
+    after: Sparseness
+    resumed: int = 0  # epochs that an earlier run had done
+
+    @property
+    def cut(self) -> str:
+        """The options of ``slimnet prune`` that fit it; empty where nothing can be cut."""
+        return load_sparsifiers()[self.recipe.method].cut.format(blocks=self.after.blocks.some)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the network."""
+        return {
+            "recipe": self.recipe.to_json(),
+            "cut": self.cut,
+            "accuracy": {"before": self.accuracy, "after": self.history.accuracy},
+            "sparseness": {"before": self.before.to_json(), "after": self.after.to_json()},
+            "history": asdict(self.history),
+            "resumed": self.resumed,
+        }
+
+
+def sparsify(
+    model: nn.Module,
+    example: tuple[Any, ...],
+    dataset: Dataset,
+    recipe: Recipe,
+    *,
+    checkpoint: Path | None = None,
+    device: torch.device | str | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> Sparse:
+    """Train a copy of ``model`` sparse.
+
+    ``checkpoint`` is written after every epoch; one of the same network, data and recipe is taken
+    up, any other is overwritten. Raises ``InputError`` where the method finds nothing to work on.
+    """
+    row = load_sparsifiers()[recipe.method]
+    copy = clone(model, lambda _, tensor: tensor.detach().clone())
+    callback = row.make(copy, example, recipe.amount)
+    before, accuracy = sparseness(copy, example), evaluate(copy, dataset, device)
+    kept = None if checkpoint is None else _Checkpoint.of(checkpoint, model, dataset, recipe)
+    snapshot = None if kept is None else kept.read()
+    history = train(
+        copy,
+        dataset,
+        recipe.schedule,
+        seed=recipe.seed,
+        device=device,
+        progress=progress,
+        callbacks=[callback],
+        keep=None if kept is None else kept.write,
+        resume=snapshot,
+    )
+    done = 0 if snapshot is None else len(snapshot.losses)
+    after = sparseness(copy, map_tensors(lambda x: x.to(device_of(copy)), example))
+    return Sparse(copy, recipe, history, accuracy, before, after, done)
+
+
+def checkpoint_of(output: Path) -> Path:
+    """Where the training that makes ``output`` is kept until it is through."""
+    return output.with_name(f"{output.name}.training")
+
+
+def write_state(model: nn.Module, output: Path) -> None:
+    """Write a plain state dict, whole or not at all, and forget the training's checkpoint."""
+    state = {name: _on_cpu(value) for name, value in model.state_dict().items()}
+    with replacing(output) as temporary:
+        torch.save(state, temporary)
+    checkpoint_of(output).unlink(missing_ok=True)
+
+
+def _on_cpu(value: Any) -> Any:
+    return value.detach().cpu() if isinstance(value, Tensor) else value
+
+
+@dataclass(frozen=True)
+class _Checkpoint:
+    """A file that holds the latest snapshot of one training."""
+
+    path: Path
+    identity: dict[str, Any]  # what the training depends on
+
+    @classmethod
+    def of(cls, path: Path, model: nn.Module, dataset: Dataset, recipe: Recipe) -> _Checkpoint:
+        identity = {
+            "slimnet": __version__,
+            "weights": weights_digest(model),
+            "data": dataset.fingerprint(),
+            **recipe.to_json(),
+        }
+        return cls(path, identity)
+
+    def read(self) -> Snapshot | None:
+        """The snapshot of this training; None where there is none, or the file is damaged."""
+        try:
+            payload = load_payload(self.path)
+            if payload["identity"] != self.identity:
+                return None
+            # a copy: the file that these are mapped from is about to be replaced
+            return Snapshot.from_payload(map_tensors(Tensor.clone, payload["snapshot"]))
+        except (InputError, KeyError, TypeError):
+            return None
+
+    def write(self, snapshot: Snapshot) -> None:
+        with replacing(self.path) as temporary:
+            torch.save({"identity": self.identity, "snapshot": snapshot.to_payload()}, temporary)

@@ -1,0 +1,161 @@
+"""What a zeroed filter still says, and where to put it before its channel is cut.
+
+A batch norm makes a constant of a channel that is zero, β − γ·mean/σ, and an activation makes
+another. A cut removes it. Its effect on a layer that reads it is a constant as well, per output
+channel and, where the layer pads with zeros, per position. Its mean over the positions goes into
+the reader's bias, or off the running mean of the batch norm behind it: exactly the same network
+where the layer does not pad, the nearest constant where it does. Where a reader has neither, what
+it was told is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+from slimnet.consumers import Consumer, consumers_of
+from slimnet.criteria import cut_rows
+from slimnet.groups import Group
+from slimnet.labels import Labels
+from slimnet.modules import device_of, evaluation_mode, named_modules, named_tensors
+from slimnet.trace import capture, map_tensors
+
+Dead: TypeAlias = Mapping[int, np.ndarray[Any, np.dtype[np.bool_]]]
+"""Number of a group → [atoms]: which are dead."""
+
+
+@dataclass(frozen=True)
+class Leaks:
+    """How many readers of dead channels there were, by what became of what they read."""
+
+    folded: int = 0  # exactly
+    averaged: int = 0  # as the mean over positions: the reader pads
+    lost: int = 0  # nowhere to put it
+
+
+def dead_atoms(groups: Sequence[Group], tensors: Mapping[str, Tensor]) -> Dead:
+    """Atoms that no layer makes anything of: all their rows are zero."""
+    return {group.number: ~_alive(group, tensors) for group in groups}
+
+
+def _alive(group: Group, tensors: Mapping[str, Tensor]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    made = [slot for slot in group.slots if slot.role == "out"]
+    alive = np.full(group.size, not made)
+    for slot in made:
+        rows = cut_rows(tensors[slot.name], slot.axis, slot)
+        alive[slot.members[rows.ne(0).any(1).cpu().numpy()]] = True
+    return alive
+
+
+def remove_leaks(
+    model: nn.Module, example: tuple[Any, ...], groups: Sequence[Group], dead: Dead
+) -> Leaks:
+    """Fold what dead channels say into their readers, then zero all that belongs to them."""
+    place = device_of(model)
+    example = map_tensors(lambda x: x.to(place), example)
+    readers = list(_readers(model, example, groups, dead))
+    fates = [reader.fold() for reader in _listening(model, example, readers)]
+    _zero(dict(named_tensors(model)), groups, dead)
+    return Leaks(fates.count("folded"), fates.count("averaged"), fates.count("lost"))
+
+
+@dataclass(eq=False)
+class _Reader:
+    """A layer that reads dead channels, and what it makes of them."""
+
+    module: nn.Module
+    channels: Labels  # of its input, the dead ones
+    bias: Tensor | None
+    mean: Tensor | None  # running mean of the batch norm behind it
+    effect: Tensor | None = None  # what the dead channels add to its output
+
+    @torch.no_grad()
+    def listen(self, module: nn.Module, given: tuple[Any, ...]) -> None:
+        """A hook before the layer's forward: what would be missing without the dead channels."""
+        axis = 1 if isinstance(module, _ConvNd) else -1
+        live = torch.ones(given[0].shape[axis], device=given[0].device, dtype=torch.bool)
+        live[torch.from_numpy(self.channels).to(live.device)] = False
+        alone = given[0].masked_fill(live.reshape(_along(axis, given[0].dim())), 0)
+        forward = type(module).forward
+        effect = forward(module, alone) - forward(module, torch.zeros_like(alone))
+        self.effect = effect.movedim(axis, 0).flatten(1)  # [outputs, images and positions]
+
+    @torch.no_grad()
+    def fold(self) -> str:
+        """Put the mean effect where it belongs; says what became of it."""
+        if self.effect is None or not self.effect.any():
+            return "none"
+        mean = self.effect.mean(dim=1)
+        if self.bias is not None:
+            self.bias.add_(mean)
+        elif self.mean is not None:
+            self.mean.sub_(mean)
+        else:
+            return "lost"
+        same = torch.allclose(self.effect, mean[:, None], rtol=1e-4, atol=1e-6)
+        return "folded" if same else "averaged"
+
+
+def _along(axis: int, dims: int) -> list[int]:
+    shape = [1] * dims
+    shape[axis] = -1
+    return shape
+
+
+def _readers(
+    model: nn.Module, example: tuple[Any, ...], groups: Sequence[Group], dead: Dead
+) -> Iterator[_Reader]:
+    modules, tensors = dict(named_modules(model)), dict(named_tensors(model))
+    columns = _dead_columns(groups, dead)
+    for consumer in consumers_of(capture(model, example)):
+        module = modules[consumer.weight.rpartition(".")[0]]
+        if consumer.weight in columns and isinstance(module, (_ConvNd, nn.Linear)):
+            yield _reader(module, columns[consumer.weight], consumer, tensors)
+
+
+def _dead_columns(groups: Sequence[Group], dead: Dead) -> dict[str, Labels]:
+    """Weight → the channels of its input that are dead."""
+    found: dict[str, Labels] = {}
+    for group in groups:
+        for slot in group.slots:
+            gone = slot.positions[dead[group.number][slot.members]]
+            if slot.role == "in" and len(gone):
+                found[slot.name] = np.union1d(found.get(slot.name, gone), gone)
+    return found
+
+
+def _reader(
+    module: nn.Module, channels: Labels, consumer: Consumer, tensors: Mapping[str, Tensor]
+) -> _Reader:
+    bias = None if consumer.bias is None else tensors[consumer.bias]
+    mean = None if consumer.norm is None else tensors[consumer.norm.mean]
+    return _Reader(module, channels, bias, mean)
+
+
+def _listening(
+    model: nn.Module, example: tuple[Any, ...], readers: Sequence[_Reader]
+) -> Sequence[_Reader]:
+    """The readers, once each has heard what the network says to it."""
+    with ExitStack() as stack, torch.no_grad(), evaluation_mode(model):
+        for reader in readers:
+            handle = reader.module.register_forward_pre_hook(reader.listen)
+            stack.callback(handle.remove)
+        model(*example)
+    return readers
+
+
+@torch.no_grad()
+def _zero(tensors: Mapping[str, Tensor], groups: Sequence[Group], dead: Dead) -> None:
+    for group in groups:
+        for slot in group.slots:
+            gone = slot.positions[dead[group.number][slot.members]]
+            if slot.role != "buffer" and len(gone):
+                weight = tensors[slot.name]
+                weight.index_fill_(slot.axis, torch.from_numpy(gone).to(weight.device), 0)

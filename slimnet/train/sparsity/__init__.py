@@ -1,0 +1,65 @@
+"""Ways to train a network sparse: one callback each over the one loop, one row each here.
+
+A sparsifier is made for one network and then watches it train. It has a single number: the strength
+of its penalty, or the share that it sets to zero. When the training ends it leaves a plain network:
+same parameters, same shapes, and what is to leave exactly zero or small enough to be ranked.
+To add one: one file in this folder with one ``SPARSIFIERS.add``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from torch import nn
+
+from slimnet.errors import InputError
+from slimnet.registry import Registry, import_all
+from slimnet.train.callback import Callback
+
+Make: TypeAlias = Callable[[nn.Module, tuple[Any, ...], float], Callback]
+"""(the network that will be trained, its example, strength or rate) → what watches it train."""
+
+
+@dataclass(frozen=True)
+class Sparsifier:
+    """One way to train a network sparse."""
+
+    make: Make
+    knob: Literal["strength", "rate"]  # of a penalty, > 0; the share that is zeroed, in (0, 1)
+    default: float
+    cut: str  # options of ``slimnet prune`` that fit what it leaves; "" where nothing can be cut
+    source: str  # the paper
+    meaning: str
+
+    def amount(self, name: str, strength: float | None, rate: float | None) -> float:
+        """The number that the user gave, or the default; raises :class:`InputError`."""
+        given = {"strength": strength, "rate": rate}
+        value = given.pop(self.knob)
+        (other,) = given
+        if given[other] is not None:
+            raise InputError(f"{name} has no {other}: its amount is given by --{self.knob}")
+        amount = self.default if value is None else value
+        limit = 1.0 if self.knob == "rate" else float("inf")
+        if not 0 < amount < limit:
+            wanted = "lie between 0 and 1" if self.knob == "rate" else "be greater than 0"
+            raise InputError(f"the {self.knob} of {name} must {wanted}, and {amount:g} does not")
+        return amount
+
+
+SPARSIFIERS: Registry[Sparsifier] = Registry("method")
+
+
+def load_sparsifiers() -> Registry[Sparsifier]:
+    """The registry with every method of this folder in it."""
+    import_all(__name__, list(__path__))
+    return SPARSIFIERS
+
+
+def nothing_to_do(name: str, reads: str) -> InputError:
+    """What a method raises for a network that has nothing which it could make sparse."""
+    others = ", ".join(other for other in load_sparsifiers() if other != name)
+    return InputError(
+        f"{name} works on {reads}, and this network has none: choose another method: {others}"
+    )

@@ -1,0 +1,99 @@
+"""Soft filter pruning: after every epoch the smallest filters become zero, and train on.
+
+A filter that was zeroed gets gradients like any other and may grow again. When the training ends,
+the channels whose filters are zero everywhere still carry what their batch norm makes of nothing, a
+constant. It is moved into the layers that read it (see :mod:`slimnet.train.leaks`), and everything
+that belongs to such a channel is zeroed, so that the network equals what is left when they are cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from slimnet.analysis import analyse, record
+from slimnet.groups import Group
+from slimnet.labels import Labels
+from slimnet.modules import named_modules, named_tensors
+from slimnet.train.callback import Callback, Moment
+from slimnet.train.leaks import Leaks, dead_atoms, remove_leaks
+from slimnet.train.sparsity import SPARSIFIERS, Sparsifier, nothing_to_do
+
+
+class SoftFilters(Callback):
+    """After every epoch: of each convolution's n filters that can leave, int(n · rate) are zeroed.
+
+    ``rate`` is one minus the keep rate that the authors' scripts take. Filters are ranked by their
+    L2 norm. Filters that cannot leave (those that make the network's outputs) stay.
+    """
+
+    def __init__(
+        self, filters: Mapping[str, Labels], groups: Sequence[Group], example: Any, rate: float
+    ) -> None:
+        self.filters = filters  # weight of a convolution → those that can leave
+        self.groups = groups
+        self.example = example
+        self.rate = rate
+        self.leaks = Leaks()  # what became of them, once the training has ended
+
+    @torch.no_grad()
+    def on_epoch_end(self, moment: Moment) -> None:
+        """Zero the smallest."""
+        tensors = dict(named_tensors(moment.model))
+        for name, filters in self.filters.items():
+            zero_smallest(tensors[name], filters, self.rate)
+
+    def on_end(self, moment: Moment) -> None:
+        """Make the network equal to its cut."""
+        dead = dead_atoms(self.groups, dict(named_tensors(moment.model)))
+        self.leaks = remove_leaks(moment.model, self.example, self.groups, dead)
+
+
+def zero_smallest(weight: Tensor, filters: Labels, rate: float) -> None:
+    """Set int(n · rate) of these n filters, the rows of ``weight``, to zero in place."""
+    places = torch.from_numpy(filters).to(weight.device)
+    norms = weight[places].flatten(1).norm(dim=1)
+    smallest = norms.argsort(stable=True)[: int(len(places) * rate)]
+    weight.index_fill_(0, places[smallest], 0)
+
+
+def removable_filters(model: nn.Module, groups: Sequence[Group]) -> dict[str, Labels]:
+    """The rows of every convolution's weight that some group would remove."""
+    rows = {
+        f"{path}.weight".lstrip(".")
+        for path, module in named_modules(model)
+        if isinstance(module, _ConvNd) and not isinstance(module, _ConvTransposeNd)
+    }
+    found: dict[str, Labels] = {}
+    for slot in (slot for group in groups for slot in group.slots):
+        if slot.role == "out" and slot.name in rows:
+            known = found.get(slot.name, slot.positions)
+            found[slot.name] = np.union1d(known, slot.positions)
+    return found
+
+
+def _make(model: nn.Module, example: tuple[Any, ...], rate: float) -> SoftFilters:
+    groups = analyse(model, record(model, example), ()).groups
+    filters = removable_filters(model, groups)
+    if not filters:
+        raise nothing_to_do("soft-filters", "convolutions whose filters can leave")
+    return SoftFilters(filters, groups, example, rate)
+
+
+SPARSIFIERS.add(
+    "soft-filters",
+    Sparsifier(
+        make=_make,
+        knob="rate",
+        default=0.3,
+        cut="--criterion l2",
+        source="He et al., Soft Filter Pruning for Accelerating Deep Convolutional Neural "
+        "Networks, 2018",
+        meaning="after every epoch the filters of smallest norm are zeroed, and may grow again",
+    ),
+)

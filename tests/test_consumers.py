@@ -1,0 +1,117 @@
+"""Convolutions and linear maps as matrices, and what becomes of their outputs."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from slimnet.consumers import consumers_of, grid
+from slimnet.trace import capture
+
+LAYERS = {
+    "convolution": (nn.Conv2d(4, 6, 3, padding=1, stride=2), (2, 4, 9, 8)),
+    "dilated, grouped": (nn.Conv2d(4, 6, 3, groups=2, dilation=2, padding=(2, 1)), (2, 4, 9, 8)),
+    "depthwise": (nn.Conv2d(4, 8, 3, groups=4), (2, 4, 9, 8)),
+    "same padding": (nn.Conv2d(4, 6, 3, padding="same", bias=False), (1, 4, 5, 5)),
+    "transposed": (nn.ConvTranspose2d(4, 6, 3, 2, 1, output_padding=1), (2, 4, 5, 6)),
+    "transposed, grouped": (
+        nn.ConvTranspose2d(4, 6, (3, 2), stride=(1, 3), dilation=(2, 1), groups=2),
+        (2, 4, 5, 6),
+    ),
+    "line": (nn.Conv1d(4, 6, 3), (2, 4, 9)),
+    "volume": (nn.Conv3d(4, 6, 2), (2, 4, 3, 4, 5)),
+    "linear": (nn.Linear(4, 6), (2, 4)),
+    "linear over tokens": (nn.Linear(4, 6, bias=False), (2, 3, 4)),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_rows_times_the_matrix_are_the_output(name):
+    layer, shape = LAYERS[name]
+    x, weight = torch.randn(shape), layer.weight.detach()
+    (consumer,) = consumers_of(capture(layer.eval(), (x,)))
+    form, output = consumer.form, layer(x).detach()
+    spots = tuple(torch.tensor([0, n - 1]) for n in output.shape[2:])
+    for places in (None, spots) if "linear" not in name else (None,):
+        rows = form.rows(x, places)
+        made = (rows.transpose(0, 1) @ form.matrix(weight).mT).transpose(0, 1).flatten(1)
+        constant = 0 if layer.bias is None else layer.bias.detach()
+        torch.testing.assert_close(made + constant, form.outputs(output, places))
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_matrix_goes_back_into_its_weight(name):
+    layer, shape = LAYERS[name]
+    weight = layer.weight.detach()
+    (consumer,) = consumers_of(capture(layer.eval(), (torch.randn(shape),)))
+    form = consumer.form
+    assert torch.equal(form.weight(form.matrix(weight), weight.shape), weight)
+    outputs = form.matrix(form.answers(weight.shape))
+    assert outputs[:, :, 0].flatten().tolist() == list(range(6 if "depth" not in name else 8))
+    assert (outputs == outputs[:, :, :1]).all()
+
+
+class Block(nn.Module):
+    def __init__(self, after):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 1, bias=False)
+        self.norm, self.after = nn.BatchNorm2d(4), after
+
+    def forward(self, x):
+        x = self.a(x).relu()
+        return self.after(self.norm(self.b(x)), x)
+
+
+def of_b(after):
+    trace = capture(Block(after).eval(), (torch.randn(1, 4, 5, 5),))
+    return next(c for c in consumers_of(trace) if c.weight == "b.weight"), trace
+
+
+@pytest.mark.parametrize("after", [lambda y, x: (y + x).relu(), lambda y, x: y.add_(x)])
+def test_the_stream_that_an_output_is_added_to_is_known(after):
+    consumer, trace = of_b(after)
+    relu = next(call for call in trace.calls if "relu" in str(call.op))
+    assert consumer.other is relu.outputs[0]
+    assert consumer.norm.mean == "norm.running_mean"
+
+
+def scaled_sum(y, x):
+    return torch.add(y, x, alpha=2)
+
+
+def read_twice(y, x):
+    return (y + x) * y
+
+
+def of_another_shape(y, x):
+    return y + x.mean((2, 3), keepdim=True)
+
+
+@pytest.mark.parametrize("after", [scaled_sum, read_twice, of_another_shape, lambda y, x: y.relu()])
+def test_no_stream_where_the_sum_is_another(after):
+    consumer, _ = of_b(after)
+    assert consumer.other is None
+    assert consumer.norm is not None
+
+
+def test_a_parameter_that_is_used_twice_is_left_out():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x):
+            return self.b(self.a(self.a(x)))
+
+    trace = capture(Twice().eval(), (torch.randn(2, 4),))
+    assert [c.weight for c in consumers_of(trace)] == ["b.weight"]
+
+
+def test_a_random_grid_is_about_as_large_as_wanted():
+    generator = torch.Generator().manual_seed(0)
+    rows, columns = grid((30, 20), 150, generator)
+    assert (len(rows), len(columns)) == (15, 10)
+    assert len(set(rows.tolist())) == 15
+    assert rows.max() < 30
+    assert grid((3, 3), 9, generator) is None

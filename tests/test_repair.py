@@ -1,0 +1,169 @@
+"""Repair: layers reproduce the original from what is left, without training and without labels."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import slimnet
+from slimnet.errors import InputError
+from slimnet.repair import reestimated, repair
+
+IMAGES = torch.randn(96, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+
+
+class Residual(nn.Module):
+    """A stem and two blocks around a stream; ``kind`` of convolution inside."""
+
+    def __init__(self, kind="plain", norm=True):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 3, padding=1)
+        self.blocks = nn.ModuleList(self._block(kind, norm) for _ in range(2))
+        self.head = nn.Linear(16, 10)
+
+    def _block(self, kind, norm):
+        inner = {
+            "plain": [nn.Conv2d(16, 24, 3, padding=1, bias=not norm)],
+            "depthwise": [
+                nn.Conv2d(16, 24, 1),
+                nn.ReLU(),
+                nn.Conv2d(24, 24, 3, padding=1, groups=24),
+            ],
+            "grouped": [nn.Conv2d(16, 24, 3, padding=1, groups=2)],
+            "transposed": [nn.ConvTranspose2d(16, 24, 3, padding=1)],
+        }[kind]
+        norms = [nn.BatchNorm2d(24)] if norm else []
+        last = [nn.Conv2d(24, 16, 3, padding=1, bias=not norm)]
+        return nn.Sequential(
+            *inner, *norms, nn.ReLU(), *last, *([nn.BatchNorm2d(16)] if norm else [])
+        )
+
+    def forward(self, x):
+        x = self.stem(x).relu()
+        for block in self.blocks:
+            x = (x + block(x)).relu()
+        return self.head(x.mean((2, 3)))
+
+
+def trained(kind="plain", norm=True):
+    """A network whose channels are alike, as trained ones' are, with statistics that fit."""
+    torch.manual_seed(0)
+    model = Residual(kind, norm)
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and module.weight.shape[0] >= 16:
+                rows = module.weight.flatten(1)
+                mixed = torch.randn(len(rows), 6) @ torch.randn(6, rows.shape[1])
+                module.weight.copy_((0.3 * rows + 0.05 * mixed).view_as(module.weight))
+    return reestimated(model.eval(), IMAGES, 32).eval()
+
+
+def cut(model, **options):
+    return slimnet.prune(model, (IMAGES[:1],), ratio=0.3, align=None, **options)
+
+
+@pytest.mark.parametrize("norm", [True, False])
+@pytest.mark.parametrize("kind", ["plain", "depthwise", "grouped", "transposed"])
+def test_outputs_come_nearer_to_the_originals(kind, norm):
+    model = trained(kind, norm)
+    pruned = cut(model)
+    mended, done = repair(model, pruned.model, pruned.plan, IMAGES)
+    assert done.after < 0.5 * done.before
+    assert all(layer.after <= layer.before * 1.001 for layer in done.layers)
+    fresh = torch.randn(64, 3, 12, 12)
+    with torch.no_grad():
+        answers, raw, now = (net(fresh) for net in (model, pruned.model, mended))
+    assert (now - answers).square().mean() < 0.5 * (raw - answers).square().mean()
+
+
+def test_channels_that_are_copies_cost_nothing():
+    """What can be reproduced exactly is: the sum of two equal channels' weights."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 8, 3)).eval()
+    with torch.no_grad():
+        model[0].weight[8:] = model[0].weight[:8]
+        model[0].bias[8:] = model[0].bias[:8]
+    pruned = slimnet.prune(
+        model, (IMAGES[:1],), ratio=0.5, align=None, keep=["2"], repair=True, data=IMAGES
+    )
+    assert pruned.model[0].out_channels == 8
+    assert pruned.repair.after < 1e-3
+    assert pruned.repair.before > 0.05
+
+
+def test_nothing_changes_where_nothing_was_cut():
+    model = trained()
+    pruned = slimnet.prune(model, (IMAGES[:1],), ratio=0.0)
+    mended, done = repair(model, pruned.model, pruned.plan, IMAGES)
+    assert done.before == done.after == 0.0
+    for before, after in zip(pruned.model.parameters(), mended.parameters(), strict=True):
+        assert torch.equal(before, after)
+
+
+def test_neither_network_is_changed():
+    model = trained()
+    pruned = cut(model)
+    before = [
+        {name: t.clone() for name, t in net.state_dict().items()} for net in (model, pruned.model)
+    ]
+    repair(model, pruned.model, pruned.plan, IMAGES)
+    for net, state in zip((model, pruned.model), before, strict=True):
+        assert all(torch.equal(t, state[name]) for name, t in net.state_dict().items())
+
+
+def test_the_same_seed_gives_the_same_weights():
+    model = trained()
+    pruned = cut(model)
+    one, other = (repair(model, pruned.model, pruned.plan, IMAGES, seed=3)[0] for _ in range(2))
+    for left, right in zip(one.parameters(), other.parameters(), strict=True):
+        assert torch.equal(left, right)
+
+
+def test_statistics_are_those_of_what_is_read():
+    model = trained()
+    with torch.no_grad():
+        model.stem.weight *= 2
+    again = reestimated(model, IMAGES, 32)
+    read = []
+    again.blocks[0][1].register_forward_pre_hook(lambda _, given: read.append(given[0]))
+    with torch.no_grad():
+        again(IMAGES)
+    norm = again.blocks[0][1]
+    torch.testing.assert_close(norm.running_mean, read[0].mean((0, 2, 3)), rtol=1e-3, atol=1e-3)
+    assert not again.training
+    assert norm.momentum == 0.1
+
+
+def test_a_repaired_network_chooses_by_harm_and_is_proven_before_its_weights_change(tmp_path):
+    model = trained()
+    pruned = slimnet.prune(model, (IMAGES[:1],), macs=0.6, align=None, repair=True, data=IMAGES)
+    assert pruned.plan.asked["criterion"] == "obs"
+    assert pruned.plan.asked["scope"] == "harm"
+    assert pruned.certificate.error < 1e-9
+    path = slimnet.save(pruned, tmp_path / "slim.pt")
+    assert slimnet.verify(path, model).error < 1e-9  # of the structure
+    with torch.no_grad():
+        torch.testing.assert_close(slimnet.load(path, model)(IMAGES), pruned.model(IMAGES))
+
+
+def test_repairing_later_is_the_same_as_at_once(tmp_path):
+    model = trained()
+    options = {"macs": 0.6, "align": None, "criterion": "obs", "scope": "harm", "data": IMAGES}
+    at_once = slimnet.prune(model, (IMAGES[:1],), repair=True, **options)
+    path = slimnet.save(slimnet.prune(model, (IMAGES[:1],), **options), tmp_path / "slim.pt")
+    later = slimnet.repair(path, model, IMAGES)
+    assert later.repair.after == pytest.approx(at_once.repair.after)
+    assert later.artifact.trained
+
+
+@pytest.mark.parametrize("images", [IMAGES[:1], torch.randn(4, 5, 12, 12)])
+def test_images_that_cannot_be_used_are_refused(images):
+    model = trained()
+    with pytest.raises(InputError):
+        cut(model, repair=True, data=images)
+
+
+def test_repair_without_images_says_what_to_give():
+    with pytest.raises(InputError, match="--data"):
+        cut(trained(), repair=True)

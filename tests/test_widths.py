@@ -1,0 +1,53 @@
+"""The cost at given widths equals the cost of the atoms that survive, whatever is cut."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from micro import MICRO
+from oracle import float64
+
+from slimnet.analysis import analyse, record
+from slimnet.models import MODELS
+from slimnet.plan import survivors_mask
+from slimnet.widths import WidthCost
+
+
+def assert_agrees(model, example, seed=0):
+    found = analyse(model, record(model, example), ())
+    rng = np.random.default_rng(seed)
+    orders = {g.number: rng.permutation(g.size) for g in found.groups}
+    cost = WidthCost(found.costs, found.coupling.atoms, found.groups, orders)
+    assert cost({}) == found.inspection.cost
+    for share in (0.9, 0.5, 0.1):
+        kept = {g.number: int(rng.integers(1, max(share * g.size, 2))) for g in found.groups}
+        gone = {g.number: orders[g.number][: g.size - kept[g.number]] for g in found.groups}
+        alive = survivors_mask(found.coupling, found.groups, gone)
+        assert cost(kept) == found.costs.cost(alive)
+    return found
+
+
+@pytest.mark.parametrize("name", sorted(MICRO)[::6])
+def test_tables_agree_with_counting_on_small_networks(name):
+    model, example = float64(MICRO[name].make, MICRO[name].example, seed=0)
+    assert_agrees(model, example)
+
+
+@pytest.mark.parametrize("name", ["densenet40", "vgg16"])
+def test_tables_agree_with_counting_on_concatenation_and_flattening(name):
+    model = MODELS[name].make().eval()
+    assert_agrees(model, (torch.zeros(1, 3, 32, 32),))
+
+
+def test_tables_agree_with_counting_where_channels_leave_several_at_a_time():
+    model = torchvision.models.shufflenet_v2_x0_5(weights=None).eval()
+    assert assert_agrees(model, (torch.zeros(1, 3, 64, 64),)).groups
+
+
+def test_groups_without_an_order_stay_whole():
+    model = MODELS["digits_vgg"].make().eval()
+    found = analyse(model, record(model, (torch.zeros(1, 1, 8, 8),)), ())
+    cost = WidthCost(found.costs, found.coupling.atoms, found.groups, {})
+    assert cost({g.number: 1 for g in found.groups}) == found.inspection.cost
