@@ -198,7 +198,8 @@ class Consumer:
     bias: str | None
     form: Form
     norm: Norm | None = None  # the only reader of its output
-    other: Ref | None = None  # what its (normed) output is added to, where that is known by then
+    total: Call | None = None  # the sum that its (normed) output goes into
+    other: Ref | None = None  # what it is added to there, where that is known by then
 
     def form_of(self, args: Sequence[Any]) -> Form:
         """The form of this call in a network as cut: it may have fewer groups."""
@@ -295,26 +296,26 @@ def _parameter(matrix: Ref, known: _Flow) -> tuple[Ref, bool] | None:
     return maker.args[0], True
 
 
-def _what_becomes(call: Call, known: _Flow) -> tuple[Norm | None, Ref | None]:
+def _what_becomes(call: Call, known: _Flow) -> tuple[Norm | None, Call | None, Ref | None]:
     """Follow the output through views and one batch norm to the sum that it goes into."""
     ref, norm = call.outputs[0], None
     while (reader := known.only_reader(ref)) is not None:
         if reader.op in _SUMS:
-            return norm, _added(reader, ref, call, known)
+            return norm, *_added(reader, ref, call, known)
         found = _norm(reader, ref) if norm is None else None
         if found is None and (reader.op not in _VIEWS or reader.args[0] is not ref):
             break
         norm, ref = found or norm, reader.outputs[0]
-    return norm, None
+    return norm, None, None
 
 
-def _added(total: Call, ref: Ref, call: Call, known: _Flow) -> Ref | None:
-    """The other operand of a sum, if it is made before the call and as large as its output."""
+def _added(total: Call, ref: Ref, call: Call, known: _Flow) -> tuple[Call | None, Ref | None]:
+    """A sum of two tensors of one size, and the other operand if it is made before the call."""
     others = [r for r in refs_in(total.args[:2]) if r.id != ref.id]
     if len(others) != 1 or total.kwargs.get("alpha", 1) != 1 or others[0].shape != ref.shape:
-        return None
+        return None, None
     made = known.maker.get(others[0].id)
-    return others[0] if made is not None and made.index < call.index else None
+    return total, others[0] if made is not None and made.index < call.index else None
 
 
 def _norm(call: Call, x: Ref) -> Norm | None:

@@ -57,7 +57,8 @@ Threads = Annotated[
     int | None, typer.Option("--threads", min=1, help="CPU threads; all cores by default")
 ]
 AlignTo = Annotated[
-    str, typer.Option("--align", help="round widths to a multiple: auto (16, 8 if narrow), N, off")
+    str,
+    typer.Option("--align", help="round widths to a multiple: auto (16, less if narrow), N, off"),
 ]
 Scope = Annotated[
     str | None,

@@ -32,8 +32,9 @@ def asked_and_achieved(plan: Plan) -> Iterator[str]:
         yield "they differ because " + _causes(plan)
     if asked.get("align") == "auto":
         yield (
-            "widths are multiples of 16 (of 8 in groups of 16 to 31 channels), which runtimes "
-            "like: unaligned slim networks can run slower than dense; --align off turns it off"
+            "widths are multiples of 16 (of less in groups of fewer than 128 channels), which "
+            "runtimes like: unaligned slim networks can run slower than dense; --align off turns "
+            "it off"
         )
     yield from plan.notes
 

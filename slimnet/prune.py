@@ -121,8 +121,9 @@ def prune(
             "harm" takes what scores least for what it saves. "local", with ``repair`` "harm".
         repair: win accuracy back without training: least squares on the images of ``data``
             (:mod:`slimnet.repair`). The certificate is of the cut, before its weights change.
-        align: round widths to this multiple; "auto" takes 16 for groups of at least 32 channels
-            and 8 for at least 16; None leaves them as they come.
+        align: round widths to this multiple; "auto" takes 16 for groups of at least 128
+            channels, and for narrower ones an eighth to a sixteenth of their width; None leaves
+            them as they come.
         min_channels: the least that a group keeps; without it, a ratio that would empty a layer is
             an error.
         keep: layer names or patterns (``layer4.*``) that are left alone.

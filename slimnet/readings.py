@@ -1,14 +1,14 @@
 """What each layer reads, as second moments: the statistics of choosing by reconstruction error.
 
 One pass of the network over all images, in lockstep; of each convolution and linear map the
-products of its inputs with each other are summed at a random grid of places, and how much the
-sum varies that its output goes into.
+products of its inputs with each other are summed at a random grid of places, and the variance of
+what its output becomes part of.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ ROWS = 32
 LEAST_ROWS = 1 << 15
 KEPT_ROWS = 1 << 12
 """Rows of a layer with so many inputs that they are kept."""
-_PIXELS = 1 << 17
+_PIXELS = 1 << 19
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,10 +37,11 @@ class Reading:
     scale: Tensor | None  # [outputs]: of the batch norm over its output
     spread: float  # variance of what its output becomes part of, over all channels
     shifts: bool  # whether a constant can make up for a lost mean
+    depth: float  # where in the pass: 0 for the first layer, 1 for the last
 
 
 def batch_of(images: Tensor) -> int:
-    """How many images run at once: as many as have 128 thousand pixels."""
+    """How many images run at once: as many as have half a million pixels."""
     return max(_PIXELS // max(images[0, 0].numel(), 1), 1)
 
 
@@ -68,39 +69,67 @@ def read_inputs(
     batches = images.split(batch_of(images))
     trace = capture(model, (batches[0],))
     consumers = {c.call.index: c for c in consumers_of(trace)}
-    stops = {i: frozenset([c.other.id] if c.other else []) for i, c in consumers.items()}
+    totals = {c.total.index: c for c in consumers.values() if c.total is not None}
+    stops = dict.fromkeys(consumers.keys() | totals.keys(), frozenset[int]())
     walks = [Walk(model, (part,), trace, stops, after=True) for part in batches]
-    tensors = dict(named_tensors(model))
-    generator = torch.Generator().manual_seed(seed)
-    found: dict[str, Reading] = {}
+    reader = _Reader(dict(named_tensors(model)), len(consumers), seed)
     with torch.no_grad(), walking(walks, [model]):
         while met := meet(walks):
-            consumer = consumers[met[0].call.index]
-            watch(f"reading what {consumer.weight} is given", len(found) / len(consumers))
-            scale = consumer.norm.scale(tensors) if consumer.norm is not None else None
-            matrix = consumer.form.matrix(tensors[consumer.weight])
-            found[consumer.weight] = _reading(consumer, matrix, scale, met, generator)
-    return found
+            index = met[0].call.index
+            if index in consumers:
+                watch(f"reading what {consumers[index].weight} is given", reader.part)
+                reader.read(consumers[index], met)
+            if index in totals:
+                reader.see_total(totals[index], met)
+    return reader.found
 
 
-def _reading(
-    consumer: Consumer,
-    matrix: Tensor,
-    scale: Tensor | None,
-    stops: Sequence[Stop],
-    generator: torch.Generator,
-) -> Reading:
-    form = consumer.form
-    places = rows_grid(stops, matrix.shape[2], generator)
-    moments = moments_of(matrix.shape[0], matrix.shape[2], matrix.device)
-    sums = []
+class _Reader:
+    """Makes one reading after the other."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], count: int, seed: int) -> None:
+        self.found: dict[str, Reading] = {}
+        self._tensors = tensors
+        self._count = count
+        self._generator = torch.Generator().manual_seed(seed)
+
+    @property
+    def part(self) -> float:
+        """Of all layers, how many have been read."""
+        return len(self.found) / self._count
+
+    def read(self, consumer: Consumer, stops: Sequence[Stop]) -> None:
+        """What the layer is given; its answer's variance stands for that of a sum to come."""
+        form = consumer.form
+        matrix = form.matrix(self._tensors[consumer.weight])
+        scale = consumer.norm.scale(self._tensors) if consumer.norm is not None else None
+        places = rows_grid(stops, matrix.shape[2], self._generator)
+        moments = moments_of(matrix.shape[0], matrix.shape[2], matrix.device)
+        for stop in stops:
+            moments.add(form.rows(stop.args[consumer.place], places).transpose(0, 1))
+        spread = _variances(form, stops)
+        self.found[consumer.weight] = Reading(
+            form=form,
+            moments=moments,
+            scale=scale,
+            spread=float((spread if scale is None else spread * scale.square()).sum()),
+            shifts=consumer.bias is not None or consumer.norm is not None,
+            depth=len(self.found) / max(self._count - 1, 1),
+        )
+
+    def see_total(self, consumer: Consumer, stops: Sequence[Stop]) -> None:
+        """The sum that a layer's answer goes into."""
+        known = self.found[consumer.weight]
+        spread = float(_variances(consumer.form, stops).sum())
+        self.found[consumer.weight] = replace(known, spread=spread)
+
+
+def _variances(form: Form, stops: Sequence[Stop]) -> Tensor:
+    """[channels] float64: over all images and places."""
+    count, total, squared = 0, torch.zeros(()), torch.zeros(())
     for stop in stops:
-        moments.add(form.rows(stop.args[consumer.place], places).transpose(0, 1))
-        output = form.outputs(stop.result, places)
-        total = output if scale is None else output * scale.to(output.dtype)
-        if consumer.other is not None:
-            total = total + form.outputs(stop.kept[consumer.other.id], places)
-        sums.append(total)
-    spread = float(torch.cat(sums).double().var(0, correction=0).sum())
-    shifts = consumer.bias is not None or consumer.norm is not None
-    return Reading(form, moments, scale, spread, shifts)
+        values = form.outputs(stop.result, None)
+        count += len(values)
+        total = total + values.sum(0, dtype=torch.float64)
+        squared = squared + values.double().square().sum(0)
+    return squared / count - (total / count).square()

@@ -273,7 +273,7 @@ def test_by_harm_a_step_that_saves_too_much_is_taken_back():
         total = 40 * survivors[0] // 16 + survivors[1] // 8
         return Cost(total, total, total)
 
-    found = allocate(groups, scores, Budget(macs=0.9), Limits("harm"), cost)
+    found = allocate(groups, scores, Budget(macs=0.9), Limits("harm", 16), cost)
     assert found.survivors == {0: 32, 1: 160}
     assert not found.notes
 
@@ -282,7 +282,7 @@ def test_why_a_group_differs_is_said():
     groups = [
         group(n, number=k, layers=(f"layer{k}",)) for k, n in enumerate((64, 64, 64, 64, 40, 8))
     ]
-    limits = Limits(keep=("layer0",), layer_ratio={"layer1": 0.25}, min_channels=4)
+    limits = Limits("local", 16, 4, ("layer0",), {"layer1": 0.25})
     scores = {g.number: np.arange(float(g.size)) for g in groups}
     found = allocate(groups, scores, Budget(ratio=0.6), limits, lambda survivors: Cost(1, 1, 1))
     assert found.survivors == {0: 64, 1: 48, 2: 32, 3: 32, 4: 16, 5: 4}

@@ -20,7 +20,8 @@ def group(width, *, number=0, per_atom=1, layers=("a",)) -> Group:
 @pytest.mark.parametrize(
     ("width", "align", "multiple"),
     [
-        *((8, "auto", 1), (15, "auto", 1), (16, "auto", 8), (31, "auto", 8), (32, "auto", 16)),
+        *((8, "auto", 1), (15, "auto", 1), (16, "auto", 2), (31, "auto", 2), (32, "auto", 4)),
+        *((63, "auto", 4), (64, "auto", 8), (127, "auto", 8), (128, "auto", 16), (999, "auto", 16)),
         *((32, None, 1), (32, 8, 8), (8, 8, 1), (9, 8, 8), (1000, 1, 1)),
     ],
 )

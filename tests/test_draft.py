@@ -114,7 +114,12 @@ def test_a_network_that_cannot_be_cut_may_be_asked_for_all_of_it():
 
 def test_the_plan_says_of_every_group_what_was_asked_and_why_it_differs():
     plan = slimnet.prune(
-        resnet(), DIGITS, ratio=0.45, layer_ratio={"layer1.0.conv1": 0.5}, keep=["layer2.0.conv1"]
+        resnet(),
+        DIGITS,
+        ratio=0.45,
+        align=16,
+        layer_ratio={"layer1.0.conv1": 0.5},
+        keep=["layer2.0.conv1"],
     ).plan
     told = {cut.layers[0]: (cut.after, round(cut.asked, 2), cut.why) for cut in plan.groups}
     assert told == {

@@ -16,7 +16,7 @@ quick = settings(max_examples=150, deadline=None, derandomize=True, database=Non
 
 def ladders_of(*sizes, limits=None):
     groups = [Group(n, np.arange(size), (), size, ("a",), ()) for n, size in enumerate(sizes)]
-    return {g.number: ladder(g, limits or Limits(), g.size) for g in groups}
+    return {g.number: ladder(g, limits or Limits(align=16), g.size) for g in groups}
 
 
 def test_the_most_important_for_its_cost_comes_back_first():

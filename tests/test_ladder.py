@@ -30,12 +30,12 @@ def climbed(rungs):
 @pytest.mark.parametrize(
     ("width", "per_atom", "limits", "expected"),
     [
-        (48, 1, Limits(), [16, 32, 48]),
-        (40, 1, Limits(), [16, 32, 40]),
+        (48, 1, Limits(), list(range(4, 49, 4))),
+        (150, 1, Limits(), [*range(16, 150, 16), 150]),
         (12, 1, Limits(), list(range(1, 13))),
-        (40, 1, Limits(min_channels=20), [32, 40]),
+        (40, 1, Limits(min_channels=30), [32, 36, 40]),
         (40, 1, Limits(min_channels=99), [40]),
-        (96, 6, Limits(), [8, 16]),  # atoms of six channels: eight of them are 48
+        (192, 6, Limits(), [8, 16, 24, 32]),  # atoms of six channels: eight of them are 48
         (24, 1, Limits(align=100), list(range(1, 25))),
     ],
 )
@@ -63,6 +63,6 @@ def test_up_and_down_undo_one_another_and_rounding_ends_on_a_rung(width, align, 
 
 
 def test_what_has_gone_is_no_rung():
-    rungs = rungs_of(64, most=32)
+    rungs = rungs_of(64, limits=Limits(align=16), most=32)
     assert climbed(rungs) == [16, 32]
     assert rungs.nearest(60) == 32

@@ -17,6 +17,7 @@ from micro import MICRO, Net, bn, conv, lin
 from torch import nn
 
 import slimnet
+from slimnet.criteria import load_criteria
 from slimnet.errors import CaptureError, InputError, PruneError, UnknownNameError
 from slimnet.models import MODELS
 from slimnet.prune import prove
@@ -187,7 +188,7 @@ FFT = partial(network, lambda m, x: m.b(torch.fft.fft(m.a(x)).real))
         (
             {"ratio": 0.5, "criterion": "l3"},
             UnknownNameError,
-            "unknown criterion 'l3': the known ones are apoz, bn-scale, fpgm",
+            f"unknown criterion 'l3': the known ones are {', '.join(sorted(load_criteria()))}",
         ),
         (
             {"ratio": 0.99},

@@ -19,7 +19,7 @@ def cost(survivors):
 
 
 def notes(found, budget, limits=None, fixed=None):
-    limits = limits or Limits()
+    limits = limits or Limits(align=16)
     groups = [Group(n, np.arange(64), (), 64, (f"layer{n}",), ()) for n in (0, 1)]
     ladders = {g.number: ladder(g, limits, g.size) for g in groups}
     return shortfall(found, ladders, fixed or {0: None, 1: None}, limits, budget, cost)
@@ -40,11 +40,11 @@ def test_the_next_step_is_named_where_steps_are_wide():
 @pytest.mark.parametrize(
     ("limits", "fixed", "why"),
     [
-        (Limits(), {}, "every group keeps one step of 16 channels"),
+        (Limits(align=16), {}, "every group keeps one step of 16 channels"),
         (Limits(align=None), {}, "every group keeps at least one channel"),
         (Limits(align=None, min_channels=5), {}, "every group keeps at least 5 channels"),
         (
-            Limits(),
+            Limits(align=16),
             {0: 0.0},
             "names prescribe the width of 1 of 2 groups, every group keeps one step of 16 channels",
         ),

@@ -23,9 +23,9 @@ def norm(width):
     return made
 
 
-def network(*, padding=0, bias=True, normed=False, inner=16):
+def network(*, padding=0, bias=True, normed=False, inner=16, blocks=1):
     torch.manual_seed(0)
-    reader = nn.Conv2d(16, inner, 3, padding=padding, bias=bias)
+    reader = nn.Conv2d(16, inner, 3, padding=padding, bias=bias, groups=blocks)
     return (
         nn.Sequential(
             nn.Conv2d(3, 16, 3, bias=False),
@@ -66,6 +66,14 @@ def test_without_padding_the_network_stays_the_same(options):
     for tensor in (model[0].weight, model[1].weight, model[1].bias, columns):
         assert not tensor[DEAD].any()
         assert tensor[[0, 2]].any()
+
+
+def test_a_grouped_reader_hears_every_block():
+    model, groups, dead = silenced(network(blocks=2), [1, 9])  # the same place in both blocks
+    whole = copy.deepcopy(model)
+    assert remove_leaks(model, EXAMPLE, groups, dead) == Leaks(folded=1)
+    assert not model[3].weight[:, 1].any()
+    torch.testing.assert_close(model(images()), whole(images()))
 
 
 def test_a_linear_layer_behind_a_flattening_reads_every_position_of_a_dead_channel():

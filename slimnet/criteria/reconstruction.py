@@ -4,6 +4,9 @@ All three look at what reads a group's channels. With the second moments H of wh
 and its weights W, the error of its output is quadratic in what is left out, so that no sample is
 kept. A group with several readers adds their errors up, each over the variance of the sum that its
 output becomes part of. A score is the error that a removal adds, in the order in which they go.
+
+Across groups, errors late in the network count more: what early layers lose, later ones make up for
+in part when they are repaired.
 """
 
 from __future__ import annotations
@@ -21,6 +24,10 @@ from slimnet.gathered import Gathered, Need
 from slimnet.groups import Group, Slot
 from slimnet.least_squares import RIDGE, Rows
 from slimnet.readings import Reading
+
+LATE = 2.0
+"""An error in the last layer counts 1 + LATE times one in the first. Of 0, 0.5, 1, 2, 4 and 5 the
+one that left ResNet-56 most accurate when half its MACs had gone and it was repaired."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +86,7 @@ class Reconstruction:
         if reading.scale is not None:
             scale = reading.scale.to(matrix.dtype).reshape(matrix.shape[0], -1, 1)
             matrix = matrix * scale
-        matrix = matrix / reading.spread**0.5
+        matrix = matrix * ((1 + LATE * reading.depth) / reading.spread) ** 0.5
         centred = self.centred and reading.shifts
         columns = reading.form.matrix(_atoms(slot, weight))[:, 0]
         if isinstance(reading.moments, Rows):

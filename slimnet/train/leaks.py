@@ -136,6 +136,9 @@ def _reader(
 ) -> _Reader:
     bias = None if consumer.bias is None else tensors[consumer.bias]
     mean = None if consumer.norm is None else tensors[consumer.norm.mean]
+    if isinstance(module, _ConvNd) and not module.transposed:  # its weight knows one block's inputs
+        blocks = np.arange(module.groups)[:, None] * module.weight.shape[1]
+        channels = (blocks + channels).reshape(-1)
     return _Reader(module, channels, bias, mean)
 
 
