@@ -45,11 +45,13 @@ def batch_of(images: Tensor) -> int:
     return max(_PIXELS // max(images[0, 0].numel(), 1), 1)
 
 
-def rows_grid(stops: Sequence[Stop], unknowns: int, generator: torch.Generator) -> Places:
+def rows_grid(
+    stops: Sequence[Stop], unknowns: int, generator: torch.Generator, *, least: int = LEAST_ROWS
+) -> Places:
     """Which places of a layer's output are looked at, for so many unknowns of each output."""
     sizes = stops[0].result.shape[2:]
     images = sum(len(stop.result) for stop in stops)
-    rows = max(ROWS * unknowns, LEAST_ROWS) if unknowns <= WIDE else KEPT_ROWS
+    rows = max(ROWS * unknowns, least) if unknowns <= WIDE else KEPT_ROWS
     wanted = rows // images + 1
     return grid(sizes, wanted, generator) if len(sizes) else None
 
