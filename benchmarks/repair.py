@@ -37,9 +37,9 @@ def main() -> None:
     dataset = load_data(options.data, options.normalize)
     dense = evaluate(open_network(options.network).model, dataset)
     print(f"{options.network.name}: {dense:.2f} % on {len(dataset.y_test)} test images")
-    print(f"slimnet {' '.join(command(options, 'SHARE', 'SEED', Path('slim.pt'))[4:])}")
+    print(" ".join(command(options, "SHARE", "SEED", Path("slim.pt"))[4:]))
     print(f"torch {torch.__version__}, {options.threads} threads, {options.seeds} seeds")
-    print(f"{'MACs':>6} {'MACs÷':>6} {'accuracy %':>18} {'raw %':>8} {'seconds':>9}")
+    print(f"{'MACs':>6} {'MACs÷':>6} {'accuracy %':>16}")
     records = []
     for share in options.macs.split(","):
         rows = [measured(options, share, seed, dataset) for seed in range(options.seeds)]
