@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from slimnet.consumers import Consumer, Form, Places, consumers_of, grid
+from slimnet.errors import CaptureError, InputError
 from slimnet.least_squares import WIDE, Moments, Rows, moments_of
 from slimnet.lockstep import Stop, Walk, meet, walking
 from slimnet.modules import named_tensors
-from slimnet.trace import capture
+from slimnet.trace import Trace, capture
 from slimnet.watch import Watch, unwatched
 
 ROWS = 32
@@ -45,6 +46,18 @@ def batch_of(images: Tensor) -> int:
     return max(_PIXELS // max(images[0, 0].numel(), 1), 1)
 
 
+def recorded(model: nn.Module, images: Tensor) -> Trace:
+    """The pass over some of the calibration images; :class:`InputError` where there is none."""
+    try:
+        return capture(model, (images,))
+    except CaptureError as error:
+        size = "x".join(map(str, images.shape[1:]))
+        why = str(error.__cause__).strip().split("\n")[0]
+        raise InputError(
+            f"{type(model).__name__} does not run on the calibration images of {size}: {why}"
+        ) from error
+
+
 def rows_grid(
     stops: Sequence[Stop], unknowns: int, generator: torch.Generator, *, least: int = LEAST_ROWS
 ) -> Places:
@@ -65,11 +78,11 @@ def read_inputs(
 ) -> dict[str, Reading]:
     """For every convolution and linear map, by the name of its weight, what it reads.
 
-    ``images`` [N, C, H, W], normalised. Raises :class:`CaptureError` where the batches do not run
-    the same calls.
+    ``images`` [N, C, H, W], normalised. Raises :class:`InputError` where the network does not run
+    on them, and :class:`CaptureError` where the batches do not run the same calls.
     """
     batches = images.split(batch_of(images))
-    trace = capture(model, (batches[0],))
+    trace = recorded(model, batches[0])
     consumers = {c.call.index: c for c in consumers_of(trace)}
     totals = {c.total.index: c for c in consumers.values() if c.total is not None}
     stops = dict.fromkeys(consumers.keys() | totals.keys(), frozenset[int]())

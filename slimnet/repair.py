@@ -27,9 +27,9 @@ from slimnet.least_squares import fit_of
 from slimnet.lockstep import Stop, Walk, meet, walking
 from slimnet.modules import clone, device_of, evaluation_mode, named_modules, named_tensors
 from slimnet.plan import Plan
-from slimnet.readings import batch_of, rows_grid
+from slimnet.readings import batch_of, recorded, rows_grid
 from slimnet.rebuild import survivors
-from slimnet.trace import capture
+from slimnet.trace import Trace
 from slimnet.watch import Watch, unwatched
 
 LEAST_ROWS = 1 << 17
@@ -97,9 +97,10 @@ def repair(
     batch = batch_of(images)
     held = min(max(int(len(images) * HELD_OUT), 1), _MOST_HELD)
     fitted, measured = images[held:], images[:held]
+    trace = recorded(model, fitted[:batch])
     answers = _outputs(model, measured, batch)
     mended = _copied(slim)
-    layers = _solve(model, mended, plan, fitted.split(batch), seed, watch)
+    layers = _solve(model, mended, plan, trace, fitted.split(batch), seed, watch)
     watch("measuring", 1.0)
     other = reestimated(mended, fitted, batch)
     errors = [_change(answers, _outputs(one, measured, batch)) for one in (slim, mended, other)]
@@ -119,12 +120,12 @@ def _solve(
     model: nn.Module,
     slim: nn.Module,
     plan: Plan,
+    trace: Trace,
     batches: Sequence[Tensor],
     seed: int,
     watch: Watch,
 ) -> list[Mended]:
     """Write new weights into ``slim``, layer by layer, while both networks walk through it."""
-    trace = capture(model, (batches[0],))
     consumers = {c.call.index: c for c in consumers_of(trace) if c.weight not in plan.scaled}
     stops = {i: frozenset([c.other.id] if c.other else []) for i, c in consumers.items()}
     says = [Walk(model, (part,), trace, stops, after=True) for part in batches]

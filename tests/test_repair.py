@@ -157,11 +157,16 @@ def test_repairing_later_is_the_same_as_at_once(tmp_path):
     assert later.artifact.trained
 
 
-@pytest.mark.parametrize("images", [IMAGES[:1], torch.randn(4, 5, 12, 12)])
-def test_images_that_cannot_be_used_are_refused(images):
-    model = trained()
-    with pytest.raises(InputError):
-        cut(model, repair=True, data=images)
+@pytest.mark.parametrize("criterion", ["obs", "l1"])
+def test_images_that_do_not_fit_are_refused(criterion):
+    images = torch.randn(4, 5, 12, 12)
+    with pytest.raises(InputError, match="Residual does not run on the calibration images of 5x12"):
+        cut(trained(), repair=True, data=images, criterion=criterion)
+
+
+def test_one_image_is_too_few():
+    with pytest.raises(InputError, match="at least 2 images"):
+        cut(trained(), repair=True, data=IMAGES[:1])
 
 
 def test_repair_without_images_says_what_to_give():
