@@ -6,8 +6,8 @@ calls of an exported program are seen like any module. Nothing that passes by is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -21,6 +21,7 @@ from slimnet.groups import Group
 from slimnet.modules import evaluation_mode
 from slimnet.readers import Reader, readers
 from slimnet.samples import Samples
+from slimnet.trace import fast_paths_off
 from slimnet.watch import Watch
 
 
@@ -31,24 +32,13 @@ def activations(
     with ExitStack() as stack:
         stack.enter_context(evaluation_mode(model))
         stack.enter_context(torch.no_grad())
-        stack.enter_context(_fast_path_off())
+        stack.enter_context(fast_paths_off())
         stack.enter_context(parametrize.cached())
         watcher = _Watcher(readers(model, groups))
         for batch in batches(model, samples, "activations", watch):
             with watcher:
                 run(model, batch)
     return {name: sums.mean() for name, sums in watcher.sums.items()}
-
-
-@contextmanager
-def _fast_path_off() -> Iterator[None]:
-    """The fused kernel of multi-head attention would hide its matrix products."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
 
 
 @dataclass(eq=False)

@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from slimnet.composites import OPENED, composite, is_composite, opened
 from slimnet.errors import CaptureError
 from slimnet.modules import evaluation_mode
-from slimnet.trace import Call, Trace
+from slimnet.trace import Call, Trace, fast_paths_off
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,17 +190,13 @@ class _Wholes(TorchFunctionMode):
 @contextmanager
 def walking(walks: Sequence[Walk], models: Sequence[nn.Module]) -> Iterator[None]:
     """Evaluation mode while the passes run; whatever happens, no thread is left behind."""
-    fast = torch.backends.mha.get_fastpath_enabled()
     with ExitStack() as stack:
+        stack.enter_context(fast_paths_off())
         for model in models:
             stack.enter_context(evaluation_mode(model))
-        torch.backends.mha.set_fastpath_enabled(False)
-        try:
-            yield
-        finally:
-            for walk in walks:
-                walk.leave()
-            torch.backends.mha.set_fastpath_enabled(fast)
+        for walk in walks:
+            stack.callback(walk.leave)
+        yield
 
 
 def meet(walks: Sequence[Walk]) -> list[Stop]:

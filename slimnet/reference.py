@@ -28,7 +28,7 @@ from slimnet.labels import Labelled
 from slimnet.modules import evaluation_mode, named_tensors
 from slimnet.plan import Plan
 from slimnet.standins import Values, widened
-from slimnet.trace import Call, Ref, Trace
+from slimnet.trace import Call, Ref, Trace, fast_paths_off
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,14 +62,13 @@ def run(
 @contextmanager
 def _double() -> Iterator[None]:
     """New tensors are float64, and every fused kernel that hides operators is off."""
-    before, fast = torch.get_default_dtype(), torch.backends.mha.get_fastpath_enabled()
+    before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
-    torch.backends.mha.set_fastpath_enabled(False)
     try:
-        yield
+        with fast_paths_off():
+            yield
     finally:
         torch.set_default_dtype(before)
-        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 def _own(leaf: Any) -> Any:

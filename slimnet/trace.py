@@ -92,7 +92,7 @@ def capture(model: nn.Module, example: tuple[Any, ...], *, training: bool = Fals
         stack.enter_context(torch.no_grad())
         stack.enter_context(evaluation_mode(model, training=training))
         stack.enter_context(_attributes_as_sizes(model))
-        stack.enter_context(_fast_paths_off())
+        stack.enter_context(fast_paths_off())
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
         example = map_tensors(Tensor.clone, example)  # a forward may write into its input
@@ -149,7 +149,7 @@ _TORCH_ATTRIBUTES = {
 
 
 @contextmanager
-def _fast_paths_off() -> Iterator[None]:
+def fast_paths_off() -> Iterator[None]:
     """The fused multi-head-attention kernel hides the operators that it replaces."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
