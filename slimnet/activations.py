@@ -14,14 +14,13 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from slimnet.batches import batches, run
 from slimnet.groups import Group
 from slimnet.modules import evaluation_mode
 from slimnet.readers import Reader, readers
 from slimnet.samples import Samples
-from slimnet.trace import fast_paths_off
+from slimnet.trace import Uncompiled, fast_paths_off
 from slimnet.watch import Watch
 
 
@@ -59,18 +58,13 @@ class _Sums:
         return self.totals / self.count
 
 
-class _Watcher(TorchDispatchMode):
+class _Watcher(Uncompiled):
     """Sees the ATen calls that sum over channels, and adds up what known weights read."""
 
     def __init__(self, known: Sequence[Reader]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.known = {reader.tensor.data_ptr(): reader for reader in known}
         self.sums: dict[str, _Sums] = {}
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Nothing here is compiled: importing the compiler would take two seconds."""
-        return False
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None

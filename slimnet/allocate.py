@@ -13,12 +13,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import floor
-from typing import Any, TypeAlias
 
 import numpy as np
 
 from slimnet.budget import Budget, Limits, alignment
 from slimnet.cost import Cost
+from slimnet.criteria import Scores
 from slimnet.errors import PruneError
 from slimnet.finish import finish
 from slimnet.groups import Group
@@ -26,8 +26,6 @@ from slimnet.harm import cheapest
 from slimnet.ladder import Ladder, ladder
 from slimnet.shortfall import WITHIN, shortfall
 from slimnet.widths import Survivors
-
-Scores: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 
 from slimnet.cost import Cost
+from slimnet.criteria import Scores
 from slimnet.errors import InputError
 from slimnet.groups import Group
 from slimnet.widths import Survivors
@@ -159,7 +160,7 @@ def alignment(width: int, align: Align) -> int:
 
 def removed_members(
     groups: Sequence[Group],
-    scores: Mapping[int, np.ndarray[Any, np.dtype[np.float64]]],
+    scores: Mapping[int, Scores],
     survivors: Survivors,
 ) -> dict[int, np.ndarray[Any, np.dtype[np.int64]]]:
     """Per group: which atoms go, the lowest scores first (of equals, the first)."""

@@ -201,6 +201,11 @@ class Consumer:
     total: Call | None = None  # the sum that its (normed) output goes into
     other: Ref | None = None  # what it is added to there, where that is known by then
 
+    @property
+    def shifts(self) -> bool:
+        """Whether a constant can be added to its output."""
+        return self.bias is not None or self.norm is not None
+
     def form_of(self, args: Sequence[Any]) -> Form:
         """The form of this call in a network as cut: it may have fewer groups."""
         if isinstance(self.form, Convolution):

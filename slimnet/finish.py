@@ -8,10 +8,10 @@ where it started by more than one.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 
+from slimnet.criteria import Scores
 from slimnet.ladder import Ladder
 from slimnet.widths import Survivors
 
@@ -24,7 +24,7 @@ _EXCHANGES = 16  # pairs that are tried exactly, the most promising first
 def finish(
     start: Survivors,
     ladders: Mapping[int, Ladder],
-    scores: Mapping[int, np.ndarray[Any, np.dtype[np.float64]]],
+    scores: Mapping[int, Scores],
     spent: Callable[[Survivors], int],
     amount: float,
 ) -> Survivors:
@@ -48,7 +48,7 @@ class _Steps:
         self,
         start: Survivors,
         ladders: Mapping[int, Ladder],
-        scores: Mapping[int, np.ndarray[Any, np.dtype[np.float64]]],
+        scores: Mapping[int, Scores],
         spent: Callable[[Survivors], int],
         amount: float,
     ) -> None:

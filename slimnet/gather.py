@@ -19,7 +19,7 @@ from slimnet.errors import InputError
 from slimnet.gathered import Gathered, Need
 from slimnet.gradients import loss_gradients, squared_gates
 from slimnet.groups import Group
-from slimnet.modules import clone, first_names, named_tensors
+from slimnet.modules import copied, first_names, named_tensors
 from slimnet.readings import read_inputs
 from slimnet.samples import Samples
 from slimnet.watch import Watch, unwatched
@@ -43,19 +43,15 @@ def gather(
     if init is not None and "initial" in needs:
         found = replace(found, initial=_initial(model, init))
     if samples is not None and "gradients" in needs:
-        found = replace(found, gradients=loss_gradients(_copied(model), samples, watch))
+        found = replace(found, gradients=loss_gradients(copied(model), samples, watch))
     if samples is not None and "gates" in needs:
-        found = replace(found, gates=squared_gates(_copied(model), groups, samples, watch))
+        found = replace(found, gates=squared_gates(copied(model), groups, samples, watch))
     if samples is not None and "activations" in needs:
-        found = replace(found, activations=activations(_copied(model), groups, samples, watch))
+        found = replace(found, activations=activations(copied(model), groups, samples, watch))
     if samples is not None and "inputs" in needs:
         images = torch.cat([part.images for part in batches(model, samples, "inputs", watch)])
         found = replace(found, inputs=read_inputs(model, images, watch=watch))
     return found
-
-
-def _copied(model: nn.Module) -> nn.Module:
-    return clone(model, lambda _, tensor: tensor.detach().clone())
 
 
 def _initial(model: nn.Module, init: Mapping[str, Tensor]) -> dict[str, Tensor]:

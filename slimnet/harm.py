@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 
+from slimnet.criteria import Scores
 from slimnet.ladder import Ladder
 from slimnet.widths import Survivors
 
@@ -19,7 +19,7 @@ from slimnet.widths import Survivors
 def cheapest(
     start: Survivors,
     ladders: Mapping[int, Ladder],
-    scores: Mapping[int, np.ndarray[Any, np.dtype[np.float64]]],
+    scores: Mapping[int, Scores],
     spent: Callable[[Survivors], int],
     amount: float,
 ) -> Survivors:

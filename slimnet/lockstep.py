@@ -18,12 +18,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._python_dispatch import _disable_current_modes
 
 from slimnet.composites import OPENED, composite, is_composite, opened
 from slimnet.errors import CaptureError
 from slimnet.modules import evaluation_mode
-from slimnet.trace import Call, Trace, fast_paths_off
+from slimnet.trace import Call, Trace, Uncompiled, fast_paths_off
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +104,7 @@ class _Left(BaseException):
     """Not an Exception: no ``forward`` may take it for a failing call."""
 
 
-class _Watched(TorchDispatchMode):
+class _Watched(Uncompiled):
     """Counts the calls of a pass as the recorded one did, and waits at some."""
 
     def __init__(
@@ -120,11 +120,6 @@ class _Watched(TorchDispatchMode):
         for call in trace.calls:
             self._calls[call.op, total[call.op]] = call
             total[call.op] += 1
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Nothing here is compiled: importing the compiler would take two seconds."""
-        return False
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None

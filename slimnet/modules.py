@@ -182,6 +182,11 @@ def clone(model: nn.Module, tensors: Callable[[str, Tensor], Tensor]) -> nn.Modu
     return _Cloner(memo).module(model)
 
 
+def copied(model: nn.Module) -> nn.Module:
+    """A copy with weights of its own."""
+    return clone(model, lambda _, tensor: tensor.detach().clone())
+
+
 def _like(old: Tensor, new: Tensor) -> Tensor:
     """The new values as the same kind of tensor: a parameter stays one, frozen stays frozen."""
     if not isinstance(old, nn.Parameter):

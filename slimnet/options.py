@@ -14,7 +14,7 @@ import torch
 import typer
 
 from slimnet.budget import Align, Budget, Limits, parse_bytes
-from slimnet.criteria import ACROSS, REDUCE, Choice, check_needs, load_criteria
+from slimnet.criteria import ACROSS, REDUCE, Choice, check_needs, load_criteria, usual
 from slimnet.errors import InputError
 from slimnet.shorten import Wanted
 
@@ -324,7 +324,7 @@ def check_data(criterion: str | None, repair: bool, *, data: bool, init: bool) -
     """Refuse, before any file is read, a choice that needs what was not given."""
     if repair and not data:
         raise InputError("--repair needs images to solve on: --data digits|npz:FILE|…")
-    check_needs(criterion or ("obs" if repair else "l1"), data=data, init=init)
+    check_needs(criterion or usual(repair=repair), data=data, init=init)
 
 
 def _is_number(text: str) -> bool:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from slimnet.analysis import Inspection, analyse, record
 from slimnet.budget import Align, Budget, Limits, Scope
 from slimnet.couple import Coupling, Pin, couple
-from slimnet.criteria import Choice, check_needs
+from slimnet.criteria import Choice, check_needs, usual
 from slimnet.diagnose import find_culprit
 from slimnet.draft import draft
 from slimnet.errors import CaptureError, CertificateError, InputError
@@ -146,7 +146,7 @@ def prune(
     example = positional(model, example)
     if drop_blocks and ratio is macs is params is bytes is None:
         ratio = 0.0
-    criterion = criterion or ("obs" if repair else "l1")
+    criterion = criterion or usual(repair=repair)
     scope = scope or ("harm" if repair else "local")
     budget = Budget(ratio, macs, params, bytes)
     limits = Limits(scope, align, min_channels, tuple(keep), dict(layer_ratio or {}))

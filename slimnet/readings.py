@@ -128,7 +128,7 @@ class _Reader:
             moments=moments,
             scale=scale,
             spread=float((spread if scale is None else spread * scale.square()).sum()),
-            shifts=consumer.bias is not None or consumer.norm is not None,
+            shifts=consumer.shifts,
             depth=len(self.found) / max(self._count - 1, 1),
         )
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map
 
 from slimnet import bands
@@ -28,7 +28,7 @@ from slimnet.labels import Labelled
 from slimnet.modules import evaluation_mode, named_tensors
 from slimnet.plan import Plan
 from slimnet.standins import Values, widened
-from slimnet.trace import Call, Ref, Trace, fast_paths_off
+from slimnet.trace import Call, Ref, Trace, Uncompiled, fast_paths_off
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +132,7 @@ _DTYPE = Tensor.dtype.__get__  # type: ignore[attr-defined]
 _READS = {"__get__", "size", "dim", "numel", "is_floating_point", "is_complex", "stride"}
 
 
-class _Wide(TorchDispatchMode):
+class _Wide(Uncompiled):
     """Runs every operator in float64, on the survivors where that is asked for."""
 
     def __init__(
@@ -145,11 +145,6 @@ class _Wide(TorchDispatchMode):
         self.weights = weights
         self.restricted = restricted
         self.observe = observe
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Nothing here is compiled: importing the compiler would take two seconds."""
-        return False
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None

@@ -25,7 +25,7 @@ from slimnet.errors import InputError
 from slimnet.example import tensors_of
 from slimnet.least_squares import fit_of
 from slimnet.lockstep import Stop, Walk, meet, walking
-from slimnet.modules import clone, device_of, evaluation_mode, named_modules, named_tensors
+from slimnet.modules import copied, device_of, evaluation_mode, named_modules, named_tensors
 from slimnet.plan import Plan
 from slimnet.readings import batch_of, recorded, rows_grid
 from slimnet.rebuild import survivors
@@ -99,7 +99,7 @@ def repair(
     fitted, measured = images[held:], images[:held]
     trace = recorded(model, fitted[:batch])
     answers = _outputs(model, measured, batch)
-    mended = _copied(slim)
+    mended = copied(slim)
     layers = _solve(model, mended, plan, trace, fitted.split(batch), seed, watch)
     watch("measuring", 1.0)
     other = reestimated(mended, fitted, batch)
@@ -110,10 +110,6 @@ def repair(
 
 
 _MOST_HELD = 128
-
-
-def _copied(model: nn.Module) -> nn.Module:
-    return clone(model, lambda _, tensor: tensor.detach().clone())
 
 
 def _solve(
@@ -175,7 +171,7 @@ class _Layer:
         before = fit.error()
         if before < SMALL:
             return Mended(name, before, before)
-        change, constants = fit.solve(constant=self._shifts)
+        change, constants = fit.solve(constant=self.consumer.shifts)
         self._add(change, constants)
         return Mended(name, before, fit.error(change, constants))
 
@@ -191,11 +187,6 @@ class _Layer:
             weak = self.scale.abs() < 1e-3 * self.scale.abs().max()
             lacks = (lacks / self.scale.masked_fill(weak, torch.inf)).to(said.dtype)
         return said + lacks
-
-    @property
-    def _shifts(self) -> bool:
-        """Whether a constant can be added to the output."""
-        return self.consumer.bias is not None or self.consumer.norm is not None
 
     def _constants(self, matrix: Tensor) -> Tensor:
         """[G, O]."""
@@ -237,7 +228,7 @@ def _change(answers: Tensor, others: Tensor) -> float:
 
 def reestimated(model: nn.Module, images: Tensor, batch: int) -> nn.Module:
     """A copy whose batch norms hold the statistics of what they now read, over all images."""
-    copy = _copied(model)
+    copy = copied(model)
     with torch.no_grad(), evaluation_mode(copy):  # which puts attributes back, but no statistics
         for _, module in named_modules(copy):
             if isinstance(module, _BatchNorm):

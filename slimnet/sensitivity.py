@@ -23,7 +23,7 @@ from slimnet.criteria import Choice, Scores, check_needs
 from slimnet.errors import InputError
 from slimnet.example import Example, positional, tensors_of
 from slimnet.groups import Group
-from slimnet.modules import clone, device_of, evaluation_mode, named_tensors
+from slimnet.modules import copied, device_of, evaluation_mode, named_tensors
 from slimnet.plan import Plan, make_plan, survivors_mask
 from slimnet.prune import folded
 from slimnet.rebuild import rebuild, zero_removed
@@ -168,7 +168,7 @@ class _Measure:
         self.analysis = analysis
         self.example = example
         self.images = images if images is None else images.to(device_of(model))
-        self.working = clone(model, lambda _, tensor: tensor.detach().clone())
+        self.working = copied(model)
         dense = self._dense()
         self.reference = [_floats(outputs) for outputs, _ in dense]
         self.accuracy = self._percent(sum(_right(*batch) for batch in dense))

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from slimnet.errors import InputError
-from slimnet.modules import clone, device_of
+from slimnet.modules import copied, device_of
 from slimnet.output import replacing
 from slimnet.payload import load_payload
 from slimnet.study.cells import weights_digest
@@ -88,7 +88,7 @@ def sparsify(
     up, any other is overwritten. Raises ``InputError`` where the method finds nothing to work on.
     """
     row = load_sparsifiers()[recipe.method]
-    copy = clone(model, lambda _, tensor: tensor.detach().clone())
+    copy = copied(model)
     callback = row.make(copy, example, recipe.amount)
     before, accuracy = sparseness(copy, example), evaluate(copy, dataset, device)
     kept = None if checkpoint is None else _Checkpoint.of(checkpoint, model, dataset, recipe)

@@ -209,7 +209,16 @@ _SHAPE_READS = {
 _COUNTS = {Tensor.numel, Tensor.nelement, torch.numel}
 
 
-class _Recorder(TorchDispatchMode):
+class Uncompiled(TorchDispatchMode):
+    """A mode that looks at ATen calls; nothing that runs under it is compiled."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Importing the compiler would take two seconds."""
+        return False
+
+
+class _Recorder(Uncompiled):
     """Sees the ATen calls below autograd and writes them down."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -223,11 +232,6 @@ class _Recorder(TorchDispatchMode):
         self._saved: dict[int, tuple[Tensor, Tensor]] = {}
         for name, tensor in named_tensors(model):
             self._weights.setdefault(id(tensor), (name, tensor))
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Nothing here is compiled: importing the compiler would take two seconds."""
-        return False
 
     def read_inputs(self, example: tuple[Any, ...]) -> None:
         """Register the network's inputs."""

@@ -19,7 +19,7 @@ from slimnet.cost import count
 from slimnet.errors import CaptureError, InputError
 from slimnet.export import export_onnx, measure_latency
 from slimnet.files import Opened
-from slimnet.modules import clone, named_tensors
+from slimnet.modules import copied, named_tensors
 from slimnet.prune import Pruned, prune
 from slimnet.report import Network, Report, slim_networks, write_html
 from slimnet.samples import Samples
@@ -153,11 +153,6 @@ def _network(name: str, results: Results) -> Network:
         latency=dense.latency,
         results=results,
     )
-
-
-def copied(model: nn.Module) -> nn.Module:
-    """A copy with weights of its own."""
-    return clone(model, lambda _, tensor: tensor.detach().clone())
 
 
 def _dense_candidate(

@@ -203,6 +203,11 @@ class Choice:
         return load_criteria()[self.criterion].needs
 
 
+def usual(*, repair: bool) -> str:
+    """The criterion that chooses where none is named."""
+    return "obs" if repair else "l1"
+
+
 def check_needs(criterion: str, *, data: bool, init: bool) -> None:
     """Raise :class:`InputError` where a criterion needs what was not given."""
     for need in load_criteria()[criterion].needs:
