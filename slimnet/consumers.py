@@ -10,167 +10,15 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import prod
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
+from slimnet.forms import Convolution, Form, Matrix
 from slimnet.trace import Call, Ref, Trace, refs_in
 
 aten = torch.ops.aten
-
-Places: TypeAlias = "tuple[Tensor, ...] | None"
-"""Indices along each spatial axis of an output; their grid is looked at. None: everywhere."""
-
-
-class Form(Protocol):
-    """How one kind of call is a matrix product, in G blocks (1 unless grouped) of O × D."""
-
-    def rows(self, x: Tensor, places: Places) -> Tensor:
-        """[n, G, D]: what the kernel reads at these places of the output."""
-
-    def outputs(self, y: Tensor, places: Places) -> Tensor:
-        """[n, G·O]: the output there; also of another tensor that is laid out like the output."""
-
-    def matrix(self, weight: Tensor) -> Tensor:
-        """[G, O, D]: the weight."""
-
-    def weight(self, matrix: Tensor, shape: Sequence[int]) -> Tensor:
-        """The inverse of :meth:`matrix`."""
-
-    def answers(self, shape: Sequence[int]) -> Tensor:
-        """For each element of a weight of this shape: the output channel that it adds to."""
-
-
-@dataclass(frozen=True)
-class Matrix:
-    """``x @ weight``, or ``x @ weight.T`` where the parameter is stored [out, in]."""
-
-    turned: bool  # stored [out, in]
-
-    def rows(self, x: Tensor, places: Places) -> Tensor:
-        """[n, 1, D]."""
-        return x.reshape(-1, 1, x.shape[-1])
-
-    def outputs(self, y: Tensor, places: Places) -> Tensor:
-        """[n, O]."""
-        return y.reshape(-1, y.shape[-1])
-
-    def matrix(self, weight: Tensor) -> Tensor:
-        """[1, O, D]."""
-        return (weight if self.turned else weight.mT)[None]
-
-    def weight(self, matrix: Tensor, shape: Sequence[int]) -> Tensor:
-        """As it is stored."""
-        return matrix[0] if self.turned else matrix[0].mT
-
-    def answers(self, shape: Sequence[int]) -> Tensor:
-        """The row, or the column."""
-        return _along(shape, 0 if self.turned else 1)
-
-
-@dataclass(frozen=True)
-class Convolution:
-    """A convolution of any number of dimensions, grouped, strided, dilated or transposed.
-
-    A transposed one is an ordinary one of stride 1 with a flipped kernel, over an input whose
-    pixels stand ``stride`` apart.
-    """
-
-    kernel: tuple[int, ...]
-    stride: tuple[int, ...]
-    padding: tuple[int, ...]
-    dilation: tuple[int, ...]
-    transposed: bool
-    further: tuple[int, ...]  # output_padding
-    groups: int
-
-    def rows(self, x: Tensor, places: Places) -> Tensor:
-        """[n, G, D]: columns go channel by channel, and within one through the kernel."""
-        read: tuple[Any, ...] = (slice(None), slice(None), *self._read(x, places))
-        patches = self._widened(x)[read]  # [N, C, place 0, kernel 0, place 1, kernel 1, …]
-        spatial = range(2, patches.dim(), 2)
-        patches = patches.permute(0, *spatial, 1, *(d + 1 for d in spatial))
-        return patches.reshape(-1, self.groups, x.shape[1] // self.groups * prod(self.kernel))
-
-    def outputs(self, y: Tensor, places: Places) -> Tensor:
-        """[n, G·O]."""
-        for d, chosen in enumerate(places or ()):
-            y = y.index_select(2 + d, chosen.to(y.device))
-        return y.movedim(1, -1).reshape(-1, y.shape[1])
-
-    def matrix(self, weight: Tensor) -> Tensor:
-        """[G, O, D]."""
-        split: Tensor = weight.unflatten(0, (self.groups, -1))
-        if self.transposed:  # stored [in, out / groups, *kernel]
-            split = split.transpose(1, 2).flip(self._flipped)
-        return split.flatten(2)
-
-    def weight(self, matrix: Tensor, shape: Sequence[int]) -> Tensor:
-        """As it is stored."""
-        split: Tensor = matrix.unflatten(2, (-1, *self.kernel))
-        if self.transposed:
-            split = split.flip(self._flipped).transpose(1, 2)
-        return split.reshape(tuple(shape))
-
-    def answers(self, shape: Sequence[int]) -> Tensor:
-        """The row; of a transposed one, the column within the group of the row."""
-        if not self.transposed:
-            return _along(shape, 0)
-        group = _along(shape, 0) // (shape[0] // self.groups)
-        return group * shape[1] + _along(shape, 1)
-
-    @property
-    def _flipped(self) -> tuple[int, ...]:
-        return tuple(range(3, 3 + len(self.kernel)))
-
-    def _widened(self, x: Tensor) -> Tensor:
-        """The input with its border; of a transposed one also with the gaps between its pixels."""
-        if not self.transposed:
-            return _padded(x, [(p, p) for p in self.padding])
-        apart = [(n - 1) * s + 1 for n, s in zip(x.shape[2:], self.stride, strict=True)]
-        spread = x.new_zeros(*x.shape[:2], *apart)
-        there: tuple[Any, ...] = (..., *(slice(None, None, s) for s in self.stride))
-        spread[there] = x
-        before = [
-            d * (k - 1) - p
-            for k, p, d in zip(self.kernel, self.padding, self.dilation, strict=True)
-        ]
-        return _padded(spread, [(b, b + f) for b, f in zip(before, self.further, strict=True)])
-
-    def _read(self, x: Tensor, places: Places) -> list[Tensor]:
-        """Along each spatial axis the indices that are read, [places, kernel], shaped as a grid."""
-        count = len(self.kernel)
-        found = []
-        for d, (length, gap) in enumerate(zip(self.kernel, self.dilation, strict=True)):
-            step = 1 if self.transposed else self.stride[d]
-            at = torch.arange(self._length(x, d)) if places is None else places[d]
-            index = at.cpu()[:, None] * step + torch.arange(length) * gap
-            shape = [1] * (2 * count)
-            shape[2 * d : 2 * d + 2] = index.shape
-            found.append(index.reshape(shape).to(x.device))
-        return found
-
-    def _length(self, x: Tensor, d: int) -> int:
-        """Of one spatial axis of the output."""
-        n, step = x.shape[2 + d], self.stride[d]
-        reach = self.dilation[d] * (self.kernel[d] - 1) + 1
-        if self.transposed:
-            return (n - 1) * step - 2 * self.padding[d] + reach + self.further[d]
-        return (n + 2 * self.padding[d] - reach) // step + 1
-
-
-def _padded(x: Tensor, borders: Sequence[tuple[int, int]]) -> Tensor:
-    amounts = [amount for border in reversed(borders) for amount in border]
-    return pad(x, amounts) if any(amounts) else x
-
-
-def _along(shape: Sequence[int], axis: int) -> Tensor:
-    """Of each element of a tensor, its place along an axis."""
-    view = [-1 if d == axis else 1 for d in range(len(shape))]
-    return torch.arange(shape[axis]).reshape(view).expand(tuple(shape))
 
 
 @dataclass(frozen=True, eq=False)
@@ -351,15 +199,3 @@ _NORMS = {
     aten._native_batch_norm_legit_no_training.default,
     aten._batch_norm_no_update.default,
 }
-
-
-def grid(sizes: Sequence[int], wanted: int, generator: torch.Generator) -> Places:
-    """About ``wanted`` places of an output, as a random grid; None where all are wanted."""
-    total = prod(sizes)
-    if wanted >= total:
-        return None
-    part = (wanted / total) ** (1 / len(sizes))
-    return tuple(
-        torch.randperm(n, generator=generator)[: max(round(part * n), 1)].sort().values
-        for n in sizes
-    )

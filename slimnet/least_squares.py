@@ -21,7 +21,23 @@ LARGE = 1024
 WIDE = 8192
 """Of more inputs than this, rows are kept."""
 
+PIECE = 1 << 21
+"""Numbers in the rows that are worked on at once: 8 MB. Memory for more is mapped anew each time,
+and leaves the cache."""
+
+LEAST_PIECE = 1024
+"""Rows. Of fewer, to add their products up takes longer than to make them."""
+
+_STRIP = 48
+_STRIPS = 8
+"""Products of inputs are made strip by strip, of each only what the others have not made."""
+
 _TINY = torch.finfo(torch.float32).tiny
+
+
+def rows_at_once(numbers: int) -> int:
+    """How many rows of so many numbers are worked on at once."""
+    return max(PIECE // max(numbers, 1), LEAST_PIECE)
 
 
 class Moments:
@@ -35,9 +51,19 @@ class Moments:
 
     def add(self, x: Tensor) -> None:
         """Add rows [G, n, D]."""
-        self.rows += x.shape[1]
-        self.x += x.sum(1)
-        self.xx += x.mT @ x
+        for part in x.split(rows_at_once(x.shape[0] * x.shape[2]), 1):
+            self.rows += part.shape[1]
+            self.x += part.sum(1)
+            self._add_products(part)
+
+    def _add_products(self, x: Tensor) -> None:
+        inputs = x.shape[2]
+        step = max(-(-inputs // _STRIPS), _STRIP)
+        for start in range(0, inputs, step):
+            end = start + step
+            made = x[:, :, start:end].mT @ x[:, :, start:]
+            self.xx[:, start:end, start:] += made
+            self.xx[:, end:, start:end] += made[:, :, step:].mT
 
     def second(self) -> Tensor:
         """[G, D, D]: the mean of x·xᵀ."""
@@ -87,11 +113,17 @@ class Fit(ABC):
         self._squared = torch.zeros_like(constants)
         self._wanted = torch.zeros_like(constants)
         self._energy = torch.zeros_like(constants)
+        self.lower: Tensor | None = None  # of the solution: the Cholesky factor
 
     def add(self, x: Tensor, wanted: Tensor) -> None:
         """Add rows [n, G, D] and the outputs [n, G·O] that are wanted of them."""
-        x = x.transpose(0, 1)
-        wanted = wanted.unflatten(1, (len(x), -1)).transpose(0, 1).double()
+        count = rows_at_once(x[0].numel())
+        for part, answers in zip(x.split(count), wanted.split(count), strict=True):
+            self._add(part.transpose(0, 1), answers.unflatten(1, (x.shape[1], -1)).transpose(0, 1))
+
+    def _add(self, x: Tensor, wanted: Tensor) -> None:
+        """[G, n, D] and [G, n, O]."""
+        wanted = wanted.double()
         said = (x @ self._weights.to(x.dtype).mT).double() + self._constants[:, None]
         lack = wanted - said
         self.rows += x.shape[1]
@@ -113,6 +145,11 @@ class Fit(ABC):
             return change, torch.zeros_like(self._lack)
         reached = (change @ self._sum()[:, :, None])[:, :, 0]
         return change, (self._lack - reached) / self.rows
+
+    @property
+    def mean(self) -> Tensor:
+        """[G, D]: of the inputs."""
+        return self._sum() / self.rows
 
     def error(self, change: Tensor | None = None, constants: Tensor | None = None) -> float:
         """Mean squared lack over the variance of what is wanted; after a change, if given one."""
@@ -167,6 +204,7 @@ class SummedFit(Fit):
         diagonal = xx.diagonal(dim1=1, dim2=2)
         diagonal += ridge * diagonal.mean(1, keepdim=True) + _TINY
         lower, failed = torch.linalg.cholesky_ex(xx)
+        self.lower = lower if not failed.any() else None
         solved = torch.cholesky_solve(right, lower).mT
         return solved.masked_fill((failed != 0)[:, None, None], torch.inf)
 

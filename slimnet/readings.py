@@ -7,14 +7,16 @@ what its output becomes part of.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from slimnet.consumers import Consumer, Form, Places, consumers_of, grid
+from slimnet.consumers import Consumer, consumers_of
 from slimnet.errors import CaptureError, InputError
+from slimnet.forms import Form, Places, grid
 from slimnet.least_squares import WIDE, Moments, Rows, moments_of
 from slimnet.lockstep import Stop, Walk, meet, walking
 from slimnet.modules import named_tensors
@@ -26,7 +28,10 @@ ROWS = 32
 LEAST_ROWS = 1 << 15
 KEPT_ROWS = 1 << 12
 """Rows of a layer with so many inputs that they are kept."""
-_PIXELS = 1 << 19
+_PIXELS = 1 << 18
+"""Of the images that run at once: more would make activations whose memory is mapped anew."""
+_PART = 1 << 17
+"""Numbers of an output that are squared at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +47,7 @@ class Reading:
 
 
 def batch_of(images: Tensor) -> int:
-    """How many images run at once: as many as have half a million pixels."""
+    """How many images run at once: as many as have a quarter of a million pixels."""
     return max(_PIXELS // max(images[0, 0].numel(), 1), 1)
 
 
@@ -84,7 +89,10 @@ def read_inputs(
     batches = images.split(batch_of(images))
     trace = recorded(model, batches[0])
     consumers = {c.call.index: c for c in consumers_of(trace)}
-    totals = {c.total.index: c for c in consumers.values() if c.total is not None}
+    totals: dict[int, list[Consumer]] = defaultdict(list)
+    for consumer in consumers.values():
+        if consumer.total is not None:
+            totals[consumer.total.index].append(consumer)
     stops = dict.fromkeys(consumers.keys() | totals.keys(), frozenset[int]())
     walks = [Walk(model, (part,), trace, stops, after=True) for part in batches]
     reader = _Reader(dict(named_tensors(model)), len(consumers), seed)
@@ -94,8 +102,8 @@ def read_inputs(
             if index in consumers:
                 watch(f"reading what {consumers[index].weight} is given", reader.part)
                 reader.read(consumers[index], met)
-            if index in totals:
-                reader.see_total(totals[index], met)
+            for consumer in totals.get(index, ()):
+                reader.see_total(consumer, met)
     return reader.found
 
 
@@ -121,7 +129,8 @@ class _Reader:
         places = rows_grid(stops, matrix.shape[2], self._generator)
         moments = moments_of(matrix.shape[0], matrix.shape[2], matrix.device)
         for stop in stops:
-            moments.add(form.rows(stop.args[consumer.place], places).transpose(0, 1))
+            for (rows,) in form.pieces(stop.args[consumer.place], places):
+                moments.add(rows.transpose(0, 1))
         spread = _variances(form, stops)
         self.found[consumer.weight] = Reading(
             form=form,
@@ -142,9 +151,16 @@ class _Reader:
 def _variances(form: Form, stops: Sequence[Stop]) -> Tensor:
     """[channels] float64: over all images and places."""
     count, total, squared = 0, torch.zeros(()), torch.zeros(())
-    for stop in stops:
-        values = form.outputs(stop.result, None)
-        count += len(values)
-        total = total + values.sum(0, dtype=torch.float64)
-        squared = squared + values.double().square().sum(0)
+    axes = range(stops[0].result.dim())
+    others = [d for d in axes if d != axes[form.axis]]
+    for part in (part for stop in stops for part in _parts(stop.result)):
+        values = part.double()
+        count += values.numel() // values.shape[form.axis]
+        total = total + values.sum(others)
+        squared = squared + values.square().sum(others)
     return squared / count - (total / count).square()
+
+
+def _parts(y: Tensor) -> tuple[Tensor, ...]:
+    """Some images at a time, so that what is made of them stays in cache."""
+    return torch.split(y, max(_PART // max(y[0].numel(), 1), 1))

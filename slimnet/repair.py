@@ -12,7 +12,6 @@ re-estimating the batch norms' statistics makes it smaller; it is kept only then
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,34 +19,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from slimnet.consumers import Consumer, Form, Places, consumers_of
 from slimnet.errors import InputError
 from slimnet.example import tensors_of
-from slimnet.least_squares import fit_of
-from slimnet.lockstep import Stop, Walk, meet, walking
-from slimnet.modules import copied, device_of, evaluation_mode, named_modules, named_tensors
+from slimnet.mending import Mended, Mending
+from slimnet.modules import copied, device_of, evaluation_mode, named_modules
 from slimnet.plan import Plan
-from slimnet.readings import batch_of, recorded, rows_grid
-from slimnet.rebuild import survivors
-from slimnet.trace import Trace
+from slimnet.readings import batch_of
 from slimnet.watch import Watch, unwatched
-
-LEAST_ROWS = 1 << 17
-"""Of least squares, as far as there are as many; so many gain a tenth of a point over a quarter."""
 
 HELD_OUT = 1 / 16
 """Share of the images that are held back to measure on."""
-SMALL = 1e-9
-"""A layer whose error, over its output's variance, is below this is left as it is."""
-
-
-@dataclass(frozen=True)
-class Mended:
-    """One layer: its error over the variance of its output, on the images that were solved for."""
-
-    layer: str
-    before: float
-    after: float
 
 
 @dataclass(frozen=True)
@@ -97,10 +78,10 @@ def repair(
     batch = batch_of(images)
     held = min(max(int(len(images) * HELD_OUT), 1), _MOST_HELD)
     fitted, measured = images[held:], images[:held]
-    trace = recorded(model, fitted[:batch])
-    answers = _outputs(model, measured, batch)
     mended = copied(slim)
-    layers = _solve(model, mended, plan, trace, fitted.split(batch), seed, watch)
+    mending = Mending(model, mended, plan, fitted.split(batch), measured.split(batch))
+    answers = _outputs(model, measured, batch)
+    layers = mending.run(torch.Generator().manual_seed(seed), watch)
     watch("measuring", 1.0)
     other = reestimated(mended, fitted, batch)
     errors = [_change(answers, _outputs(one, measured, batch)) for one in (slim, mended, other)]
@@ -110,105 +91,6 @@ def repair(
 
 
 _MOST_HELD = 128
-
-
-def _solve(
-    model: nn.Module,
-    slim: nn.Module,
-    plan: Plan,
-    trace: Trace,
-    batches: Sequence[Tensor],
-    seed: int,
-    watch: Watch,
-) -> list[Mended]:
-    """Write new weights into ``slim``, layer by layer, while both networks walk through it."""
-    consumers = {c.call.index: c for c in consumers_of(trace) if c.weight not in plan.scaled}
-    stops = {i: frozenset([c.other.id] if c.other else []) for i, c in consumers.items()}
-    says = [Walk(model, (part,), trace, stops, after=True) for part in batches]
-    reads = [Walk(slim, (part,), trace, stops, after=False) for part in batches]
-    shapes = {name: tensor.shape for name, tensor in named_tensors(model)}
-    tensors = dict(named_tensors(slim))
-    generator = torch.Generator().manual_seed(seed)
-    found: list[Mended] = []
-    with torch.no_grad(), walking([*says, *reads], [model, slim]):
-        while said := meet(says):
-            read = meet(reads)
-            consumer = consumers[said[0].call.index]
-            watch(f"repairing {consumer.weight}", len(found) / len(consumers))
-            form = consumer.form_of(read[0].args)
-            kept = _kept(consumer, form, shapes[consumer.weight], plan)
-            layer = _Layer(consumer, form, kept.to(batches[0].device), tensors)
-            found.append(layer.mend(said, read, generator))
-        meet(reads)
-    return found
-
-
-class _Layer:
-    """One layer's least-squares problem, and where its solution goes."""
-
-    def __init__(
-        self, consumer: Consumer, form: Form, kept: Tensor, tensors: Mapping[str, Tensor]
-    ) -> None:
-        """``kept`` [O]: the output channels of the original that are left."""
-        self.consumer = consumer
-        self.form = form
-        self.kept = kept
-        self.tensors = tensors
-        self.weight = tensors[consumer.weight]
-        self.scale = consumer.norm.scale(tensors) if consumer.norm is not None else None
-        self.places: Places = None
-
-    def mend(
-        self, said: Sequence[Stop], read: Sequence[Stop], generator: torch.Generator
-    ) -> Mended:
-        """Solve, and write the solution into the slim network."""
-        name, old = self.consumer.weight, self.form.matrix(self.weight).double()
-        fit = fit_of(old, self._constants(old))
-        self.places = rows_grid(said, old.shape[2], generator, least=LEAST_ROWS)
-        for theirs, ours in zip(said, read, strict=True):
-            rows = self.form.rows(ours.args[self.consumer.place], self.places)
-            fit.add(rows, self._wanted(theirs, ours))
-        before = fit.error()
-        if before < SMALL:
-            return Mended(name, before, before)
-        change, constants = fit.solve(constant=self.consumer.shifts)
-        self._add(change, constants)
-        return Mended(name, before, fit.error(change, constants))
-
-    def _wanted(self, theirs: Stop, ours: Stop) -> Tensor:
-        """[n, O]: what the original says, and what the stream lacks that this is added to."""
-        said = self.form.outputs(theirs.result, self.places)[:, self.kept]
-        if self.consumer.other is None:
-            return said
-        whole, cut = (stop.kept[self.consumer.other.id] for stop in (theirs, ours))
-        lacks = self.form.outputs(whole, self.places)[:, self.kept]
-        lacks = lacks - self.form.outputs(cut, self.places)
-        if self.scale is not None:  # it is added after the norm
-            weak = self.scale.abs() < 1e-3 * self.scale.abs().max()
-            lacks = (lacks / self.scale.masked_fill(weak, torch.inf)).to(said.dtype)
-        return said + lacks
-
-    def _constants(self, matrix: Tensor) -> Tensor:
-        """[G, O]."""
-        if self.consumer.bias is None:
-            return matrix.new_zeros(matrix.shape[:2])
-        return self.tensors[self.consumer.bias].double().reshape(matrix.shape[:2])
-
-    def _add(self, change: Tensor, constants: Tensor) -> None:
-        self.weight.add_(self.form.weight(change, self.weight.shape))
-        constants = constants.flatten()
-        if self.consumer.bias is not None:
-            self.tensors[self.consumer.bias].add_(constants)
-        elif self.consumer.norm is not None:
-            self.tensors[self.consumer.norm.mean].sub_(constants)
-
-
-def _kept(consumer: Consumer, form: Form, shape: Sequence[int], plan: Plan) -> Tensor:
-    """[O]: the output channels of the original that are left, in the slim network's order."""
-    places = consumer.form.answers(shape)
-    for axis, gone in plan.removed.get(consumer.weight, {}).items():
-        places = places.index_select(axis, survivors(shape[axis], gone))
-    return form.matrix(places)[:, :, 0].flatten()
 
 
 def _outputs(model: nn.Module, images: Tensor, batch: int) -> Tensor:

@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from slimnet.consumers import consumers_of, grid
+from slimnet import least_squares
+from slimnet.consumers import consumers_of
+from slimnet.forms import grid
 from slimnet.trace import capture
 
 LAYERS = {
@@ -38,6 +40,33 @@ def test_rows_times_the_matrix_are_the_output(name):
         made = (rows.transpose(0, 1) @ form.matrix(weight).mT).transpose(0, 1).flatten(1)
         constant = 0 if layer.bias is None else layer.bias.detach()
         torch.testing.assert_close(made + constant, form.outputs(output, places))
+
+
+def test_columns_go_through_the_kernel_and_then_through_the_channels():
+    layer = nn.Conv2d(2, 1, (1, 2))
+    (consumer,) = consumers_of(capture(layer.eval(), (torch.zeros(1, 2, 1, 2),)))
+    x = torch.tensor([[[[1.0, 2.0]], [[10.0, 20.0]]]])
+    assert consumer.form.rows(x, None).tolist() == [[[1.0, 10.0, 2.0, 20.0]]]
+
+
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("rows", [1, 3])
+def test_pieces_are_the_rows_and_the_outputs_cut_alike(name, rows, monkeypatch):
+    monkeypatch.setattr(least_squares, "PIECE", 1)
+    monkeypatch.setattr(least_squares, "LEAST_PIECE", rows)
+    layer, shape = LAYERS[name]
+    x = torch.randn(5, *shape[1:])
+    (consumer,) = consumers_of(capture(layer.eval(), (x,)))
+    form, output = consumer.form, layer(x).detach()
+    spots = tuple(torch.tensor([0, n - 1]) for n in output.shape[2:])
+    for places in (None, spots) if "linear" not in name else (None,):
+        pieces = list(form.pieces(x, places, output, 2 * output))
+        assert len(pieces) > 1
+        assert all(len(part) == len(piece[0]) for piece in pieces for part in piece)
+        read, said, twice = (torch.cat(parts) for parts in zip(*pieces, strict=True))
+        assert torch.equal(read, form.rows(x, places))
+        assert torch.equal(said, form.outputs(output, places))
+        assert torch.equal(twice, 2 * said)
 
 
 @pytest.mark.parametrize("name", LAYERS)

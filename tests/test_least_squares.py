@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from slimnet import least_squares
-from slimnet.least_squares import fit_of
+from slimnet.least_squares import Moments, fit_of
 
 
 def problem(rows=400, groups=2, inputs=5, outputs=3):
@@ -34,6 +34,32 @@ def kind(request, monkeypatch):
     monkeypatch.setattr(least_squares, "LARGE", 1024 if request.param == "double" else 1)
     monkeypatch.setattr(least_squares, "WIDE", 1 if request.param == "rows" else 8192)
     return request.param
+
+
+@pytest.mark.parametrize("inputs", [3, 8, 11])
+def test_moments_are_those_of_all_rows_however_they_are_cut(inputs, monkeypatch):
+    monkeypatch.setattr(least_squares, "PIECE", 1)
+    monkeypatch.setattr(least_squares, "LEAST_PIECE", 7)
+    monkeypatch.setattr(least_squares, "_STRIP", 2)
+    monkeypatch.setattr(least_squares, "_STRIPS", 4)
+    x = torch.randn(2, 30, inputs, dtype=torch.float64) + 1
+    moments = Moments(2, inputs)
+    moments.add(x[:, :19])
+    moments.add(x[:, 19:])
+    torch.testing.assert_close(moments.second(), x.mT @ x / 30)
+    centred = x - x.mean(1, keepdim=True)
+    torch.testing.assert_close(moments.covariance(), centred.mT @ centred / 30)
+
+
+def test_a_fit_is_the_same_however_its_rows_are_cut(kind, monkeypatch):
+    x, y = problem()
+    whole = fitted(x, y).solve(constant=True)
+    monkeypatch.setattr(least_squares, "PIECE", 1)
+    monkeypatch.setattr(least_squares, "LEAST_PIECE", 7)
+    cut = fitted(x, y)
+    assert cut.rows == len(x)
+    for one, other in zip(whole, cut.solve(constant=True), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("constant", [True, False])

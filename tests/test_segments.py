@@ -1,0 +1,119 @@
+"""Segments: what is computed for one layer only can be run again by itself."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from slimnet.consumers import consumers_of
+from slimnet.lockstep import Walk, meet, walking
+from slimnet.modules import named_tensors
+from slimnet.segments import aligned, segments_of
+from slimnet.trace import capture
+
+IMAGES = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+class Gated(nn.Module):
+    """An expansion whose channels are gated by what is in them, beside a stream."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.widen = nn.Conv2d(8, 12, 1, bias=False)
+        self.norm = nn.BatchNorm2d(12)
+        self.spread = nn.Conv2d(12, 12, 3, padding=1, groups=12)
+        self.squeeze = nn.Conv2d(12, 4, 1)
+        self.excite = nn.Conv2d(4, 12, 1)
+        self.narrow = nn.Conv2d(12, 8, 1)
+
+    def forward(self, x):
+        x = nn.functional.relu(self.stem(x), inplace=True)
+        y = nn.functional.relu6(self.norm(self.widen(x)), inplace=True)
+        y = nn.functional.silu(self.spread(y), inplace=True)
+        gate = self.squeeze(y.mean((2, 3), keepdim=True)).relu()
+        return x + self.narrow(y * self.excite(gate).sigmoid())
+
+
+def found(model, images=IMAGES):
+    trace = capture(model.eval(), (images,))
+    return trace, segments_of(trace, {c.call.index: c for c in consumers_of(trace)})
+
+
+def names(segments, last):
+    (segment,) = (s for s in segments.values() if s.layers[-1].weight == f"{last}.weight")
+    return [layer.weight.removesuffix(".weight") for layer in segment.layers]
+
+
+def test_a_segment_goes_back_to_what_others_read_too():
+    _, segments = found(Gated())
+    assert names(segments, "narrow") == ["widen", "spread", "squeeze", "excite", "narrow"]
+    assert names(segments, "spread") == ["widen", "spread"]
+    assert "stem.weight" not in {layer.weight for s in segments.values() for layer in s.layers}
+
+
+def test_a_segment_holds_two_layers_before_the_last():
+    chain = nn.Sequential(*(nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU()) for _ in range(5)))
+    _, segments = found(chain)
+    assert names(segments, "4.0") == ["2.0", "3.0", "4.0"]
+    assert names(segments, "1.0") == ["0.0", "1.0"]
+    assert len(segments) == 4
+
+
+SOME = torch.arange(8.0)
+
+
+@pytest.mark.parametrize("between", [lambda y: y.cumsum(1), lambda y: y * SOME])
+def test_what_no_row_covers_ends_a_segment(between):
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two = nn.Conv2d(3, 5, 1), nn.Conv2d(5, 2, 1)
+
+        def forward(self, x):
+            return self.two(between(self.one(x)))
+
+    assert not found(Odd())[1]
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_run_by_itself_it_says_what_the_network_says(batch):
+    """Also on fewer images than it was recorded on, and without writing into what it is given."""
+    model = Gated()
+    trace, segments = found(model)
+    images = IMAGES[:batch]
+    calls = aligned(trace, capture(model, (images,)))
+    for index, segment in segments.items():
+        walk = Walk(model, (images,), trace, {index: segment.given | segment.heard}, after=True)
+        with torch.no_grad(), walking([walk], [model]):
+            (stop,) = meet([walk])
+            given = {n: t.clone() for n, t in stop.kept.items()}
+            made = segment.run(calls, given, dict(named_tensors(model)), {})
+            again = segment.run(calls, given, dict(named_tensors(model)), {index: torch.ones(())})
+            last = segment.layers[-1].call.outputs[0].id
+            torch.testing.assert_close(made[last], stop.result)
+            torch.testing.assert_close(again[last], stop.result + 1)
+            assert segment.heard
+            for number in segment.heard:
+                torch.testing.assert_close(made[number], stop.kept[number])
+            for number in segment.given:
+                assert torch.equal(given[number], stop.kept[number])
+
+
+def test_calls_of_a_narrower_network_stand_on_the_same_tensors():
+    wide = nn.Sequential(nn.Conv2d(3, 6, 1), nn.Flatten(), nn.Linear(6 * 64, 2)).eval()
+    slim = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten(), nn.Linear(4 * 64, 2)).eval()
+    trace = capture(wide, (IMAGES,))
+    calls = aligned(trace, capture(slim, (IMAGES,)))
+    assert [call.outputs for call in calls] == [call.outputs for call in trace.calls]
+    sizes = [call.args[1] for call in calls if "view" in str(call.op)]
+    assert sizes == [[4, 4 * 64]]
+
+
+@pytest.mark.parametrize(
+    "other", [nn.Sequential(nn.Conv2d(3, 6, 1)), nn.Sequential(nn.Conv2d(3, 6, 1), nn.Sigmoid())]
+)
+def test_other_calls_are_not_aligned(other):
+    trace = capture(nn.Sequential(nn.Conv2d(3, 6, 1), nn.ReLU()).eval(), (IMAGES,))
+    assert aligned(trace, capture(other.eval(), (IMAGES,))) is None
