@@ -224,11 +224,15 @@ def show_proof(certificate: Certificate | None, *, trained: bool = False) -> Non
 
 def show_repair(done: Repair) -> None:
     """How far the outputs were from the original's, and are now."""
-    norms = "; batch norms re-estimated" if done.reestimated else ""
+    refined = sum(layer.refined for layer in done.layers)
+    how = f"{len(done.layers)} layers solved"
+    how += f", {refined} of them with those before" if refined else ""
+    how += f", on {done.images} images"
+    how += "; batch norms re-estimated" if done.reestimated else ""
     say(
         f"repaired without training: on {count(done.held_out, 'image')} that were held back the "
         f"outputs differ from the original's by {done.after:.1%} of their variance, before by "
-        f"{done.before:.1%} ({len(done.layers)} layers solved on {done.images} images{norms})"
+        f"{done.before:.1%} ({how})"
     )
 
 

@@ -25,8 +25,8 @@ from slimnet.segments import Segment, aligned, segments_of
 from slimnet.trace import Call
 from slimnet.watch import Watch
 
-LEAST_ROWS = 1 << 17
-"""Of least squares, as far as there are as many; so many gain a tenth of a point over a quarter."""
+LEAST_ROWS = 1 << 16
+"""Of least squares, as far as there are as many."""
 SMALL = 1e-9
 """A layer whose error, over its output's variance, is below this is left as it is."""
 
@@ -51,6 +51,8 @@ class Mending:
         plan: Plan,
         fitted: Sequence[Tensor],
         measured: Sequence[Tensor],
+        *,
+        refine: bool,
     ) -> None:
         """``fitted``: batches that are solved for; ``measured``: batches that refinements face."""
         self._networks = (model, slim)
@@ -66,7 +68,7 @@ class Mending:
         passes = {size: aligned(self._trace, recorded(slim, x)) for size, x in firsts.items()}
         self._passes = {size: calls for size, calls in passes.items() if calls is not None}
         self._segments: dict[int, Segment] = {}
-        if len(self._passes) == len(passes):
+        if refine and len(self._passes) == len(passes):
             cut = self._pass(0)
             narrow = {
                 i: replace(c, form=c.form_of(cut[i].args)) for i, c in self._consumers.items()
@@ -127,8 +129,7 @@ class Mending:
             return False
 
         def part(n: int) -> Part:
-            wanted = layer.wanted(said[n], read[n])
-            return Part(self._pass(n), values[n], wanted - layer.beyond.to(wanted.dtype))
+            return Part(self._pass(n), values[n], layer.scaled(said[n], read[n]))
 
         while len(parts) < self._fitted and sum(len(p.wanted) for p in parts) < ROWS:
             parts.append(part(len(parts)))
@@ -245,9 +246,11 @@ class _Layer:
             units.to(lower.device, kind).reshape(groups, -1),
         )
 
-    def wanted(self, theirs: Stop, ours: Stop) -> Tensor:
-        """[n, O]: what it should say in one batch, everywhere."""
-        return self._wanted(*(self.form.outputs(y, None) for y in self._says(theirs, ours)))
+    def scaled(self, theirs: Stop, ours: Stop) -> Tensor:
+        """[n, O]: what it should say in one batch, everywhere, times the scale."""
+        wanted = self._wanted(*(self.form.outputs(y, None) for y in self._says(theirs, ours)))
+        wanted = wanted - self.beyond.to(wanted.dtype)
+        return wanted if self.scale is None else wanted * self.scale.to(wanted.dtype)
 
     def _says(self, theirs: Stop, ours: Stop) -> list[Tensor]:
         """What the original says, and the stream that it is added to, there and here."""

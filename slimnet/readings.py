@@ -28,8 +28,9 @@ ROWS = 32
 LEAST_ROWS = 1 << 15
 KEPT_ROWS = 1 << 12
 """Rows of a layer with so many inputs that they are kept."""
-_PIXELS = 1 << 18
+_PIXELS = 1 << 17
 """Of the images that run at once: more would make activations whose memory is mapped anew."""
+_IMAGES = 4
 _PART = 1 << 17
 """Numbers of an output that are squared at once."""
 
@@ -47,8 +48,8 @@ class Reading:
 
 
 def batch_of(images: Tensor) -> int:
-    """How many images run at once: as many as have a quarter of a million pixels."""
-    return max(_PIXELS // max(images[0, 0].numel(), 1), 1)
+    """How many images run at once: as many as have an eighth of a million pixels, at least 4."""
+    return max(_PIXELS // max(images[0, 0].numel(), 1), _IMAGES)
 
 
 def recorded(model: nn.Module, images: Tensor) -> Trace:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
@@ -28,10 +29,10 @@ from slimnet.trace import Call
 _Vector: TypeAlias = "np.ndarray[tuple[int], np.dtype[np.float64]]"
 
 STEPS = 10
-ROWS = 1 << 17
+ROWS = 1 << 16
 """Of the answer, as far as there are as many."""
 ENOUGH = 16
-"""Values that are answered for each unknown; with fewer nothing is refined."""
+"""Values that are answered for each weight; with fewer the layers farthest off stay as they are."""
 PATIENCE = 2
 """Steps that the images held back may find worse, one after the other."""
 WORTH = 1e-3
@@ -62,7 +63,12 @@ class Part:
 
     calls: Sequence[Call]
     values: Mapping[int, Tensor]
-    wanted: Tensor  # [n, O]
+    wanted: Tensor  # [n, O], scaled as the errors are counted
+
+    @cached_property
+    def spread(self) -> float:
+        """Squared, and summed over all."""
+        return max(float((self.wanted - self.wanted.mean(0)).square().sum()), _TINY)
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,12 +96,12 @@ def refined(
         checks: what is not; of all steps the one is taken that answers them best.
         tensors: of the network that is repaired, by name; they stay as they are.
         whitenings: by the name of a layer's weight; one without stays as it is.
-        scale: [O] what an error of an output counts; its square, to be exact.
+        scale: [O] of an output, where errors are counted after a norm.
     """
-    problem = _Problem(segment, tensors, whitenings, scale)
-    values = sum(part.wanted.numel() for part in parts)
-    if values < ENOUGH * problem.unknowns:
+    layers = _within(segment, tensors, whitenings, sum(part.wanted.numel() for part in parts))
+    if not layers:
         return ()
+    problem = _Problem(segment, layers, tensors, whitenings, scale)
     best, least = None, problem.loss(problem.start, checks)
     worse = 0
 
@@ -119,36 +125,49 @@ def refined(
     return problem.changes(best) if best is not None else ()
 
 
+def _within(
+    segment: Segment,
+    tensors: Mapping[str, Tensor],
+    whitenings: Mapping[str, Whitening],
+    values: int,
+) -> Sequence[Consumer]:
+    """As many layers as so many values determine, the last ones; at least two, or none."""
+    known = [layer for layer in segment.layers if layer.weight in whitenings]
+    sizes = np.cumsum([tensors[layer.weight].numel() for layer in reversed(known)])
+    count = int(np.searchsorted(sizes * ENOUGH, values, side="right"))
+    return known[len(known) - count :] if count > 1 else ()
+
+
 class _Problem:
-    """The segment's lack as a function of whitened changes of its layers, one vector."""
+    """The segment's lack as a function of whitened changes of some layers, one vector."""
 
     def __init__(
         self,
         segment: Segment,
+        layers: Sequence[Consumer],
         tensors: Mapping[str, Tensor],
         whitenings: Mapping[str, Whitening],
         scale: Tensor | None,
     ) -> None:
         self._segment = segment
         self._tensors = {name: tensor.detach() for name, tensor in tensors.items()}
-        self._layers = [layer for layer in segment.layers if layer.weight in whitenings]
-        self._whitenings = [whitenings[layer.weight] for layer in self._layers]
+        self._layers = layers
+        self._whitenings = [whitenings[layer.weight] for layer in layers]
         self._last = segment.layers[-1]
-        self._scale = scale
+        self._scale = scale if scale is None else scale.to(self._tensors[self._last.weight])
         self._zeros = [zero for layer in self._layers for zero in self._of(layer)]
-        self.unknowns = sum(zero.numel() for zero in self._zeros)
-        self.start = np.zeros(self.unknowns)
+        self.start = np.zeros(sum(zero.numel() for zero in self._zeros))
 
     def loss(self, x: _Vector, parts: Sequence[Part]) -> float:
         """Mean squared lack over the variance of what is wanted."""
-        whole = sum(self._spread(part) for part in parts)
+        whole = sum(part.spread for part in parts)
         with torch.no_grad():
             lifted = self._lifted(self._split(x))
             return sum(float(self._squares(lifted, part)) for part in parts) / whole
 
     def slope(self, x: _Vector, parts: Sequence[Part]) -> tuple[float, _Vector]:
         """The loss and its gradient."""
-        whole = sum(self._spread(part) for part in parts)
+        whole = sum(part.spread for part in parts)
         variables = [v.requires_grad_() for v in self._split(x)]
         with torch.enable_grad():
             lifted = self._lifted(variables)
@@ -202,14 +221,8 @@ class _Problem:
                 constants[layer.call.index] = _along_channels(shift, layer)
         made = self._segment.run(part.calls, part.values, tensors, constants)
         answer = self._last.form.outputs(made[self._last.call.outputs[0].id], None)
-        return self._scaled(answer - part.wanted).square().sum()
-
-    def _spread(self, part: Part) -> float:
-        wanted = self._scaled(part.wanted)
-        return max(float((wanted - wanted.mean(0)).square().sum()), _TINY)
-
-    def _scaled(self, values: Tensor) -> Tensor:
-        return values if self._scale is None else values * self._scale.to(values.dtype)
+        answer = answer if self._scale is None else answer * self._scale
+        return (answer - part.wanted).square().sum()
 
 
 def _along_channels(constants: Tensor, layer: Consumer) -> Tensor:

@@ -1,13 +1,15 @@
-"""Repair without training: each layer learns, by least squares, to say what the original says.
+"""Repair without training: the slim network learns to say what the original says, layer by layer.
 
 In forward order every convolution and linear map of the slim network gets the weights that best
 reproduce the *original's* output from what the slim network now reads. Upstream error is part of
 what it reads, and where its output is added to a residual stream, the error of that stream is part
-of what it has to make up for. No label and no gradient is used. After He, Zhang and Sun, Channel
-Pruning for Accelerating Very Deep Neural Networks, 2017, on any network that can be recorded.
+of what it has to make up for (after He, Zhang and Sun, Channel Pruning for Accelerating Very Deep
+Neural Networks, 2017, on any network that can be recorded). Then it is refined together with the
+layers that speak to it alone. No label is used, and no loss of the network as a whole.
 
-Some images are held back: on them the change of the network's outputs is measured, and whether
-re-estimating the batch norms' statistics makes it smaller; it is kept only then.
+Some images are held back. They say how far a refinement goes; on them the change of the network's
+outputs is measured, and whether re-estimating the batch norms' statistics makes it smaller: it is
+kept only then.
 """
 
 from __future__ import annotations
@@ -57,6 +59,7 @@ def repair(
     images: Tensor,
     *,
     seed: int = 0,
+    refine: bool = True,
     watch: Watch = unwatched,
 ) -> tuple[nn.Module, Repair]:
     """A copy of ``slim``, which ``plan`` cut from ``model``, with weights that make up for the cut.
@@ -67,6 +70,8 @@ def repair(
         plan: which says what of the original survives.
         images: [N, C, H, W], normalised; no label is used.
         seed: of the places of large feature maps that are looked at.
+        refine: whether layers change together with those that speak to them alone, after least
+            squares of each layer by itself.
         watch: told how far it is.
 
     Raises :class:`InputError` where the network does not run on the images, and
@@ -79,7 +84,9 @@ def repair(
     held = min(max(int(len(images) * HELD_OUT), 1), _MOST_HELD)
     fitted, measured = images[held:], images[:held]
     mended = copied(slim)
-    mending = Mending(model, mended, plan, fitted.split(batch), measured.split(batch))
+    mending = Mending(
+        model, mended, plan, fitted.split(batch), measured.split(batch), refine=refine
+    )
     answers = _outputs(model, measured, batch)
     layers = mending.run(torch.Generator().manual_seed(seed), watch)
     watch("measuring", 1.0)

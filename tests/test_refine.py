@@ -22,6 +22,12 @@ def network(hidden):
     )
 
 
+def deep(hidden):
+    torch.manual_seed(hidden)
+    layers = [nn.Conv2d(3, hidden, 3), nn.ReLU(), nn.Conv2d(hidden, hidden, 1), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Conv2d(hidden, 4, 1)).double().eval()
+
+
 def images(count, seed):
     return torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(seed)).double()
 
@@ -32,9 +38,8 @@ def problem(slim, model, count=64):
     def part(seed, number):
         x = images(number, seed)
         trace = capture(slim, (x,))
-        segment = next(
-            iter(segments_of(trace, {c.call.index: c for c in consumers_of(trace)}).values())
-        )
+        found = segments_of(trace, {c.call.index: c for c in consumers_of(trace)})
+        segment = found[max(found)]
         with torch.no_grad():
             wanted = segment.layers[-1].form.outputs(model(x), None)
         return segment, Part(trace.calls, {trace.inputs[0].id: x}, wanted)
@@ -52,9 +57,8 @@ def whitenings(slim, x):
     """As least squares leaves them: of what each layer reads."""
     found = {}
     with torch.no_grad():
-        for consumer, given in zip(
-            consumers_of(capture(slim, (x,))), (x, slim[:2](x)), strict=True
-        ):
+        for place, consumer in enumerate(consumers_of(capture(slim, (x,)))):
+            given = slim[: 2 * place](x)
             rows = consumer.form.rows(given, None).transpose(0, 1)
             mean = rows.mean(1)
             centred = rows - mean[:, None]
@@ -90,10 +94,10 @@ def test_the_slope_is_that_of_the_loss():
     segment, fitted, check = problem(slim, model, 4)
     scale = torch.tensor([1.0, 2.0, 0.5, 3.0]).double()
     known = refine._Problem(
-        segment, dict(named_tensors(slim)), whitenings(slim, images(4, 0)), scale
+        segment, segment.layers, dict(named_tensors(slim)), whitenings(slim, images(4, 0)), scale
     )
     rng = np.random.default_rng(0)
-    x, way = rng.normal(size=known.unknowns), rng.normal(size=known.unknowns)
+    x, way = rng.normal(size=len(known.start)), rng.normal(size=len(known.start))
     parts = [fitted, check]
     value, slope = known.slope(x, parts)
     assert value == pytest.approx(known.loss(x, parts))
@@ -127,13 +131,15 @@ def test_nothing_changes_that_other_images_do_not_confirm():
     assert not refined(segment, [fitted], [perfect], *given)
 
 
-def test_nothing_changes_where_there_are_more_unknowns_than_answers(monkeypatch):
-    model, slim = network(8), network(5)
+def test_layers_farthest_off_stay_where_too_little_is_answered(monkeypatch):
+    model, slim = network(8), deep(5)
     segment, fitted, check = problem(slim, model)
-    given = (dict(named_tensors(slim)), whitenings(slim, images(64, 0)), None)
-    unknowns = sum(p.numel() for p in slim.parameters())
-    monkeypatch.setattr(refine, "ENOUGH", fitted.wanted.numel() / unknowns + 1)
-    assert not refined(segment, [fitted], [check], *given)
+    known = whitenings(slim, images(64, 0))
+    given = (dict(named_tensors(slim)), known, None)
+    sizes = [slim[place].weight.numel() for place in (0, 2, 4)]
+    for enough, changed in ((sum(sizes), 3), (sum(sizes[1:]), 2), (sizes[-1], 0)):
+        monkeypatch.setattr(refine, "ENOUGH", fitted.wanted.numel() / enough)
+        assert len(refined(segment, [fitted], [check], *given)) == changed
 
 
 def test_a_layer_without_statistics_stays():

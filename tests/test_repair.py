@@ -77,6 +77,36 @@ def test_outputs_come_nearer_to_the_originals(kind, norm):
     assert (now - answers).square().mean() < 0.5 * (raw - answers).square().mean()
 
 
+@pytest.mark.parametrize("kind", ["plain", "depthwise", "grouped", "transposed"])
+def test_layers_refined_with_those_before_come_nearer_than_each_alone(kind):
+    model = trained(kind)
+    pruned = cut(model)
+    alone, by_layer = repair(model, pruned.model, pruned.plan, IMAGES, refine=False)
+    together, by_block = repair(model, pruned.model, pruned.plan, IMAGES)
+    assert not any(layer.refined for layer in by_layer.layers)
+    assert any(layer.refined for layer in by_block.layers)
+    fresh = torch.randn(64, 3, 12, 12)
+    with torch.no_grad():
+        answers, apart, now = (net(fresh) for net in (model, alone, together))
+    assert (now - answers).square().mean() < (apart - answers).square().mean()
+
+
+def test_a_chain_is_refined_in_segments_that_overlap():
+    """What a later segment is given must be what the changed layers say."""
+    torch.manual_seed(0)
+    layers = [m for _ in range(4) for m in (nn.LazyConv2d(16, 3), nn.ReLU(inplace=True))]
+    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 4)).eval()
+    model(IMAGES)
+    pruned = cut(model)
+    alone, _ = repair(model, pruned.model, pruned.plan, IMAGES, refine=False)
+    together, done = repair(model, pruned.model, pruned.plan, IMAGES)
+    assert sum(layer.refined for layer in done.layers) >= 2
+    fresh = torch.randn(64, 3, 12, 12)
+    with torch.no_grad():
+        answers, apart, now = (net(fresh) for net in (model, alone, together))
+    assert (now - answers).square().mean() < (apart - answers).square().mean()
+
+
 def test_channels_that_are_copies_cost_nothing():
     """What can be reproduced exactly is: the sum of two equal channels' weights."""
     torch.manual_seed(0)

@@ -5,8 +5,8 @@ and its weights W, the error of its output is quadratic in what is left out, so 
 kept. A group with several readers adds their errors up, each over the variance of the sum that its
 output becomes part of. A score is the error that a removal adds, in the order in which they go.
 
-Across groups, errors late in the network count more: what early layers lose, later ones make up for
-in part when they are repaired.
+Where others are solved anew, errors late in the network count more across groups: what early layers
+lose, later ones make up for in part when they are repaired.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from slimnet.least_squares import RIDGE, Rows
 from slimnet.readings import Reading
 
 LATE = 2.0
-"""An error in the last layer counts 1 + LATE times one in the first. Of 0, 0.5, 1, 2, 4 and 5 the
-one that left ResNet-56 most accurate when half its MACs had gone and it was repaired."""
+"""Where the others are solved anew, an error in the last layer counts 1 + LATE times one in the
+first. Of 0, 0.5, 1, 2, 4 and 5 the one that left ResNet-56 most accurate when half its MACs had
+gone and it was repaired."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +51,7 @@ class Reconstruction:
     choose: Callable[[Sequence[Problem], int], _Chosen]
     source: str
     centred: bool  # a constant makes up for lost means, where there is one to change
+    late: float = 0.0  # what an error in the last layer counts, beyond one in the first
     roles: tuple[str, ...] = ("in",)
     across: str = "none"
     needs: tuple[Need, ...] = ("inputs",)
@@ -86,7 +88,7 @@ class Reconstruction:
         if reading.scale is not None:
             scale = reading.scale.to(matrix.dtype).reshape(matrix.shape[0], -1, 1)
             matrix = matrix * scale
-        matrix = matrix * ((1 + LATE * reading.depth) / reading.spread) ** 0.5
+        matrix = matrix * ((1 + self.late * reading.depth) / reading.spread) ** 0.5
         centred = self.centred and reading.shifts
         columns = reading.form.matrix(_atoms(slot, weight))[:, 0]
         if isinstance(reading.moments, Rows):
@@ -274,5 +276,5 @@ CRITERIA.add(
 )
 CRITERIA.add(
     "obs",
-    Reconstruction(surgeon, "Hassibi & Stork, Optimal Brain Surgeon, 1993, by channel", True),
+    Reconstruction(surgeon, "Hassibi & Stork, Optimal Brain Surgeon, 1993, by channel", True, LATE),
 )
