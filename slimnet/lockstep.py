@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
+from math import prod
 from typing import Any
 
 import torch
@@ -60,16 +62,33 @@ class Walk:
         self._mode = _Watched(self, trace, stops, after)
         self._thread = threading.Thread(target=self._run, args=(model, inputs), daemon=True)
 
-    def advance(self) -> Stop | None:
+    def _advance(self) -> Stop | None:
         """Run on to the next stop; None at the end. Raises what ``forward`` raises."""
         if not self._thread.ident:
             self._thread.start()
+        elif not self._thread.is_alive():
+            return None
         self._stop = None
         self._go.release()
         self._arrived.acquire()
         if self._error is not None:
             raise self._error
         return self._stop
+
+    def reach(self, index: int) -> Stop:
+        """Run on to the stop at a call, past those before it."""
+        while (stop := self._advance()) is not None and stop.call.index <= index:
+            if stop.call.index == index:
+                return stop
+        raise CaptureError(
+            "the network does not run the same calls on every batch of the samples: it cannot be "
+            "followed layer by layer"
+        )
+
+    def finish(self) -> None:
+        """Run to the end."""
+        while self._advance() is not None:
+            pass
 
     def leave(self) -> None:
         """End the pass where it stands."""
@@ -194,15 +213,29 @@ def walking(walks: Sequence[Walk], models: Sequence[nn.Module]) -> Iterator[None
         yield
 
 
-def meet(walks: Sequence[Walk]) -> list[Stop]:
-    """Advance every pass to its next stop; nothing when all have ended.
+ROOM = 1 << 26
+"""Numbers that one tensor may have over all passes that are under way: 256 MB."""
 
-    Raises :class:`CaptureError` where they do not meet at the same call.
+
+def together(
+    trace: Trace, calls: Iterable[int], *companies: Sequence[Walk], least: int = 1
+) -> Iterator[tuple[list[Stop], ...]]:
+    """Call by call, where the passes of each company stand.
+
+    Where there is no room for all, the first ones go ahead, at least ``least`` of them; the others
+    follow, through networks as they are by then, once what is made from there on is smaller.
+    Raises :class:`CaptureError` where a pass does not come by a call.
     """
-    stops = [walk.advance() for walk in walks]
-    if len({None if stop is None else stop.call.index for stop in stops}) > 1:
-        raise CaptureError(
-            "the network does not run the same calls on every batch of the samples: it cannot be "
-            "followed layer by layer"
-        )
-    return [stop for stop in stops if stop is not None]
+    room = _room(trace)
+    for index in sorted(calls):
+        going = slice(max(room[index], least))
+        yield tuple([walk.reach(index) for walk in walks[going]] for walks in companies)
+    for walk in (walk for walks in companies for walk in walks):
+        walk.finish()
+
+
+def _room(trace: Trace) -> list[int]:
+    """For each call, of how many such passes the largest tensor from there on has room."""
+    sizes = [max((prod(ref.shape) for ref in call.outputs), default=0) for call in trace.calls]
+    largest = list(accumulate(reversed(sizes), max))[::-1]
+    return [ROOM // max(size, 1) for size in largest]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from slimnet.consumers import Consumer, consumers_of
 from slimnet.least_squares import fit_of
-from slimnet.lockstep import Stop, Walk, meet, walking
+from slimnet.lockstep import Stop, Walk, together, walking
 from slimnet.modules import named_tensors
 from slimnet.plan import Plan
 from slimnet.readings import recorded, rows_grid
@@ -57,14 +57,14 @@ class Mending:
         """``fitted``: batches that are solved for; ``measured``: batches that refinements face."""
         self._networks = (model, slim)
         self._plan = plan
-        self._batches = [*fitted, *measured]
-        self._fitted = len(fitted)
+        self._batches = [*measured, *fitted]
+        self._held = len(measured)
         self._trace = recorded(model, fitted[0])
         self._shapes = {name: tensor.shape for name, tensor in named_tensors(model)}
         self._tensors = dict(named_tensors(slim))
         found = [c for c in consumers_of(self._trace) if c.weight not in plan.scaled]
         self._consumers = {c.call.index: c for c in found}
-        firsts = {len(batch): batch for batch in reversed(self._batches)}
+        firsts = {len(batch): batch for batch in self._batches}
         passes = {size: aligned(self._trace, recorded(slim, x)) for size, x in firsts.items()}
         self._passes = {size: calls for size, calls in passes.items() if calls is not None}
         self._segments: dict[int, Segment] = {}
@@ -85,12 +85,10 @@ class Mending:
         reads = [Walk(slim, (b,), self._trace, more, after=False) for b in self._batches]
         done: list[Mended] = []
         with torch.no_grad(), walking([*says, *reads], self._networks):
-            while said := meet(says):
-                read = meet(reads)
+            for said, read in together(self._trace, stops, says, reads, least=self._held + 1):
                 consumer = self._consumers[said[0].call.index]
                 watch(f"repairing {consumer.weight}", len(done) / len(self._consumers))
                 done.append(self._mend(consumer, said, read, generator))
-            meet(reads)
         return done
 
     def _others(self, consumer: Consumer) -> frozenset[int]:
@@ -110,7 +108,7 @@ class Mending:
         generator: torch.Generator,
     ) -> Mended:
         layer = _Layer(consumer, read[0], self._plan, self._shapes, self._tensors)
-        mended = layer.mend(said[: self._fitted], read[: self._fitted], generator)
+        mended = layer.mend(said[self._held :], read[self._held :], generator)
         if layer.whitening is not None:
             self._whitenings[consumer.weight] = layer.whitening
         segment = self._segments.get(consumer.call.index)
@@ -131,9 +129,11 @@ class Mending:
         def part(n: int) -> Part:
             return Part(self._pass(n), values[n], layer.scaled(said[n], read[n]))
 
-        while len(parts) < self._fitted and sum(len(p.wanted) for p in parts) < ROWS:
-            parts.append(part(len(parts)))
-        checks = [part(n) for n in range(self._fitted, len(self._batches))]
+        checks = [part(n) for n in range(self._held)]
+        for n in range(self._held, len(read)):
+            parts.append(part(n))
+            if sum(len(part.wanted) for part in parts) >= ROWS:
+                break
         changes = refined(segment, parts, checks, self._tensors, self._whitenings, layer.scale)
         for change in changes:
             self._tensors[change.layer.weight].add_(change.weight)

@@ -18,7 +18,7 @@ from slimnet.consumers import Consumer, consumers_of
 from slimnet.errors import CaptureError, InputError
 from slimnet.forms import Form, Places, grid
 from slimnet.least_squares import WIDE, Moments, Rows, moments_of
-from slimnet.lockstep import Stop, Walk, meet, walking
+from slimnet.lockstep import Stop, Walk, together, walking
 from slimnet.modules import named_tensors
 from slimnet.trace import Trace, capture
 from slimnet.watch import Watch, unwatched
@@ -98,7 +98,7 @@ def read_inputs(
     walks = [Walk(model, (part,), trace, stops, after=True) for part in batches]
     reader = _Reader(dict(named_tensors(model)), len(consumers), seed)
     with torch.no_grad(), walking(walks, [model]):
-        while met := meet(walks):
+        for (met,) in together(trace, stops, walks):
             index = met[0].call.index
             if index in consumers:
                 watch(f"reading what {consumers[index].weight} is given", reader.part)

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
+from slimnet import lockstep
 from slimnet.consumers import consumers_of
 from slimnet.errors import CaptureError
-from slimnet.lockstep import Walk, meet, walking
+from slimnet.lockstep import Walk, together, walking
 from slimnet.trace import capture
 
 
@@ -25,15 +26,15 @@ def stops_of(trace):
 
 def walks_of(model, batches, *, after):
     trace = capture(model, (batches[0],))
-    return [Walk(model, (x,), trace, stops_of(trace), after=after) for x in batches]
+    return trace, [Walk(model, (x,), trace, stops_of(trace), after=after) for x in batches]
 
 
 def test_every_pass_stops_at_every_layer_with_what_it_reads_and_says():
     model, batches = network(), [torch.randn(3, 4), torch.randn(2, 4)]
-    walks = walks_of(model, batches, after=True)
+    trace, walks = walks_of(model, batches, after=True)
     with walking(walks, [model]):
         met = []
-        while stops := meet(walks):
+        for (stops,) in together(trace, stops_of(trace), walks):
             met.append([(stop.args[1].shape, stop.result.shape) for stop in stops])
     said = [[tuple(result) for _, result in row] for row in met]
     assert said == [[(3, 8), (2, 8)], [(3, 8), (2, 8)], [(3, 2), (2, 2)]]
@@ -43,13 +44,12 @@ def test_every_pass_stops_at_every_layer_with_what_it_reads_and_says():
 
 def test_a_weight_that_is_changed_at_a_stop_is_the_one_that_is_used():
     model, x = network(), torch.randn(3, 4)
-    (walk,) = walks_of(model, [x], after=False)
+    trace, (walk,) = walks_of(model, [x], after=False)
     with torch.no_grad(), walking([walk], [model]):
-        meet([walk])
-        model[0].weight.zero_()
-        model[0].bias.fill_(1.0)
-        while meet([walk]):
-            pass
+        for (stops,) in together(trace, stops_of(trace), [walk]):
+            if stops[0].call.index == min(stops_of(trace)):
+                model[0].weight.zero_()
+                model[0].bias.fill_(1.0)
     torch.testing.assert_close(walk.output, model(x))
 
 
@@ -70,8 +70,7 @@ def test_modules_are_as_they_were_and_no_thread_is_left_when_a_pass_fails():
     with torch.no_grad():
         model[0].weight.fill_(1.0)
     with pytest.raises(ValueError, match="too large"), walking(walks, [model]):
-        while meet(walks):
-            pass
+        list(together(trace, stops_of(trace), walks))
     assert model.training
     assert threading.active_count() == before
 
@@ -92,8 +91,7 @@ def test_passes_that_take_different_ways_are_refused():
         for x in (torch.ones(1, 4), -torch.ones(1, 4))
     ]
     with pytest.raises(CaptureError, match="same calls"), walking(walks, [model]):
-        while meet(walks):
-            pass
+        list(together(trace, stops_of(trace), walks))
 
 
 def test_tensors_are_kept_until_the_last_stop_that_wants_them():
@@ -111,7 +109,25 @@ def test_tensors_are_kept_until_the_last_stop_that_wants_them():
     stops = {c.call.index: frozenset([c.other.id] if c.other else []) for c in consumers_of(trace)}
     walk = Walk(model, (x,), trace, stops, after=False)
     with torch.no_grad(), walking([walk], [model]):
-        first, second = meet([walk])[0], meet([walk])[0]
+        first, second = (walk.reach(index) for index in sorted(stops))
         assert not first.kept
         (kept,) = second.kept.values()
         torch.testing.assert_close(kept, model.a(x).relu())
+
+
+def test_passes_without_room_follow_through_the_network_as_it_is_by_then(monkeypatch):
+    """The middle layer makes most: one pass goes ahead until it is over."""
+    model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 8), nn.Linear(8, 2))
+    batches = [torch.randn(2, 4) for _ in range(3)]
+    trace, walks = walks_of(model, batches, after=True)
+    monkeypatch.setattr(lockstep, "ROOM", 2 * 8)
+    counts = []
+    with torch.no_grad(), walking(walks, [model]):
+        for (stops,) in together(trace, stops_of(trace), walks):
+            counts.append(len(stops))
+            if len(counts) == 1:
+                model[0].weight.zero_()  # which the first has passed
+    assert counts == [1, 1, 3]
+    for walk, x in zip(walks[1:], batches[1:], strict=True):
+        torch.testing.assert_close(walk.output, model(x))
+    assert not torch.allclose(walks[0].output, model(batches[0]))

@@ -98,13 +98,10 @@ def test_a_chain_is_refined_in_segments_that_overlap():
     model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 4)).eval()
     model(IMAGES)
     pruned = cut(model)
-    alone, _ = repair(model, pruned.model, pruned.plan, IMAGES, refine=False)
-    together, done = repair(model, pruned.model, pruned.plan, IMAGES)
-    assert sum(layer.refined for layer in done.layers) >= 2
-    fresh = torch.randn(64, 3, 12, 12)
-    with torch.no_grad():
-        answers, apart, now = (net(fresh) for net in (model, alone, together))
-    assert (now - answers).square().mean() < (apart - answers).square().mean()
+    _, alone = repair(model, pruned.model, pruned.plan, IMAGES, refine=False)
+    _, together = repair(model, pruned.model, pruned.plan, IMAGES)
+    assert sum(layer.refined for layer in together.layers) >= 2
+    assert together.after < alone.after
 
 
 def test_channels_that_are_copies_cost_nothing():

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from slimnet.consumers import consumers_of
-from slimnet.lockstep import Walk, meet, walking
+from slimnet.lockstep import Walk, walking
 from slimnet.modules import named_tensors
 from slimnet.segments import aligned, segments_of
 from slimnet.trace import capture
@@ -87,7 +87,7 @@ def test_run_by_itself_it_says_what_the_network_says(batch):
     for index, segment in segments.items():
         walk = Walk(model, (images,), trace, {index: segment.given | segment.heard}, after=True)
         with torch.no_grad(), walking([walk], [model]):
-            (stop,) = meet([walk])
+            stop = walk.reach(index)
             given = {n: t.clone() for n, t in stop.kept.items()}
             made = segment.run(calls, given, dict(named_tensors(model)), {})
             again = segment.run(calls, given, dict(named_tensors(model)), {index: torch.ones(())})
