@@ -25,7 +25,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from slimnet.composites import OPENED, composite, is_composite, opened
 from slimnet.errors import CaptureError
 from slimnet.modules import evaluation_mode
-from slimnet.trace import Call, Trace, Uncompiled, fast_paths_off
+from slimnet.trace import Call, Trace, Uncompiled, fast_paths_off, refs_in
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,7 +223,7 @@ def together(
     """Call by call, where the passes of each company stand.
 
     Where there is no room for all, the first ones go ahead, at least ``least`` of them; the others
-    follow, through networks as they are by then, once what is made from there on is smaller.
+    follow, through networks as they are by then, once all that is still to come is smaller.
     Raises :class:`CaptureError` where a pass does not come by a call.
     """
     room = _room(trace)
@@ -236,6 +236,7 @@ def together(
 
 def _room(trace: Trace) -> list[int]:
     """For each call, of how many such passes the largest tensor from there on has room."""
-    sizes = [max((prod(ref.shape) for ref in call.outputs), default=0) for call in trace.calls]
+    seen = ((*call.outputs, *refs_in([*call.args, *call.kwargs.values()])) for call in trace.calls)
+    sizes = [max((prod(r.shape) for r in refs if r.name is None), default=0) for refs in seen]
     largest = list(accumulate(reversed(sizes), max))[::-1]
     return [ROOM // max(size, 1) for size in largest]

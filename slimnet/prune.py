@@ -204,6 +204,7 @@ def prune(
                 raise _refusal(error) from error
             pins.append(culprit)
     done = None
+    gathered = None  # it may be as large as the network's activations
     if repair and samples is not None:
         slim, done = mend(model, slim, plan, samples.images, seed=seed, watch=watch)
     return Pruned(slim, *shorter.whole(plan, certificate), inspection, example, done)

@@ -116,8 +116,8 @@ def test_tensors_are_kept_until_the_last_stop_that_wants_them():
 
 
 def test_passes_without_room_follow_through_the_network_as_it_is_by_then(monkeypatch):
-    """The middle layer makes most: one pass goes ahead until it is over."""
-    model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 8), nn.Linear(8, 2))
+    """The middle makes most: one pass goes ahead until nothing reads it any more."""
+    model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 8), nn.Linear(8, 2), nn.Linear(2, 2))
     batches = [torch.randn(2, 4) for _ in range(3)]
     trace, walks = walks_of(model, batches, after=True)
     monkeypatch.setattr(lockstep, "ROOM", 2 * 8)
@@ -127,7 +127,7 @@ def test_passes_without_room_follow_through_the_network_as_it_is_by_then(monkeyp
             counts.append(len(stops))
             if len(counts) == 1:
                 model[0].weight.zero_()  # which the first has passed
-    assert counts == [1, 1, 3]
+    assert counts == [1, 1, 1, 3]
     for walk, x in zip(walks[1:], batches[1:], strict=True):
         torch.testing.assert_close(walk.output, model(x))
     assert not torch.allclose(walks[0].output, model(batches[0]))
