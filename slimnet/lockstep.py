@@ -66,8 +66,6 @@ class Walk:
         """Run on to the next stop; None at the end. Raises what ``forward`` raises."""
         if not self._thread.ident:
             self._thread.start()
-        elif not self._thread.is_alive():
-            return None
         self._stop = None
         self._go.release()
         self._arrived.acquire()
@@ -86,8 +84,8 @@ class Walk:
         )
 
     def finish(self) -> None:
-        """Run to the end."""
-        while self._advance() is not None:
+        """Run to the end, where it is under way."""
+        while self._thread.is_alive() and self._advance() is not None:
             pass
 
     def leave(self) -> None:

@@ -159,7 +159,7 @@ _DIFFERENTIABLE = {
     *("convolution", "addmm", "mm", "bmm", "t", "transpose", "permute", "numpy_T"),
     *("native_batch_norm", "_native_batch_norm_legit_no_training", "_batch_norm_no_update"),
     *("cudnn_batch_norm", "miopen_batch_norm", "native_layer_norm", "native_group_norm"),
-    *("view", "_unsafe_view", "clone", "expand", "unsqueeze", "squeeze", "cat"),
+    *("view", "_unsafe_view", "clone", "unsqueeze", "squeeze", "cat"),
     *("mean", "avg_pool2d", "_adaptive_avg_pool2d", "max_pool2d_with_indices"),
     *("hardswish", "_prelu_kernel", "_softmax", "constant_pad_nd"),
 }
