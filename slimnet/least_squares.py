@@ -8,6 +8,7 @@ are fewer than the unknowns, and the products of rows with each other the smalle
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -31,6 +32,9 @@ LEAST_PIECE = 1024
 _STRIP = 48
 _STRIPS = 8
 """Products of inputs are made strip by strip, of each only what the others have not made."""
+
+CERTAIN = 8
+"""Rows for each input, from which on a solution needs no confirmation."""
 
 _TINY = torch.finfo(torch.float32).tiny
 
@@ -119,19 +123,27 @@ class Fit(ABC):
         """Add rows [n, G, D] and the outputs [n, G·O] that are wanted of them."""
         count = rows_at_once(x[0].numel())
         for part, answers in zip(x.split(count), wanted.split(count), strict=True):
-            self._add(part.transpose(0, 1), answers.unflatten(1, (x.shape[1], -1)).transpose(0, 1))
+            self._add(*self._lacking(part, answers))
 
-    def _add(self, x: Tensor, wanted: Tensor) -> None:
-        """[G, n, D] and [G, n, O]."""
-        wanted = wanted.double()
-        said = (x @ self._weights.to(x.dtype).mT).double() + self._constants[:, None]
-        lack = wanted - said
+    def _add(self, x: Tensor, wanted: Tensor, lack: Tensor) -> None:
         self.rows += x.shape[1]
         self._lack += lack.sum(1)
         self._squared += lack.square().sum(1)
         self._wanted += wanted.sum(1)
         self._energy += wanted.square().sum(1)
         self._take(x, lack)
+
+    def confirmed(
+        self, change: Tensor, constants: Tensor, rows: Iterable[tuple[Tensor, Tensor]]
+    ) -> Tensor:
+        """[G, O] in 0..1: what part of a change is best on rows that were not added."""
+        reach, pull = torch.zeros_like(constants), torch.zeros_like(constants)
+        for x, wanted in rows:
+            x, _, lack = self._lacking(x, wanted)
+            reached = (x @ change.to(x.dtype).mT).double() + constants[:, None]
+            pull += (reached * lack).sum(1)
+            reach += reached.square().sum(1)
+        return (pull / reach.clamp(min=_TINY)).clamp(0.0, 1.0)
 
     def solve(self, *, constant: bool, ridge: float = RIDGE) -> tuple[Tensor, Tensor]:
         """What to add to weights and constants (0 unless asked for) for the least error.
@@ -145,6 +157,11 @@ class Fit(ABC):
             return change, torch.zeros_like(self._lack)
         reached = (change @ self._sum()[:, :, None])[:, :, 0]
         return change, (self._lack - reached) / self.rows
+
+    @property
+    def certain(self) -> bool:
+        """Whether there are rows enough to take the solution as it is."""
+        return self.rows >= CERTAIN * self._weights.shape[2]
 
     @property
     def mean(self) -> Tensor:
@@ -161,6 +178,13 @@ class Fit(ABC):
             shift = constants * (constants + 2 * (reached - self._lack) / n)
             squared += self._gain(change) + float(shift.sum())
         return max(squared, 0.0) / spread if spread > 0 else 0.0
+
+    def _lacking(self, x: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """By block: rows [G, n, D], what is wanted of them, and what the map lacks [G, n, O]."""
+        x = x.transpose(0, 1)
+        wanted = wanted.unflatten(1, (len(x), -1)).transpose(0, 1).double()
+        said = (x @ self._weights.to(x.dtype).mT).double() + self._constants[:, None]
+        return x, wanted, wanted - said
 
     @abstractmethod
     def _take(self, x: Tensor, lack: Tensor) -> None:

@@ -7,13 +7,14 @@ the changed layers say: nothing is run twice but the few calls of a segment.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from slimnet.consumers import Consumer, consumers_of
+from slimnet.forms import Places
 from slimnet.least_squares import fit_of
 from slimnet.lockstep import Stop, Walk, together, walking
 from slimnet.modules import named_tensors
@@ -108,7 +109,7 @@ class Mending:
         generator: torch.Generator,
     ) -> Mended:
         layer = _Layer(consumer, read[0], self._plan, self._shapes, self._tensors)
-        mended = layer.mend(said[self._held :], read[self._held :], generator)
+        mended = layer.mend(said, read, self._held, generator)
         if layer.whitening is not None:
             self._whitenings[consumer.weight] = layer.whitening
         segment = self._segments.get(consumer.call.index)
@@ -215,27 +216,42 @@ class _Layer:
         return self.form.matrix(places)[:, :, 0].flatten()
 
     def mend(
-        self, said: Sequence[Stop], read: Sequence[Stop], generator: torch.Generator
+        self, said: Sequence[Stop], read: Sequence[Stop], held: int, generator: torch.Generator
     ) -> Mended:
-        """Solve, and write the solution into the slim network."""
+        """Solve, and write the solution into the slim network.
+
+        The first ``held`` passes are not solved for: where there are few rows, as much is changed
+        as they confirm.
+        """
         name, old = self.consumer.weight, self.form.matrix(self._weight).double()
         fit = fit_of(old, self._constants(old))
-        places = rows_grid(said, old.shape[2], generator, least=LEAST_ROWS)
-        for theirs, ours in zip(said, read, strict=True):
-            given = ours.args[self.consumer.place]
-            for rows, *parts in self.form.pieces(given, places, *self._says(theirs, ours)):
-                fit.add(rows, self._wanted(*parts))
+        places = rows_grid(said[held:], old.shape[2], generator, least=LEAST_ROWS)
+        for rows, wanted in self._rows(said[held:], read[held:], places):
+            fit.add(rows, wanted)
         before = fit.error()
         change, constants = fit.solve(constant=self.consumer.shifts)
         if fit.lower is not None:
             self.whitening = self._whitening(fit.lower, fit.mean)
         if before < SMALL:
             return Mended(name, before, before)
+        if not fit.certain:
+            others = self._rows(said[:held], read[:held], places)
+            part = fit.confirmed(change, constants, others)
+            change, constants = part[:, :, None] * change, part * constants
         self._weight.add_(self.form.weight(change, self._weight.shape))
         add_constants(self.consumer, self._tensors, constants.flatten())
         if self.consumer.bias is None:
             self.beyond = constants.flatten()
         return Mended(name, before, fit.error(change, constants))
+
+    def _rows(
+        self, said: Sequence[Stop], read: Sequence[Stop], places: Places
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """What it reads, and what it should say of that, piece by piece."""
+        for theirs, ours in zip(said, read, strict=True):
+            given = ours.args[self.consumer.place]
+            for rows, *parts in self.form.pieces(given, places, *self._says(theirs, ours)):
+                yield rows, self._wanted(*parts)
 
     def _whitening(self, lower: Tensor, mean: Tensor) -> Whitening:
         kind, groups = self._weight.dtype, len(lower)

@@ -117,3 +117,17 @@ def test_a_layer_without_any_signal_is_left_alone():
     assert not change.any()
     assert not constants.any()
     assert fit.error() == fit.error(change, constants) == 0.0
+
+
+def test_a_change_is_confirmed_as_far_as_other_rows_want_it(kind):
+    x, y = problem()
+    fit = fitted(x, y)
+    change, constants = fit.solve(constant=True)
+    half = fit.confirmed(2 * change, 2 * constants, [(x, y.flatten(1))])
+    torch.testing.assert_close(half, torch.full_like(half, 0.5), rtol=1e-2, atol=1e-2)
+    whole = fit.confirmed(0.5 * change, 0.5 * constants, [(x, y.flatten(1))])
+    assert torch.equal(whole, torch.ones_like(whole))
+    none = fit.confirmed(-change, -constants, [(x, y.flatten(1))])
+    assert torch.equal(none, torch.zeros_like(none))
+    assert fit.certain
+    assert not fitted(x[:30], y[:30]).certain

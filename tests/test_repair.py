@@ -199,3 +199,14 @@ def test_one_image_is_too_few():
 def test_repair_without_images_says_what_to_give():
     with pytest.raises(InputError, match="--data"):
         cut(trained(), repair=True)
+
+
+def test_what_measures_worse_than_the_cut_is_not_kept():
+    """Two images say too little of a network whose inputs are noise."""
+    model = trained()
+    pruned = slimnet.prune(model, (IMAGES[:1],), ratio=0.1, align=None)
+    mended, done = repair(model, pruned.model, pruned.plan, torch.randn(2, 3, 12, 12))
+    assert done.after <= done.before
+    if not done.solved and not done.reestimated:
+        for before, after in zip(pruned.model.parameters(), mended.parameters(), strict=True):
+            assert torch.equal(before, after)
