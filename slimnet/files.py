@@ -189,11 +189,13 @@ def repair(
     data: Samples | Tensor,
     *,
     seed: int = 0,
+    refine: bool = True,
     watch: Watch = unwatched,
 ) -> Repaired:
     """Win back, without training, what a cut of ``against`` cost (:mod:`slimnet.repair`).
 
-    ``data`` are images [N, C, H, W], normalised; no label is used. Raises :class:`InputError` where
+    ``data`` are images [N, C, H, W], normalised; no label is used. Without ``refine`` each layer is
+    solved by itself. Raises :class:`InputError` where
     they do not fit the network, or the file is no slim network of ``against``.
     """
     artifact = slim if isinstance(slim, Artifact) else read_slim(slim)
@@ -201,7 +203,7 @@ def repair(
     small = artifact.model(against).to(device_of(against))
     dense = shorten_as(against, artifact.example, artifact.plan, seed=seed).model
     plan = replace(artifact.plan, blocks=())
-    mended, done = mend(dense, small, plan, images, seed=seed, watch=watch)
+    mended, done = mend(dense, small, plan, images, seed=seed, refine=refine, watch=watch)
     fresh = make_artifact(
         mended, artifact.plan, artifact.certificate, artifact.example, artifact.arch, trained=True
     )

@@ -180,6 +180,9 @@ def test_repairing_later_is_the_same_as_at_once(tmp_path):
     at_once = slimnet.prune(model, (IMAGES[:1],), repair=True, **options)
     path = slimnet.save(slimnet.prune(model, (IMAGES[:1],), **options), tmp_path / "slim.pt")
     later = slimnet.repair(path, model, IMAGES)
+    assert not any(
+        x.refined for x in slimnet.repair(path, model, IMAGES, refine=False).repair.layers
+    )
     assert later.repair.after == pytest.approx(at_once.repair.after)
     assert later.artifact.trained
 
