@@ -11,6 +11,7 @@ from sklearn.linear_model import Lasso
 from torch import nn
 
 import slimnet
+from slimnet.criteria import reconstruction
 from slimnet.criteria.reconstruction import Problem, lasso, surgeon, thinet
 from slimnet.least_squares import RIDGE
 from slimnet.repair import repair
@@ -92,6 +93,15 @@ def test_the_surgeons_errors_are_those_of_least_squares(seed):
         assert errors[number - 1] == pytest.approx(least_error(order[:number], seed), rel=1e-6)
     best = min(least_error(list(pair), seed) for pair in combinations(range(ATOMS), 2))
     assert errors[1] >= best * (1 - 1e-9)
+
+
+def test_atoms_that_leave_together_add_what_they_do_together(monkeypatch):
+    monkeypatch.setattr(reconstruction, "_AT_ONCE", 2)
+    order, errors = surgeon([problem(0)], ATOMS)
+    assert sorted(order) == list(range(ATOMS))
+    assert errors == sorted(errors)
+    together = ATOMS // 2
+    assert errors[together - 1] == pytest.approx(least_error(order[:together], 0), rel=1e-6)
 
 
 def test_two_readers_add_their_errors_up():

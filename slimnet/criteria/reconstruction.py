@@ -190,16 +190,19 @@ def surgeon(problems: Sequence[Problem], size: int) -> _Chosen:
         costs = torch.stack([reader.costs() for reader in readers]).sum(0).numpy()
         costs[~alive] = np.inf
         at_once = max(int(alive.sum()) // _AT_ONCE, 1)
-        for atom in np.argsort(costs, kind="stable")[:at_once].tolist():
-            before = errors[-1] if errors else 0.0
-            errors.append(before + sum(reader.remove(atom) for reader in readers))
-            order.append(atom)
-            alive[atom] = False
+        leave = np.argsort(costs, kind="stable")[:at_once]
+        added = sum(reader.remove(leave.tolist()) for reader in readers)
+        parts = np.cumsum(costs[leave]) / max(costs[leave].sum(), _TINY)
+        before = errors[-1] if errors else 0.0
+        errors += (before + added * parts).tolist()
+        order += leave.tolist()
+        alive[leave] = False
     return order, errors
 
 
 _AT_ONCE = 64
-"""Of more atoms than this, several go before the costs are looked at again."""
+"""Of twice as many atoms and more, several go before the costs are looked at again."""
+_TINY = 1e-300
 
 
 def inverse(second: Tensor) -> Tensor:
@@ -249,13 +252,13 @@ class _Reader:
         for atoms in sizes.values():
             yield atoms, torch.stack([self._columns[a] for a in atoms]).to(self._inverse.device)
 
-    def remove(self, atom: int) -> float:
+    def remove(self, atoms: Sequence[int]) -> float:
         """Solve for the others; gives the error that this adds."""
-        columns = self._columns.get(atom)
-        if columns is None:
+        leave = [self._columns[atom] for atom in atoms if atom in self._columns]
+        if not leave:
             return 0.0
-        self._gone.add(atom)
-        columns = columns.to(self._inverse.device)
+        self._gone.update(atoms)
+        columns = torch.cat(leave).to(self._inverse.device)
         rows = self._inverse[columns]
         block = torch.linalg.inv(rows[:, columns])
         missing = self._weights[:, columns]
