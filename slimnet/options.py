@@ -65,8 +65,8 @@ Scope = Annotated[
     typer.Option(
         "--scope",
         help="local: the same share everywhere; global: one threshold; isomorphic: one per class "
-        "of like layers; harm: what scores least for what it saves. By default local, with "
-        "--repair harm",
+        "of like layers; harm: what scores least for what it saves. By default local; harm "
+        "with --repair, where the criterion measures an error or the loss",
     ),
 ]
 MinChannels = Annotated[

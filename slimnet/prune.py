@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from slimnet.analysis import Inspection, analyse, record
 from slimnet.budget import Align, Budget, Limits, Scope
 from slimnet.couple import Coupling, Pin, couple
-from slimnet.criteria import Choice, check_needs, usual
+from slimnet.criteria import Choice, check_needs, usual, usual_scope
 from slimnet.diagnose import find_culprit
 from slimnet.draft import draft
 from slimnet.errors import CaptureError, CertificateError, InputError
@@ -118,7 +118,8 @@ def prune(
         init: the weights before training, by name; for criteria that read them.
         scope: "local" removes the same share from every group, "global" sets one threshold,
             "isomorphic" one for each class of like groups, every class losing the same share;
-            "harm" takes what scores least for what it saves. "local", with ``repair`` "harm".
+            "harm" takes what scores least for what it saves. "local"; with ``repair`` "harm" where
+            the criterion measures an error or the loss.
         repair: win accuracy back without training: least squares on the images of ``data``
             (:mod:`slimnet.repair`). The certificate is of the cut, before its weights change.
         align: round widths to this multiple; "auto" takes 16 for groups of at least 128
@@ -147,7 +148,7 @@ def prune(
     if drop_blocks and ratio is macs is params is bytes is None:
         ratio = 0.0
     criterion = criterion or usual(repair=repair)
-    scope = scope or ("harm" if repair else "local")
+    scope = scope or usual_scope(criterion, repair=repair)
     budget = Budget(ratio, macs, params, bytes)
     limits = Limits(scope, align, min_channels, tuple(keep), dict(layer_ratio or {}))
     choice, samples = Choice(criterion, across, reduce), samples_of(data)

@@ -213,3 +213,11 @@ def test_what_measures_worse_than_the_cut_is_not_kept():
     if not done.solved and not done.reestimated:
         for before, after in zip(pruned.model.parameters(), mended.parameters(), strict=True):
             assert torch.equal(before, after)
+
+
+@pytest.mark.parametrize(("criterion", "scope"), [("obs", "harm"), ("l1", "local")])
+def test_the_budget_is_spent_by_harm_where_the_criterion_measures_one(criterion, scope):
+    pruned = slimnet.prune(
+        trained(), (IMAGES[:1],), macs=0.6, criterion=criterion, repair=True, data=IMAGES
+    )
+    assert pruned.plan.asked["scope"] == scope

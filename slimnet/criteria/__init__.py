@@ -208,6 +208,12 @@ def usual(*, repair: bool) -> str:
     return "obs" if repair else "l1"
 
 
+def usual_scope(criterion: str, *, repair: bool) -> Literal["local", "harm"]:
+    """The scope where none is named: by harm where the criterion's scores are a harm, an error."""
+    measures = {"inputs", "gates"} & set(load_criteria()[criterion].needs)
+    return "harm" if repair and measures else "local"
+
+
 def check_needs(criterion: str, *, data: bool, init: bool) -> None:
     """Raise :class:`InputError` where a criterion needs what was not given."""
     for need in load_criteria()[criterion].needs:
