@@ -9,8 +9,8 @@ cut, with batch norms re-estimated on these images, and repaired. slimnet cuts i
 
 Torch-Pruning takes the smallest ratio that meets the budget, locally (its default) and globally.
 It is told to leave the classifier and the residual sums alone: with zero-padded shortcuts, what it
-makes of sums does not run. slimnet re-estimates its batch norms; it has no repair, so that column
-meets the best of its others. Labels are used by criteria that read gradients, and for the test.
+makes of sums does not run. So slimnet is told to leave the sums alone too. Its networks' batch norms
+are re-estimated by slimnet; it has no repair, so that column meets the best of its others. Labels are used by criteria that read gradients, and for the test.
 A cell is the mean (± standard deviation over seeds, each with other images) of the scope that
 tests best, that scope, and the MACs that are left.
 """
@@ -24,6 +24,7 @@ import sys
 from collections.abc import Collection, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,7 @@ THEIRS = {
     "TP taylor": TaylorImportance(),
     "TP group-norm": GroupMagnitudeImportance(p=2),
 }
+SUMS = ("conv1", "*.conv2")
 UNTRAINED = "needs initial weights, which published networks lack"
 
 
@@ -143,7 +145,7 @@ def conditions_of(options: argparse.Namespace, dense: float) -> dict[str, Any]:
     return {
         "network": f"{options.network.name}, {dense:.2f} %",
         "budget": f"{options.macs:.1%} of the MACs",
-        "how": "one step, alignment off; Torch-Pruning leaves classifier and residual sums alone",
+        "how": "one step, alignment off; both leave the classifier and the residual sums alone",
         "images": f"{options.samples} of {options.data}, {options.normalize}",
         "seeds": options.seeds,
         "threads": options.threads,
@@ -186,7 +188,7 @@ def measured(trial: Trial) -> Iterator[Test]:
 
 def ours(trial: Trial) -> Iterator[Test]:
     asked = {"criterion": trial.row, "macs": trial.share, "data": trial.samples}
-    asked |= {"align": None, "seed": trial.seed, "verify": False}
+    asked |= {"align": None, "seed": trial.seed, "verify": False, "keep": SUMS}
     for scope in trial.scopes:
         cut = slimnet.prune(trial.model, trial.example, scope=scope, **asked)
         yield from trial.untrained(scope, cut.model)
@@ -241,7 +243,7 @@ def cut(model: nn.Module, trial: Trial, scope: str, ratio: float) -> nn.Module:
 
 def stays(layer: str) -> bool:
     """Whether it is the classifier, or adds to a residual sum."""
-    return layer in ("linear", "conv1") or layer.endswith(".conv2")
+    return layer == "linear" or any(fnmatchcase(layer, name) for name in SUMS)
 
 
 def line(row: str, tests: Sequence[Test]) -> str:
