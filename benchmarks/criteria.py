@@ -9,10 +9,11 @@ cut, with batch norms re-estimated on these images, and repaired. slimnet cuts i
 
 Torch-Pruning takes the smallest ratio that meets the budget, locally (its default) and globally.
 It is told to leave the classifier and the residual sums alone: with zero-padded shortcuts, what it
-makes of sums does not run. So slimnet is told to leave the sums alone too. Its networks' batch norms
-are re-estimated by slimnet; it has no repair, so that column meets the best of its others. Labels are used by criteria that read gradients, and for the test.
-A cell is the mean (± standard deviation over seeds, each with other images) of the scope that
-tests best, that scope, and the MACs that are left.
+makes of sums does not run. So slimnet is told to leave the sums alone too. Its networks' batch
+norms are re-estimated by slimnet; it has no repair, so that column meets the best of its others.
+Labels are used by criteria that read gradients, and for the test. A cell is the mean (± standard
+deviation over seeds, each with other images) of the scope that tests best, that scope, and the MACs
+that are left.
 """
 
 from __future__ import annotations
