@@ -131,11 +131,12 @@ def _within(
     whitenings: Mapping[str, Whitening],
     values: int,
 ) -> Sequence[Consumer]:
-    """As many layers as so many values determine, the last ones; at least two, or none."""
+    """As many layers as so many values determine, the last ones; none where it is the very last."""
     known = [layer for layer in segment.layers if layer.weight in whitenings]
     sizes = np.cumsum([tensors[layer.weight].numel() for layer in reversed(known)])
     count = int(np.searchsorted(sizes * ENOUGH, values, side="right"))
-    return known[len(known) - count :] if count > 1 else ()
+    found = known[len(known) - count :]
+    return found if found and found[0] is not segment.layers[-1] else ()
 
 
 class _Problem:
