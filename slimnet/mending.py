@@ -141,9 +141,8 @@ class Mending:
             if change.constants is not None:
                 add_constants(change.layer, self._tensors, change.constants)
         if changes:
-            before = replace(segment, calls=segment.calls[:-1])
             for n, stop in enumerate(read):
-                made = before.run(self._pass(n), values[n], self._tensors, {})
+                made = segment.before.run(self._pass(n), values[n], self._tensors, {})
                 for number in segment.heard:
                     stop.kept[number].copy_(made[number])
         return bool(changes)
@@ -177,7 +176,7 @@ def _follows(
 ) -> bool:
     """Whether the segment, run by itself, gives its last layer what the network gave it."""
     call = layer.consumer.call
-    made = replace(segment, calls=segment.calls[:-1]).run(recorded, values, tensors, {})
+    made = segment.before.run(recorded, values, tensors, {})
     again = made[call.args[layer.consumer.place].id]
     given: Tensor = stop.args[layer.consumer.place]
     return again.shape == given.shape and torch.allclose(

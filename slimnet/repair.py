@@ -126,12 +126,12 @@ def _change(answers: Tensor, others: Tensor) -> float:
 def reestimated(model: nn.Module, images: Tensor, batch: int) -> nn.Module:
     """A copy whose batch norms hold the statistics of what they now read, over all images."""
     copy = copied(model)
+    norms = [module for _, module in named_modules(copy) if isinstance(module, _BatchNorm)]
     with torch.no_grad(), evaluation_mode(copy):  # which puts attributes back, but no statistics
-        for _, module in named_modules(copy):
-            if isinstance(module, _BatchNorm):
-                module.reset_running_stats()
-                module.momentum = None  # the mean over all batches
-                module.train()
-        for part in images.split(batch):
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # the mean over all batches
+            norm.train()
+        for part in images.split(batch) if norms else ():
             copy(part)
     return copy

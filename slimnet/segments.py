@@ -34,6 +34,11 @@ class Segment:
     given: frozenset[int]  # the tensors that are made elsewhere
     heard: frozenset[int]  # the tensors made here that layers read: they change with the weights
 
+    @property
+    def before(self) -> Segment:
+        """All but the last layer's own call: what it is given."""
+        return replace(self, calls=self.calls[:-1])
+
     def run(
         self,
         recorded: Sequence[Call],
