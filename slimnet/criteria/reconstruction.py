@@ -224,14 +224,10 @@ class _Reader:
     """One layer's inverse Hessian and weights while atoms leave."""
 
     def __init__(self, problem: Problem, size: int) -> None:
-        self._inverse = inverse(problem.second)
-        self._weights = problem.weights.clone()
-        columns = problem.columns.cpu()
-        self._columns = {
-            atom: torch.nonzero(columns == atom).flatten() for atom in columns.unique().tolist()
-        }
+        self._inverse = inverse(problem.second)  # [d, d] of the d columns that are left
+        self._weights = problem.weights  # [O, d]
+        self._atoms = problem.columns  # [d]: whose they are; -1 for another group's
         self._size = size
-        self._gone: set[int] = {-1}
 
     def costs(self) -> Tensor:
         """[atoms] float64: the error that each would add; 0 for those it does not read."""
@@ -240,32 +236,33 @@ class _Reader:
             blocks = self._inverse[columns[:, :, None], columns[:, None, :]]
             weights = self._weights[:, columns].transpose(0, 1)  # [atoms, O, k]
             solved = torch.linalg.solve(blocks, weights.mT)
-            found[atoms] = (weights.mT * solved).sum((1, 2)).double().cpu()
+            found[atoms.cpu()] = (weights.mT * solved).sum((1, 2)).double().cpu()
         return found
 
-    def _alike(self) -> Iterator[tuple[list[int], Tensor]]:
-        """Atoms that have the same number of columns, together."""
-        sizes: dict[int, list[int]] = {}
-        for atom, columns in self._columns.items():
-            if atom not in self._gone:
-                sizes.setdefault(len(columns), []).append(atom)
-        for atoms in sizes.values():
-            yield atoms, torch.stack([self._columns[a] for a in atoms]).to(self._inverse.device)
+    def _alike(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Atoms [n] that have the same number k of columns, and these [n, k]."""
+        columns = self._atoms.argsort(stable=True)
+        atoms, counts = self._atoms.unique(return_counts=True)
+        starts = counts.cumsum(0) - counts
+        for count in counts[atoms >= 0].unique():
+            these = (counts == count) & (atoms >= 0)
+            along = torch.arange(int(count), device=columns.device)
+            yield atoms[these], columns[starts[these][:, None] + along]
 
     def remove(self, atoms: Sequence[int]) -> float:
         """Solve for the others; gives the error that this adds."""
-        leave = [self._columns[atom] for atom in atoms if atom in self._columns]
-        if not leave:
+        leave = torch.isin(self._atoms, torch.tensor(atoms, device=self._atoms.device))
+        gone, left = leave.nonzero().flatten(), (~leave).nonzero().flatten()
+        if not len(gone):
             return 0.0
-        self._gone.update(atoms)
-        columns = torch.cat(leave).to(self._inverse.device)
-        rows = self._inverse[columns]
-        block = torch.linalg.inv(rows[:, columns])
-        missing = self._weights[:, columns]
+        block = torch.linalg.inv(self._inverse[gone[:, None], gone])
+        across = self._inverse[gone[:, None], left]
+        missing = self._weights[:, gone]
         pull = missing @ block
-        self._weights -= pull @ rows
-        self._inverse -= rows.mT @ block @ rows
-        self._weights[:, columns] = 0
+        self._weights = self._weights[:, left].addmm_(pull, across, alpha=-1)
+        kept = self._inverse[left[:, None], left]
+        self._inverse = kept.addmm_(across.mT, block @ across, alpha=-1)
+        self._atoms = self._atoms[left]
         return float((pull * missing).sum())
 
 
