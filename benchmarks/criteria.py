@@ -43,10 +43,10 @@ from torch_pruning.pruner.importance import (
 )
 
 import slimnet
-from slimnet.cost import count
 from slimnet.criteria import load_criteria
 from slimnet.files import open_network
-from slimnet.readings import batch_of
+from slimnet.measuring.cost import count
+from slimnet.reconstruction.readings import batch_of
 from slimnet.repair import reestimated
 from slimnet.samples import Samples
 from slimnet.train import Dataset, evaluate, load_data

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_map
 
-from slimnet.arch import Arch
 from slimnet.example import tensors_of
-from slimnet.sources import torchvision_names
+from slimnet.networks.arch import Arch
+from slimnet.networks.sources import torchvision_names
 
 TIMM_LIST = Path(__file__).with_name("timm_models.txt")
 NO_HEADS_OF_TRAINING = {"aux_logits": False}  # neither tool sees them in eval mode

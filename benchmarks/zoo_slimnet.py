@@ -30,9 +30,9 @@ from torch import nn
 from zoo_networks import SOURCES, arch_of, built, parameters, removed, size_of
 
 import slimnet
-from slimnet.arch import Arch
 from slimnet.errors import SlimnetError
 from slimnet.example import tensors_of
+from slimnet.networks.arch import Arch
 
 RATIO = 0.5
 

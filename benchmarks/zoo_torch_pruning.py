@@ -31,8 +31,8 @@ from torch import nn
 from torchvision.models import VisionTransformer
 from zoo_networks import SOURCES, arch_of, built, removed
 
-from slimnet.arch import Arch
-from slimnet.sources import SOURCES as ARCHITECTURES
+from slimnet.networks.arch import Arch
+from slimnet.networks.sources import SOURCES as ARCHITECTURES
 
 RATIO = 0.5
 RCNN = "rpn.head.cls_logits rpn.head.bbox_pred"

@@ -12,9 +12,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from slimnet.arch import INDEX, Arch, indexed
 from slimnet.models import MODELS
-from slimnet.sources import torchvision_names
+from slimnet.networks.arch import INDEX, Arch, indexed
+from slimnet.networks.sources import torchvision_names
 
 AUXILIARY = {  # heads for training that a checkpoint may hold or lack
     "googlenet": {"aux_logits": False},

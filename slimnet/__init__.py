@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from slimnet import cost
-from slimnet.analysis import Inspection
+from slimnet.coupling.rules import rule
+from slimnet.cutting.verify import Certificate
 from slimnet.errors import (
     CaptureError,
     CertificateError,
@@ -15,12 +15,12 @@ from slimnet.errors import (
     UnknownNameError,
 )
 from slimnet.files import load, repair, save, verify
-from slimnet.plan import Plan
+from slimnet.measuring import cost
+from slimnet.measuring.analysis import Inspection
+from slimnet.planning.plan import Plan
 from slimnet.prune import Pruned, inspect, prune
-from slimnet.rules import rule
 from slimnet.samples import Samples
 from slimnet.sensitivity import Sensitivity, sensitivity
-from slimnet.verify import Certificate
 from slimnet.version import __version__
 
 if TYPE_CHECKING:

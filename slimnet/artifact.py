@@ -16,17 +16,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from slimnet.arch import Arch, fitted, parse_arch
-from slimnet.checkpoint import load_payload
+from slimnet.capture.exported import record_program
+from slimnet.capture.modules import clone, first_names, named_modules, named_tensors
+from slimnet.capture.program import Program
+from slimnet.cutting.rebuild import adjust, without_blocks
+from slimnet.cutting.verify import Certificate
 from slimnet.errors import InputError
-from slimnet.exported import record_program
-from slimnet.modules import clone, first_names, named_modules, named_tensors
+from slimnet.networks.arch import Arch, fitted, parse_arch
+from slimnet.networks.checkpoint import load_payload
 from slimnet.output import replacing
 from slimnet.plain import decode, encode
-from slimnet.plan import Plan
-from slimnet.program import Program
-from slimnet.rebuild import adjust, without_blocks
-from slimnet.verify import Certificate
+from slimnet.planning.plan import Plan
 from slimnet.version import __version__
 
 FORMAT = 1

@@ -20,22 +20,22 @@ import typer
 from torch import nn
 
 from slimnet import console, options
-from slimnet.arch import parse_arch
 from slimnet.artifact import Artifact, write_artifact
 from slimnet.calibration import network_before, read_images, read_samples, read_test_images
+from slimnet.capture.modules import named_tensors
+from slimnet.capture.trace import capture, map_tensors
 from slimnet.criteria import check_needs, load_criteria
 from slimnet.errors import InputError, SlimnetError
 from slimnet.example import tensors_of
 from slimnet.files import Opened, dense_of, example_for, open_network
 from slimnet.files import repair as repair_file
 from slimnet.files import verify as verify_file
-from slimnet.modules import named_tensors
+from slimnet.networks.arch import parse_arch
 from slimnet.output import check_writable, make_folder
 from slimnet.prune import inspect as inspect_network
 from slimnet.prune import prune as prune_network
 from slimnet.record import read_slim, record_of
 from slimnet.sensitivity import sensitivity as measure_sensitivity
-from slimnet.trace import capture, map_tensors
 from slimnet.version import __version__
 
 app = typer.Typer(

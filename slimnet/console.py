@@ -15,12 +15,12 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from slimnet.analysis import Inspection
-from slimnet.blocks import blocks_line, few
-from slimnet.groups import Group, Layer
-from slimnet.outcome import asked_and_achieved, rows
-from slimnet.plan import GroupCut, Plan
-from slimnet.verify import Certificate
+from slimnet.coupling.blocks import blocks_line, few
+from slimnet.coupling.groups import Group, Layer
+from slimnet.cutting.verify import Certificate
+from slimnet.measuring.analysis import Inspection
+from slimnet.planning.outcome import asked_and_achieved, rows
+from slimnet.planning.plan import GroupCut, Plan
 from slimnet.watch import Watch, unwatched
 
 if TYPE_CHECKING:  # the workflow imports runtimes and data sets

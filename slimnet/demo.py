@@ -13,13 +13,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from slimnet.arch import Arch
 from slimnet.errors import InputError
 from slimnet.export import export_onnx
 from slimnet.files import save
 from slimnet.models import MODELS
+from slimnet.networks.arch import Arch
+from slimnet.networks.payload import load_payload
 from slimnet.output import replacing
-from slimnet.payload import load_payload
 from slimnet.prune import prune
 from slimnet.report import Network
 from slimnet.study import Study

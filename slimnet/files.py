@@ -11,23 +11,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from slimnet.arch import Arch
 from slimnet.artifact import Artifact, make_artifact, write_artifact
-from slimnet.checkpoint import open_model
-from slimnet.compose import compose
+from slimnet.capture.modules import device_of, evaluation_mode, named_modules
+from slimnet.capture.program import Program
+from slimnet.capture.trace import capture, map_tensors
+from slimnet.cutting.shorten import shorten_as
+from slimnet.cutting.verify import Certificate, difference
 from slimnet.errors import CaptureError, InputError
 from slimnet.example import normal, positional, tensors_of
-from slimnet.modules import device_of, evaluation_mode, named_modules
-from slimnet.program import Program
+from slimnet.networks.arch import Arch
+from slimnet.networks.checkpoint import open_model
+from slimnet.networks.userfile import call_in_file
+from slimnet.planning.compose import compose
 from slimnet.prune import Pruned, prove
 from slimnet.record import is_slim, read_slim
 from slimnet.repair import Repair
 from slimnet.repair import repair as mend
 from slimnet.samples import Samples
-from slimnet.shorten import shorten_as
-from slimnet.trace import capture, map_tensors
-from slimnet.userfile import call_in_file
-from slimnet.verify import Certificate, difference
 from slimnet.watch import Watch, unwatched
 
 
@@ -127,7 +127,7 @@ def save(
     is rebuilt on loading; without it the network is embedded as a program. Say ``trained`` where
     the weights were changed after the cut. Raises :class:`InputError` for a path that cannot be
     written, and for an ``arch`` that does not build this network: other shapes, or other outputs on
-    the example (options that no shape shows belong into an :class:`~slimnet.arch.Arch`).
+    the example (options that no shape shows belong into an :class:`~slimnet.networks.arch.Arch`).
     """
     artifact = make_artifact(
         pruned.model,

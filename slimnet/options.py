@@ -13,10 +13,10 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from slimnet.budget import Align, Budget, Limits, parse_bytes
 from slimnet.criteria import ACROSS, REDUCE, Choice, check_needs, load_criteria, usual
+from slimnet.cutting.shorten import Wanted
 from slimnet.errors import InputError
-from slimnet.shorten import Wanted
+from slimnet.planning.budget import Align, Budget, Limits, parse_bytes
 
 ModelFile = Annotated[
     Path, typer.Argument(help="state dict (.pt, .pth) or slim.pt", show_default=False)

@@ -14,28 +14,28 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from slimnet.analysis import Inspection, analyse, record
-from slimnet.budget import Align, Budget, Limits, Scope
-from slimnet.couple import Coupling, Pin, couple
+from slimnet.capture.modules import named_tensors, no_collection, unchanging
+from slimnet.capture.suitable import refuse_unsuitable
+from slimnet.capture.trace import Trace, capture
+from slimnet.coupling.couple import Coupling, Pin, couple
 from slimnet.criteria import Choice, check_needs, usual, usual_scope
-from slimnet.diagnose import find_culprit
-from slimnet.draft import draft
+from slimnet.cutting.diagnose import find_culprit
+from slimnet.cutting.draft import draft
+from slimnet.cutting.fold import depends_on_lengths, folds
+from slimnet.cutting.rebuild import cut, rebuild
+from slimnet.cutting.reference import Proof
+from slimnet.cutting.shorten import Wanted, shorten, shorten_as
+from slimnet.cutting.verify import Certificate, certify, joined
 from slimnet.errors import CaptureError, CertificateError, InputError
 from slimnet.example import Example, positional, random_like
-from slimnet.fold import depends_on_lengths, folds
-from slimnet.gathered import Gathered
-from slimnet.modules import named_tensors, no_collection, unchanging
-from slimnet.plan import Plan, agrees, surviving
-from slimnet.rebuild import cut, rebuild
-from slimnet.reference import Proof
+from slimnet.measuring.analysis import Inspection, analyse, record
+from slimnet.measuring.gathered import Gathered
+from slimnet.planning.budget import Align, Budget, Limits, Scope
+from slimnet.planning.plan import Plan, agrees, surviving
+from slimnet.planning.scoring import Scorer
 from slimnet.repair import Repair
 from slimnet.repair import repair as mend
 from slimnet.samples import Samples, samples_of
-from slimnet.scoring import Scorer
-from slimnet.shorten import Wanted, shorten, shorten_as
-from slimnet.suitable import refuse_unsuitable
-from slimnet.trace import Trace, capture
-from slimnet.verify import Certificate, certify, joined
 from slimnet.watch import Watch, unwatched
 
 

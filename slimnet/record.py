@@ -10,13 +10,13 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from slimnet.archive import holds_text
 from slimnet.artifact import FORMAT, Artifact, is_artifact, make_artifact, read_artifact
+from slimnet.capture.archive import holds_text
+from slimnet.capture.pt2 import read_pt2
+from slimnet.cutting.verify import Certificate
 from slimnet.errors import InputError
-from slimnet.payload import is_program_file, load_payload
-from slimnet.plan import Plan
-from slimnet.pt2 import read_pt2
-from slimnet.verify import Certificate
+from slimnet.networks.payload import is_program_file, load_payload
+from slimnet.planning.plan import Plan
 
 RECORD = "slimnet.json"
 """The name of the text."""

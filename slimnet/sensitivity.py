@@ -17,20 +17,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from slimnet.analysis import Analysis, analyse, record
-from slimnet.budget import removed_members
+from slimnet.capture.modules import copied, device_of, evaluation_mode, named_tensors
+from slimnet.capture.suitable import refuse_unsuitable
+from slimnet.coupling.groups import Group
 from slimnet.criteria import Choice, Scores, check_needs
+from slimnet.cutting.rebuild import rebuild, zero_removed
+from slimnet.cutting.reference import Proof
 from slimnet.errors import InputError
 from slimnet.example import Example, positional, tensors_of
-from slimnet.groups import Group
-from slimnet.modules import copied, device_of, evaluation_mode, named_tensors
-from slimnet.plan import Plan, make_plan, survivors_mask
+from slimnet.measuring.analysis import Analysis, analyse, record
+from slimnet.planning.budget import removed_members
+from slimnet.planning.plan import Plan, make_plan, survivors_mask
+from slimnet.planning.scoring import Scorer
 from slimnet.prune import folded
-from slimnet.rebuild import rebuild, zero_removed
-from slimnet.reference import Proof
 from slimnet.samples import Samples, samples_of
-from slimnet.scoring import Scorer
-from slimnet.suitable import refuse_unsuitable
 from slimnet.watch import Watch, unwatched
 
 BATCH = 64  # images per pass

@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from slimnet.capture.modules import copied, device_of
+from slimnet.capture.trace import map_tensors
 from slimnet.errors import InputError
-from slimnet.modules import copied, device_of
+from slimnet.networks.payload import load_payload
 from slimnet.output import replacing
-from slimnet.payload import load_payload
 from slimnet.study.cells import weights_digest
-from slimnet.trace import map_tensors
 from slimnet.train import Dataset, History, Schedule, Snapshot, evaluate, train
 from slimnet.train.sparseness import Sparseness, sparseness
 from slimnet.train.sparsity import load_sparsifiers

@@ -15,11 +15,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from slimnet.cost import count
+from slimnet.capture.modules import copied, named_tensors
+from slimnet.capture.trace import capture
 from slimnet.errors import CaptureError, InputError
 from slimnet.export import export_onnx, measure_latency
 from slimnet.files import Opened
-from slimnet.modules import copied, named_tensors
+from slimnet.measuring.cost import count
 from slimnet.prune import Pruned, prune
 from slimnet.report import Network, Report, slim_networks, write_html
 from slimnet.samples import Samples
@@ -36,7 +37,6 @@ from slimnet.study import (
 from slimnet.study.cells import cells, weights_digest
 from slimnet.study.masked import UNSTRUCTURED, cutting, masked_candidate
 from slimnet.study.store import Store
-from slimnet.trace import capture
 from slimnet.train import Dataset, check_fits
 from slimnet.version import __version__
 from slimnet.watch import Watch

@@ -1,8 +1,8 @@
 """The tests' own judge of a cut: the original with every removed element set to zero.
 
-Independent of ``slimnet.verify``: it knows the plan's ``removed`` (tensor name to axis to removed
-indices) and nothing else of the package. Weights are drawn so that a wrong cut shows: no channel
-is near zero, no norm is an identity.
+Independent of ``slimnet.cutting.verify``: it knows the plan's ``removed`` (tensor name to axis to
+removed indices) and nothing else of the package. Weights are drawn so that a wrong cut shows: no
+channel is near zero, no norm is an identity.
 """
 
 from __future__ import annotations

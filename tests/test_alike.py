@@ -7,7 +7,7 @@ import torchvision
 from torch import nn
 
 import slimnet
-from slimnet.alike import classes
+from slimnet.measuring.alike import classes
 from slimnet.models import MODELS
 
 

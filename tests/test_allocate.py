@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from micro import Net, conv
 
 import slimnet
-from slimnet.allocate import allocate
-from slimnet.budget import Budget, Limits, alignment
-from slimnet.cost import Cost, count
+from slimnet.coupling.groups import Group
 from slimnet.errors import PruneError
-from slimnet.groups import Group
-from slimnet.ladder import ladder
+from slimnet.measuring.cost import Cost, count
 from slimnet.models import MODELS
+from slimnet.planning.allocate import allocate
+from slimnet.planning.budget import Budget, Limits, alignment
+from slimnet.planning.ladder import ladder
 
 quick = settings(max_examples=150, deadline=None, derandomize=True, database=None)
 

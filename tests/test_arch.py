@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from slimnet import arch as arch_module
-from slimnet.arch import Arch, fitted, index, indexed, parse_arch, recognise
 from slimnet.errors import InputError, UnknownNameError
 from slimnet.models import MODELS
-from slimnet.sources import USAGE, torchvision_names
+from slimnet.networks import arch as arch_module
+from slimnet.networks.arch import Arch, fitted, index, indexed, parse_arch, recognise
+from slimnet.networks.sources import USAGE, torchvision_names
 
 ROUND_TRIP = [
     "slimnet:resnet20",

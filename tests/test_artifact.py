@@ -5,11 +5,11 @@ import torch
 from torch import nn
 
 from slimnet import prune
-from slimnet.arch import Arch
 from slimnet.artifact import cut_shape, make_artifact, read_artifact, write_artifact
+from slimnet.capture.modules import named_tensors
 from slimnet.errors import InputError
 from slimnet.models import MODELS
-from slimnet.modules import named_tensors
+from slimnet.networks.arch import Arch
 
 EXAMPLE = (torch.zeros(1, *MODELS["digits_vgg"].input_shape),)
 

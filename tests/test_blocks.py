@@ -7,11 +7,11 @@ from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 from torchvision.models.swin_transformer import SwinTransformer
 
-from slimnet.blocks import block_scores, blocks_line, find_blocks
+from slimnet.capture.trace import capture
+from slimnet.coupling.blocks import block_scores, blocks_line, find_blocks
+from slimnet.coupling.shortcut import PASSED, RELU, ZERO, ZEROS, Stub
 from slimnet.models import MODELS
 from slimnet.models.densenet import DenseNet
-from slimnet.shortcut import PASSED, RELU, ZERO, ZEROS, Stub
-from slimnet.trace import capture
 
 
 def blocks_of(model, *shape):

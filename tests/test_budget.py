@@ -7,10 +7,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from slimnet.budget import Budget, Limits, alignment, parse_bytes, removed_members
-from slimnet.cost import Cost
+from slimnet.coupling.groups import Group
 from slimnet.errors import InputError
-from slimnet.groups import Group
+from slimnet.measuring.cost import Cost
+from slimnet.planning.budget import Budget, Limits, alignment, parse_bytes, removed_members
 
 
 def group(width, *, number=0, per_atom=1, layers=("a",)) -> Group:

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from slimnet.arch import Arch, parse_arch
-from slimnet.checkpoint import load_payload, open_model, read_state
 from slimnet.errors import InputError
+from slimnet.networks.arch import Arch, parse_arch
+from slimnet.networks.checkpoint import load_payload, open_model, read_state
 
 STATE = {"a.weight": torch.arange(6.0).view(2, 3), "a.bias": torch.ones(2)}
 

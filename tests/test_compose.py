@@ -1,10 +1,10 @@
 import torch
 
 from slimnet import prune
-from slimnet.compose import compose
+from slimnet.capture.modules import named_tensors
+from slimnet.cutting.rebuild import rebuild
 from slimnet.models import MODELS
-from slimnet.modules import named_tensors
-from slimnet.rebuild import rebuild
+from slimnet.planning.compose import compose
 
 
 def test_two_cuts_composed_equal_one_after_the_other():

@@ -6,7 +6,7 @@ from rich.console import Console
 from torch import nn
 
 from slimnet import console, inspect, prune
-from slimnet.plan import GroupCut, Plan
+from slimnet.planning.plan import GroupCut, Plan
 
 
 class Mixer(nn.Module):

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from slimnet import least_squares
-from slimnet.consumers import consumers_of
-from slimnet.forms import grid
-from slimnet.trace import capture
+from slimnet.capture.trace import capture
+from slimnet.reconstruction import least_squares
+from slimnet.reconstruction.consumers import consumers_of
+from slimnet.reconstruction.forms import grid
 
 LAYERS = {
     "convolution": (nn.Conv2d(4, 6, 3, padding=1, stride=2), (2, 4, 9, 8)),

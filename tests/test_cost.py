@@ -13,9 +13,9 @@ from oracle import float64
 from torch import nn
 
 import slimnet
-from slimnet.cost import Cost, CostModel, count
-from slimnet.couple import couple
-from slimnet.trace import capture
+from slimnet.capture.trace import capture
+from slimnet.coupling.couple import couple
+from slimnet.measuring.cost import Cost, CostModel, count
 
 IMAGE = (torch.randn(2, 3, 8, 8),)
 HAND = {

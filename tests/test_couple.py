@@ -9,8 +9,8 @@ import torch
 from micro import Net, bn, buffer, conv, lin, weight
 from torch import nn
 
-from slimnet.couple import Pin, couple
-from slimnet.trace import capture
+from slimnet.capture.trace import capture
+from slimnet.coupling.couple import Pin, couple
 
 IMAGE = (torch.randn(2, 3, 8, 8),)
 

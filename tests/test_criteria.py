@@ -13,7 +13,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import slimnet
-from slimnet.couple import couple
+from slimnet.capture.modules import named_tensors
+from slimnet.capture.trace import capture
+from slimnet.coupling.couple import couple
+from slimnet.coupling.groups import find_groups
 from slimnet.criteria import (
     ACROSS,
     CRITERIA,
@@ -27,12 +30,9 @@ from slimnet.criteria import (
     score,
 )
 from slimnet.errors import InputError, PruneError, UnknownNameError
-from slimnet.gather import gather
-from slimnet.gathered import Gathered
-from slimnet.groups import find_groups
-from slimnet.modules import named_tensors
+from slimnet.measuring.gathered import Gathered
+from slimnet.planning.gather import gather
 from slimnet.samples import Samples
-from slimnet.trace import capture
 
 IMAGE = (torch.randn(2, 3, 8, 8),)
 RANDOM = torch.Generator().manual_seed(0)

@@ -9,14 +9,14 @@ from micro import Net, conv
 from torch import nn
 
 import slimnet
-from slimnet.budget import removed_members
-from slimnet.couple import couple
-from slimnet.diagnose import find_culprit
-from slimnet.groups import find_groups
-from slimnet.plan import make_plan, survivors_mask
-from slimnet.rebuild import rebuild
-from slimnet.reference import Proof
-from slimnet.trace import capture
+from slimnet.capture.trace import capture
+from slimnet.coupling.couple import couple
+from slimnet.coupling.groups import find_groups
+from slimnet.cutting.diagnose import find_culprit
+from slimnet.cutting.rebuild import rebuild
+from slimnet.cutting.reference import Proof
+from slimnet.planning.budget import removed_members
+from slimnet.planning.plan import make_plan, survivors_mask
 
 IMAGE = (torch.randn(2, 3, 8, 8),)
 

@@ -10,10 +10,10 @@ from micro import Net, bn, conv
 
 import slimnet
 from slimnet import cli
-from slimnet.compose import compose
 from slimnet.errors import InputError, PruneError
 from slimnet.models import MODELS
-from slimnet.plan import Plan
+from slimnet.planning.compose import compose
+from slimnet.planning.plan import Plan
 from slimnet.samples import Samples
 
 IMAGE = (torch.randn(2, 3, 8, 8),)

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 import slimnet
+from slimnet.capture.pt2 import read_pt2
 from slimnet.export import ParityError, export_pt2
 from slimnet.export.translate import ExportError
-from slimnet.pt2 import read_pt2
 
 
 class Gate(nn.Module):

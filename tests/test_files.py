@@ -7,10 +7,10 @@ from torch import nn
 from torchvision.models import resnet18
 
 import slimnet
-from slimnet.arch import Arch, parse_arch
 from slimnet.errors import CertificateError, InputError
 from slimnet.files import Opened, example_for, load, open_network, save, verify
 from slimnet.models import MODELS
+from slimnet.networks.arch import Arch, parse_arch
 from slimnet.prune import prune
 
 SOURCE = """

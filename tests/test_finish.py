@@ -6,10 +6,10 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slimnet.budget import Limits
-from slimnet.finish import finish
-from slimnet.groups import Group
-from slimnet.ladder import ladder
+from slimnet.coupling.groups import Group
+from slimnet.planning.budget import Limits
+from slimnet.planning.finish import finish
+from slimnet.planning.ladder import ladder
 
 quick = settings(max_examples=150, deadline=None, derandomize=True, database=None)
 

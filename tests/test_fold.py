@@ -15,13 +15,13 @@ from oracle import float64, outputs, relative_error, zeroed
 from torch import Tensor, nn
 
 import slimnet
-from slimnet.compose import compose
+from slimnet.capture.trace import capture
+from slimnet.cutting.fold import depends_on_lengths, folds
 from slimnet.errors import CertificateError
 from slimnet.files import load, save, verify
-from slimnet.fold import depends_on_lengths, folds
-from slimnet.plan import Plan
+from slimnet.planning.compose import compose
+from slimnet.planning.plan import Plan
 from slimnet.prune import prove
-from slimnet.trace import capture
 
 FOLDED = (
     *("sdpa", "sdpa_mask_float", "grouped_query", "vision_fused", "mha", "mha_no_weights"),

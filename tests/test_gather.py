@@ -12,17 +12,18 @@ from torch import nn
 from torch.nn.functional import conv2d, cross_entropy, linear
 from torch.nn.utils import parametrizations
 
-from slimnet import batches, gradients
-from slimnet.couple import couple
+from slimnet.capture.exported import record_program
+from slimnet.capture.modules import named_tensors
+from slimnet.capture.program import Program
+from slimnet.capture.trace import capture
+from slimnet.coupling.couple import couple
+from slimnet.coupling.groups import find_groups
 from slimnet.errors import InputError
-from slimnet.exported import record_program
-from slimnet.gather import gather
-from slimnet.gathered import Gathered
-from slimnet.groups import find_groups
-from slimnet.modules import named_tensors
-from slimnet.program import Program
+from slimnet.measuring import gradients
+from slimnet.measuring.gathered import Gathered
+from slimnet.planning.gather import gather
+from slimnet.reconstruction import batches
 from slimnet.samples import Samples
-from slimnet.trace import capture
 
 RANDOM = torch.Generator().manual_seed(0)
 IMAGES = torch.randn(10, 3, 8, 8, generator=RANDOM)

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from micro import Net, bn, conv, lin, weight
 from torch import nn
 
-from slimnet.couple import couple
-from slimnet.groups import NARROW, find_groups
-from slimnet.trace import capture
+from slimnet.capture.trace import capture
+from slimnet.coupling.couple import couple
+from slimnet.coupling.groups import NARROW, find_groups
 
 IMAGE = (torch.randn(2, 3, 8, 8),)
 

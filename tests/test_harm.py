@@ -8,10 +8,10 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slimnet.budget import Limits
-from slimnet.groups import Group
-from slimnet.harm import cheapest
-from slimnet.ladder import ladder
+from slimnet.coupling.groups import Group
+from slimnet.planning.budget import Limits
+from slimnet.planning.harm import cheapest
+from slimnet.planning.ladder import ladder
 
 quick = settings(max_examples=100, deadline=None, derandomize=True, database=None)
 

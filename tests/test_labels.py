@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slimnet.labels import Labelled, Ledger, Storage
+from slimnet.coupling.labels import Labelled, Ledger, Storage
 
 quick = settings(max_examples=200, deadline=None, derandomize=True, database=None)
 COUNT = 24

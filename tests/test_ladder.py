@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slimnet.budget import Limits, alignment
-from slimnet.groups import Group
-from slimnet.ladder import ladder
+from slimnet.coupling.groups import Group
+from slimnet.planning.budget import Limits, alignment
+from slimnet.planning.ladder import ladder
 
 quick = settings(max_examples=150, deadline=None, derandomize=True, database=None)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from slimnet import least_squares
-from slimnet.least_squares import Moments, fit_of
+from slimnet.reconstruction import least_squares
+from slimnet.reconstruction.least_squares import Moments, fit_of
 
 
 def problem(rows=400, groups=2, inputs=5, outputs=3):

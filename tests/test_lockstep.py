@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from slimnet import lockstep
-from slimnet.consumers import consumers_of
+from slimnet.capture.trace import capture
 from slimnet.errors import CaptureError
-from slimnet.lockstep import Walk, together, walking
-from slimnet.trace import capture
+from slimnet.reconstruction import lockstep
+from slimnet.reconstruction.consumers import consumers_of
+from slimnet.reconstruction.lockstep import Walk, together, walking
 
 
 def network():

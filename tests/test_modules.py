@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from slimnet.modules import (
+from slimnet.capture.modules import (
     clone,
     evaluation_mode,
     first_names,

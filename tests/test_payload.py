@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from slimnet.errors import InputError
-from slimnet.payload import load_payload
+from slimnet.networks.payload import load_payload
 
 STATE = {"a.weight": torch.arange(6.0).view(2, 3), "a.bias": torch.ones(2)}
 

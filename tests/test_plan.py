@@ -13,9 +13,9 @@ from micro import MICRO, Net, bn, conv
 from oracle import float64
 
 import slimnet
+from slimnet.cutting.rebuild import rebuild
 from slimnet.errors import InputError
-from slimnet.plan import Change, GroupCut, Plan, _indices, _runs
-from slimnet.rebuild import rebuild
+from slimnet.planning.plan import Change, GroupCut, Plan, _indices, _runs
 
 IMAGE = (torch.randn(2, 3, 8, 8),)
 WHOLE = Plan(

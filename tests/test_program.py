@@ -7,11 +7,11 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from slimnet.capture.exported import record_program
+from slimnet.capture.modules import named_tensors, set_attribute
+from slimnet.capture.program import LITERALS, Program
+from slimnet.capture.trace import capture
 from slimnet.errors import InputError
-from slimnet.exported import record_program
-from slimnet.modules import named_tensors, set_attribute
-from slimnet.program import LITERALS, Program
-from slimnet.trace import capture
 
 WIDTH = 8
 

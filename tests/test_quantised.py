@@ -12,8 +12,8 @@ from torch.ao import quantization
 from torch.nn.utils import parametrizations, parametrize, prune
 
 import slimnet
+from slimnet.capture.modules import named_tensors
 from slimnet.errors import CertificateError, PruneError
-from slimnet.modules import named_tensors
 from slimnet.prune import prove
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch.ao says on every call that it moves

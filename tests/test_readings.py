@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from slimnet import readings
 from slimnet.errors import InputError
-from slimnet.readings import read_inputs
+from slimnet.reconstruction import readings
+from slimnet.reconstruction.readings import read_inputs
 
 
 class Stream(nn.Module):

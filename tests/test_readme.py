@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,11 @@ import torch
 import typer
 
 import slimnet
-from slimnet.arch import parse_arch
 from slimnet.cli import app
+from slimnet.coupling.rules import load_rules
 from slimnet.criteria import load_criteria
 from slimnet.export import BACKENDS
-from slimnet.rules import load_rules
+from slimnet.networks.arch import parse_arch
 from slimnet.study import ENGINES, Candidate, Study, run_study
 from slimnet.train import REGIMES, Schedule, load_data
 
@@ -155,17 +156,24 @@ def design_rows() -> list[tuple[str, ...]]:
     ]
 
 
+def contracts() -> dict[str, list[list[str]]]:
+    """The floors of each package, top first."""
+    text = (ROOT / "pyproject.toml").read_text()
+    found = re.findall(r"layers = \[\n(.*?)\]\ncontainers = \[\"(.*?)\"\]", text, re.DOTALL)
+    return {
+        package: [re.findall(r"\w+", line) for line in re.findall(r'"(.*?)"', floors)]
+        for floors, package in found
+    }
+
+
 def test_the_design_lists_the_floors_of_the_contract():
-    contract = (ROOT / "pyproject.toml").read_text().split("layers = [")[1].split("]")[0]
-    floors = [re.findall(r"\w+", line) for line in re.findall(r'"(.*?)"', contract)]
+    floors = contracts()["slimnet"]
     listed = {name for floor in floors for name in floor}
     rows = [sorted(listed.intersection(row)) for row in design_rows()]
     assert rows == [sorted(floor) for floor in floors]
 
 
-def test_the_design_names_every_module():
-    named = set(re.findall(r"`(\w+)`", README.split("## Design")[1].split("## ")[0]))
-    package = (ROOT / "slimnet").iterdir()
-    parts = [path for path in package if path.suffix in ("", ".py")]  # not the typing marker
-    found = {path.stem for path in parts if not path.name.startswith("_")}
-    assert found - named == set()
+@pytest.mark.parametrize("package", sorted(contracts().keys() - {"slimnet"}))
+def test_the_first_page_of_a_package_names_its_modules(package):
+    said = re.findall(r":mod:`\.(\w+)`", str(import_module(package).__doc__))
+    assert sorted(said) == sorted(name for floor in contracts()[package] for name in floor)

@@ -9,9 +9,9 @@ import torch
 from micro import Net, bn, conv
 from torch import nn
 
+from slimnet.cutting.rebuild import cut, rebuild, survivors, zero_removed
 from slimnet.errors import InputError
-from slimnet.plan import Change, Plan
-from slimnet.rebuild import cut, rebuild, survivors, zero_removed
+from slimnet.planning.plan import Change, Plan
 
 IMAGE = torch.randn(2, 3, 8, 8)
 PLAN = Plan(

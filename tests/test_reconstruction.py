@@ -13,7 +13,7 @@ from torch import nn
 import slimnet
 from slimnet.criteria import reconstruction
 from slimnet.criteria.reconstruction import Problem, lasso, surgeon, thinet
-from slimnet.least_squares import RIDGE
+from slimnet.reconstruction.least_squares import RIDGE
 from slimnet.repair import repair
 
 ATOMS, KERNEL, OUTPUTS, ROWS = 5, 2, 3, 300
@@ -137,8 +137,8 @@ def test_a_channel_that_is_a_copy_of_another_goes_first(criterion):
 @pytest.mark.parametrize("criterion", ["obs", "thinet", "lasso"])
 def test_of_very_many_inputs_gates_are_chosen(criterion, monkeypatch):
     """One weight an atom: what nobody listens to still goes first."""
-    monkeypatch.setattr(slimnet.least_squares, "WIDE", 8)
-    monkeypatch.setattr(slimnet.readings, "WIDE", 8)
+    monkeypatch.setattr(slimnet.reconstruction.least_squares, "WIDE", 8)
+    monkeypatch.setattr(slimnet.reconstruction.readings, "WIDE", 8)
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Flatten(), nn.Linear(1600, 9)).eval()
     with torch.no_grad():

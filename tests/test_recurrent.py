@@ -13,8 +13,8 @@ from oracle import float64
 from torch import nn
 
 import slimnet
-from slimnet.cost import count
-from slimnet.modules import named_tensors
+from slimnet.capture.modules import named_tensors
+from slimnet.measuring.cost import count
 
 STEPS = (torch.randn(2, 6, 8),)
 KINDS = {"LSTM": (nn.LSTM, 4), "GRU": (nn.GRU, 3), "RNN": (nn.RNN, 1)}

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from slimnet import refine
-from slimnet.consumers import consumers_of
-from slimnet.modules import named_tensors
-from slimnet.refine import Part, Whitening, refined
-from slimnet.segments import segments_of
-from slimnet.trace import capture
+from slimnet.capture.modules import named_tensors
+from slimnet.capture.trace import capture
+from slimnet.reconstruction import refine
+from slimnet.reconstruction.consumers import consumers_of
+from slimnet.reconstruction.refine import Part, Whitening, refined
+from slimnet.reconstruction.segments import segments_of
 
 
 def network(hidden):

@@ -9,12 +9,12 @@ from operators import EXAMPLES, NOT_ON_CPU, Example
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from slimnet.constraints import Reason
-from slimnet.couple import Coupling, couple
+from slimnet.capture.trace import Trace, capture
+from slimnet.coupling.constraints import Reason
+from slimnet.coupling.couple import Coupling, couple
+from slimnet.coupling.rules import load_rules, rule
 from slimnet.errors import InputError, UnknownNameError
 from slimnet.registry import Registry, import_all
-from slimnet.rules import load_rules, rule
-from slimnet.trace import Trace, capture
 
 
 class Holder(nn.Module):

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from slimnet.capture.trace import capture
 from slimnet.report.flow import read_flow
 from slimnet.report.graph import _owners
-from slimnet.trace import capture
 
 
 def drawn(model, *inputs):

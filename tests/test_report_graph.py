@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 import slimnet
+from slimnet.capture.trace import capture
 from slimnet.models import MODELS
 from slimnet.report.graph import make_graph
-from slimnet.trace import capture
 
 
 def graph_of(model, *inputs):

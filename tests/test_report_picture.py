@@ -13,12 +13,12 @@ from torch import nn
 
 import slimnet
 from slimnet import cli
+from slimnet.capture.trace import capture
 from slimnet.errors import InputError
 from slimnet.models import MODELS
 from slimnet.report.drawing import draw
 from slimnet.report.layout import lay_out
 from slimnet.report.picture import render_html, render_svg, write_picture
-from slimnet.trace import capture
 
 HOSTILE = "</script><script>alert('&\"')</script>\x07\n--><!--"
 SVG = "{http://www.w3.org/2000/svg}"

@@ -16,10 +16,10 @@ from micro import Net
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from slimnet.couple import Coupling, couple
+from slimnet.capture.trace import capture
+from slimnet.coupling.couple import Coupling, couple
+from slimnet.coupling.labels import blocks
 from slimnet.errors import PruneError
-from slimnet.labels import blocks
-from slimnet.trace import capture
 
 CHANNELS = 12
 

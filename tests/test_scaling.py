@@ -14,8 +14,8 @@ from micro import Net, buffer, conv, lin, weight
 from micro_attention import merge_heads, mha, norm, rms, split_heads
 from torch import Tensor, nn
 
-from slimnet.scaling import Path, path_to
-from slimnet.trace import Trace, capture, refs_in
+from slimnet.capture.trace import Trace, capture, refs_in
+from slimnet.coupling.scaling import Path, path_to
 
 SDPA = torch.ops.aten.scaled_dot_product_attention.default
 TOKENS = (torch.randn(2, 7, 8, generator=torch.manual_seed(0)),)

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from slimnet.consumers import consumers_of
-from slimnet.lockstep import Walk, walking
-from slimnet.modules import named_tensors
-from slimnet.segments import aligned, segments_of
-from slimnet.trace import capture
+from slimnet.capture.modules import named_tensors
+from slimnet.capture.trace import capture
+from slimnet.reconstruction.consumers import consumers_of
+from slimnet.reconstruction.lockstep import Walk, walking
+from slimnet.reconstruction.segments import aligned, segments_of
 
 IMAGES = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 

@@ -13,13 +13,13 @@ from micro import Net, conv, lin
 from torch import nn
 
 import slimnet
-from slimnet.constraints import Constraints
-from slimnet.couple import couple
-from slimnet.labels import Labelled, Storage
-from slimnet.settle import settle
-from slimnet.sites import Site
-from slimnet.sizes import AttributeOf, Combined, ShapeOf
-from slimnet.trace import capture
+from slimnet.capture.sites import Site
+from slimnet.capture.sizes import AttributeOf, Combined, ShapeOf
+from slimnet.capture.trace import capture
+from slimnet.coupling.constraints import Constraints
+from slimnet.coupling.couple import couple
+from slimnet.coupling.labels import Labelled, Storage
+from slimnet.coupling.settle import settle
 
 SITE = Site("net.py", 3, "forward", "")
 IMAGE = (torch.randn(2, 3, 8, 8),)

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from slimnet.coupling.shortcut import PASSED, RELU, ZERO, ZEROS, Stub, replace_modules
 from slimnet.errors import InputError
-from slimnet.shortcut import PASSED, RELU, ZERO, ZEROS, Stub, replace_modules
 
 
 def network():

@@ -19,14 +19,14 @@ from torchvision.models.swin_transformer import SwinTransformer
 
 import slimnet
 from slimnet.cli import main
-from slimnet.compose import compose
+from slimnet.cutting.rebuild import rebuild
 from slimnet.errors import CertificateError, InputError, PruneError
 from slimnet.export import export_onnx
 from slimnet.models import MODELS
 from slimnet.models.preresnet import PreResNet
-from slimnet.plan import Plan
+from slimnet.planning.compose import compose
+from slimnet.planning.plan import Plan
 from slimnet.prune import prove
-from slimnet.rebuild import rebuild
 
 
 class Flat(nn.Module):

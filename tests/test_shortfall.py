@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from slimnet.budget import Budget, Limits
-from slimnet.cost import Cost
-from slimnet.groups import Group
-from slimnet.ladder import ladder
-from slimnet.shortfall import shortfall
+from slimnet.coupling.groups import Group
+from slimnet.measuring.cost import Cost
+from slimnet.planning.budget import Budget, Limits
+from slimnet.planning.ladder import ladder
+from slimnet.planning.shortfall import shortfall
 
 
 def cost(survivors):

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slimnet.sizes import (
+from slimnet.capture.sizes import (
     AttributeOf,
     Combined,
     Shape,

@@ -3,9 +3,9 @@ import sys
 import pytest
 import torch
 
-from slimnet.arch import Arch, fitted, parse_arch
 from slimnet.errors import InputError, UnknownNameError
-from slimnet.sources import torchvision_names
+from slimnet.networks.arch import Arch, fitted, parse_arch
+from slimnet.networks.sources import torchvision_names
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from slimnet.capture.suitable import refuse_unsuitable
 from slimnet.errors import InputError
-from slimnet.suitable import refuse_unsuitable
 
 
 class Answering(Tensor):

@@ -12,9 +12,9 @@ from micro import Net, bn, conv, weight
 from torch import nn
 
 import slimnet
+from slimnet.capture.sizes import AttributeOf, ShapeOf, Size
+from slimnet.capture.trace import capture, map_tensors, source
 from slimnet.errors import CaptureError
-from slimnet.sizes import AttributeOf, ShapeOf, Size
-from slimnet.trace import capture, map_tensors, source
 
 IMAGE = (torch.randn(2, 3, 8, 8),)
 

@@ -1,7 +1,7 @@
 import pytest
 
 from slimnet.errors import InputError
-from slimnet.userfile import call_in_file
+from slimnet.networks.userfile import call_in_file
 
 
 def write(folder, text, name="mine.py"):

@@ -14,17 +14,17 @@ from micro import Net, bn, conv
 from torch import Tensor, nn
 
 import slimnet
-from slimnet.budget import removed_members
-from slimnet.couple import couple
+from slimnet.capture.modules import named_tensors
+from slimnet.capture.trace import capture
+from slimnet.coupling.couple import couple
+from slimnet.coupling.groups import find_groups
+from slimnet.cutting.rebuild import rebuild
+from slimnet.cutting.reference import Proof
+from slimnet.cutting.standins import weights_of
+from slimnet.cutting.verify import TOLERANCE, Certificate, Check, certify
 from slimnet.errors import CertificateError
-from slimnet.groups import find_groups
-from slimnet.modules import named_tensors
-from slimnet.plan import make_plan, survivors_mask
-from slimnet.rebuild import rebuild
-from slimnet.reference import Proof
-from slimnet.standins import weights_of
-from slimnet.trace import capture
-from slimnet.verify import TOLERANCE, Certificate, Check, certify
+from slimnet.planning.budget import removed_members
+from slimnet.planning.plan import make_plan, survivors_mask
 
 IMAGE = (torch.randn(2, 3, 8, 8),)
 

@@ -9,10 +9,10 @@ import torchvision
 from micro import MICRO
 from oracle import float64
 
-from slimnet.analysis import analyse, record
+from slimnet.measuring.analysis import analyse, record
+from slimnet.measuring.widths import WidthCost
 from slimnet.models import MODELS
-from slimnet.plan import survivors_mask
-from slimnet.widths import WidthCost
+from slimnet.planning.plan import survivors_mask
 
 
 def assert_agrees(model, example, seed=0):

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from slimnet.arch import Arch
-from slimnet.sources import torchvision_names
+from slimnet.networks.arch import Arch
+from slimnet.networks.sources import torchvision_names
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 

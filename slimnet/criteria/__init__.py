@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from slimnet.coupling.groups import Group, Slot
 from slimnet.errors import InputError, PruneError
-from slimnet.gathered import Gathered, Need
-from slimnet.groups import Group, Slot
+from slimnet.measuring.gathered import Gathered, Need
 from slimnet.registry import Registry, import_all
 
 Scores: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]

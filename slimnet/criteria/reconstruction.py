@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from slimnet.coupling.groups import Group, Slot
 from slimnet.criteria import CRITERIA, Scores
-from slimnet.gathered import Gathered, Need
-from slimnet.groups import Group, Slot
-from slimnet.least_squares import RIDGE, Rows
-from slimnet.readings import Reading
+from slimnet.measuring.gathered import Gathered, Need
+from slimnet.reconstruction.least_squares import RIDGE, Rows
+from slimnet.reconstruction.readings import Reading
 
 LATE = 2.0
 """Where the others are solved anew, an error in the last layer counts 1 + LATE times one in the

@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from slimnet.capture.modules import evaluation_mode
 from slimnet.errors import SlimnetError
 from slimnet.example import positional, tensors_of
 from slimnet.export.inputs import Example, batch_of, random_inputs
 from slimnet.export.session import Feed, feed, first_line, fixed_batch, open_session
 from slimnet.export.translate import on_cpu
-from slimnet.modules import evaluation_mode
 
 TOLERANCE = 1e-4  # float32 through two differently ordered sums, some hundred layers deep
 Array = np.ndarray[Any, Any]

@@ -14,15 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from slimnet.capture.exported import export, has_free_batch, quiet
+from slimnet.capture.modules import evaluation_mode
+from slimnet.capture.program import Program
 from slimnet.example import Example, positional, tensors_of
 from slimnet.export.inputs import batch_of, random_inputs
 from slimnet.export.parity import TOLERANCE, Parity, ParityError
 from slimnet.export.session import first_line
 from slimnet.export.translate import ExportError, on_cpu
-from slimnet.exported import export, has_free_batch, quiet
-from slimnet.modules import evaluation_mode
 from slimnet.output import replacing
-from slimnet.program import Program
 
 
 @dataclass(frozen=True)

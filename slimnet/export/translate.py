@@ -21,11 +21,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from slimnet.capture.modules import clone, evaluation_mode, named_tensors
 from slimnet.errors import SlimnetError
 from slimnet.example import tensors_of
 from slimnet.export.inputs import Example, batch_of, follows_batch, random_inputs
 from slimnet.export.session import first_line
-from slimnet.modules import clone, evaluation_mode, named_tensors
 
 
 class ExportError(SlimnetError):

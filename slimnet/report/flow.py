@@ -1,10 +1,10 @@
 """The data flow of a recorded pass: which layer reads which, and where branches meet.
 
-Takes a :class:`~slimnet.trace.Trace` and who owns each parameter, gives a :class:`Flow`: steps in
-the order in which they first ran, and edges that only go forward. A step is a layer, a place where
-tensors of several steps meet (an addition, a concatenation, an attention), an input, or the output.
-Everything else (activations, pooling, views) is on the way and draws nothing; the norms and raw
-parameters met there are *carried* by the step whose channels they act on.
+Takes a :class:`~slimnet.capture.trace.Trace` and who owns each parameter, gives a :class:`Flow`:
+steps in the order in which they first ran, and edges that only go forward. A step is a layer, a
+place where tensors of several steps meet (an addition, a concatenation, an attention), an input, or
+the output. Everything else (activations, pooling, views) is on the way and draws nothing; the norms
+and raw parameters met there are *carried* by the step whose channels they act on.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeAlias
 
 import torch
 
-from slimnet.trace import Call, Ref, Trace, refs_in
+from slimnet.capture.trace import Call, Ref, Trace, refs_in
 
 Role: TypeAlias = Literal["input", "layer", "join", "output"]
 Owners: TypeAlias = Mapping[str, Sequence[str]]

@@ -1,6 +1,6 @@
 """A network as a picture shows it: its layers and joins, what flows where, what hangs together.
 
-Takes the model, a recorded pass and its :class:`~slimnet.analysis.Inspection`, gives a
+Takes the model, a recorded pass and its :class:`~slimnet.measuring.analysis.Inspection`, gives a
 :class:`Graph` of plain values. Every layer of the inspection is part of exactly one node; layers
 that the pass never ran come last.
 """
@@ -13,12 +13,12 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from slimnet.analysis import Inspection
-from slimnet.cost import Cost
-from slimnet.groups import Group, Layer
-from slimnet.modules import first_names, named_modules
+from slimnet.capture.modules import first_names, named_modules
+from slimnet.capture.trace import Trace
+from slimnet.coupling.groups import Group, Layer
+from slimnet.measuring.analysis import Inspection
+from slimnet.measuring.cost import Cost
 from slimnet.report.flow import Flow, Owners, Role, Step, read_flow
-from slimnet.trace import Trace
 
 
 @dataclass(frozen=True)

@@ -14,15 +14,15 @@ from typing import Any
 
 from torch import nn
 
-from slimnet.analysis import Inspection
+from slimnet.capture.trace import Trace
 from slimnet.errors import InputError
+from slimnet.measuring.analysis import Inspection
 from slimnet.output import check_writable, replacing
 from slimnet.report import words
 from slimnet.report.drawing import ROW, colours_of, draw
 from slimnet.report.graph import Graph, make_graph
 from slimnet.report.layout import Layout, lay_out
 from slimnet.report.templates import filled
-from slimnet.trace import Trace
 
 
 def check_picture(path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from slimnet.errors import InputError
 from slimnet.export.latency import Latency
-from slimnet.plan import Plan
+from slimnet.planning.plan import Plan
 from slimnet.prune import Pruned
 from slimnet.study.run import Candidate
 

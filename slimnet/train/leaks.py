@@ -20,12 +20,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from slimnet.consumers import Consumer, consumers_of
+from slimnet.capture.modules import device_of, evaluation_mode, named_modules, named_tensors
+from slimnet.capture.trace import capture, map_tensors
+from slimnet.coupling.groups import Group
+from slimnet.coupling.labels import Labels
 from slimnet.criteria import cut_rows
-from slimnet.groups import Group
-from slimnet.labels import Labels
-from slimnet.modules import device_of, evaluation_mode, named_modules, named_tensors
-from slimnet.trace import capture, map_tensors
+from slimnet.reconstruction.consumers import Consumer, consumers_of
 
 Dead: TypeAlias = Mapping[int, np.ndarray[Any, np.dtype[np.bool_]]]
 """Number of a group → [atoms]: which are dead."""

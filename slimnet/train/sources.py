@@ -22,8 +22,8 @@ from torchvision.datasets import CIFAR10, ImageFolder
 from torchvision.transforms import v2
 
 from slimnet.errors import InputError
+from slimnet.networks.userfile import call_in_file
 from slimnet.train.dataset import Dataset, Images
-from slimnet.userfile import call_in_file
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from slimnet.blocks import find_blocks
-from slimnet.modules import named_modules, named_tensors
-from slimnet.trace import capture
+from slimnet.capture.modules import named_modules, named_tensors
+from slimnet.capture.trace import capture
+from slimnet.coupling.blocks import find_blocks
 from slimnet.train.sparsity.slimming import batch_norm_scales
 from slimnet.train.sparsity.unstructured import single_weights
 

@@ -10,11 +10,11 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_map
 
+from slimnet.capture.modules import evaluation_mode, named_tensors
 from slimnet.errors import InputError
 from slimnet.export.devices import cpu_name, gpu_name
 from slimnet.export.inputs import Example
 from slimnet.export.runner import BACKENDS, Runner
-from slimnet.modules import evaluation_mode, named_tensors
 
 
 @BACKENDS.register("torch")

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from slimnet.blocks import Block, find_blocks
-from slimnet.modules import device_of, named_modules, named_tensors
-from slimnet.trace import capture
+from slimnet.capture.modules import device_of, named_modules, named_tensors
+from slimnet.capture.trace import capture
+from slimnet.coupling.blocks import Block, find_blocks
 from slimnet.train.callback import Callback, Moment
 from slimnet.train.sparsity import SPARSIFIERS, Sparsifier, nothing_to_do
 

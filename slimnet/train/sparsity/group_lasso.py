@@ -1,10 +1,10 @@
 """Group lasso on coupled groups: the L2 norm of everything that leaves together, by sub-gradient.
 
-The penalty is strength · Σ ‖w‖₂, one norm for each atom of each group as ``slimnet.groups`` finds
-them: rows of the layers that make a channel, columns of those that read it, and the scale and
-shift between. What must leave together is so driven to zero together (Wen et al. 2016 with the
-groups of Fang et al., DepGraph, 2023). An element that belongs to an atom by two of its axes, as
-in a layer between tied channels, counts in both.
+The penalty is strength · Σ ‖w‖₂, one norm for each atom of each group as
+``slimnet.coupling.groups`` finds them: rows of the layers that make a channel, columns of those
+that read it, and the scale and shift between. What must leave together is so driven to zero
+together (Wen et al. 2016 with the groups of Fang et al., DepGraph, 2023). An element that belongs
+to an atom by two of its axes, as in a layer between tied channels, counts in both.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from slimnet.analysis import analyse, record
-from slimnet.groups import Group, Slot
-from slimnet.modules import named_tensors
+from slimnet.capture.modules import named_tensors
+from slimnet.coupling.groups import Group, Slot
+from slimnet.measuring.analysis import analyse, record
 from slimnet.train.callback import Callback, Moment
 from slimnet.train.sparsity import SPARSIFIERS, Sparsifier, nothing_to_do
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from slimnet.modules import named_modules
+from slimnet.capture.modules import named_modules
 from slimnet.train.callback import Callback, Moment
 from slimnet.train.sparsity import SPARSIFIERS, Sparsifier, nothing_to_do
 

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from slimnet.analysis import analyse, record
-from slimnet.groups import Group
-from slimnet.labels import Labels
-from slimnet.modules import named_modules, named_tensors
+from slimnet.capture.modules import named_modules, named_tensors
+from slimnet.coupling.groups import Group
+from slimnet.coupling.labels import Labels
+from slimnet.measuring.analysis import analyse, record
 from slimnet.train.callback import Callback, Moment
 from slimnet.train.leaks import Leaks, dead_atoms, remove_leaks
 from slimnet.train.sparsity import SPARSIFIERS, Sparsifier, nothing_to_do

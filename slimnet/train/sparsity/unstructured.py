@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils.prune import L1Unstructured
 
-from slimnet.modules import first_names, named_modules
+from slimnet.capture.modules import first_names, named_modules
 from slimnet.train.callback import Callback, Moment
 from slimnet.train.sparsity import SPARSIFIERS, Sparsifier, nothing_to_do
 

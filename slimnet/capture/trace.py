@@ -1,0 +1,367 @@
+"""Record one forward pass: every ATen call that really ran.
+
+Takes a model and example inputs, gives a :class:`Trace`. Nothing has to be scriptable, exportable
+or free of Python control flow: whatever runs can be recorded. Tensors are known by identity and
+held weakly, so no activation is kept; parameters and buffers are known by identity too, so tied
+weights, shared modules and raw parameters need no special case. This is the only file that knows
+PyTorch's tracing machinery.
+"""
+
+from __future__ import annotations
+
+import warnings
+import weakref
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from itertools import count
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._pytree import tree_leaves, tree_map
+
+from slimnet.capture.composites import OPENED, composite, is_composite, opened
+from slimnet.capture.modules import evaluation_mode, named_modules, named_tensors
+from slimnet.capture.sites import Site, Sites
+from slimnet.capture.sizes import Size, Source, shape_of, tracked
+from slimnet.errors import CaptureError
+from slimnet.example import tensors_of
+
+
+@dataclass(frozen=True, eq=False)
+class Ref:
+    """One recorded tensor: its number, its shape, and the name of a parameter or buffer."""
+
+    id: int
+    shape: tuple[int, ...]
+    name: str | None = None
+    kind: str = "activation"  # parameter | buffer | input | activation | constant
+    dtype: torch.dtype = torch.float32
+    values: np.ndarray[Any, Any] | None = None  # of integer tensors used as an index
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """The public torch function that the user's code called, with its arguments.
+
+    An exported program calls ATen overloads: these go by the same names, without the overload's.
+    """
+
+    name: str
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    overload: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One ATen call: tensors are replaced by :class:`Ref`."""
+
+    index: int
+    op: Any
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    outputs: tuple[Ref, ...]
+    site: Site
+    request: Request | None
+
+
+@dataclass(eq=False)
+class Trace:
+    """A recorded pass: calls in order, and which tensors came in and went out."""
+
+    calls: list[Call] = field(default_factory=list)
+    tensors: dict[str, Ref] = field(default_factory=dict)  # parameters and buffers that were used
+    inputs: list[Ref] = field(default_factory=list)
+    outputs: list[Ref] = field(default_factory=list)
+
+
+def capture(model: nn.Module, example: tuple[Any, ...], *, training: bool = False) -> Trace:
+    """Record ``model(*example)`` in evaluation mode, without gradients.
+
+    With ``training`` the pass runs in training mode, on two copies of the example stacked along
+    the batch; running statistics are put back afterwards.
+    Raises :class:`CaptureError` where the model does not run on the example.
+    """
+    recorder = _Recorder(model)
+    with ExitStack() as stack:
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(evaluation_mode(model, training=training))
+        stack.enter_context(_attributes_as_sizes(model))
+        stack.enter_context(fast_paths_off())
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
+        example = map_tensors(Tensor.clone, example)  # a forward may write into its input
+        recorder.read_inputs(example)
+        stack.callback(recorder.restore_weights)
+        stack.enter_context(recorder)
+        stack.enter_context(_SizeTracking(recorder))
+        try:
+            output = model(*example)
+        except Exception as error:
+            raise CaptureError(_failure(model, example, error)) from error
+    recorder.trace.outputs = [recorder.ref(tensor) for tensor in tensors_of(output)]
+    return recorder.trace
+
+
+def _failure(model: nn.Module, example: tuple[Any, ...], error: Exception) -> str:
+    shapes = ", ".join(
+        str(tuple(leaf.shape)) for leaf in tree_leaves(example) if isinstance(leaf, Tensor)
+    )
+    first_line = str(error).strip().split("\n")[0]
+    return (
+        f"{type(model).__name__} does not run on an input of shape {shapes}: {first_line}; "
+        "give the shape that it was made for (--input, or the example argument)"
+    )
+
+
+@contextmanager
+def _attributes_as_sizes(model: nn.Module) -> Iterator[None]:
+    """While recording, let the modules' integer attributes remember where they are."""
+    replaced: list[tuple[dict[str, Any], str, Any]] = []
+    try:
+        for path, module in named_modules(model):
+            attributes = vars(module)
+            ours = type(module).__module__.startswith("torch.nn.")
+            for name in _TORCH_ATTRIBUTES & attributes.keys() if ours else list(attributes):
+                if name.startswith("_"):
+                    continue
+                value = attributes[name]
+                new = tracked(value, path, name)
+                if new is not value:
+                    replaced.append((attributes, name, value))
+                    attributes[name] = new
+        yield
+    finally:
+        for attributes, name, value in replaced:
+            attributes[name] = value
+
+
+# The integer attributes of torch's own modules that decide how forward runs.
+_TORCH_ATTRIBUTES = {
+    *("groups", "num_groups", "normalized_shape", "num_heads", "unflattened_size"),
+    *("hidden_size", "proj_size"),
+}
+
+
+@contextmanager
+def fast_paths_off() -> Iterator[None]:
+    """The fused multi-head-attention kernel hides the operators that it replaces."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+class _SizeTracking(TorchFunctionMode):
+    """Sees the public torch calls: hands out shapes as sizes, remembers who asks for what."""
+
+    def __init__(self, recorder: _Recorder) -> None:
+        super().__init__()
+        self.recorder = recorder
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in _SHAPE_READS:
+            return self._shape(func, args, kwargs)
+        if func in _COUNTS:
+            return shape_of(self.recorder.ref(args[0]).id, tuple(args[0].shape)).numel()
+        op = composite(func, args)
+        if op is not None:
+            return self.recorder.whole(op, func, args, kwargs)
+        if func in OPENED:
+            with self:
+                return opened(func)(*args, **kwargs)
+        recorder, outer = self.recorder, self.recorder.request
+        recorder.request = recorder.asked(func, args, kwargs)
+        try:
+            result = func(*args, **kwargs)
+        finally:
+            recorder.request = outer
+        if func == _DATA_READ:
+            recorder.alias(result, args[0])
+        return result
+
+    def _shape(self, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
+        found = func(*args, **kwargs)
+        lengths = shape_of(self.recorder.ref(args[0]).id, tuple(args[0].shape))
+        return (
+            lengths
+            if isinstance(found, torch.Size)
+            else lengths[args[1] if args[1:] else kwargs["dim"]]
+        )
+
+
+_DATA_READ = Tensor.data.__get__  # type: ignore[attr-defined]
+_SHAPE_READS = {
+    Tensor.shape.__get__,  # type: ignore[attr-defined]
+    Tensor.size,
+    torch.ops.aten.sym_size.int,
+}
+_COUNTS = {Tensor.numel, Tensor.nelement, torch.numel}
+
+
+class Uncompiled(TorchDispatchMode):
+    """A mode that looks at ATen calls; nothing that runs under it is compiled."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Importing the compiler would take two seconds."""
+        return False
+
+
+class _Recorder(Uncompiled):
+    """Sees the ATen calls below autograd and writes them down."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.trace = Trace()
+        self.request: Request | None = None
+        self._known: dict[int, tuple[weakref.ref[Tensor], Ref]] = {}
+        modules = {id(module): path for path, module in named_modules(model)}
+        self._sites = Sites(modules, capture.__code__)
+        self._weights: dict[int, tuple[str, Tensor]] = {}
+        self._saved: dict[int, tuple[Tensor, Tensor]] = {}
+        for name, tensor in named_tensors(model):
+            self._weights.setdefault(id(tensor), (name, tensor))
+
+    def read_inputs(self, example: tuple[Any, ...]) -> None:
+        """Register the network's inputs."""
+        for leaf in tree_leaves(example):
+            if isinstance(leaf, Tensor):
+                self.trace.inputs.append(self._remember(leaf, kind="input"))
+
+    def ref(self, tensor: Tensor) -> Ref:
+        """The record of a tensor; one never seen before is a constant."""
+        found = self._known.get(id(tensor))
+        if found is not None and found[0]() is tensor:
+            return found[1]
+        weight = self._weights.get(id(tensor))
+        if weight is None:
+            return self._remember(tensor, kind="constant")
+        kind = "parameter" if isinstance(tensor, nn.Parameter) else "buffer"
+        ref = self._remember(tensor, kind=kind, name=weight[0])
+        self.trace.tensors[weight[0]] = ref
+        return ref
+
+    def whole(self, op: Any, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
+        """Record a composite as one call, without what it is made of."""
+        recorded = tuple(self._record(op, arg) for arg in args)
+        named = {key: self._record(op, value) for key, value in kwargs.items()}
+        with _disable_current_modes():
+            result = func(*args, **kwargs)
+        outputs = result if isinstance(result, tuple) else (result,)
+        refs = tuple(self._remember(out, kind="activation") for out in outputs)
+        site = self._sites.here()
+        calls = self.trace.calls
+        request = _request(func, recorded, named)
+        calls.append(Call(len(calls), op, recorded, named, refs, site, request))
+        return result
+
+    def asked(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Request:
+        """The user's call, its tensors replaced by records so that none is kept."""
+        named = {key: self._record(None, value) for key, value in kwargs.items()}
+        plain = tuple(self._record(None, value) for value in args)
+        return _request(func, plain, named)
+
+    def alias(self, new: Tensor, old: Tensor) -> None:
+        """``x.data`` is a second Python object for the same tensor."""
+        self._known[id(new)] = (weakref.ref(new), self.ref(old))
+
+    def _remember(self, tensor: Tensor, *, kind: str, name: str | None = None) -> Ref:
+        ref = Ref(next(_NUMBERS), tuple(tensor.shape), name, kind, tensor.dtype)
+        self._known[id(tensor)] = (weakref.ref(tensor), ref)
+        return ref
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in _NO_CALLS:
+            return func(*args, **kwargs)
+        if is_composite(func):
+            with self:
+                return func.decompose(*args, **kwargs)
+        if func._schema.is_mutable:
+            self._save_weights(func, args)
+        recorded = tuple(self._record(func, arg) for arg in args)
+        named = {key: self._record(func, value) for key, value in kwargs.items()}
+        result = func(*args, **kwargs)
+        outputs = result if isinstance(result, (tuple, list)) else (result,)
+        refs = tuple(
+            self._remember(out, kind="activation") for out in outputs if isinstance(out, Tensor)
+        )
+        calls = self.trace.calls
+        site = self._sites.here()
+        calls.append(Call(len(calls), func, recorded, named, refs, site, self.request))
+        return result
+
+    def _save_weights(self, func: Any, args: tuple[Any, ...]) -> None:
+        """Remember the value of a parameter or buffer that is about to be written to."""
+        for argument, arg in zip(func._schema.arguments, args, strict=False):
+            written = argument.alias_info is not None and argument.alias_info.is_write
+            if written and id(arg) in self._weights and id(arg) not in self._saved:
+                self._saved[id(arg)] = (arg, arg.clone())
+
+    def restore_weights(self) -> None:
+        """Undo what the pass wrote into parameters and buffers."""
+        for tensor, value in self._saved.values():
+            if tensor.shape != value.shape:  # an observer makes its buffers on first use
+                tensor.resize_(value.shape)
+            tensor.copy_(value)
+
+    def _record(self, func: Any, value: Any) -> Any:
+        """An argument with its tensors replaced by their records."""
+        if isinstance(value, Tensor):
+            return self._with_values(func, value, self.ref(value))
+        if isinstance(value, (list, tuple)):
+            return [self._record(func, entry) for entry in value]
+        return value
+
+    def _with_values(self, func: Any, tensor: Tensor, ref: Ref) -> Ref:
+        if func not in _INDEXING or tensor.is_floating_point() or tensor.numel() > _INDEX_LIMIT:
+            return ref
+        values = tensor.detach().cpu().numpy().copy()
+        return replace(ref, values=values)
+
+
+def _request(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Request:
+    name, _, overload = getattr(func, "__name__", "").partition(".")
+    return Request(name, args, kwargs, overload)
+
+
+_aten = torch.ops.aten
+_NUMBERS = count(1)  # of tensors: no two passes share one
+_NO_CALLS = {torch.ops.prim.device.default}
+_INDEXING = {
+    *(_aten.index.Tensor, _aten.index_select.default),
+    _aten._fused_moving_avg_obs_fq_helper.default,  # whether it observes
+}
+_INDEX_LIMIT = 1 << 20
+
+
+def source(value: Any) -> Source | None:
+    """Where an integer came from; None for a literal."""
+    return value.source if isinstance(value, Size) else None
+
+
+def refs_in(tree: Any) -> list[Ref]:
+    """Every tensor's record among a call's arguments."""
+    if isinstance(tree, Ref):
+        return [tree]
+    if isinstance(tree, (list, tuple)):
+        return [ref for entry in tree for ref in refs_in(entry)]
+    return []
+
+
+def map_tensors(function: Any, tree: Any) -> Any:
+    """Apply a function to every tensor of a tree of inputs or outputs."""
+    return tree_map(lambda leaf: function(leaf) if isinstance(leaf, Tensor) else leaf, tree)

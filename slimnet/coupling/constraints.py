@@ -1,0 +1,101 @@
+"""What the rules say, collected: ties, pins with reasons, sizes that code reads, statistics.
+
+The only mutable object of the coupling; :mod:`slimnet.coupling.couple` fills it call by call and
+then solves it. It knows labels, sizes and sites, but no operator.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from slimnet.capture.sites import Site
+from slimnet.capture.sizes import Source
+from slimnet.capture.trace import Call
+from slimnet.coupling.labels import Axis, Labelled, Labels, Ledger
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why slots stay (or why removing them is approximate), and whose code says so."""
+
+    text: str
+    site: Site | None = None
+
+    def __str__(self) -> str:
+        return f"{self.text} ({self.site})" if self.site else self.text
+
+
+@dataclass(frozen=True, eq=False)
+class Need:
+    """A length that code states: after the cut ``size`` must give the survivors of ``axis``."""
+
+    size: Source | int
+    axis: Axis
+    length: int
+    reason: Reason
+
+
+@dataclass(frozen=True, eq=False)
+class Statistic:
+    """A call whose result depends on every slot of an axis: removing some is approximate."""
+
+    axis: Labels
+    reason: Reason
+
+
+@dataclass(eq=False)
+class Constraints:
+    """Everything that was said about labels while the rules ran over a trace."""
+
+    ledger: Ledger = field(default_factory=Ledger)
+    reasons: list[Reason] = field(default_factory=list)
+    needs: list[Need] = field(default_factory=list)
+    statistics: list[Statistic] = field(default_factory=list)
+    restricted: set[tuple[int, int]] = field(default_factory=set)
+    folded: list[tuple[Call, Labels, str]] = field(default_factory=list)
+    attended: list[Labels] = field(default_factory=list)  # widths of what attention multiplies
+    squeezed: list[Labels] = field(default_factory=list)  # channels of maps of one position
+    remaps: list[tuple[Labelled, Labels]] = field(default_factory=list)
+    choices: dict[tuple[int, int], int] = field(default_factory=dict)
+    open_choices: dict[tuple[int, int], Labels] = field(default_factory=dict)
+    values: dict[int, np.ndarray[Any, Any]] = field(default_factory=dict)  # of index tensors
+    trace: int = 0  # which of the recorded passes the rules are at
+    vanishing: bool = False
+    _known: dict[Reason, int] = field(default_factory=dict)
+
+    def pin(self, axis: Labels, text: str, site: Site | None = None) -> None:
+        """These slots stay."""
+        reason = Reason(text, site)
+        number = self._known.setdefault(reason, len(self.reasons))
+        if number == len(self.reasons):
+            self.reasons.append(reason)
+        self.ledger.pin(axis, number)
+
+    def need(
+        self, size: Source | int | None, axis: Axis, length: int, text: str, site: Site
+    ) -> None:
+        """Record a stated length: a literal pins the axis, one that torch computes is fine."""
+        if isinstance(size, int) and axis is not None:
+            self.pin(axis, f"{text} is given the literal size {size}", site)
+        elif size is not None and not isinstance(size, int):
+            self.needs.append(Need(size, axis, length, Reason(text, site)))
+
+    def approximate(self, call: Call, axis: Labels, text: str) -> None:
+        """The call's result depends on all slots of the axis."""
+        self.statistics.append(Statistic(axis, Reason(text, call.site)))
+        self.restrict(call)
+
+    def restrict(self, call: Call) -> None:
+        """The reference has to run this call on the survivors only."""
+        self.restricted.add((self.trace, call.index))
+
+    def choose(self, call: Call, candidates: dict[int, Labels]) -> int:
+        """Take one of several readings, best first; the others remain for another attempt."""
+        key = (self.trace, call.index)
+        chosen = list(candidates)[self.choices.get(key, 0) % len(candidates)]
+        if len(candidates) > 1:
+            self.open_choices[key] = candidates[chosen]
+        return chosen

@@ -1,0 +1,311 @@
+"""Run the rules over recorded passes: which slots hang together, which stay, and why.
+
+Takes traces of one model, gives a :class:`Coupling`. Parameters and buffers get labels of their
+own on first use; inputs are inert; outputs are pinned. An operator without a rule pins what it
+touches. Sizes that code states are then settled (:mod:`slimnet.coupling.settle`): they follow by
+themselves, an attribute is mended, slots are tied, or they are pinned with the line as the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from slimnet.capture.trace import Call, Ref, Trace, refs_in
+from slimnet.coupling.constraints import Constraints, Reason, Statistic
+from slimnet.coupling.labels import Atoms, Axis, Labelled, Labels, Storage
+from slimnet.coupling.rules import At, Rule, load_rules
+from slimnet.coupling.rules.pointwise import pointwise
+from slimnet.coupling.scaling import path_to
+from slimnet.coupling.settle import Mend, settle
+from slimnet.errors import PruneError
+
+
+@dataclass(frozen=True, eq=False)
+class Remap:
+    """An integer buffer that points into an axis, whose slots get new places."""
+
+    name: str
+    axis: Labels
+
+
+@dataclass(frozen=True, eq=False)
+class Coupling:
+    """Solved labels of a network."""
+
+    atoms: Atoms
+    weights: Mapping[str, Labelled]  # parameters and buffers that were used
+    tensors: Sequence[Mapping[int, Labelled]]  # per trace: every recorded tensor
+    reasons: Sequence[Reason]
+    statistics: Sequence[Statistic]
+    restricted: frozenset[tuple[int, int]]  # (trace, call): the reference runs it on survivors
+    mends: Sequence[Mend]
+    remaps: Sequence[Remap]
+    squeezed: Sequence[Labels]  # made by convolutions of one single position
+    whole_heads: int = 0  # views of attention that were read as whole heads
+
+    def reasons_of(self, atoms: Labels) -> dict[Reason, int]:
+        """Why these atoms stay, the most frequent reason first, and for how many of them."""
+        numbers, counts = np.unique(self.atoms.reason[atoms], return_counts=True)
+        return {
+            self.reasons[numbers[i]]: int(counts[i])
+            for i in np.argsort(-counts, kind="stable")
+            if numbers[i] >= 0
+        }
+
+
+@dataclass(frozen=True)
+class Pin:
+    """A pin that was found by trying a cut: slots behind a call of a trace stay."""
+
+    call: int
+    because: str
+
+
+def couple(
+    traces: Sequence[Trace],
+    *,
+    strict: bool = False,
+    pins: Sequence[Pin] = (),
+    heads: bool = False,
+) -> Coupling:
+    """Group the slots of a network from recorded passes.
+
+    With ``heads``, attention loses whole heads instead of a part of the width of each. Raises
+    :class:`PruneError` with ``strict`` where an operator has no rule.
+    """
+    best = last = _attempt(traces, {}, strict, pins)
+    whole = last.attended() if heads else []
+    if whole:
+        best = last = _attempt(traces, dict.fromkeys(whole, 1), strict, pins)
+    for _ in range(_READINGS):
+        pinned = [
+            key
+            for key, labels in last.constraints.open_choices.items()
+            if key not in whole and not last.atoms.free[last.atoms.of[labels]].any()
+        ]
+        if not pinned:
+            break
+        choices = dict(last.constraints.choices)
+        choices.update({key: choices.get(key, 0) + 1 for key in pinned})
+        last = _attempt(traces, choices, strict, pins)
+        best = max(best, last, key=lambda attempt: attempt.freedom)
+    return replace(best.coupling(), whole_heads=len(whole))
+
+
+_READINGS = 2  # alternatives tried for views whose carrier ended up pinned
+
+
+@dataclass(frozen=True, eq=False)
+class _Attempt:
+    constraints: Constraints
+    weights: Mapping[str, Labelled]
+    tensors: Sequence[Mapping[int, Labelled]]
+    atoms: Atoms
+    mends: Sequence[Mend]
+
+    @property
+    def freedom(self) -> int:
+        """How many slots of parameters may be removed."""
+        return sum(
+            int(self.atoms.free[self.atoms.of[axis]].sum())
+            for weight in self.weights.values()
+            for axis in weight.axes
+            if axis is not None
+        )
+
+    def attended(self) -> list[tuple[int, int]]:
+        """Views that handed the labels to the width of heads: whole heads are the other reading."""
+        widths = {self._slots(axis) for axis in self.constraints.attended}
+        return [k for k, x in self.constraints.open_choices.items() if self._slots(x) in widths]
+
+    def _slots(self, axis: Labels) -> tuple[int, ...]:
+        return tuple(np.sort(self.atoms.of[axis]).tolist())
+
+    def coupling(self) -> Coupling:
+        said = self.constraints
+        names = {id(weight): name for name, weight in self.weights.items()}
+        return Coupling(
+            self.atoms,
+            self.weights,
+            self.tensors,
+            said.reasons,
+            said.statistics,
+            frozenset(said.restricted),
+            self.mends,
+            [Remap(names[id(index)], axis) for index, axis in said.remaps if id(index) in names],
+            said.squeezed,
+        )
+
+
+def _attempt(
+    traces: Sequence[Trace],
+    choices: dict[tuple[int, int], int],
+    strict: bool,
+    pins: Sequence[Pin],
+) -> _Attempt:
+    constraints = Constraints(choices=choices)
+    weights: dict[str, Labelled] = {}
+    tensors = []
+    for number, trace in enumerate(traces):
+        constraints.trace = number
+        tensors.append(_Reader(trace, constraints, weights, strict).read())
+    for pin in pins:
+        _pin_call(constraints, traces[0].calls[pin.call], tensors[0], pin.because)
+    atoms, mends = settle(constraints, tensors)
+    return _Attempt(constraints, weights, tensors, atoms, mends)
+
+
+def _pin_call(
+    constraints: Constraints, call: Call, tensors: Mapping[int, Labelled], because: str
+) -> None:
+    """Pin every axis at a call, or at the nearest call before it that has live axes."""
+    refs = [*call.outputs, *refs_in((call.args, tuple(call.kwargs.values())))]
+    for ref in refs:
+        for axis in tensors[ref.id].axes if ref.id in tensors else ():
+            if axis is not None:
+                constraints.pin(axis, because, call.site)
+
+
+class _Reader:
+    """Runs the rules over one trace, call by call."""
+
+    def __init__(
+        self, trace: Trace, constraints: Constraints, weights: dict[str, Labelled], strict: bool
+    ) -> None:
+        self.trace = trace
+        self.constraints = constraints
+        self.weights = weights
+        self.strict = strict
+        self.rules = load_rules()
+        self.tensors: dict[int, Labelled] = {}
+
+    def read(self) -> dict[int, Labelled]:
+        """The labels of every recorded tensor."""
+        for call in self.trace.calls:
+            self._call(call)
+        for ref in self.trace.outputs:
+            for axis in self._labelled(ref).axes:
+                if axis is not None:
+                    self.constraints.pin(axis, "it is an output of the network")
+        self._fold()
+        return self.tensors
+
+    def _fold(self) -> None:
+        """Where a number that depends on a length cannot be folded into weights, it stays."""
+        folded = self.constraints.folded
+        for call, axis, text in folded:
+            if all(
+                path_to(self.trace, call, operand) is None for operand in refs_in(call.args[:2])
+            ):
+                self.constraints.pin(axis, f"{text}, and no weight can make up for it", call.site)
+        folded.clear()
+
+    def _call(self, call: Call) -> None:
+        args = tuple(self._argument(arg) for arg in call.args)
+        kwargs = {key: self._argument(value) for key, value in call.kwargs.items()}
+        operands = _labelled((args, tuple(kwargs.values())))
+        self.constraints.vanishing = all(x.vanishes for x in operands)
+        if call.outputs:
+            outputs = self._outputs(call, args, kwargs, operands)
+            for ref, axes in zip(call.outputs, outputs, strict=True):
+                self.tensors[ref.id] = Labelled(
+                    ref.shape, axes, self._storage(call, ref, operands), ref.dtype
+                )
+
+    def _outputs(
+        self, call: Call, args: Any, kwargs: Any, operands: list[Labelled]
+    ) -> list[tuple[Axis, ...]]:
+        at = At(self.constraints, call)
+        found = self._rule(call.op)
+        if found is None:
+            return self._unknown(at, operands, "has no rule")
+        try:
+            result = found(at, *args, **kwargs)
+        except (TypeError, ValueError, IndexError, KeyError) as error:
+            return self._unknown(at, operands, f"is used in a way its rule does not know ({error})")
+        outputs = result if isinstance(result, list) else [result]
+        if not _fits(call.outputs, outputs):
+            return self._unknown(at, operands, "is used in a way its rule does not know")
+        return outputs
+
+    def _rule(self, op: Any) -> Rule | None:
+        name = str(op)
+        if name in self.rules:
+            return self.rules[name]
+        return pointwise if torch.Tag.pointwise in op.tags else None
+
+    def _unknown(self, at: At, operands: list[Labelled], because: str) -> list[tuple[Axis, ...]]:
+        """No rule, no guess: everything that it touches stays."""
+        if self.strict and any(x.live for x in operands):
+            raise PruneError(
+                f"{at.call.op} {because} ({at.call.site}); register one with @slimnet.rule "
+                "(README, “Add an operator”), or prune without strict"
+            )
+        for operand in operands:
+            for axis in operand.axes:
+                at.pin(axis, because)
+        self.constraints.vanishing = False
+        return [(None,) * len(ref.shape) for ref in at.call.outputs]
+
+    def _storage(self, call: Call, ref: Ref, operands: list[Labelled]) -> Storage:
+        """Views and in-place results share their operand's storage."""
+        flag = self.constraints.vanishing
+        if operands and call.op._schema.is_mutable:
+            storage = operands[0].storage
+            partial = int(np.prod(ref.shape)) < storage.size
+            storage.vanishes = flag and (storage.vanishes or not partial)
+            return storage
+        if operands and call.op.is_view:
+            return operands[0].storage
+        return Storage(flag, int(np.prod(ref.shape)))
+
+    def _argument(self, value: Any) -> Any:
+        if isinstance(value, Ref):
+            return self._labelled(value)
+        if isinstance(value, (list, tuple)):
+            return [self._argument(entry) for entry in value]
+        return value
+
+    def _labelled(self, ref: Ref) -> Labelled:
+        known = self.weights.get(ref.name) if ref.name else self.tensors.get(ref.id)
+        if known is None:
+            known = self._new(ref)
+        if ref.name:
+            self.tensors[ref.id] = known
+        if ref.values is not None:
+            self.constraints.values[id(known)] = ref.values
+        return known
+
+    def _new(self, ref: Ref) -> Labelled:
+        """A parameter or buffer gets labels; inputs and constants are inert."""
+        size = int(np.prod(ref.shape))
+        if ref.name is None:
+            axes: tuple[Axis, ...] = (None,) * len(ref.shape)
+            self.tensors[ref.id] = Labelled(ref.shape, axes, Storage(False, size), ref.dtype)
+            return self.tensors[ref.id]
+        axes = tuple(self.constraints.ledger.fresh(n) for n in ref.shape)
+        storage = Storage(ref.kind == "parameter", size)
+        self.weights[ref.name] = Labelled(ref.shape, axes, storage, ref.dtype)
+        return self.weights[ref.name]
+
+
+def _labelled(tree: Any) -> list[Labelled]:
+    if isinstance(tree, Labelled):
+        return [tree]
+    if isinstance(tree, (list, tuple)):
+        return [x for entry in tree for x in _labelled(entry)]
+    return []
+
+
+def _fits(refs: Sequence[Ref], outputs: Sequence[tuple[Axis, ...]]) -> bool:
+    """Whether labels have the lengths of what the operator really gave."""
+    return len(refs) == len(outputs) and all(
+        len(axes) == len(ref.shape)
+        and all(axis is None or len(axis) == n for axis, n in zip(axes, ref.shape, strict=True))
+        for ref, axes in zip(refs, outputs, strict=True)
+    )

@@ -1,0 +1,301 @@
+"""Groups: atoms that occupy the same axes of the same parameters.
+
+Takes a :class:`~slimnet.coupling.couple.Coupling`, gives what can be cut: for each group its atoms
+(the smallest things that can be removed) and, for every parameter axis it occupies, which positions
+belong to which atom. Also why each layer that cannot be cut cannot. Linear in the number of slots.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from slimnet.capture.modules import Held, first_names, named_modules, named_tensors
+from slimnet.coupling.constraints import Reason
+from slimnet.coupling.couple import Coupling
+from slimnet.coupling.labels import Labels
+
+NARROW = 8
+"""Groups of fewer channels are left alone: three colours or four box coordinates can be cut
+exactly, and nobody wants it."""
+
+NARROW_SQUEEZE = 4
+"""The same for the squeeze of squeeze-and-excitation, which is narrow in early blocks: channels
+that a convolution makes of one single position are neither colours nor boxes."""
+
+
+@dataclass(frozen=True, eq=False)
+class Slot:
+    """The part of one parameter's axis that a group occupies."""
+
+    name: str  # of the parameter or buffer
+    axis: int
+    role: str  # out | in | scale | vector | buffer
+    positions: Labels  # [k] indices along the axis
+    members: Labels  # [k] which atom of the group each position belongs to
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Channels that leave together, atom by atom."""
+
+    number: int
+    atoms: Labels  # [atoms] as numbered by the coupling
+    slots: tuple[Slot, ...]
+    width: int  # channels of the widest layer that makes them
+    layers: tuple[str, ...]  # whose output channels these are
+    approximate: tuple[Reason, ...]  # empty: removal equals zeroing exactly
+
+    @property
+    def size(self) -> int:
+        """The number of atoms."""
+        return len(self.atoms)
+
+    @property
+    def channels_per_atom(self) -> int:
+        """Channels of the widest layer that leave with each atom."""
+        return max(self.width // self.size, 1)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What can be done with the output channels of one layer, and if nothing, why."""
+
+    name: str
+    kind: str
+    channels: int
+    prunable: int
+    reasons: tuple[str, ...]
+    groups: tuple[int, ...]
+
+
+def find_groups(model: nn.Module, coupling: Coupling) -> tuple[list[Group], list[Layer]]:
+    """Everything that can be removed, and every layer with its reasons."""
+    owners = _owners(model)
+    axes = [
+        (name, d, coupling.atoms.of[labels])
+        for name, weight in coupling.weights.items()
+        for d, labels in enumerate(weight.axes)
+        if labels is not None
+    ]
+    of_atom = _cluster(coupling, axes, owners)
+    slots, members = _slots(axes, of_atom, owners)
+    approximate = _approximate(coupling, of_atom)
+    found = [
+        _group(number, np.asarray(atoms), slots[number], approximate[number])
+        for number, atoms in sorted(members.items())
+    ]
+    squeezed = _squeezed(coupling, of_atom)
+    wide = [g for g in found if g.width >= (NARROW_SQUEEZE if g.number in squeezed else NARROW)]
+    kept = [group for group in wide if group.size > 1]
+    whole = {group.number for group in wide if group.size == 1}
+    is_kept = np.zeros(len(found) + 1, bool)
+    is_kept[[g.number for g in kept]] = True
+    rows = _Rows(coupling, of_atom, is_kept, whole)
+    return kept, _layers(model, axes, owners, rows)
+
+
+def _squeezed(coupling: Coupling, of_atom: Labels) -> set[int]:
+    """Groups whose channels have one single position."""
+    found: set[int] = set()
+    for labels in coupling.squeezed:
+        found.update(np.unique(of_atom[coupling.atoms.of[labels]]).tolist())
+    return found
+
+
+@dataclass(frozen=True)
+class _Owner:
+    module: str
+    kind: str
+    roles: tuple[str, ...]  # per axis
+    gates: int = 1  # rows of the parameter that make one channel
+
+
+def _owners(model: nn.Module) -> dict[str, _Owner]:
+    """For every parameter and buffer: its module and what each of its axes is."""
+    modules = dict(named_modules(model))
+    buffers = {
+        f"{path}.{name}".lstrip(".")
+        for path, module in modules.items()
+        for name in vars(module)["_buffers"]
+    }
+    owners: dict[str, _Owner] = {}
+    for name, tensor in named_tensors(model):
+        path, _, leaf = name.partition(".parametrizations.")
+        if leaf:
+            leaf = leaf.partition(".")[0]
+        else:
+            path, _, leaf = name.rpartition(".")
+        module = modules[path]
+        roles = ("buffer",) * tensor.dim() if name in buffers else _roles(module, leaf, tensor)
+        kind = module.kind if isinstance(module, Held) else type(module).__name__
+        owners[name] = _Owner(path, kind, roles, _gates(module, leaf, tensor))
+    return owners
+
+
+def _gates(module: nn.Module, leaf: str, tensor: Tensor) -> int:
+    """A recurrent layer has a row in each gate for every unit; its projection has one."""
+    gated = leaf.startswith(("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+    units = _units(module) if gated else None
+    return max(int(tensor.shape[0]) // units, 1) if units else 1
+
+
+def _units(module: nn.Module) -> int | None:
+    """The hidden size of a recurrent layer, also of one whose class is not known."""
+    if isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
+        return module.hidden_size
+    if not isinstance(module, Held):
+        return None
+    columns = {
+        name[:9]: tensor.shape[1]
+        for name, tensor in vars(module)["_parameters"].items()
+        if name.startswith(("weight_hr", "weight_hh"))
+    }
+    return columns.get("weight_hr", columns.get("weight_hh"))
+
+
+def _roles(module: nn.Module, leaf: str, tensor: Tensor) -> tuple[str, ...]:
+    dims = tensor.dim()
+    told = module.roles.get(leaf) if isinstance(module, Held) else None
+    if dims >= 2 and tensor.shape[0] > 1:
+        columns = (_ConvTransposeNd, nn.Embedding, nn.EmbeddingBag)
+        turned = isinstance(module, columns) or told == "transposed"
+        return (*(("in", "out") if turned else ("out", "in")), *("kernel",) * (dims - 2))
+    if told == "scale" or (isinstance(module, _NormBase) and leaf == "weight"):
+        return ("scale",)
+    if dims >= 2 and (told == "weight" or isinstance(module, (_ConvNd, nn.Linear))):
+        return ("out", "in", *("kernel",) * (dims - 2))
+    return ("vector",) * dims
+
+
+def _cluster(
+    coupling: Coupling, axes: Sequence[tuple[str, int, Labels]], owners: Mapping[str, _Owner]
+) -> Labels:
+    """[atoms]: the group of every atom, -1 for pinned ones and those of no parameter.
+
+    Atoms that occupy the same set of axes get the same sum of random numbers, one for each axis.
+    """
+    free = coupling.atoms.free
+    codes = np.random.default_rng(0).integers(1, 2**63, size=len(axes), dtype=np.uint64)
+    total = np.zeros(len(free), np.uint64)
+    in_parameter = np.zeros(len(free), bool)
+    for (name, d, atoms), code in zip(axes, codes, strict=True):
+        total[atoms] += code  # once for each atom, however often it is there
+        if owners[name].roles[d] != "buffer":
+            in_parameter[atoms] = True
+    total[~(free & in_parameter)] = 0
+    _, first, group = np.unique(total, return_index=True, return_inverse=True)
+    order = np.argsort(np.argsort(np.where(total[first] == 0, -1, first)))
+    numbered: Labels = order[group].astype(np.int64)
+    return numbered - 1 if (total == 0).any() else numbered
+
+
+def _slots(
+    axes: Sequence[tuple[str, int, Labels]], of_atom: Labels, owners: Mapping[str, _Owner]
+) -> tuple[dict[int, list[tuple[Slot, _Owner]]], dict[int, Labels]]:
+    """Per group: the parts of axes that it occupies, and its atoms."""
+    ordered = np.argsort(of_atom, kind="stable")
+    numbers, starts = np.unique(of_atom[ordered], return_index=True)
+    parts = np.split(ordered, starts[1:])
+    members = {int(n): part for n, part in zip(numbers, parts, strict=True) if n >= 0}
+    rank = np.zeros(len(of_atom), np.int64)
+    for atoms in members.values():
+        rank[atoms] = np.arange(len(atoms))
+    slots: dict[int, list[tuple[Slot, _Owner]]] = defaultdict(list)
+    for name, d, atoms in axes:
+        groups = of_atom[atoms]
+        owner = owners[name]
+        for number, positions in _places(groups):
+            if number >= 0:
+                slot = Slot(name, d, owner.roles[d], positions, rank[atoms[positions]])
+                slots[number].append((slot, owner))
+    return slots, members
+
+
+def _places(groups: Labels) -> Iterator[tuple[int, Labels]]:
+    """Where along an axis each group is; nearly always one group fills it."""
+    if len(groups) and (groups == groups[0]).all():
+        yield int(groups[0]), np.arange(len(groups))
+        return
+    for number in np.unique(groups):
+        yield int(number), np.flatnonzero(groups == number)
+
+
+def _approximate(coupling: Coupling, of_atom: Labels) -> dict[int, tuple[Reason, ...]]:
+    """Per group: the statistics that its removal changes."""
+    found: dict[int, dict[Reason, None]] = defaultdict(dict)
+    for statistic in coupling.statistics:
+        for number in np.unique(of_atom[coupling.atoms.of[statistic.axis]]):
+            found[int(number)][statistic.reason] = None
+    return defaultdict(tuple, {number: tuple(reasons) for number, reasons in found.items()})
+
+
+def _group(
+    number: int, atoms: Labels, owned: list[tuple[Slot, _Owner]], approximate: tuple[Reason, ...]
+) -> Group:
+    makers = [(s, o) for s, o in owned if s.role == "out"] or [
+        (s, o) for s, o in owned if s.role in ("scale", "vector")
+    ]
+    width = max((len(s.positions) // o.gates for s, o in makers or owned), default=0)
+    layers = tuple(dict.fromkeys(o.module or s.name for s, o in makers))
+    return Group(number, atoms, tuple(s for s, _ in owned), width, layers, approximate)
+
+
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """Makes one row of the report of layers."""
+
+    coupling: Coupling
+    of_atom: Labels  # [atoms]: the group of each
+    is_kept: np.ndarray[Any, np.dtype[np.bool_]]  # [groups + 1]: prunable; the last is "none"
+    whole: set[int]  # groups that are one single atom
+
+    def row(self, name: str, owner: _Owner, atoms: Labels) -> Layer:
+        """How many channels of a layer may go, and what keeps the others."""
+        groups = self.of_atom[atoms]
+        prunable = self.is_kept[groups]
+        found = tuple(int(n) for n in np.unique(groups[prunable]))
+        stays = atoms[~prunable]
+        reasons = [str(reason) for reason in self.coupling.reasons_of(stays)]
+        for number in np.unique(groups[~prunable]):
+            if number >= 0:
+                reasons.append(self._small(int(number)))
+        channels, free = len(atoms) // owner.gates, int(prunable.sum()) // owner.gates
+        return Layer(name, owner.kind, channels, free, tuple(dict.fromkeys(reasons)), found)
+
+    def _small(self, group: int) -> str:
+        if group in self.whole:
+            return "all its channels hang together: they could only leave at once"
+        return f"fewer than {NARROW} channels hang together there: left alone"
+
+
+def _layers(
+    model: nn.Module,
+    axes: Sequence[tuple[str, int, Labels]],
+    owners: Mapping[str, _Owner],
+    rows: _Rows,
+) -> list[Layer]:
+    """One row for every layer that makes channels."""
+    seen = {(name, d): atoms for name, d, atoms in axes}
+    first = first_names(model)
+    found = []
+    for name, tensor in named_tensors(model):
+        owner = owners[name]
+        if "out" not in owner.roles:
+            continue
+        d = owner.roles.index("out")
+        atoms = seen.get((first[name], d))
+        label = owner.module or name
+        if atoms is None:
+            why = ("it was never used while the example ran through the network",)
+            found.append(Layer(label, owner.kind, tensor.shape[d] // owner.gates, 0, why, ()))
+        else:
+            found.append(rows.row(label, owner, atoms))
+    return list(dict.fromkeys(found))  # the weights of a recurrent layer say the same

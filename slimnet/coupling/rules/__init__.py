@@ -1,0 +1,237 @@
+"""One rule per operator: what it does to labels.
+
+A rule is called as ``rule(at, *args, **kwargs)`` with the arguments of the ATen call, tensors
+replaced by :class:`~slimnet.coupling.labels.Labelled`. It returns the labels of the output's axes
+(a tuple), or a list of such tuples where there are several outputs. ``at`` is the :class:`At` of
+this call: through it the rule ties, pins and asks for fresh labels. Everything registered in this
+folder is imported by :func:`load_rules`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
+import torch
+
+from slimnet.capture.sizes import Source
+from slimnet.capture.trace import Call, Ref, source
+from slimnet.coupling.constraints import Constraints
+from slimnet.coupling.labels import Axis, Labelled, Labels
+from slimnet.registry import Registry, import_all
+
+Axes: TypeAlias = tuple[Axis, ...]
+Outputs: TypeAlias = "Axes | list[Axes]"
+Rule: TypeAlias = Callable[..., Outputs]
+F = TypeVar("F", bound=Rule)
+
+RULES: Registry[Rule] = Registry("operator rule")
+
+
+def rule(*operators: Any) -> Callable[[F], F]:
+    """Register a rule for ATen operators: an overload, or a packet for all its overloads.
+
+    One that some versions of PyTorch lack may be named by a string, ``"aten.name"``.
+    """
+
+    def register(function: F) -> F:
+        for operator in operators:
+            for name in _overloads(operator):
+                RULES.add(name, function)
+        return function
+
+    return register
+
+
+def _overloads(operator: Any) -> list[str]:
+    if isinstance(operator, str):
+        operator = getattr(torch.ops.aten, operator.removeprefix("aten."), None)
+    if isinstance(operator, torch._ops.OpOverloadPacket):
+        return [str(getattr(operator, overload)) for overload in operator.overloads()]
+    return [] if operator is None else [str(operator)]
+
+
+def load_rules() -> Registry[Rule]:
+    """The registry with every rule of this folder in it."""
+    import_all(__name__, list(__path__))
+    return RULES
+
+
+@dataclass(frozen=True)
+class At:
+    """One call, as its rule sees it."""
+
+    constraints: Constraints
+    call: Call
+
+    def fresh(self, length: int) -> Labels:
+        """Labels tied to nothing yet."""
+        return self.constraints.ledger.fresh(length)
+
+    def fixed(self, length: int, because: str) -> Labels:
+        """Labels of slots that always stay."""
+        labels = self.fresh(length)
+        self.pin(labels, because)
+        return labels
+
+    def pin(self, axis: Axis, because: str) -> None:
+        """These slots must stay; ``because`` is a sentence's end: "…, which <because>"."""
+        if axis is not None and len(axis):
+            self.constraints.pin(axis, f"{self.name} {because}", self.call.site)
+
+    def tie(self, left: Axis, right: Axis) -> None:
+        """Slot by slot, both live and die together; a live axis tied to an inert one stays."""
+        if left is not None and right is not None:
+            self.constraints.ledger.tie(left, right)
+        elif left is not None or right is not None:
+            self.pin(left if left is not None else right, "meets it with an axis of fixed length")
+
+    def tie_if_live(self, left: Axis, right: Axis) -> None:
+        """Tie two axes of which both may be inert."""
+        if left is not None or right is not None:
+            self.tie(left, right)
+
+    def tie_blocks(self, axis: Axis, blocks: int) -> None:
+        """The same positions leave every one of ``blocks`` equal blocks."""
+        if axis is not None and blocks > 1:
+            rows = axis.reshape(blocks, -1)
+            self.tie(np.tile(rows[0], blocks - 1), rows[1:].reshape(-1))
+
+    def need(self, size: Source | int | None, axis: Axis, length: int) -> None:
+        """The code gives this length as ``size``: it must agree with what the labels leave."""
+        self.constraints.need(size, axis, length, self.name, self.call.site)
+
+    def vanish(self, flag: bool) -> None:
+        """Say whether the output's removed slots hold zeros in the zeroed original."""
+        self.constraints.vanishing = flag
+
+    def statistic(self, axis: Axis, because: str) -> None:
+        """The output depends on *all* slots of this axis: removal is approximate for them."""
+        if axis is not None:
+            self.constraints.approximate(self.call, axis, f"{self.name} {because}")
+
+    def fold(self, axis: Axis, because: str) -> None:
+        """The call multiplies by a number that it computes from the length of ``axis``."""
+        if axis is not None:
+            self.constraints.folded.append((self.call, axis, f"{self.name} {because}"))
+
+    def attend(self, *axes: Axis) -> None:
+        """These are widths of heads, where the call may be a part of an attention."""
+        self.constraints.attended += [axis for axis in axes if axis is not None]
+
+    def survivors_only(self) -> None:
+        """Zeroing breaks this operator (0/0): the reference runs it on the survivors."""
+        self.constraints.restrict(self.call)
+
+    def remap(self, index: Labelled, axis: Labels) -> None:
+        """The integer buffer ``index`` points into ``axis`` and has to be renumbered."""
+        self.constraints.remaps.append((index, axis))
+
+    def choose(self, candidates: dict[int, Labels]) -> int:
+        """One of several readings, best first; reconsidered where its labels end up pinned."""
+        return self.constraints.choose(self.call, candidates)
+
+    @property
+    def name(self) -> str:
+        """The operator without its overload, e.g. ``aten.view``."""
+        return str(self.call.op).rsplit(".", 1)[0]
+
+    def asked(self, *names: str) -> tuple[Any, ...] | None:
+        """Arguments after the tensor of the user's own call, if it was one of these functions."""
+        request = self.call.request
+        if request is None or request.name not in names:
+            return None
+        return (*request.args[1:], *request.kwargs.values())
+
+    def sizes(self, lengths: Sequence[int]) -> list[Source | int | None]:
+        """Where each of these lengths came from: a source, a literal, or None (follows by itself).
+
+        Only functions that are handed sizes are asked; inside any other, torch computes them.
+        """
+        request = self.call.request
+        if request is None or request.name not in SIZED:
+            return [None] * len(lengths)
+        if request.name == "unflatten":  # names only the new axes, after their place
+            given = _integers([*request.args[2:], *request.kwargs.values()])
+            return _match_inside(given, list(lengths))
+        stated = [*request.args, *request.kwargs.values()]
+        lists = (_integers(given) for given in stated if isinstance(given, list))
+        exact = next((given for given in lists if len(given) == len(lengths)), None)
+        return _match(exact or _integers(stated), list(lengths))
+
+    def number(self, *names: str, place: int, key: str) -> Source | int | None:
+        """Where one integer argument of the user's call came from; None if torch chose it."""
+        request = self.call.request
+        if request is None or request.name not in names:
+            return None
+        value = request.kwargs.get(key, request.args[place] if len(request.args) > place else None)
+        return None if not isinstance(value, int) else (source(value) or int(value))
+
+
+SIZED = {
+    *("view", "reshape", "unflatten", "expand", "broadcast_to", "repeat", "tile"),
+    *("view_copy", "expand_copy", "split_with_sizes_copy", "rms_norm"),
+    *("_unsafe_view", "native_layer_norm"),
+    *("split", "split_with_sizes", "narrow", "zeros", "ones", "empty", "full", "randn", "rand"),
+    *("new_zeros", "new_ones", "new_empty", "new_full", "layer_norm", "arange"),
+}
+"""Public functions whose integer arguments are sizes of axes."""
+
+
+def _integers(tree: Any) -> list[int]:
+    """The integers among arguments; one that torch reads from a tensor may be any."""
+    if isinstance(tree, Ref) and tree.shape == () and not tree.dtype.is_floating_point:
+        return [-1]
+    if isinstance(tree, bool):
+        return []
+    if isinstance(tree, int):
+        return [tree]
+    if isinstance(tree, (tuple, list)):
+        return [found for entry in tree for found in _integers(entry)]
+    return []
+
+
+def _match(given: list[int], lengths: list[int]) -> list[Source | int | None]:
+    """Find the lengths among the integers given (-1 fits any); else all are taken as literals."""
+    width = len(lengths)
+    for start in range(len(given) - width, -1, -1):
+        window = given[start : start + width]
+        if all(g in (n, -1) for g, n in zip(window, lengths, strict=True)):
+            return [None if g == -1 else (source(g) or int(g)) for g in window]
+    return list(lengths)
+
+
+def _match_inside(given: list[int], lengths: list[int]) -> list[Source | int | None]:
+    """As :func:`_match` for a run of the axes; the others follow by themselves."""
+    for start in range(len(lengths) - len(given) + 1):
+        window = lengths[start : start + len(given)]
+        if all(g in (n, -1) for g, n in zip(given, window, strict=True)):
+            inside = _match(given, window)
+            return [None] * start + inside + [None] * (len(lengths) - start - len(given))
+    return list(lengths)
+
+
+def dim(x: Labelled, d: int) -> int:
+    """A dimension counted from the front."""
+    return d % max(len(x.shape), 1)
+
+
+def replaced(x: Labelled, d: int, axis: Axis) -> Axes:
+    """The axes of ``x`` with one of them exchanged."""
+    return (*x.axes[:d], axis, *x.axes[d + 1 :])
+
+
+def concatenate(at: At, parts: Sequence[tuple[Axis, int]], because: str) -> Axis:
+    """Labels of parts put end to end; inert slots amid live ones are fixed ``because``."""
+    if all(axis is None for axis, _ in parts):
+        return None
+    return np.concatenate([axis if axis is not None else at.fixed(n, because) for axis, n in parts])
+
+
+def frozen(at: At, x: Labelled, because: str) -> Axes:
+    """Every axis of ``x`` stays, and the output is inert."""
+    for axis in x.axes:
+        at.pin(axis, because)
+    return (None,) * len(at.call.outputs[0].shape)

@@ -1,0 +1,53 @@
+"""Operators that make tensors from sizes: a new axis is as long as the code says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from slimnet.coupling.rules import At, Axes, rule
+
+aten = torch.ops.aten
+
+
+@rule(aten.zeros, aten.new_zeros)
+def zeros(at: At, *_: Any, **__: Any) -> Axes:
+    """Zeros: removed slots are zero as well."""
+    at.vanish(True)
+    return _sized(at)
+
+
+@rule(aten.ones, aten.new_ones, aten.full, aten.new_full, aten.empty, aten.new_empty)
+@rule(aten.randn, aten.rand, aten.new_empty_strided, aten.empty_strided)
+def filled(at: At, *_: Any, **__: Any) -> Axes:
+    """Anything else: removed slots hold what the others hold."""
+    at.vanish(False)
+    return _sized(at)
+
+
+@rule(aten.arange, aten.linspace, aten.scalar_tensor, aten.eye, aten.randperm, aten.randint)
+def numbers(at: At, *_: Any, **__: Any) -> Axes:
+    """Values that depend on their place: the axis stays."""
+    at.vanish(False)
+    return (None,) * len(at.call.outputs[0].shape)
+
+
+def _sized(at: At) -> Axes:
+    """A literal length is inert; one that the code computes gets labels of its own.
+
+    So does one that torch computes for circular padding; what others make inside is inert.
+    """
+    shape = at.call.outputs[0].shape
+    if at.call.request is None:
+        return (None,) * len(shape)
+    axes: list[Any] = []
+    for length, stated in zip(shape, at.sizes(shape), strict=True):
+        internal = stated is None and at.asked("pad") is None
+        if isinstance(stated, int) or internal or length <= 1:
+            axes.append(None)
+            continue
+        labels = at.fresh(length)
+        at.need(stated, labels, length)
+        axes.append(labels)
+    return tuple(axes)

@@ -1,0 +1,193 @@
+"""Operators that take parts: slices, splits and indices.
+
+The slots that they take by their place must stay where the code says they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from slimnet.capture.sizes import Combined, ShapeOf, Source, evaluate
+from slimnet.capture.trace import source
+from slimnet.coupling.labels import Axis, Labelled, Labels
+from slimnet.coupling.rules import At, Axes, dim, frozen, replaced, rule
+
+aten = torch.ops.aten
+
+
+@rule(aten.slice)
+def slice_(
+    at: At,
+    x: Labelled,
+    d: int = 0,
+    start: int | None = None,
+    end: int | None = None,
+    step: int = 1,
+) -> Axes:
+    """A range of labels; the slots before each bound must stay as many as the code says."""
+    place = dim(x, d)
+    axis, length = x.axes[place], x.shape[place]
+    first, last, _ = slice(start, end, step).indices(length)
+    if axis is None:
+        return x.axes
+    if at.asked("tensor_split", "chunk"):
+        _even_blocks(at, axis, (at.asked("tensor_split", "chunk") or (0,))[0])
+    else:
+        low, high = _bounds(at, start, end, length)
+        _bound(at, axis, first, low)
+        _bound(at, axis, last, high)
+        if step != 1:
+            _strided(at, axis, first, last, step)
+    return replaced(x, place, axis[first:last:step])
+
+
+def _even_blocks(at: At, axis: Labels, blocks: Any) -> None:
+    if isinstance(blocks, int) and len(axis) % blocks == 0:
+        at.tie_blocks(axis, blocks)
+    else:
+        at.pin(axis, "divides it unevenly")
+
+
+def _bound(at: At, axis: Labels, place: int, given: Source | int | None) -> None:
+    """The survivors before (or, for a negative number, after) a bound must be what is stated."""
+    if 0 < place < len(axis):
+        if given is not None and _value(given) < 0:
+            at.need(_negated(given), axis[place:], len(axis) - place)
+        else:
+            at.need(given if given is not None else place, axis[:place], place)
+
+
+def _value(given: Source | int) -> int:
+    return evaluate(given, lambda leaf: leaf.length if isinstance(leaf, ShapeOf) else leaf.value)
+
+
+def _negated(given: Source | int) -> Source | int:
+    return -given if isinstance(given, int) else Combined("sub", 0, given)
+
+
+def _bounds(at: At, start: int | None, end: int | None, length: int) -> tuple[Any, Any]:
+    """What the user's own index says about this slice's bounds: sources, or plain numbers."""
+    asked = at.asked("narrow")
+    if asked and len(asked) == 3:
+        low, size = source(asked[1]), source(asked[2])
+        return (low or start), (size if size is not None and start == 0 else end)
+    stated = at.asked("slice")  # the operator itself, as an exported program calls it
+    if stated:
+        low, high = (*stated[1:3], None, None)[:2]
+        return _known(low, start), _known(high, end)
+    for given in _slices(at.asked("__getitem__", "__setitem__") or ()):
+        same_start = (given.start or 0) in (start or 0, (start or 0) - length)
+        whole = end is None or end >= length
+        same_end = whole if given.stop is None else given.stop in (end, (end or 0) - length)
+        if same_start and same_end:
+            return _known(given.start, start), _known(given.stop, end)
+    return start, end
+
+
+def _known(given: Any, value: int | None) -> Any:
+    return source(given) or (int(given) if isinstance(given, int) else value)
+
+
+def _slices(tree: Any) -> Iterator[slice]:
+    for entry in tree:
+        if isinstance(entry, slice):
+            yield entry
+        elif isinstance(entry, (tuple, list)):
+            yield from _slices(entry)
+
+
+def _strided(at: At, axis: Labels, first: int, last: int, step: int) -> None:
+    """Every step-th slot: whole steps leave together, so that the pattern stays in phase."""
+    if first >= step or last < len(axis):
+        at.pin(axis, f"takes every {step}th slot of a part of it")
+        return
+    whole = len(axis) - len(axis) % step
+    steps = axis[:whole].reshape(-1, step)
+    at.tie(np.repeat(steps[:, 0], step - 1), steps[:, 1:].reshape(-1))
+    at.pin(axis[whole:], f"takes every {step}th slot")
+
+
+@rule(aten.select)
+def select(at: At, x: Labelled, d: int, index: int) -> Axes:
+    """One slot, named by its place: it and all before it stay."""
+    place = dim(x, d)
+    axis = x.axes[place]
+    if axis is not None:
+        at.pin(axis[: index + 1] if index >= 0 else axis[index:], "takes one slot by its place")
+    return (*x.axes[:place], *x.axes[place + 1 :])
+
+
+@rule(aten.unbind)
+def unbind(at: At, x: Labelled, d: int = 0) -> list[Axes]:
+    """Each slot becomes a tensor: their number stays."""
+    place = dim(x, d)
+    at.pin(x.axes[place], "makes a tensor of each slot")
+    return [(*x.axes[:place], *x.axes[place + 1 :])] * x.shape[place]
+
+
+@rule(aten.split, aten.split_copy, aten.unsafe_split)
+def split(at: At, x: Labelled, size: int, d: int = 0) -> list[Axes]:
+    """Blocks of equal size: chunk keeps them equal, a stated size stays."""
+    place = dim(x, d)
+    axis, length = x.axes[place], x.shape[place]
+    if axis is None:
+        return [x.axes] * -(-length // size)
+    blocks = [axis[i : i + size] for i in range(0, length, size)]
+    chunks = at.asked("chunk", "unsafe_chunk")
+    if chunks:
+        _even_blocks(at, axis, chunks[0])
+    else:
+        asked = at.number("split", "unsafe_split", place=1, key="split_size_or_sections")
+        stated = asked if asked is not None else size
+        for block in blocks if not isinstance(stated, int) else blocks[:-1]:
+            at.need(stated, block, len(block))
+    return [replaced(x, place, block) for block in blocks]
+
+
+@rule(aten.split_with_sizes, aten.split_with_sizes_copy)
+def split_with_sizes(at: At, x: Labelled, sizes: list[int], d: int = 0) -> list[Axes]:
+    """Blocks of stated sizes."""
+    place = dim(x, d)
+    axis = x.axes[place]
+    ends = np.cumsum(sizes)
+    if axis is None:
+        return [x.axes] * len(sizes)
+    blocks = [axis[end - n : end] for end, n in zip(ends, sizes, strict=True)]
+    for block, given in zip(blocks, at.sizes(sizes), strict=True):
+        at.need(given, block, len(block))
+    return [replaced(x, place, block) for block in blocks]
+
+
+@rule(aten.index)
+def index(at: At, x: Labelled, places: list[Any]) -> Axes:
+    """One integer index along one axis; a buffer of indices is renumbered, a literal stays."""
+    given = [(d, where) for d, where in enumerate(places) if where is not None]
+    if len(given) != 1 or given[0][1].dtype == torch.bool:
+        return frozen(at, x, "indexes several axes at once or by a mask")
+    d, where = given[0]
+    return (*x.axes[:d], *_indexed(at, x.axes[d], where), *x.axes[d + 1 :])
+
+
+@rule(aten.index_select)
+def index_select(at: At, x: Labelled, d: int, where: Labelled) -> Axes:
+    """An integer index along one axis."""
+    place = dim(x, d)
+    return (*x.axes[:place], *_indexed(at, x.axes[place], where), *x.axes[place + 1 :])
+
+
+def _indexed(at: At, axis: Axis, where: Labelled) -> Axes:
+    values = at.constraints.values.get(id(where))
+    if axis is None:
+        for own in where.axes:
+            at.pin(own, "indexes an axis of fixed length")
+        return (None,) * len(where.shape)
+    if not where.live or values is None or values.ndim != 1:
+        at.pin(axis, "takes slots by literal indices")
+        return (None,) * len(where.shape) if values is None or values.ndim != 1 else (axis[values],)
+    at.remap(where, axis)
+    at.tie(where.axes[0], axis[values])
+    return (axis[values],)

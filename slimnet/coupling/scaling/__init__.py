@@ -1,0 +1,153 @@
+"""Which weights multiply a recorded tensor, so that a constant can be folded into them.
+
+Takes a trace and an operand of one of its calls, gives for every parameter the indices of one of
+its axes that have to be multiplied for the whole operand to be multiplied, and nothing that others
+read. One walk backwards over the calls: what moves elements hands the demand on, a sum hands it to
+both sides, a product to one side, and a convolution, matrix product or affine normalisation ends in
+its weight and bias. Anything else: no answer.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+from weakref import WeakKeyDictionary
+
+from torch.utils._pytree import tree_leaves
+
+from slimnet.capture.trace import Call, Ref, Trace
+from slimnet.coupling.scaling.boxes import Box, NotLinear, meet, one_axis, union, whole
+from slimnet.coupling.scaling.steps import MOVEMENTS, STEPS, Demands, Way
+
+Slices: TypeAlias = "dict[str, tuple[int, tuple[int, ...]]]"
+"""Parameter → one of its axes, and indices along it."""
+
+
+@dataclass(frozen=True)
+class Path:
+    """How to multiply a tensor: by way of which parameters, and past which recorded tensors."""
+
+    slices: Slices
+    tensors: frozenset[int]
+
+
+def path_to(trace: Trace, call: Call, operand: Ref) -> Path | None:
+    """How to multiply an operand of a call and nothing that others read; None where none is."""
+    if trace not in _known:
+        _known[trace] = _Graph(trace)
+    graph = _known[trace]
+    key = (call.index, operand.id)
+    if key not in graph.answers:
+        graph.answers[key] = graph.path(call, operand)
+    return graph.answers[key]
+
+
+class _Graph:
+    """Who makes and who reads each tensor of a trace, and the answers given so far."""
+
+    def __init__(self, trace: Trace) -> None:
+        self.answers: dict[tuple[int, int], Path | None] = {}
+        self.calls = trace.calls
+        self.maker: dict[int, tuple[Call, int]] = {}
+        self.readers: dict[int, list[Call]] = defaultdict(list)
+        self.varies = {ref.id for ref in trace.inputs}
+        for call in trace.calls:
+            refs = list(_refs((call.args, call.kwargs)))
+            for ref in refs:
+                self.readers[ref.id].append(call)
+            varies = any(ref.id in self.varies for ref in refs)
+            for place, ref in enumerate(call.outputs):
+                self.maker[ref.id] = (call, place)
+                if varies:
+                    self.varies.add(ref.id)
+
+    def path(self, call: Call, operand: Ref) -> Path | None:
+        """What :func:`path_to` gives."""
+        argument = next(n for n, arg in enumerate(call.args) if arg is operand)
+        alike = [c for c in self.calls if (c.op, c.site.module) == (call.op, call.site.module)]
+        walks = ((calls, side) for calls in ([call], alike) for side in (0, 1))
+        paths = (_Walk(self, side).path(calls, argument) for calls, side in walks)
+        return next((path for path in paths if path is not None), None)
+
+
+_known: WeakKeyDictionary[Trace, _Graph] = WeakKeyDictionary()
+
+
+class _Walk:
+    """From a tensor back to the parameters, the latest call first."""
+
+    def __init__(self, graph: _Graph, side: int) -> None:
+        self.graph = graph
+        self.way = Way(graph.varies, side)
+        self.boxes: dict[int, Box] = {}  # recorded tensor → what of it is multiplied
+        self.parameters: dict[str, int] = {}  # name → recorded tensor
+        self.queue: list[tuple[int, int]] = []
+
+    def path(self, targets: Sequence[Call], argument: int) -> Path | None:
+        """The parameters that multiply this argument of all these calls, and nothing else."""
+        try:
+            for target in targets:
+                operand = target.args[argument]
+                if not isinstance(operand, Ref):
+                    return None
+                self._demand(operand, whole(operand.shape))
+            while self.queue:
+                _, number = heapq.heappop(self.queue)
+                for ref, box in self._step(*self.graph.maker[number], self.boxes[number]):
+                    self._demand(ref, box)
+            self._check_alone(targets)
+            slices = {name: one_axis(self.boxes[n]) for name, n in self.parameters.items()}
+        except NotLinear:
+            return None
+        return Path(slices, frozenset(self.boxes))
+
+    def _step(self, call: Call, place: int, box: Box) -> Demands:
+        """What a call's operands must be for one of its results to be multiplied."""
+        step = STEPS.get(call.op)
+        if step is None:
+            raise NotLinear
+        return step(self.way, call, box, place)
+
+    def _demand(self, ref: Ref, box: Box) -> None:
+        if not all(flags.any() for flags in box):
+            return
+        if ref.id in self.boxes:
+            self.boxes[ref.id] = union(self.boxes[ref.id], box)
+            return
+        self.boxes[ref.id] = box
+        if ref.kind == "parameter" and ref.name is not None:
+            self.parameters[ref.name] = ref.id
+        elif ref.id in self.graph.maker:
+            heapq.heappush(self.queue, (-self.graph.maker[ref.id][0].index, ref.id))
+        else:
+            raise NotLinear  # an input, a buffer or a constant
+
+    def _check_alone(self, targets: Sequence[Call]) -> None:
+        """Nothing but the targets may read what is multiplied, except on the way to it."""
+        for number in list(self.boxes):
+            for call in self.graph.readers[number]:
+                if call not in targets:
+                    self._check_reader(call, number)
+
+    def _check_reader(self, call: Call, number: int) -> None:
+        """Each result takes the tensor's factor along, or is made of its other elements."""
+        moves = STEPS.get(call.op) in MOVEMENTS
+        if not moves and not any(ref.id in self.boxes for ref in call.outputs):
+            raise NotLinear
+        for place, ref in enumerate(call.outputs):
+            wanted = self.boxes.get(ref.id)
+            if wanted is None and not moves:
+                continue  # the mean and the deviation, which a norm gives as well
+            demands = self._step(call, place, whole(ref.shape) if wanted is None else wanted)
+            mine = [box for operand, box in demands if operand.id == number]
+            if wanted is not None and not mine:
+                raise NotLinear
+            if wanted is None and any(meet(self.boxes[number], box) for box in mine):
+                raise NotLinear
+
+
+def _refs(tree: Any) -> Iterator[Ref]:
+    return (leaf for leaf in tree_leaves(tree) if isinstance(leaf, Ref))

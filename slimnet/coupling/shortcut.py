@@ -1,0 +1,157 @@
+"""What stands where a residual branch was: modules that hand their input on, or give zeros.
+
+The user's forward code stays as it is: it calls these in place of what left. :class:`Stub` says in
+plain data which module is replaced by what, so that a fresh process can do the same again.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from slimnet.capture.modules import named_modules
+from slimnet.errors import InputError
+
+PASSED, ZEROS, ZERO = "input", "zeros", "zero"
+
+
+@dataclass(frozen=True)
+class Stub:
+    """One module that leaves, and what stands there instead.
+
+    ``by`` is "input" (it hands its first tensor on, through ``steps``), "zeros" (as many as that
+    tensor has) or "zero" (one, which adds to any shape); ``paired``, with None beside it. ``steps``
+    are children of the module that stay, such as a projection, or "(relu)".
+    """
+
+    module: str
+    by: str
+    steps: tuple[str, ...] = ()
+    paired: bool = False
+
+    def drops(self, name: str) -> bool:
+        """Whether a tensor of this name (or a module's, with a dot behind it) leaves with it."""
+        kept = any(name.startswith(f"{self.module}.{step}.") for step in self.steps)
+        return name.startswith(f"{self.module}.") and not kept
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Stub:
+        """Read what :func:`dataclasses.asdict` gave; raises ValueError for an unknown kind."""
+        if row["by"] not in (PASSED, ZEROS, ZERO):
+            raise ValueError(f"nothing stands for a module by {row['by']!r}")
+        steps = tuple(map(str, row["steps"]))
+        return cls(str(row["module"]), row["by"], steps, bool(row["paired"]))
+
+
+class Passed(nn.Module):
+    """Hands its first tensor on, through what is left of the block: a projection, a ReLU."""
+
+    def __init__(self, steps: Iterable[tuple[str, nn.Module | None]] = ()) -> None:
+        super().__init__()
+        self.steps = []
+        for name, module in steps:
+            self.steps.append(name)
+            if module is not None:
+                self._modules[name] = module
+
+    def forward(self, *args: Any, **named: Any) -> Any:
+        """The shortcut of ``args``' first tensor."""
+        x = _first(args, named)
+        for name in self.steps:
+            x = self._modules[name](x) if name in self._modules else torch.relu(x)  # type: ignore[misc]
+        return x
+
+
+class Zeros(nn.Module):
+    """What a branch without its last layer adds: zeros of its first tensor's shape, or one zero.
+
+    One zero, of as many axes, costs nothing, and runtimes leave its addition out; it cannot stand
+    where code goes on with it, or adds to it in place.
+    """
+
+    def __init__(self, *, whole: bool, paired: bool = False) -> None:
+        super().__init__()
+        self.whole = whole
+        self.paired = paired
+
+    def forward(self, *args: Any, **named: Any) -> Any:
+        """Zeros; with None beside them where the caller takes a pair apart."""
+        x = _first(args, named)
+        zeros = (
+            torch.zeros_like(x)
+            if self.whole
+            else torch.full([1] * x.dim(), 0.0, dtype=x.dtype, device=x.device)
+        )
+        return (zeros, None) if self.paired else zeros
+
+
+def _first(args: tuple[Any, ...], named: Mapping[str, Any]) -> Tensor:
+    return next(x for x in chain(args, named.values()) if isinstance(x, Tensor))
+
+
+def replace_modules(model: nn.Module, stubs: Iterable[Stub]) -> None:
+    """Put each stub where its module is, in place; what lies inside a replaced one is skipped.
+
+    Raises :class:`InputError` for a module that the network does not have.
+    """
+    modules = dict(named_modules(model))
+    holders: dict[int, list[nn.Module]] = defaultdict(list)  # of each module; it may have several
+    for module in modules.values():
+        _hold(holders, module)
+    done: list[Stub] = []
+    for stub in sorted(stubs, key=lambda stub: stub.module.count(".")):
+        if any(other.drops(f"{stub.module}.") for other in done):
+            continue
+        if not stub.module or stub.module not in modules:
+            raise InputError(f"the plan drops {stub.module}, which this network does not have")
+        old = modules[stub.module]
+        new = _made(stub, old)
+        _exchange(holders[id(old)], old, new)
+        _hold(holders, new)
+        done.append(stub)
+
+
+def _hold(holders: dict[int, list[nn.Module]], module: nn.Module) -> None:
+    for child in vars(module)["_modules"].values():
+        holders[id(child)].append(module)
+
+
+def _made(stub: Stub, old: nn.Module) -> nn.Module:
+    children = vars(old)["_modules"]
+    if missing := [step for step in stub.steps if step not in children and step != RELU]:
+        raise InputError(f"the plan keeps {stub.module}.{missing[0]}, which is not there")
+    made: nn.Module = Zeros(whole=stub.by == ZEROS, paired=stub.paired)
+    if stub.by == PASSED:
+        made = Passed((step, children.get(step) if step != RELU else None) for step in stub.steps)
+    _resemble(made, old)
+    return made.train(bool(getattr(old, "training", False)))
+
+
+def _resemble(made: nn.Module, old: nn.Module) -> None:
+    """The plain attributes that others may read; parameters are None, as torch knows them to be."""
+    for name, value in vars(old).items():
+        if type(value) in (bool, int, float, str):
+            vars(made).setdefault(name, value)
+    for name in vars(old)["_parameters"]:
+        made.register_parameter(name, None)
+
+
+RELU = "(relu)"
+"""The step that is no child but the function: no module has this name."""
+
+
+def _exchange(holders: Iterable[nn.Module], old: nn.Module, new: nn.Module) -> None:
+    """Under every name that the old module has."""
+    for module in holders:
+        held = vars(module)["_modules"]
+        for name, child in held.items():
+            if child is old:
+                held[name] = new
+                if isinstance(module, nn.TransformerEncoderLayer):
+                    module.activation_relu_or_gelu = 0  # its fused kernel reads what has left

@@ -1,0 +1,180 @@
+"""From an analysed network to a plan: score, allocate, and in several rounds score again.
+
+Every round after the first reads its scores from the network as already cut: the dense one with the
+removed channels zeroed, which the certificate proves equal (where a cut is approximate, its
+statistics still count the zeros), and the channels that are left of each group. What has gone stays
+gone, and all rounds together are one plan against the dense network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from slimnet.capture.modules import clone, first_names
+from slimnet.coupling.groups import Group, Layer, Slot
+from slimnet.coupling.labels import Labels
+from slimnet.criteria import Scores
+from slimnet.cutting.rebuild import zero_removed
+from slimnet.errors import PruneError
+from slimnet.measuring.alike import classes
+from slimnet.measuring.analysis import Analysis
+from slimnet.measuring.gathered import Gathered
+from slimnet.measuring.widths import WidthCost
+from slimnet.planning.allocate import Allocation, allocate
+from slimnet.planning.budget import Budget, Limits, removed_members
+from slimnet.planning.plan import GroupCut, Plan, make_plan, survivors_mask
+from slimnet.planning.scoring import Scorer
+
+
+@dataclass(frozen=True, eq=False)
+class Draft:
+    """A plan, and which atoms survive it."""
+
+    plan: Plan
+    alive: np.ndarray[Any, np.dtype[np.bool_]]  # [atoms]
+
+
+def draft(
+    model: nn.Module,
+    analysis: Analysis,
+    budget: Budget,
+    limits: Limits,
+    scorer: Scorer,
+    gathered: Gathered,
+    *,
+    steps: int = 1,
+) -> Draft:
+    """Plan a cut in ``steps`` rounds that end at the same budget.
+
+    ``gathered`` is what the scorer needs of the dense network. Raises :class:`PruneError` where
+    nothing can be cut, and for a ratio that would leave a layer without channels.
+    """
+    groups, dense = analysis.groups, analysis.inspection.cost
+    limits.check(groups, [layer.name for layer in analysis.layers])
+    if not groups and budget.remains(dense) < 1:
+        raise PruneError(_nothing(analysis.layers))
+    scores = scorer.scores(model, groups, gathered)
+    like = classes(model, groups) if limits.scope == "isomorphic" else None
+    for number in range(1, steps + 1):
+        done = number / steps
+        orders = {n: np.argsort(values, kind="stable") for n, values in scores.items()}
+        found = allocate(
+            groups,
+            scores,
+            budget.part(done, dense),
+            limits.part(done),
+            WidthCost(analysis.costs, analysis.coupling.atoms, groups, orders),
+            like=like,
+        )
+        members = removed_members(groups, scores, found.survivors)
+        if number < steps:
+            scores = _rescored(model, analysis, members, scores, scorer)
+    return _written(model, analysis, found, members, _notes(groups, scores, scorer, steps))
+
+
+def _rescored(
+    model: nn.Module,
+    analysis: Analysis,
+    members: Mapping[int, Labels],
+    before: Mapping[int, Scores],
+    scorer: Scorer,
+) -> dict[int, Scores]:
+    """Scores [atoms] of what is left, read from the network as cut; -inf for what has gone."""
+    gone = make_plan(analysis.coupling, analysis.groups, analysis.layers, members)
+    masked = clone(model, lambda name, tensor: _masked(name, tensor, gone))
+    init = {name: zero_removed(name, x.clone(), gone) for name, x in (scorer.init or {}).items()}
+    kept = {
+        g.number: np.delete(np.arange(g.size), members.get(g.number, []))
+        for g in analysis.groups
+        if g.number in before
+    }
+    parts = [_part(g, kept[g.number]) for g in analysis.groups if g.number in kept]
+    fresh = scorer.scores(masked, parts, scorer.gather(masked, parts, init or None))
+    found = {}
+    for number, places in kept.items():
+        found[number] = np.full(len(before[number]), -np.inf)
+        found[number][places] = fresh.get(number, before[number][places])
+    return found
+
+
+def _masked(name: str, tensor: Tensor, gone: Plan) -> Tensor:
+    """A copy of a parameter without what has gone; buffers stay as they are, as in the proof."""
+    copied = tensor.detach().clone()
+    return zero_removed(name, copied, gone) if isinstance(tensor, nn.Parameter) else copied
+
+
+def _part(group: Group, kept: Labels) -> Group:
+    """The group with these atoms only."""
+    if len(kept) == group.size:
+        return group
+    place = np.full(group.size, -1)
+    place[kept] = np.arange(len(kept))
+    slots = []
+    for slot in group.slots:
+        left = place[slot.members] >= 0
+        members = place[slot.members[left]]
+        slots.append(Slot(slot.name, slot.axis, slot.role, slot.positions[left], members))
+    width = group.width * len(kept) // group.size
+    return replace(group, atoms=group.atoms[kept], slots=tuple(slots), width=width)
+
+
+def _written(
+    model: nn.Module,
+    analysis: Analysis,
+    found: Allocation,
+    members: Mapping[int, Labels],
+    notes: Iterator[str],
+) -> Draft:
+    """The plan with all that it reports: costs, and why each group has the width it has."""
+    groups = analysis.groups
+    alive = survivors_mask(analysis.coupling, groups, members)
+    plan = make_plan(analysis.coupling, groups, analysis.layers, members)
+    cuts = zip(groups, plan.groups, strict=True)
+    plan = replace(
+        plan,
+        removed={  # a shared tensor is cut under each of its names
+            name: plan.removed[first]
+            for name, first in first_names(model).items()
+            if first in plan.removed
+        },
+        groups=tuple(_explained(group, cut, found) for group, cut in cuts),
+        before=analysis.inspection.cost.to_json(),
+        after=analysis.costs.cost(alive).to_json(),
+        notes=(*notes, *found.notes),
+    )
+    return Draft(plan, alive)
+
+
+def _explained(group: Group, cut: GroupCut, found: Allocation) -> GroupCut:
+    if group.number not in found.asked:
+        return replace(cut, asked=0.0, why="the criterion has nothing to read there")
+    return replace(cut, asked=found.asked[group.number], why=found.why.get(group.number, ""))
+
+
+def _nothing(layers: Sequence[Layer]) -> str:
+    for layer in layers:
+        if layer.reasons:
+            return (
+                f"nothing can be pruned: {layer.name} ({layer.channels} channels) stays because "
+                f"{layer.reasons[0]}; slimnet inspect shows all layers"
+            )
+    return "nothing can be pruned: no layer of this network makes channels that could leave"
+
+
+def _notes(
+    groups: Sequence[Group], scores: Mapping[int, Any], scorer: Scorer, steps: int
+) -> Iterator[str]:
+    left = [g for g in groups if g.number not in scores]
+    if left:
+        names = ", ".join(g.layers[0] for g in left[:3])
+        number = "1 group was" if len(left) == 1 else f"{len(left)} groups were"
+        yield (
+            f"{number} left alone: {scorer.choice.criterion} has nothing to read there ({names}, …)"
+        )
+    if steps > 1:
+        yield f"planned in {steps} rounds; each read its scores from the network as already cut"

@@ -1,0 +1,165 @@
+"""A network without some of its residual branches, and the proof that it is that.
+
+Takes a model, an example and which blocks to drop, gives a :class:`Shortened` network. What is cut
+afterwards is cut in the shorter one; :func:`Shortened.whole` puts both plans and proofs together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from typing import Any, TypeAlias
+
+from torch import nn
+
+from slimnet.capture.modules import unchanging
+from slimnet.capture.suitable import refuse_unsuitable
+from slimnet.capture.trace import Trace, capture
+from slimnet.coupling.blocks import Block, block_scores, few, find_blocks
+from slimnet.coupling.couple import couple
+from slimnet.cutting.rebuild import without_blocks
+from slimnet.cutting.reference import Proof
+from slimnet.cutting.verify import Certificate, certify, joined
+from slimnet.errors import InputError, PruneError
+from slimnet.example import random_like
+from slimnet.measuring.cost import count
+from slimnet.planning.budget import Budget
+from slimnet.planning.compose import compose
+from slimnet.planning.plan import BlockCut, Plan, surviving
+
+Wanted: TypeAlias = int | Sequence[str]
+"""So many blocks, those of the smallest scale first; or names and patterns (``layer3.*``)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Shortened:
+    """A network without its blocks, on the tensors of the original."""
+
+    dense: nn.Module
+    model: nn.Module
+    plan: Plan  # nothing but blocks
+    certificate: Certificate | None
+
+    def budget(self, asked: Budget) -> Budget:
+        """What may remain of the shorter network for a share of the original to remain."""
+        before, after = self.plan.before, self.plan.after
+        if not before or not after or asked.kind not in ("macs", "params"):
+            return asked
+        share = asked.value * before[asked.kind] / max(after[asked.kind], 1)
+        return replace(asked, **{asked.kind: min(share, 1.0)})
+
+    def whole(self, plan: Plan, certificate: Certificate | None) -> tuple[Plan, Certificate | None]:
+        """Plan and proof from the original on; both as they are where no block left."""
+        if not self.plan.blocks:
+            return plan, certificate
+        both = replace(compose(self.plan, plan, self.dense), notes=plan.notes)
+        return both, certificate and joined(self.certificate, certificate)
+
+
+def shorten(
+    model: nn.Module,
+    example: tuple[Any, ...],
+    wanted: Wanted,
+    *,
+    seed: int = 0,
+    verify: bool = True,
+) -> Shortened:
+    """Drop the wanted blocks; the model itself where none is wanted.
+
+    Raises :class:`InputError` for a name that no block has, and :class:`PruneError` for a block
+    that cannot leave.
+    """
+    if not wanted:
+        return Shortened(model, model, Plan({}), None)
+    with unchanging(model):
+        refuse_unsuitable(model)
+        trace = capture(model, example)
+        chosen = choose(model, find_blocks(model, trace), wanted)
+        cuts = tuple(BlockCut(block.name, block.stubs, block.last) for block in chosen)
+        try:
+            return _dropped(model, example, trace, cuts, seed=seed, verify=verify)
+        except Exception as error:  # code between the modules may raise anything
+            raise PruneError(_refusal(model, example, trace, cuts, error)) from error
+
+
+def shorten_as(
+    model: nn.Module, example: tuple[Any, ...], plan: Plan, *, seed: int = 0
+) -> Shortened:
+    """Drop the blocks that a plan drops, and prove it."""
+    if not plan.blocks:
+        return Shortened(model, model, Plan({}), None)
+    trace = capture(model, example)
+    return _dropped(model, example, trace, plan.blocks, seed=seed, verify=True)
+
+
+def choose(model: nn.Module, blocks: Sequence[Block], wanted: Wanted) -> tuple[Block, ...]:
+    """The blocks of these names, or so many of the smallest scale; raises as :func:`shorten`."""
+    if not blocks:
+        raise InputError("no block can be dropped: this network has no residual blocks")
+    if isinstance(wanted, int):
+        return _least(model, blocks, wanted)
+    found: dict[str, Block] = {}
+    for glob in wanted:
+        named = [block for block in blocks if block.name == glob] or [
+            block for block in blocks if fnmatchcase(block.name, glob)
+        ]
+        if not named:
+            some = few([block.name for block in blocks])
+            raise InputError(f"no residual block is called {glob!r}; they are called {some}")
+        leaving = [block for block in named if not block.stays]
+        if not leaving:
+            raise PruneError(f"{named[0].name} cannot leave: {named[0].stays}")
+        found |= {block.name: block for block in leaving}
+    return tuple(block for block in blocks if block.name in found)
+
+
+def _least(model: nn.Module, blocks: Sequence[Block], number: int) -> tuple[Block, ...]:
+    leaving = [block for block in blocks if not block.stays]
+    if not 0 < number <= len(leaving):
+        raise InputError(f"drop_blocks asks for {number} blocks, and {len(leaving)} could leave")
+    scores = block_scores(model, leaving)
+    least = sorted(leaving, key=lambda block: scores[block.name])[:number]
+    return tuple(block for block in blocks if block in least)
+
+
+def _dropped(
+    model: nn.Module,
+    example: tuple[Any, ...],
+    trace: Trace,
+    cuts: tuple[BlockCut, ...],
+    *,
+    seed: int,
+    verify: bool,
+) -> Shortened:
+    plan = Plan({}, blocks=cuts)
+    shorter = without_blocks(model, plan)
+    costs = [count(network, example).to_json() for network in (model, shorter)]
+    plan = replace(plan, before=costs[0], after=costs[1])
+    proof = _proof(trace, plan) if verify else None
+    inputs = random_like(example, seed)
+    certificate = certify(model, shorter, proof, [inputs], seed=seed) if proof else None
+    return Shortened(model, shorter, plan, certificate)
+
+
+def _proof(trace: Trace, plan: Plan) -> Proof:
+    coupling = couple([trace])
+    return Proof(trace, coupling, plan, surviving(coupling, plan))
+
+
+def _refusal(
+    model: nn.Module,
+    example: tuple[Any, ...],
+    trace: Trace,
+    cuts: Sequence[BlockCut],
+    error: Exception,
+) -> str:
+    """Which block it is that cannot leave, and what happens when it does."""
+    for cut in cuts if len(cuts) > 1 else ():
+        try:
+            _dropped(model, example, trace, (cut,), seed=0, verify=True)
+        except Exception as its:
+            return _refusal(model, example, trace, (cut,), its)
+    names = ", ".join(cut.name for cut in cuts)
+    first = str(error.__cause__ or error).strip().split("\n")[0]
+    return f"{names} cannot leave: without its modules, {type(model).__name__} fails ({first})"

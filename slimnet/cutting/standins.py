@@ -1,0 +1,129 @@
+"""What stands for the weights while a cut is proven.
+
+The original computes with the removed elements zeroed; both networks also with random weights,
+because real ones can hide a wrong cut (a removed channel may be near zero anyway). Values are made
+at the moment of use, in float64, so that no second copy of the weights is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+from zlib import crc32
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from slimnet.capture.modules import named_tensors
+from slimnet.cutting.rebuild import cut, scaled, survivors, zero_removed
+from slimnet.planning.plan import Plan
+
+Values: TypeAlias = Callable[[str, Tensor], Tensor]
+"""(name, stored tensor) → what is computed with."""
+
+
+def weights_of(kind: str, model: nn.Module, plan: Plan, seed: int) -> tuple[Values, Values]:
+    """Which values the original and the slim network compute with, in float64.
+
+    "real": as they are; "random": drawn anew; "perturbed": each changed by up to a half.
+    """
+    originals = dict(named_tensors(model))
+    parameters = {name for name, t in originals.items() if isinstance(t, nn.Parameter)}
+
+    def zeroed(name: str, values: Tensor) -> Tensor:
+        return zero_removed(name, values, plan) if name in parameters else values
+
+    if kind == "real":
+        return (
+            lambda name, tensor: zeroed(name, _widened_copy(tensor)),
+            lambda name, tensor: _unrounded(name, tensor, originals, plan),
+        )
+
+    def drawn(name: str) -> Callable[[Tensor, torch.Generator], Tensor]:
+        return _drawn if kind == "random" and not _is_grid(name, originals) else _perturbed
+
+    def random(name: str, tensor: Tensor) -> Tensor:
+        return zeroed(name, _random(name, tensor, seed, {}, drawn(name)))
+
+    def random_cut(name: str, tensor: Tensor) -> Tensor:
+        if not tensor.is_floating_point():
+            return tensor.clone()
+        values = _random(name, originals[name], seed, plan.removed.get(name, {}), drawn(name))
+        return scaled(name, values, plan)
+
+    return random, random_cut
+
+
+def _is_grid(name: str, originals: Mapping[str, Tensor]) -> bool:
+    """Whether it is the step that fake quantisation rounds to: a wide one would hide everything."""
+    path, _, leaf = name.rpartition(".")
+    return leaf == "scale" and f"{path}.zero_point".lstrip(".") in originals
+
+
+def _unrounded(name: str, tensor: Tensor, originals: Mapping[str, Tensor], plan: Plan) -> Tensor:
+    """A slim network's weight in float64.
+
+    Folding a constant into a weight rounds it to the weight's own type. Where the stored numbers
+    are just that, the product is used before it was rounded.
+    """
+    if name in plan.scaled and torch.equal(cut(name, originals[name], plan), tensor):
+        return cut(name, originals[name].double(), plan)
+    return widened(tensor) if tensor.is_floating_point() else tensor.clone()
+
+
+def _widened_copy(tensor: Tensor) -> Tensor:
+    kind = torch.float64 if tensor.is_floating_point() else tensor.dtype
+    return tensor.detach().to(kind, copy=True)
+
+
+def _drawn(rows: Tensor, generator: torch.Generator) -> Tensor:
+    """Fresh numbers in place of these rows, of a size that keeps signals alive."""
+    if rows.dim() < 2:  # scales, variances and the like: positive, and not near zero
+        return torch.rand(rows.shape, generator=generator) + 0.5
+    fan_in = max(int(np.prod(rows.shape[1:])), 1)
+    return torch.randn(rows.shape, generator=generator).mul_(fan_in**-0.5)
+
+
+def _perturbed(rows: Tensor, generator: torch.Generator) -> Tensor:
+    """These rows, each number times something between a half and one and a half."""
+    return rows.cpu().double() * (torch.rand(rows.shape, generator=generator) + 0.5)
+
+
+def _random(
+    name: str,
+    tensor: Tensor,
+    seed: int,
+    removed: Mapping[int, tuple[int, ...]],
+    drawn: Callable[[Tensor, torch.Generator], Tensor],
+) -> Tensor:
+    """Numbers that depend on the name and the seed (and on what is perturbed).
+
+    Drawn and cut a few rows at a time: of the largest layer no more than one copy is ever held.
+    """
+    if not tensor.is_floating_point():
+        return tensor.clone()  # an operator may write into it
+    kept = [survivors(n, removed.get(d, ())) for d, n in enumerate(tensor.shape)]
+    result = torch.empty([len(k) for k in kept], dtype=torch.float64, device=tensor.device)
+    if tensor.dim() == 0:
+        return result.fill_(0.7)
+    generator = torch.Generator().manual_seed(seed + crc32(name.encode()))
+    step = max(_DRAWN // max(int(np.prod(tensor.shape[1:])), 1), 1)
+    for first in range(0, tensor.shape[0], step):
+        rows = drawn(tensor.detach()[first : first + step], generator)
+        low, high = torch.searchsorted(kept[0], torch.tensor([first, first + len(rows)])).tolist()
+        rows = rows[kept[0][low:high] - first]
+        for d in removed.keys() - {0}:
+            rows = rows.index_select(d, kept[d])
+        result[low:high] = rows.to(tensor.device)
+    return result
+
+
+_DRAWN = 1 << 18  # random numbers drawn at a time
+
+
+def widened(leaf: Any) -> Any:
+    """A float tensor in float64; anything else as it is."""
+    if isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.dtype != torch.float64:
+        return leaf.double()
+    return leaf

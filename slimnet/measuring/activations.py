@@ -1,0 +1,108 @@
+"""What layers read of each channel on calibration images: its mean size, how often it is zero.
+
+Layers are known by the memory of their weights, so a raw ``F.conv2d``, a matrix product and the
+calls of an exported program are seen like any module. Nothing that passes by is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from slimnet.capture.modules import evaluation_mode
+from slimnet.capture.trace import Uncompiled, fast_paths_off
+from slimnet.coupling.groups import Group
+from slimnet.measuring.readers import Reader, readers
+from slimnet.reconstruction.batches import batches, run
+from slimnet.samples import Samples
+from slimnet.watch import Watch
+
+
+def activations(
+    model: nn.Module, groups: Sequence[Group], samples: Samples, watch: Watch
+) -> dict[str, Tensor]:
+    """[channels, 2] for every weight that reads a group's channels: mean |x|, share of zeros."""
+    with ExitStack() as stack:
+        stack.enter_context(evaluation_mode(model))
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(fast_paths_off())
+        stack.enter_context(parametrize.cached())
+        watcher = _Watcher(readers(model, groups))
+        for batch in batches(model, samples, "activations", watch):
+            with watcher:
+                run(model, batch)
+    return {name: sums.mean() for name, sums in watcher.sums.items()}
+
+
+@dataclass(eq=False)
+class _Sums:
+    """Σ|x| and the number of zeros of each channel, and how many numbers there were."""
+
+    totals: Tensor  # [channels, 2] float64
+    count: int = 0
+
+    def add(self, rows: Tensor) -> None:
+        """Of ``rows`` [channels, numbers]."""
+        parts = rows.abs().sum(1).double(), (rows == 0).sum(1).double()
+        self.totals += torch.stack(parts, 1)
+        self.count += rows.shape[1]
+
+    def mean(self) -> Tensor:
+        """[channels, 2]."""
+        return self.totals / self.count
+
+
+class _Watcher(Uncompiled):
+    """Sees the ATen calls that sum over channels, and adds up what known weights read."""
+
+    def __init__(self, known: Sequence[Reader]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.known = {reader.tensor.data_ptr(): reader for reader in known}
+        self.sums: dict[str, _Sums] = {}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        read = _READS.get(func)
+        for x, x_axis, view, axis in read(*args) if read is not None else ():
+            reader = self.known.get(view.data_ptr())
+            if reader is not None and reader.is_summed(view, axis):
+                self._add(reader.name, x.movedim(x_axis, 0).flatten(1), view.shape[axis])
+        return func(*args, **(kwargs or {}))
+
+    def _add(self, name: str, rows: Tensor, length: int) -> None:
+        """Groups of a grouped convolution share the input axis of its weight: [G·length, n]."""
+        rows = rows.unflatten(0, (-1, length)).transpose(0, 1).flatten(1)
+        if name not in self.sums:
+            self.sums[name] = _Sums(rows.new_zeros(length, 2, dtype=torch.float64))
+        self.sums[name].add(rows)
+
+
+_Sum: TypeAlias = tuple[Tensor, int, Tensor, int]
+"""One operand and its axis, the other and its axis: a call sums over both together."""
+
+
+def _convolution(x: Tensor, weight: Tensor, *rest: Any) -> list[_Sum]:
+    transposed: bool = rest[4]
+    return [(x, x.dim() - weight.dim() + 1, weight, 0 if transposed else 1)]
+
+
+def _product(a: Tensor, b: Tensor) -> list[_Sum]:
+    """[.., n, k] · [.., k, m]: the weight may stand on either side."""
+    return [(a, -1, b, -2), (b, -2, a, -1)]
+
+
+_aten = torch.ops.aten
+_READS: dict[Any, Callable[..., list[_Sum]]] = {
+    _aten.convolution.default: _convolution,
+    _aten.mm.default: _product,
+    _aten.bmm.default: _product,
+    _aten.addmm.default: lambda bias, a, b: _product(a, b),
+    _aten.baddbmm.default: lambda bias, a, b: _product(a, b),
+}

@@ -1,0 +1,129 @@
+"""What a network is made of: its recorded passes, what hangs together, what can be cut, the cost.
+
+Takes a model and an example, gives an :class:`Analysis`: everything that planning a cut reads. Of
+it, :class:`Inspection` is what a person looks at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from slimnet.capture.modules import named_tensors
+from slimnet.capture.trace import Trace, capture
+from slimnet.coupling.blocks import Block, blocks_line, find_blocks
+from slimnet.coupling.couple import Coupling, Pin, couple
+from slimnet.coupling.groups import Group, Layer, find_groups
+from slimnet.errors import CaptureError, InputError
+from slimnet.measuring.cost import Cost, CostModel
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What hangs together in a network, what can be cut, and for each layer that cannot: why."""
+
+    groups: tuple[Group, ...]
+    layers: tuple[Layer, ...]
+    cost: Cost
+    notes: tuple[str, ...] = ()
+    blocks: tuple[Block, ...] = ()
+
+    def __str__(self) -> str:
+        lines = [_layer_line(layer) for layer in self.layers]
+        channels = sum(group.width for group in self.groups)
+        lines += [_statistics_line(group) for group in self.groups if group.approximate]
+        number = len(self.groups)
+        lines.append(f"{number} group{'s' * (number != 1)}, {channels} prunable channels")
+        return "\n".join([*lines, *blocks_line(self.blocks), *self.notes])
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dicts and lists."""
+        groups = [
+            {
+                "number": group.number,
+                "channels": group.width,
+                "channels_at_a_time": group.channels_per_atom,
+                "layers": group.layers,
+                "approximate": [str(reason) for reason in group.approximate],
+            }
+            for group in self.groups
+        ]
+        layers = [asdict(layer) for layer in self.layers]
+        blocks = [
+            {"name": b.name, "modules": b.modules, "last": b.last, "stays": b.stays}
+            for b in self.blocks
+        ]
+        return {
+            "cost": self.cost.to_json(),
+            "layers": layers,
+            "groups": groups,
+            "blocks": blocks,
+        }
+
+
+def _layer_line(layer: Layer) -> str:
+    head = f"{layer.name} ({layer.kind}, {layer.channels} channels): {layer.prunable} prunable"
+    if layer.prunable:
+        head += f" in group {', '.join(map(str, layer.groups))}"
+    return head + "".join(f"\n    because: {reason}" for reason in layer.reasons[:2])
+
+
+def _statistics_line(group: Group) -> str:
+    return f"group {group.number} is approximate\n    because: {group.approximate[0]}"
+
+
+@dataclass(frozen=True, eq=False)
+class Analysis:
+    """What planning a cut reads."""
+
+    traces: Sequence[Trace]
+    coupling: Coupling
+    groups: list[Group]
+    layers: list[Layer]
+    costs: CostModel
+    inspection: Inspection
+
+
+def record(model: nn.Module, example: tuple[Any, ...]) -> list[Trace]:
+    """The evaluation pass and, where it leaves parameters unused, a training pass as well."""
+    traces = [capture(model, example)]
+    if not traces[0].outputs:
+        raise InputError(f"{type(model).__name__} returns no tensor: nothing could be compared")
+    parameters = [name for name, t in named_tensors(model) if isinstance(t, nn.Parameter)]
+    if not parameters:
+        raise InputError(f"{type(model).__name__} has no parameters: there is nothing to prune")
+    if set(parameters) - traces[0].tensors.keys():
+        try:
+            with torch.random.fork_rng(devices=[]):
+                traces.append(capture(model, tree_map(_doubled, example), training=True))
+        except CaptureError:
+            pass  # what only training runs stays as it is, and inspect says so
+    return traces
+
+
+def _doubled(leaf: Any) -> Any:
+    """Two samples: batch norms in training mode want more than one."""
+    return torch.cat([leaf, leaf]) if isinstance(leaf, Tensor) and leaf.dim() > 1 else leaf
+
+
+def analyse(
+    model: nn.Module,
+    traces: Sequence[Trace],
+    pins: Sequence[Pin],
+    *,
+    strict: bool = False,
+    heads: bool = False,
+) -> Analysis:
+    """Read recorded passes: couple, group, count."""
+    coupling = couple(traces, strict=strict, pins=pins, heads=heads)
+    groups, layers = find_groups(model, coupling)
+    costs = CostModel(model, traces[0], coupling)
+    dense = costs.cost(coupling.atoms.reason == coupling.atoms.reason)
+    blocks = find_blocks(model, traces[0])
+    inspection = Inspection(tuple(groups), tuple(layers), dense, blocks=blocks)
+    return Analysis(traces, coupling, groups, layers, costs, inspection)

@@ -1,0 +1,117 @@
+"""Gradients of the loss on calibration images, by weight and by channel.
+
+The model is changed (its parameters take part in differentiation): give a copy. The loss is the
+mean cross-entropy, in evaluation mode: no statistic moves, nothing is dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.nn.utils import parametrize
+
+from slimnet.capture.modules import evaluation_mode, first_names, named_tensors
+from slimnet.coupling.groups import Group
+from slimnet.errors import InputError
+from slimnet.measuring.readers import readers
+from slimnet.reconstruction.batches import batches, run
+from slimnet.samples import Samples
+from slimnet.watch import Watch
+
+GATED = 8
+"""Images of a mini-batch whose gates are squared: over many, the gradients of a trained network
+cancel (ResNet-20, a quarter of the MACs gone: 32 % right with 512 at once, 59 with 64, 74 with 8
+and with 1)."""
+
+
+def loss_gradients(model: nn.Module, samples: Samples, watch: Watch) -> dict[str, Tensor]:
+    """Of the mean cross-entropy over all samples, by first name; where it depends on them."""
+    totals: dict[str, Tensor] = {}
+    with _differentiable(model, samples):
+        named = dict(_parameters(model))
+        for batch in batches(model, samples, "gradients", watch):
+            for name, gradient in _differentiated(model, batch, named).items():
+                part = gradient * (len(batch) / len(samples))
+                totals[name] = totals[name] + part if name in totals else part
+    return _finite(totals)
+
+
+def squared_gates(
+    model: nn.Module, groups: Sequence[Group], samples: Samples, watch: Watch
+) -> dict[str, Tensor]:
+    """[channels, 1] for every weight that reads a group's channels, by first name.
+
+    The squared derivative of the loss by a gate that multiplies the channel where it is read, its
+    mean over mini-batches.
+    """
+    totals: dict[str, Tensor] = {}
+    with _differentiable(model, samples), parametrize.cached():
+        found = {reader.name: reader for reader in readers(model, groups)}
+        named = {name: reader.tensor for name, reader in found.items()}
+        count = 0
+        for batch in batches(model, samples, "gradients", watch, GATED) if named else ():
+            for name, gradient in _differentiated(model, batch, named).items():
+                square = found[name].gate(gradient).square()
+                totals[name] = totals[name] + square if name in totals else square
+            count += 1
+    return _finite({name: total / count for name, total in totals.items()})
+
+
+@contextmanager
+def _differentiable(model: nn.Module, samples: Samples) -> Iterator[None]:
+    """In evaluation mode; every parameter takes part, frozen ones too."""
+    if samples.labels is None:
+        raise InputError("gradients need labels: give images with labels, Samples(images, labels)")
+    for _, tensor in _parameters(model):
+        tensor.requires_grad_()
+    with evaluation_mode(model), torch.inference_mode(False), torch.enable_grad():
+        yield
+
+
+def _finite(totals: dict[str, Tensor]) -> dict[str, Tensor]:
+    for name, total in totals.items():
+        if not total.isfinite().all():
+            raise InputError(f"the gradient of {name} holds NaN or Inf on the calibration images")
+    return totals
+
+
+def _parameters(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Every parameter of real numbers once, by its first name."""
+    first = first_names(model)
+    for name, tensor in named_tensors(model):
+        real = isinstance(tensor, nn.Parameter) and tensor.is_floating_point()
+        if real and first[name] == name:
+            yield name, tensor
+
+
+def _differentiated(
+    model: nn.Module, batch: Samples, named: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """The gradient of a batch's mean loss by each of these tensors that it depends on."""
+    loss = _loss(run(model, batch), batch)
+    try:
+        found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
+    except RuntimeError as error:
+        first = str(error).strip().split("\n")[0]
+        raise InputError(f"the network's output has no gradient: {first}") from error
+    return {name: g for name, g in zip(named, found, strict=True) if g is not None}
+
+
+def _loss(scores: Any, batch: Samples) -> Tensor:
+    if not isinstance(scores, Tensor) or scores.dim() != 2 or len(scores) != len(batch):
+        raise InputError(
+            "gradients are of the cross-entropy, which needs a network whose output is one score "
+            "per class [N, classes]"
+        )
+    labels = batch.labels
+    if labels is None or int(labels.min()) < 0 or int(labels.max()) >= scores.shape[1]:
+        raise InputError(
+            f"the labels of the calibration images lie outside the network's {scores.shape[1]} "
+            f"classes, 0 to {scores.shape[1] - 1}"
+        )
+    return cross_entropy(scores, labels)

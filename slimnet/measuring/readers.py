@@ -1,0 +1,55 @@
+"""The weights that read a group's channels: where their input channels are, and who they are.
+
+A parametrised weight is what its parametrisation makes; inside ``parametrize.cached()`` that is one
+tensor throughout, which goes by the name of the parameter that has the axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from slimnet.capture.modules import named_modules, named_tensors
+from slimnet.coupling.groups import Group
+
+
+@dataclass(frozen=True, eq=False)
+class Reader:
+    """A weight that sums over channels."""
+
+    name: str
+    tensor: Tensor
+    axis: int  # of its input channels
+
+    def gate(self, gradient: Tensor) -> Tensor:
+        """[channels, 1]: the derivative by a gate that multiplies each channel that it reads."""
+        product = self.tensor.detach().double() * gradient.double()
+        return product.movedim(self.axis, 0).flatten(1).sum(1, keepdim=True)
+
+    def is_summed(self, view: Tensor, axis: int) -> bool:
+        """Whether this axis of a view of the weight is that of its input channels."""
+        length, stride = self.tensor.shape[self.axis], self.tensor.stride(self.axis)
+        return view.shape[axis] == length and (view.stride(axis) == stride or length == 1)
+
+
+def readers(model: nn.Module, groups: Sequence[Group]) -> list[Reader]:
+    """Every weight that reads channels of these groups; call it in ``parametrize.cached()``."""
+    axes = {slot.name: slot.axis for g in groups for slot in g.slots if slot.role == "in"}
+    plain = [Reader(n, tensor, axes[n]) for n, tensor in named_tensors(model) if n in axes]
+    made = {
+        name: weight
+        for path, module in named_modules(model)
+        if parametrize.is_parametrized(module)
+        for name, weight in _made(path, module)
+    }
+    return [Reader(r.name, made.get(r.name, r.tensor), r.axis) for r in plain]
+
+
+def _made(path: str, module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Each parameter of a parametrisation, and the weight that it goes into."""
+    for leaf, parts in module.parametrizations.items():  # type: ignore[union-attr, operator]
+        for name, _ in parts.named_parameters():
+            yield f"{path}.parametrizations.{leaf}.{name}".lstrip("."), getattr(module, leaf)

@@ -1,0 +1,276 @@
+"""From scores and a budget to how many atoms of each group survive.
+
+One number, the share of channels to remove, gives every group a width: by its scope, rounded to its
+:class:`~slimnet.planning.ladder.Ladder`. For a budget of a cost that share is bisected to the
+largest network within the budget. One share moves many groups at once, so
+:mod:`slimnet.planning.finish` then takes single rungs of single groups until no further one fits.
+Where a group's rungs are too far apart for what is left, it stays and the share of the others is
+bisected again. The budget is never exceeded; where even the narrowest network does, that one is the
+answer, and a note says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import floor
+
+import numpy as np
+
+from slimnet.coupling.groups import Group
+from slimnet.criteria import Scores
+from slimnet.errors import PruneError
+from slimnet.measuring.cost import Cost
+from slimnet.measuring.widths import Survivors
+from slimnet.planning.budget import Budget, Limits, alignment
+from slimnet.planning.finish import finish
+from slimnet.planning.harm import cheapest
+from slimnet.planning.ladder import Ladder, ladder
+from slimnet.planning.shortfall import WITHIN, shortfall
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """The chosen widths, and what the scope alone asked of each group."""
+
+    survivors: Survivors  # atoms
+    asked: Mapping[int, float]  # share of the channels, before rounding, guards and single steps
+    why: Mapping[int, str]  # why a group differs from that; left out where it does not
+    notes: tuple[str, ...] = ()
+
+
+def allocate(
+    groups: Sequence[Group],
+    scores: Mapping[int, Scores],
+    budget: Budget,
+    limits: Limits,
+    cost: Callable[[Survivors], Cost],
+    *,
+    like: Mapping[int, int] | None = None,
+) -> Allocation:
+    """How many atoms of each scored group survive.
+
+    ``cost`` tells what a choice costs. ``scores`` [atoms] must be comparable across groups; atoms
+    at -inf have gone already. ``like`` gives each group's class, for scope "isomorphic". Raises
+    :class:`PruneError` where a local ratio would leave a layer without channels.
+    """
+    shares = _Shares([g for g in groups if g.number in scores], scores, limits, like or {})
+    by_harm = limits.scope == "harm"
+    if budget.kind == "ratio":
+        shares.refuse_empty(budget.value)
+        if not by_harm:
+            ratio = budget.value
+            return shares.allocation(shares.wanted(ratio), shares.survivors(ratio), ratio)
+
+    def spent(survivors: Survivors) -> int:
+        if budget.kind == "ratio":
+            return sum(g.channels_per_atom * survivors[g.number] for g in shares.groups)
+        return int(getattr(cost(survivors), budget.kind))
+
+    whole = {g.number: g.size for g in shares.groups}
+    amount = budget.remains(cost(whole)) * spent(whole)
+    share = None
+    if by_harm:
+        start, found = _by_harm(shares, scores, spent, amount)
+        wanted: Mapping[int, float] = dict(start)
+    else:
+        share, found = _meet(shares, scores, spent, amount)
+        wanted = shares.wanted(share)
+    notes = []
+    if budget.kind != "ratio":
+        notes = shortfall(found, shares.ladders, shares.fixed, limits, budget, cost)
+    return shares.allocation(wanted, found, share, notes)
+
+
+def _by_harm(
+    shares: _Shares,
+    scores: Mapping[int, Scores],
+    spent: Callable[[Survivors], int],
+    amount: float,
+) -> tuple[Survivors, Survivors]:
+    """The least harmful widths, and those near them that come nearest to the amount.
+
+    Where a step saved far more than was needed, it is taken back and the other groups pay.
+    """
+    finite, rungs = _finite(scores), shares.open
+    start = cheapest(shares.survivors(0.0), rungs, finite, spent, amount)
+    found = finish(start, rungs, scores, spent, amount)
+    ups = {n: up for n, x in rungs.items() if (up := x.up(found[n])) is not None}
+    nearest = sorted(ups, key=lambda number: spent({**found, number: ups[number]}))
+    for number in nearest[:_TAKEN_BACK]:
+        if amount - spent(found) <= WITHIN * amount:
+            break
+        rest = {n: x for n, x in rungs.items() if n != number}
+        trial = cheapest({**found, number: ups[number]}, rest, finite, spent, amount)
+        trial = finish(trial, rest, scores, spent, amount)
+        if spent(found) < spent(trial) <= amount:
+            found = trial
+    return start, _filled(found, shares, scores, spent, amount)
+
+
+_TAKEN_BACK = 16  # steps that are tried, those first that exceed the amount by least
+
+
+def _finite(scores: Mapping[int, Scores]) -> dict[int, Scores]:
+    """What has gone scores as little as the least of what is there: sums stay numbers."""
+    there = {number: np.isfinite(values) for number, values in scores.items()}
+    return {n: np.where(there[n], x, x[there[n]].min()) for n, x in scores.items()}
+
+
+def _meet(
+    shares: _Shares,
+    scores: Mapping[int, Scores],
+    spent: Callable[[Survivors], int],
+    amount: float,
+) -> tuple[float, Survivors]:
+    """The share, and the widths near it, that come nearest to the amount."""
+    held: Survivors = {}
+    while True:
+        share = _bisect(lambda share: spent({**shares.survivors(share), **held}), amount)
+        start = {**shares.survivors(share), **held}
+        rest = {number: x for number, x in shares.open.items() if number not in held}
+        found = finish(start, rest, scores, spent, amount)
+        stuck = {n for n, x in rest.items() if found[n] <= start[n] and x.up(found[n])}
+        grew = any(found[n] > start[n] for n in rest)
+        if amount - spent(found) <= WITHIN * amount:
+            return share, found
+        if not stuck or not grew:
+            return share, _filled(found, shares, scores, spent, amount)
+        held.update({number: found[number] for number in stuck})
+
+
+def _filled(
+    found: Survivors,
+    shares: _Shares,
+    scores: Mapping[int, Scores],
+    spent: Callable[[Survivors], int],
+    amount: float,
+) -> Survivors:
+    """Finished again from where it is, until the amount is met or no single step fits."""
+    while amount - spent(found) > WITHIN * amount:
+        further = finish(found, shares.open, scores, spent, amount)
+        if further == found:
+            break
+        found = further
+    return found
+
+
+def _bisect(spent: Callable[[float], int], amount: float) -> float:
+    """The smallest share of channels whose removal fits the amount; 1 where none does."""
+    if spent(0.0) <= amount:
+        return 0.0
+    low, high = 0.0, 1.0
+    for _ in range(30):
+        middle = (low + high) / 2
+        low, high = (middle, high) if spent(middle) > amount else (low, middle)
+    return high
+
+
+class _Shares:
+    """Turns one number, the share of channels to remove, into survivors per group."""
+
+    def __init__(
+        self,
+        groups: Sequence[Group],
+        scores: Mapping[int, Scores],
+        limits: Limits,
+        like: Mapping[int, int],
+    ) -> None:
+        self.groups = groups
+        self.limits = limits
+        self.fixed = {g.number: limits.fixed_ratio(g) for g in groups}
+        there = {g.number: int(np.isfinite(scores[g.number]).sum()) for g in groups}
+        self.ladders = {g.number: ladder(g, limits, there[g.number]) for g in groups}
+        ranked: dict[int, list[Group]] = {}
+        for group in groups:
+            if self.fixed[group.number] is None and limits.scope in ("global", "isomorphic"):
+                place = like.get(group.number, -1) if limits.scope == "isomorphic" else 0
+                ranked.setdefault(place, []).append(group)
+        self.rankings = [_Ranking(together, scores) for together in ranked.values()]
+
+    @property
+    def open(self) -> dict[int, Ladder]:
+        """The groups whose width no name pattern prescribes."""
+        return {number: x for number, x in self.ladders.items() if self.fixed[number] is None}
+
+    def survivors(self, share: float) -> Survivors:
+        """Survivors when this share of channels goes."""
+        wanted = self.wanted(share)
+        return {number: x.nearest(wanted[number]) for number, x in self.ladders.items()}
+
+    def wanted(self, share: float) -> dict[int, float]:
+        """The same before rounding and guards."""
+        found: dict[int, float] = {}
+        for ranking in self.rankings:
+            found.update(ranking.wanted(share))
+        for group in self.groups:
+            prescribed = self.fixed[group.number]
+            if group.number not in found:
+                ratio = share if prescribed is None else prescribed
+                found[group.number] = floor(group.size * (1 - ratio) + 1e-9)
+        return found
+
+    def refuse_empty(self, share: float) -> None:
+        """Raise where a ratio that was asked for would leave a layer with nothing."""
+        if self.limits.min_channels is not None:
+            return
+        for group in self.groups:
+            prescribed = self.fixed[group.number]
+            ratio = share if prescribed is None else prescribed
+            ranked = prescribed is None and self.limits.scope != "local"
+            if not ranked and floor(group.width * (1 - ratio) + 1e-9) < 1:
+                raise PruneError(
+                    f"a ratio of {ratio} would leave {group.layers[0]} ({group.width} channels) "
+                    "with none; lower it, or set a minimum width (--min-channels)"
+                )
+
+    def allocation(
+        self,
+        wanted: Mapping[int, float],
+        survivors: Survivors,
+        share: float | None = None,
+        notes: Sequence[str] = (),
+    ) -> Allocation:
+        """The answer, with the reason why a group differs from what the scope asks of it."""
+        local = share if self.limits.scope == "local" else None
+        asked = {
+            g.number: 1 - wanted[g.number] / g.size if local is None else local for g in self.groups
+        }
+        why = {n: self._why(n, wanted[n], survivors[n], asked[n]) for n in wanted}
+        return Allocation(survivors, asked, {n: w for n, w in why.items() if w}, tuple(notes))
+
+    def _why(self, number: int, wanted: float, found: int, asked: float) -> str:
+        rungs = self.ladders[number]
+        if self.fixed[number] is not None:
+            return "kept by name" if self.limits.is_kept(rungs.group) else "a ratio of its own"
+        if found == wanted:
+            channels, size = rungs.group.channels_per_atom, rungs.group.size
+            off = abs(asked - (1 - found / size)) * rungs.group.width >= 1
+            return f"{channels} channels leave at a time" if off and channels > 1 else ""
+        if found == rungs.most < wanted:
+            return "it went in an earlier round"
+        if found != rungs.nearest(wanted):
+            return "to meet the budget"
+        if found == rungs.least and wanted < found:
+            least = found * rungs.group.channels_per_atom
+            return f"at least {least} channel{'s' * (least != 1)}"
+        return f"a multiple of {alignment(rungs.group.width, self.limits.align)}"
+
+
+class _Ranking:
+    """Groups under one threshold."""
+
+    def __init__(self, groups: Sequence[Group], scores: Mapping[int, Scores]) -> None:
+        self.groups = groups
+        values = np.concatenate([scores[g.number] for g in groups])
+        owner = np.concatenate([np.full(g.size, g.number) for g in groups])
+        weight = np.concatenate([np.full(g.size, g.width / g.size) for g in groups])
+        order = np.argsort(values, kind="stable")
+        self.owner, self.removed = owner[order], np.cumsum(weight[order])
+
+    def wanted(self, share: float) -> dict[int, float]:
+        """Atoms that are left of each group when this share of their channels goes."""
+        goes = np.searchsorted(self.removed, share * self.removed[-1] + 1e-9, side="right")
+        numbers, counts = np.unique(self.owner[:goes], return_counts=True)
+        gone = dict(zip(numbers.tolist(), counts.tolist(), strict=True))
+        return {g.number: g.size - gone.get(g.number, 0) for g in self.groups}

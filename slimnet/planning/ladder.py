@@ -1,0 +1,50 @@
+"""The widths that a group may have: its rungs.
+
+Multiples of what runtimes like, from the minimum width up to what is there. Rounding goes to the
+nearest multiple; the search for a budget goes one rung up or down.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import floor, gcd
+
+from slimnet.coupling.groups import Group
+from slimnet.planning.budget import Limits, alignment
+
+
+@dataclass(frozen=True, eq=False)
+class Ladder:
+    """Numbers of atoms that one group may keep."""
+
+    group: Group
+    step: int  # atoms whose channels are a multiple of the alignment
+    least: int
+    most: int  # what has gone in an earlier round stays gone
+
+    def nearest(self, atoms: float) -> int:
+        """The rung that is nearest to a number of atoms; ties go up."""
+        if atoms >= self.most:
+            return self.most
+        return min(max(floor(atoms / self.step + 0.5) * self.step, self.least), self.most)
+
+    def up(self, atoms: int) -> int | None:
+        """The next rung above one; None at the top."""
+        if atoms >= self.most:
+            return None
+        return min((atoms // self.step + 1) * self.step, self.most)
+
+    def down(self, atoms: int) -> int | None:
+        """The next rung below one; None at the bottom."""
+        if atoms <= self.least:
+            return None
+        return max((atoms - 1) // self.step * self.step, self.least)
+
+
+def ladder(group: Group, limits: Limits, most: int) -> Ladder:
+    """The rungs of a group of which ``most`` atoms are there."""
+    channels = group.channels_per_atom
+    multiple = alignment(group.width, limits.align)
+    step = multiple // gcd(multiple, channels)
+    least = -(-(limits.min_channels or 1) // channels)
+    return Ladder(group, step, min(-(-least // step) * step, most), most)

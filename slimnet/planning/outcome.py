@@ -1,0 +1,69 @@
+"""What a cut came to: what was asked for, what was achieved, and why the two differ."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from slimnet.planning.plan import GroupCut, Plan
+
+MANY = 60
+"""Of more groups than this, those with the same numbers and reasons are told together."""
+
+
+def rows(groups: Sequence[GroupCut]) -> list[list[GroupCut]]:
+    """Each group by itself; of very many those that lost the same for the same reason together."""
+    if len(groups) <= MANY:
+        return [[cut] for cut in groups]
+    found: dict[tuple[object, ...], list[GroupCut]] = {}
+    for cut in groups:
+        found.setdefault((cut.before, cut.after, cut.asked, cut.why), []).append(cut)
+    return list(found.values())
+
+
+def asked_and_achieved(plan: Plan) -> Iterator[str]:
+    """Sentences: what was asked for, what came out, and why they differ."""
+    asked = plan.asked or {}
+    if plan.blocks and asked.get("ratio") == 0:  # nothing but blocks
+        yield from plan.notes
+        return
+    yield f"asked for: {_achieved(plan)}"
+    if abs(_removed(plan) - asked.get("ratio", _removed(plan))) > 0.005:
+        yield "they differ because " + _causes(plan)
+    if asked.get("align") == "auto":
+        yield (
+            "widths are multiples of 16 (of less in groups of fewer than 128 channels), which "
+            "runtimes like: unaligned slim networks can run slower than dense; --align off turns "
+            "it off"
+        )
+    yield from plan.notes
+
+
+def _achieved(plan: Plan) -> str:
+    asked, before, after = plan.asked or {}, plan.before or {}, plan.after or {}
+    if "bytes" in asked:
+        return f"at most {asked['bytes']:,.0f} bytes; achieved: {after['bytes']:,}"
+    if "ratio" in asked:
+        ratio = _percent(asked["ratio"])
+        return f"{ratio} of the channels removed; achieved: {_removed(plan):.1%}"
+    kind, unit = ("macs", "MACs") if "macs" in asked else ("params", "parameters")
+    share = after[kind] / max(before[kind], 1)
+    return f"{_percent(asked[kind])} of the {unit} left; achieved: {share:.1%}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.4g}%"
+
+
+def _removed(plan: Plan) -> float:
+    before = sum(cut.before for cut in plan.groups)
+    return 1 - sum(cut.after for cut in plan.groups) / before if before else 0.0
+
+
+def _causes(plan: Plan) -> str:
+    """The reasons of the groups, the most frequent first."""
+    reasons = Counter(cut.why for cut in plan.groups if cut.why).most_common()
+    if not reasons:
+        return "whole channels leave, some of them several at a time"
+    groups = [f"{n} group{'s' * (n != 1)}: {why}" for why, n in reasons]
+    return "not every group could lose what was asked of it (" + "; ".join(groups) + ")"

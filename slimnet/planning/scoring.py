@@ -1,0 +1,59 @@
+"""Scores of a network, and what they need, read as often as a plan asks.
+
+A :class:`Scorer` holds what was asked for (criterion, calibration samples, initial weights); it
+scores the dense network first, and in later rounds the network as already cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from slimnet.capture.modules import named_tensors
+from slimnet.coupling.groups import Group
+from slimnet.criteria import Choice, Scores, comparable, score
+from slimnet.measuring.gathered import Gathered
+from slimnet.planning.gather import gather
+from slimnet.samples import Samples
+from slimnet.watch import Watch
+
+
+@dataclass(frozen=True, eq=False)
+class Scorer:
+    """A criterion with all that it reads beside the weights."""
+
+    choice: Choice
+    samples: Samples | None
+    init: Mapping[str, Tensor] | None
+    seed: int
+    watch: Watch
+
+    def gather(
+        self,
+        model: nn.Module,
+        groups: Sequence[Group],
+        init: Mapping[str, Tensor] | None = None,
+    ) -> Gathered:
+        """What the criterion needs, from this network; ``init`` in place of the initial weights."""
+        given = self.init if init is None else init
+        needs = self.choice.needs
+        return gather(model, groups, needs, samples=self.samples, init=given, watch=self.watch)
+
+    def scores(
+        self, model: nn.Module, groups: Sequence[Group], gathered: Gathered
+    ) -> dict[int, Scores]:
+        """Scores [atoms] of every group that the criterion can judge, comparable across groups."""
+        found = score(
+            groups,
+            dict(named_tensors(model)),
+            self.choice.criterion,
+            seed=self.seed,
+            gathered=gathered,
+            reduce=self.choice.reduce,
+        )
+        return {
+            number: comparable(values, self.choice.criterion, self.choice.across)
+            for number, values in found.items()
+        }

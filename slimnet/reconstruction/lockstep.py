@@ -1,0 +1,240 @@
+"""Several passes in lockstep: each stops at the same calls, so that they can be looked at together.
+
+Least squares wants, for one layer after the other, what the slim network reads and what the
+original answers, over all samples. Every pass (a network on a batch) runs in a thread of its own
+and waits at each stop, so that whatever ``forward`` does is kept for as long as it needs it and no
+longer, and no layer is run twice.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import accumulate
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import _disable_current_modes
+
+from slimnet.capture.composites import OPENED, composite, is_composite, opened
+from slimnet.capture.modules import evaluation_mode
+from slimnet.capture.trace import Call, Trace, Uncompiled, fast_paths_off, refs_in
+from slimnet.errors import CaptureError
+
+
+@dataclass(frozen=True, eq=False)
+class Stop:
+    """Where a pass waits: the call, what it was given, what it gave, and tensors kept for it."""
+
+    call: Call
+    args: tuple[Any, ...]
+    result: Any  # None where the pass stops before the call
+    kept: Mapping[int, Tensor]
+
+
+class Walk:
+    """One network's pass over one batch, which waits at the calls that are asked for."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        inputs: tuple[Any, ...],
+        trace: Trace,
+        stops: Mapping[int, frozenset[int]],
+        *,
+        after: bool,
+    ) -> None:
+        """``stops``: index of a call → numbers of the recorded tensors that it wants to see.
+
+        ``after``: wait after these calls rather than before them.
+        """
+        self.output: Any = None
+        self._stop: Stop | None = None
+        self._error: BaseException | None = None
+        self._go, self._arrived = threading.Semaphore(0), threading.Semaphore(0)
+        self._left = False
+        self._mode = _Watched(self, trace, stops, after)
+        self._thread = threading.Thread(target=self._run, args=(model, inputs), daemon=True)
+
+    def _advance(self) -> Stop | None:
+        """Run on to the next stop; None at the end. Raises what ``forward`` raises."""
+        if not self._thread.ident:
+            self._thread.start()
+        self._stop = None
+        self._go.release()
+        self._arrived.acquire()
+        if self._error is not None:
+            raise self._error
+        return self._stop
+
+    def reach(self, index: int) -> Stop:
+        """Run on to the stop at a call, past those before it."""
+        while (stop := self._advance()) is not None and stop.call.index <= index:
+            if stop.call.index == index:
+                return stop
+        raise CaptureError(
+            "the network does not run the same calls on every batch of the samples: it cannot be "
+            "followed layer by layer"
+        )
+
+    def finish(self) -> None:
+        """Run to the end, where it is under way."""
+        while self._thread.is_alive() and self._advance() is not None:
+            pass
+
+    def leave(self) -> None:
+        """End the pass where it stands."""
+        if self._thread.is_alive():
+            self._left = True
+            self._go.release()
+            self._thread.join()
+
+    def wait(self, stop: Stop) -> None:
+        """Called by the pass itself, at a stop."""
+        self._stop = stop
+        self._arrived.release()
+        self._go.acquire()
+        if self._left:
+            raise _Left
+
+    def _run(self, model: nn.Module, inputs: tuple[Any, ...]) -> None:
+        self._go.acquire()
+        try:
+            if not self._left:
+                with torch.no_grad(), self._mode, _Wholes(self._mode):
+                    self.output = model(*inputs)
+        except _Left:
+            pass
+        except BaseException as error:
+            self._error = error
+        self._stop = None
+        self._arrived.release()
+
+
+class _Left(BaseException):
+    """Not an Exception: no ``forward`` may take it for a failing call."""
+
+
+class _Watched(Uncompiled):
+    """Counts the calls of a pass as the recorded one did, and waits at some."""
+
+    def __init__(
+        self, walk: Walk, trace: Trace, stops: Mapping[int, frozenset[int]], after: bool
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._walk, self._stops, self._after = walk, stops, after
+        self._seen: Counter[Any] = Counter()
+        self._calls: dict[tuple[Any, int], Call] = {}
+        self._wanted = Counter(number for numbers in stops.values() for number in numbers)
+        self._kept: dict[int, Tensor] = {}
+        total: Counter[Any] = Counter()
+        for call in trace.calls:
+            self._calls[call.op, total[call.op]] = call
+            total[call.op] += 1
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if is_composite(func):
+            with self:
+                return func.decompose(*args, **(kwargs or {}))
+        return self.call(func, func, args, kwargs or {})
+
+    def call(self, op: Any, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """One call; ``op`` is what the recorded pass calls it."""
+        call = self._calls.get((op, self._seen[op]))
+        self._seen[op] += 1
+        if call is None:
+            return func(*args, **kwargs)
+        here = call.index in self._stops
+        if here and not self._after:
+            self._wait(call, args, None)
+        result = func(*args, **kwargs)
+        self._keep(call, result)
+        if here and self._after:
+            self._wait(call, args, result)
+        return result
+
+    def _wait(self, call: Call, args: tuple[Any, ...], result: Any) -> None:
+        with _disable_current_modes():
+            numbers = self._stops[call.index]
+            self._walk.wait(Stop(call, args, result, {n: self._kept[n] for n in numbers}))
+        for number in numbers:
+            self._wanted[number] -= 1
+            if not self._wanted[number]:
+                del self._kept[number]
+
+    def _keep(self, call: Call, result: Any) -> None:
+        outputs = result if isinstance(result, (tuple, list)) else (result,)
+        tensors = [out for out in outputs if isinstance(out, Tensor)]
+        for ref, tensor in zip(call.outputs, tensors, strict=False):
+            if self._wanted.get(ref.id):
+                self._kept[ref.id] = tensor
+
+
+class _Wholes(TorchFunctionMode):
+    """Sees what is recorded as one call, or opened, as the recorder did."""
+
+    def __init__(self, watched: _Watched) -> None:
+        super().__init__()
+        self._watched = watched
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        op = composite(func, args)
+        if op is not None:
+            with _disable_current_modes():
+                return self._watched.call(op, func, args, kwargs)
+        if func in OPENED:
+            with self:
+                return opened(func)(*args, **kwargs)
+        return func(*args, **kwargs)
+
+
+@contextmanager
+def walking(walks: Sequence[Walk], models: Sequence[nn.Module]) -> Iterator[None]:
+    """Evaluation mode while the passes run; whatever happens, no thread is left behind."""
+    with ExitStack() as stack:
+        stack.enter_context(fast_paths_off())
+        for model in models:
+            stack.enter_context(evaluation_mode(model))
+        for walk in walks:
+            stack.callback(walk.leave)
+        yield
+
+
+ROOM = 1 << 26
+"""Numbers that one tensor may have over all passes that are under way: 256 MB."""
+
+
+def together(
+    trace: Trace, calls: Iterable[int], *companies: Sequence[Walk], least: int = 1
+) -> Iterator[tuple[list[Stop], ...]]:
+    """Call by call, where the passes of each company stand.
+
+    Where there is no room for all, the first ones go ahead, at least ``least`` of them; the others
+    follow, through networks as they are by then, once all that is still to come is smaller.
+    Raises :class:`CaptureError` where a pass does not come by a call.
+    """
+    room = _room(trace)
+    for index in sorted(calls):
+        going = slice(max(room[index], least))
+        yield tuple([walk.reach(index) for walk in walks[going]] for walks in companies)
+    for walk in (walk for walks in companies for walk in walks):
+        walk.finish()
+
+
+def _room(trace: Trace) -> list[int]:
+    """For each call, of how many such passes the largest tensor from there on has room."""
+    seen = ((*call.outputs, *refs_in([*call.args, *call.kwargs.values()])) for call in trace.calls)
+    sizes = [max((prod(r.shape) for r in refs if r.name is None), default=0) for refs in seen]
+    largest = list(accumulate(reversed(sizes), max))[::-1]
+    return [ROOM // max(size, 1) for size in largest]

@@ -1,0 +1,171 @@
+"""Segments of a recorded pass: one layer and the layers that speak to it alone.
+
+What a layer can say depends on what is said to it. A segment holds a layer and all that is computed
+for it only, back to where others read too or through :data:`DEPTH` further layers, and can be run
+again by itself, with other weights and with gradients: its calls are as they were recorded, on
+values that :mod:`slimnet.reconstruction.lockstep` kept. Only calls whose derivative is sure are in
+one: pointwise ones and the rows below; any other ends the segment.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only, tree_unflatten
+
+from slimnet.capture.passes import Pass, base
+from slimnet.capture.trace import Call, Ref, Trace
+from slimnet.reconstruction.consumers import Consumer
+
+DEPTH = 2
+"""Of layers one after the other, before the last."""
+
+
+@dataclass(frozen=True, eq=False)
+class Segment:
+    """The calls of a pass from what is given to the answer of the last layer, in order."""
+
+    layers: tuple[Consumer, ...]  # the last one's answer is the segment's
+    calls: tuple[int, ...]
+    given: frozenset[int]  # the tensors that are made elsewhere
+    heard: frozenset[int]  # the tensors made here that layers read: they change with the weights
+
+    @property
+    def before(self) -> Segment:
+        """All but the last layer's own call: what it is given."""
+        return replace(self, calls=self.calls[:-1])
+
+    def run(
+        self,
+        recorded: Sequence[Call],
+        values: Mapping[int, Tensor],
+        tensors: Mapping[str, Tensor],
+        constants: Mapping[int, Tensor],
+    ) -> dict[int, Tensor]:
+        """All that its calls make, by the tensors' numbers.
+
+        Args:
+            recorded: the pass over as many images as there are values of.
+            values: what is given, by number.
+            tensors: parameters and buffers, by name.
+            constants: added to the answer of a layer, by the number of its call, [channels, 1, …].
+        """
+        calls = [recorded[index] for index in self.calls]
+        written = any(call.op._schema.is_mutable for call in calls)
+        made = {n: values[n].clone() if written else values[n] for n in self.given}
+
+        def value(ref: Ref) -> Tensor:
+            return tensors[ref.name] if ref.name is not None else made[ref.id]
+
+        for call in calls:
+            args, kwargs = tree_map_only(Ref, value, (call.args, dict(call.kwargs)))
+            results = call.op(*args, **kwargs)
+            results = results if isinstance(results, (tuple, list)) else (results,)
+            if call.index in constants:
+                results = (results[0] + constants[call.index],)
+            made |= {ref.id: x for ref, x in zip(call.outputs, results, strict=False)}
+        return made
+
+
+def segments_of(trace: Trace, layers: Mapping[int, Consumer]) -> dict[int, Segment]:
+    """By the number of the last layer's call; ``layers`` by the number of theirs."""
+    graph = Pass(trace)
+    found = {index: _segment(last, graph, layers) for index, last in layers.items()}
+    return {index: segment for index, segment in found.items() if len(segment.layers) > 1}
+
+
+def aligned(trace: Trace, other: Trace) -> list[Call] | None:
+    """The calls of another pass on the tensors of this one; None where they are not the same calls.
+
+    A pass over fewer images, or of a narrower network, states other sizes.
+    """
+    if len(trace.calls) != len(other.calls):
+        return None
+    pairs = zip(trace.calls, other.calls, strict=True)
+    found = [_on_tensors_of(call, its) for call, its in pairs]
+    return [call for call in found if call is not None] if None not in found else None
+
+
+def _on_tensors_of(call: Call, other: Call) -> Call | None:
+    ours, _ = tree_flatten((call.args, dict(call.kwargs)))
+    theirs, shape = tree_flatten((other.args, dict(other.kwargs)))
+    names = [leaf.name if isinstance(leaf, Ref) else "" for leaf in ours]
+    if call.op is not other.op or names != [x.name if isinstance(x, Ref) else "" for x in theirs]:
+        return None
+    pairs = zip(ours, theirs, strict=True)
+    args, kwargs = tree_unflatten([a if isinstance(a, Ref) else b for a, b in pairs], shape)
+    return replace(other, args=args, kwargs=kwargs, outputs=call.outputs)
+
+
+def _segment(last: Consumer, graph: Pass, layers: Mapping[int, Consumer]) -> Segment:
+    """What is computed for the last layer only, as far as it depends on a layer in there."""
+    calls = _needed(_only_for(last, graph, layers), graph, layers)
+    inside = tuple(layers[i] for i in calls if i in layers)
+    made = {ref.id for i in calls for ref in graph.calls[i].outputs}
+    heard = {layer.call.args[layer.place].id for layer in inside}
+    return Segment(inside, calls, graph.sources(frozenset(calls)), frozenset(heard & made))
+
+
+def _only_for(last: Consumer, graph: Pass, layers: Mapping[int, Consumer]) -> list[int]:
+    """Back from the last layer: a call is among them once all who read it are."""
+    depth = {last.call.index: 0}
+    queue = _makers(last.call, graph)
+    while queue:
+        call = graph.calls[-heapq.heappop(queue)]
+        if call.index in depth or not _can_run(call):
+            continue
+        made = {ref.id for ref in call.outputs}
+        readers = {index for number in made for index in graph.readers.get(number, ())}
+        if not readers <= depth.keys() or graph.leaving(frozenset({call.index, *readers})) & made:
+            continue
+        deep = min(depth[index] + (index in layers) for index in readers)
+        if deep <= DEPTH or call.index not in layers:
+            depth[call.index] = deep
+            queue = list(heapq.merge(queue, _makers(call, graph)))
+    return sorted(depth)
+
+
+def _needed(calls: Sequence[int], graph: Pass, layers: Mapping[int, Consumer]) -> tuple[int, ...]:
+    """Without those that say the same whatever the layers' weights are."""
+    moved: set[int] = set()
+    found = []
+    for index in calls:
+        read = graph.reads[index]
+        weights = all(ref.name is not None for ref in read)
+        if index in layers or weights or any(ref.id in moved for ref in read):
+            found.append(index)
+            moved |= {ref.id for ref in graph.calls[index].outputs}
+    return tuple(found)
+
+
+def _makers(call: Call, graph: Pass) -> list[int]:
+    """The numbers of the calls that make what this one reads, negated; a heap."""
+    return sorted(-graph.made[r.id].index for r in graph.reads[call.index] if r.id in graph.made)
+
+
+def _can_run(call: Call) -> bool:
+    """Whether it can be run again, alone, and differentiated."""
+    tags = getattr(call.op, "tags", ())
+    known = torch.Tag.pointwise in tags or base(call) in _DIFFERENTIABLE
+    random = torch.Tag.nondeterministic_seeded in tags
+    leaves = tree_leaves((call.args, dict(call.kwargs)))
+    return (
+        known
+        and not random
+        and not any(isinstance(leaf, Ref) and leaf.kind == "constant" for leaf in leaves)
+    )
+
+
+_DIFFERENTIABLE = {
+    *("convolution", "addmm", "mm", "bmm", "t", "transpose", "permute", "numpy_T"),
+    *("native_batch_norm", "_native_batch_norm_legit_no_training", "_batch_norm_no_update"),
+    *("cudnn_batch_norm", "miopen_batch_norm", "native_layer_norm", "native_group_norm"),
+    *("view", "_unsafe_view", "clone", "unsqueeze", "squeeze", "cat"),
+    *("mean", "avg_pool2d", "_adaptive_avg_pool2d", "max_pool2d_with_indices"),
+    *("hardswish", "_prelu_kernel", "_softmax", "constant_pad_nd"),
+}
+"""Beside the pointwise ones, without the underscore of those that write in place."""
