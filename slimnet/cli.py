@@ -507,6 +507,7 @@ def compare(
         latency_batch=batch if latency else None,
         threads=threads,
         device=str(options.device(device)),
+        samples=samples,
     )
     dataset = load_data(data, normalize).limited(train=train_images, test=test_images)
     opened = _open_to_train(model, arch, allow_pickle)

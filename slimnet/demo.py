@@ -74,7 +74,7 @@ def run_demo(
         study = Study(
             ratios=(DEMO_RATIO,),
             criteria=(row.criterion,),
-            regimes=("finetune", "scratch-e", "scratch-b"),
+            regimes=("repair", "finetune", "scratch-e", "scratch-b"),
             seeds=tuple(range(seeds)),
             base=schedule,
         )

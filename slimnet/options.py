@@ -165,7 +165,10 @@ Calibration = Annotated[
     ),
 ]
 Samples = Annotated[
-    int, typer.Option("--samples", min=1, help="how many training images are read for the cut")
+    int,
+    typer.Option(
+        "--samples", min=1, help="how many training images are read for the cut and its repair"
+    ),
 ]
 Init = Annotated[
     Path | None,

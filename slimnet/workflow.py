@@ -21,7 +21,9 @@ from slimnet.errors import CaptureError, InputError
 from slimnet.export import export_onnx, measure_latency
 from slimnet.files import Opened
 from slimnet.measuring.cost import count
+from slimnet.planning.plan import Plan
 from slimnet.prune import Pruned, prune
+from slimnet.repair import repair
 from slimnet.report import Network, Report, slim_networks, write_html
 from slimnet.samples import Samples
 from slimnet.study import (
@@ -37,7 +39,8 @@ from slimnet.study import (
 from slimnet.study.cells import cells, weights_digest
 from slimnet.study.masked import UNSTRUCTURED, cutting, masked_candidate
 from slimnet.study.store import Store
-from slimnet.train import Dataset, check_fits
+from slimnet.train import Dataset, Repairer, check_fits
+from slimnet.train.loop import default_device
 from slimnet.version import __version__
 from slimnet.watch import Watch
 
@@ -50,6 +53,7 @@ class Settings:
     latency_batch: int | None = 1  # None: latency is not measured
     threads: int | None = None
     device: str | None = None
+    samples: int = 1024  # images that a repair reads, others for each seed
     data: Samples | None = None  # what criteria read
     init: nn.Module | None = None  # the network before training
 
@@ -58,7 +62,7 @@ class Settings:
         init = None if self.init is None else dict(named_tensors(self.init))
         return prune(model, example, data=self.data, init=init, **asked, **self.prune)
 
-    def to_json(self, example: tuple[torch.Tensor, ...]) -> dict[str, Any]:
+    def to_json(self, example: tuple[torch.Tensor, ...], study: Study) -> dict[str, Any]:
         """What decides the numbers of a study beside its own fields."""
         return {
             "prune": dict(self.prune),
@@ -67,6 +71,7 @@ class Settings:
             "input": [list(x.shape) for x in example],
             **({} if self.data is None else {"samples": len(self.data)}),
             **({} if self.init is None else {"init": weights_digest(self.init)}),
+            **({"repair": self.samples} if "repaired" in study.starts else {}),
         }
 
 
@@ -95,6 +100,11 @@ def check_cuts(
     model: nn.Module, example: tuple[torch.Tensor, ...], study: Study, settings: Settings
 ) -> None:
     """Raise, before anything is trained or written, where one of the cuts is not possible."""
+    if UNSTRUCTURED in study.criteria and "repaired" in study.starts:
+        raise InputError(
+            f"{UNSTRUCTURED} cuts nothing, so there is nothing to repair: leave it out, or the "
+            "regimes that start from repaired weights"
+        )
     if settings.data is not None:
         settings = replace(settings, data=settings.data.first(16))  # which channels go is no matter
     for criterion in cutting(study.criteria):
@@ -113,7 +123,7 @@ def run_comparison(
     watch: Watch,
 ) -> Network:
     """Run a study of one network; what was finished in ``directory`` before is not run again."""
-    study = replace(study, settings={**study.settings, **settings.to_json(example)})
+    study = replace(study, settings={**study.settings, **settings.to_json(example, study)})
     with tempfile.TemporaryDirectory(prefix="slimnet-") as folder:
         timer = _Timer(model, example, settings, Path(folder))
         dense = _dense_candidate(model, example, dataset, study, directory, timer)
@@ -124,7 +134,8 @@ def run_comparison(
                 masked = masked_candidate(copied(model), ratio, dense.macs)
                 return replace(masked, latency=timer.slim(masked.model))
             pruned = settings.cut(model, example, ratio=ratio, criterion=criterion)
-            return slim_candidate(pruned, timer.slim(pruned.model))
+            repairer = _repairer(model, pruned.plan, dataset, settings)
+            return slim_candidate(pruned, timer.slim(pruned.model), repairer)
 
         def progress(status: Status) -> None:
             text = f"{name}: {status.cell} ({status.done} of {status.total} done)"
@@ -141,6 +152,19 @@ def run_comparison(
             device=settings.device,
         )
     return _network(name, results)
+
+
+def _repairer(model: nn.Module, plan: Plan, dataset: Dataset, settings: Settings) -> Repairer:
+    """Repairs what ``plan`` cut from ``model``, on training images that the seed draws."""
+    place = default_device() if settings.device is None else torch.device(settings.device)
+
+    def repair_slim(slim: nn.Module, seed: int) -> None:
+        images = dataset.samples(settings.samples, seed).images.to(place)
+        original, there = copied(model).to(place), copied(slim).to(place)
+        repaired, _ = repair(original, there, plan, images, seed=seed)
+        slim.load_state_dict(repaired.state_dict())
+
+    return repair_slim
 
 
 def _network(name: str, results: Results) -> Network:

@@ -99,6 +99,36 @@ def test_each_record_holds_the_regimes_budget(data, tmp_path):
     assert {record.epochs for record in results.records} == {0, 1, 8}
 
 
+def test_a_repair_is_tested_and_not_trained(data, tmp_path, monkeypatch):
+    trainings = Trainings(monkeypatch)
+    pruner = Pruner()
+    slim = pruner("l1", 0.5)
+    kept = copy.deepcopy(slim.model.state_dict())
+
+    def repair(model, seed):
+        torch.nn.init.constant_(model[-1].weight, 0.0)
+        torch.nn.init.constant_(model[-1].bias, 0.0)
+        model[-1].bias.data[seed] = 1.0  # every image is of this class
+
+    study = dataclasses.replace(STUDY, criteria=("l1",), regimes=("repair", "repair-finetune"))
+    made = dataclasses.replace(slim, repair=repair)
+    results = ran(data, tmp_path, study, lambda criterion, ratio: made)
+    _, *repaired = results.records
+    assert trainings.count == 2  # the two seeds of repair-finetune
+    for record in repaired[:2]:
+        share = 100 * (data.y_test == record.cell.seed).double().mean().item()
+        assert record.accuracy == pytest.approx(share)
+        assert (record.epochs, record.samples, record.compute) == (0, 0, 0.0)
+        assert record.accuracy_cut == results.records[-1].accuracy_cut
+    assert all(torch.equal(kept[name], x) for name, x in slim.model.state_dict().items())
+
+
+def test_what_was_not_cut_is_not_repaired(data, tmp_path):
+    study = dataclasses.replace(STUDY, regimes=("repair",))
+    with pytest.raises(InputError, match=r"l1, ratio 0\.5, repair, seed 0: nothing was cut"):
+        ran(data, tmp_path, study)
+
+
 def test_a_killed_study_goes_on_where_it_stopped(data, tmp_path, monkeypatch):
     whole = ran(data, tmp_path / "whole")
     with monkeypatch.context() as patch:

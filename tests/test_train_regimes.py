@@ -24,6 +24,7 @@ def test_the_base_protocol_divides_the_rate_at_80_and_120_of_160_epochs():
     ("regime", "ratio", "epochs", "lr"),
     [
         ("finetune", 2.0, 40, 0.01),
+        ("repair-finetune", 2.0, 40, 0.01),
         ("scratch-e", 2.0, 160, 0.1),
         ("scratch-b", 2.0, 320, 0.1),
         ("scratch-b", 1.0, 160, 0.1),
@@ -84,7 +85,9 @@ def test_a_schedule_survives_json():
 
 
 def test_an_unknown_regime_lists_the_known_ones():
-    with pytest.raises(UnknownNameError, match="finetune, scratch-b, scratch-e"):
+    with pytest.raises(
+        UnknownNameError, match="finetune, repair, repair-finetune, scratch-b"
+    ):
         REGIMES["distil"]
 
 
@@ -98,6 +101,15 @@ def test_surviving_weights_stay_and_fresh_ones_follow_the_seed():
     assert not torch.equal(fresh, before)
     start(REGIMES["scratch-b"], model, 0)
     assert torch.equal(model.weight, fresh)
+
+
+def test_repaired_weights_come_from_the_repairer_and_its_seed():
+    model = nn.Linear(8, 4)
+    for name in ("repair", "repair-finetune"):
+        start(REGIMES[name], model, 3, lambda slim, seed: nn.init.constant_(slim.weight, seed))
+        assert torch.equal(model.weight, torch.full((4, 8), 3.0))
+        with pytest.raises(InputError, match="nothing was cut from it"):
+            start(REGIMES[name], model, 0)
 
 
 @pytest.mark.parametrize("name", list(REGIMES))

@@ -5,9 +5,13 @@ import pytest
 import torch
 from torch import nn
 
+from slimnet import workflow
+from slimnet.capture.modules import copied
 from slimnet.errors import InputError, PruneError
 from slimnet.files import Opened
 from slimnet.models import MODELS
+from slimnet.prune import prune
+from slimnet.repair import repair
 from slimnet.report import table
 from slimnet.study import Study
 from slimnet.train import Schedule, load_data
@@ -79,6 +83,40 @@ def test_criteria_read_the_settings_images_and_initial_weights(model, data, tmp_
         run(model, data, tmp_path, study, replace(settings, **changed))
         assert len(cells_in(tmp_path)) == count + 3
         count += 3
+
+
+def test_repair_stands_beside_retraining_with_images_of_each_seed(data, tmp_path):
+    torch.manual_seed(0)
+    model = MODELS["digits_vgg"].make().eval()
+    study = replace(STUDY, regimes=("repair", "finetune"), seeds=(0, 1), ratios=(0.3,))
+    network = run(model, data, tmp_path, study, replace(SETTINGS, samples=48))
+    _, *records = network.results.records
+    assert [r.epochs for r in records] == [0, 0, 1, 1]
+    page = write_comparison(tmp_path, "title", "slimnet compare", [network]).read_text()
+    assert "by least squares, without labels and without training" in page
+    assert "order of the images and the images that a repair reads" in page
+    count = len(cells_in(tmp_path))
+    run(model, data, tmp_path, study, replace(SETTINGS, samples=32))
+    assert len(cells_in(tmp_path)) == count + 5
+
+
+def test_repaired_weights_are_those_of_repair(data):
+    torch.manual_seed(0)
+    model = MODELS["digits_vgg"].make().eval()
+    cut = prune(model, EXAMPLE, ratio=0.5, verify=False)
+    slim = copied(cut.model)
+    settings = replace(SETTINGS, samples=48, device="cpu")
+    workflow._repairer(model, cut.plan, data, settings)(slim, 3)
+    wanted, done = repair(model, cut.model, cut.plan, data.samples(48, 3).images, seed=3)
+    assert done.solved
+    ours, theirs = slim.state_dict(), wanted.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_there_is_nothing_to_repair_where_nothing_is_cut(model):
+    study = replace(STUDY, criteria=("l1", "unstructured"), regimes=("repair-finetune",))
+    with pytest.raises(InputError, match="unstructured cuts nothing"):
+        check_cuts(model, EXAMPLE, study, SETTINGS)
 
 
 def test_the_model_is_not_trained(model, data, tmp_path):

@@ -41,9 +41,7 @@ def narrow(results: Results) -> tuple[Column, ...]:
         Column("params\nleft", lambda row: _left(row, row.params, row.params_ratio)),
         *_latency(results, "ms"),
         Column("acc. %\nafter\nthe cut", lambda row: _cut(row, digits)),
-        Column(
-            "then\nretrained", lambda row: row.regime or words.NOTHING, of_network=False, left=True
-        ),
+        Column("then", lambda row: row.regime or words.NOTHING, of_network=False, left=True),
         Column("acc. %", lambda row: words.accuracy(row, digits, "±"), of_network=False),
         Column("vs\ndense", lambda row: words.difference(row, digits), of_network=False),
     )
@@ -59,7 +57,7 @@ def full(results: Results) -> tuple[Column, ...]:
         Column("parameters\n(left)", lambda row: _amount(row.params, row.params_ratio)),
         *_latency(results, "latency\nms"),
         Column("accuracy %\nafter the cut", lambda row: _cut(row, digits)),
-        Column("then retrained", words.retraining, of_network=False, left=True),
+        Column("then", words.retraining, of_network=False, left=True),
         Column("accuracy %", lambda row: words.accuracy(row, digits), of_network=False),
         Column("vs\ndense", lambda row: words.difference(row, digits), of_network=False),
         Column("epochs", lambda row: str(row.epochs or words.NOTHING), of_network=False),

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from slimnet.study import Results, Row
+from slimnet.study import Results, Row, Study
 from slimnet.train import REGIMES
 
 NOTHING = "–"
@@ -104,14 +104,14 @@ def speed_sentence(latency: Mapping[str, Any] | None) -> str:
 
 def limits(results: Results) -> tuple[str, ...]:
     """What the numbers of a study cannot say."""
-    tested, seeds = results.data["test"], len(results.study.seeds)
+    tested = results.data["test"]
     share = min(max(results.dense.accuracy / 100, 1 / tested), 1 - 1 / tested)
     noise = 196 * math.sqrt(share * (1 - share) / tested)
     sentences = [
         f"{tested} test images: one of them is {100 / tested:.2g} points, and an accuracy near the "
         f"dense network's is known to about ±{noise:.1f} points (95 %, binomial). Smaller "
         "differences between rows are not findings.",
-        _seeds(seeds),
+        _seeds(results.study),
         "Accuracies are those of the last epoch, never of the best one.",
     ]
     if _same_from_scratch(results):
@@ -137,12 +137,15 @@ def _same_from_scratch(results: Results) -> bool:
     return len(set(fresh)) < len(fresh)
 
 
-def _seeds(count: int) -> str:
+def _seeds(study: Study) -> str:
+    count = len(study.seeds)
     if count == 1:
         return "One seed: nothing is known about the spread between runs."
+    repaired = " and the images that a repair reads" if "repaired" in study.starts else ""
     return (
-        f"{count} seeds vary the order of the images and, from scratch, the initial weights; the "
-        "dense network and the cut are the same in all of them, so their spread is not in the ±."
+        f"{count} seeds vary the order of the images{repaired} and, from scratch, the initial "
+        "weights; the dense network and the cut are the same in all of them, so their spread is "
+        "not in the ±."
     )
 
 

@@ -51,6 +51,11 @@ class Study:
         for regime in (*self.regimes, *self.dense_regimes):
             REGIMES[regime]
 
+    @property
+    def starts(self) -> set[str]:
+        """Which weights its regimes start from."""
+        return {REGIMES[regime].start for regime in (*self.regimes, *self.dense_regimes)}
+
     def to_json(self) -> dict[str, Any]:
         """Every field; ``Study.from_json`` reads it back."""
         return {**asdict(self), "settings": dict(self.settings)}

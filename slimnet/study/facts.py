@@ -10,12 +10,16 @@ from slimnet.export.latency import Latency
 from slimnet.planning.plan import Plan
 from slimnet.prune import Pruned
 from slimnet.study.run import Candidate
+from slimnet.train import Repairer
 
 
-def slim_candidate(pruned: Pruned, latency: Mapping[str, Any] | None = None) -> Candidate:
+def slim_candidate(
+    pruned: Pruned, latency: Mapping[str, Any] | None = None, repair: Repairer | None = None
+) -> Candidate:
     """The slim network of ``slimnet.prune`` as a study's candidate.
 
-    The example that it was cut with must be one image: MACs are counted on it.
+    The example that it was cut with must be one image: MACs are counted on it. ``repair``: for
+    regimes that start from repaired weights.
     """
     before, after = _costs(pruned.plan)
     return Candidate(
@@ -35,6 +39,7 @@ def slim_candidate(pruned: Pruned, latency: Mapping[str, Any] | None = None) -> 
             ],
             "remarks": list(pruned.plan.notes),
         },
+        repair=repair,
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,7 @@ from slimnet.study.cells import Cell, Study, cells
 from slimnet.study.engines import ENGINES
 from slimnet.study.results import Record, Results
 from slimnet.study.store import Store
-from slimnet.train import REGIMES, Callback, Dataset, budget, evaluate, start, train
+from slimnet.train import REGIMES, Callback, Dataset, Repairer, budget, evaluate, start, train
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +42,7 @@ class Candidate:
     certificate: Mapping[str, Any] | None = None
     achieved: Mapping[str, Any] | None = None
     callbacks: Callable[[], Sequence[Callback]] = tuple  # new ones, for each retraining
+    repair: Repairer | None = None  # what regimes that start from repaired weights call
 
     def __post_init__(self) -> None:
         if self.macs < 1 or self.params < 1:
@@ -48,7 +50,7 @@ class Candidate:
         json.dumps(self.facts(), allow_nan=False)
 
     def facts(self) -> dict[str, Any]:
-        """Everything but the model and its callbacks, as a record's fields."""
+        """Everything but the model and what acts on it, as a record's fields."""
         return {
             "macs": self.macs,
             "params": self.params,
@@ -142,7 +144,12 @@ class _Bench:
             return {"accuracy": accuracy, "epochs": 0, "samples": 0, "seconds": 0.0}
         regime = REGIMES[cell.regime]
         model = self.clone(candidate.model)
-        start(regime, model, cell.seed)
+        began = time.perf_counter()
+        start(regime, model, cell.seed, candidate.repair)
+        if not regime.epochs:
+            seconds = time.perf_counter() - began
+            accuracy = evaluate(model, self.dataset, self.device)
+            return {"accuracy": accuracy, "epochs": 0, "samples": 0, "seconds": seconds}
         history = train(
             model,
             self.dataset,

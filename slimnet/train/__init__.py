@@ -8,7 +8,7 @@ from slimnet.train.data import DATA, NORMALIZE, load_data
 from slimnet.train.dataset import Dataset, Normalize, check_fits, describe
 from slimnet.train.init import reinitialise
 from slimnet.train.loop import History, evaluate, train
-from slimnet.train.regimes import REGIMES, STARTS, Regime, budget, start
+from slimnet.train.regimes import REGIMES, STARTS, Regime, Repairer, budget, start
 from slimnet.train.schedule import Schedule
 from slimnet.train.snapshot import Snapshot
 
@@ -23,6 +23,7 @@ __all__ = [
     "Moment",
     "Normalize",
     "Regime",
+    "Repairer",
     "Schedule",
     "Snapshot",
     "budget",

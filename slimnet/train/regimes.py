@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from torch import nn
 
@@ -28,7 +28,7 @@ class Regime:
     title: str
     meaning: str
     start: str  # a name of STARTS
-    epochs: float = 1.0  # times the base schedule's
+    epochs: float = 1.0  # times the base schedule's; 0: not trained at all
     lr: float = 1.0  # times the base schedule's
     equal_compute: bool = False  # as many MACs as the dense network's training took
 
@@ -37,11 +37,22 @@ class Regime:
         return {name: value for name, value in asdict(self).items() if name not in WORDING}
 
 
-Start = Callable[[nn.Module, int], None]  # prepares the slim network, in place, from a seed
+Repairer: TypeAlias = Callable[[nn.Module, int], None]
+"""Writes into a slim network the weights of a repair, on images that the seed draws."""
+Start: TypeAlias = Callable[[nn.Module, int, "Repairer | None"], None]
+"""Prepares the slim network, in place, from a seed, and from a repairer where it has one."""
+
+
+def _repaired(model: nn.Module, seed: int, repair: Repairer | None) -> None:
+    if repair is None:
+        raise InputError("nothing was cut from it, so there is nothing to repair")
+    repair(model, seed)
+
 
 STARTS: Registry[Start] = Registry("start")
-STARTS.add("surviving", lambda model, seed: None)  # the weights that the cut left
-STARTS.add("fresh", reinitialise)
+STARTS.add("surviving", lambda model, seed, repair: None)  # the weights that the cut left
+STARTS.add("fresh", lambda model, seed, repair: reinitialise(model, seed))
+STARTS.add("repaired", _repaired)
 
 REGIMES: Registry[Regime] = Registry("regime")
 # A quarter of the base's epochs, as Liu et al. (40 of 160), but from a tenth of its learning rate,
@@ -53,6 +64,25 @@ REGIMES.add(
         title="fine-tuned",
         meaning="the surviving weights trained on, for a quarter of the epochs",
         start="surviving",
+        epochs=0.25,
+        lr=0.1,
+    ),
+)
+REGIMES.add(
+    "repair",
+    Regime(
+        title="repaired",
+        meaning="new weights by least squares, without labels and without training",
+        start="repaired",
+        epochs=0.0,
+    ),
+)
+REGIMES.add(
+    "repair-finetune",
+    Regime(
+        title="repaired, then fine-tuned",
+        meaning="the repaired weights trained on, as finetune trains the surviving ones",
+        start="repaired",
         epochs=0.25,
         lr=0.1,
     ),
@@ -77,7 +107,7 @@ REGIMES.add(
 
 
 def budget(regime: Regime, base: Schedule, macs_ratio: float) -> Schedule:
-    """The schedule of ``regime``; ``macs_ratio`` is MACs(dense) / MACs(slim).
+    """The schedule of ``regime``, which trains; ``macs_ratio`` is MACs(dense) / MACs(slim).
 
     At equal compute the epochs grow by exactly this ratio, without a cap, and the milestones with
     them (Scratch-B of Liu et al.). Whole epochs: the nearest, at least one.
@@ -88,6 +118,9 @@ def budget(regime: Regime, base: Schedule, macs_ratio: float) -> Schedule:
     return replace(base.stretched(times), lr=base.lr * regime.lr)
 
 
-def start(regime: Regime, model: nn.Module, seed: int) -> None:
-    """Give ``model``, which the caller owns, the weights that ``regime`` starts from."""
-    STARTS[regime.start](model, seed)
+def start(regime: Regime, model: nn.Module, seed: int, repair: Repairer | None = None) -> None:
+    """Give ``model``, which the caller owns, the weights that ``regime`` starts from.
+
+    Raises ``InputError`` where it starts from repaired weights and there is no ``repair``.
+    """
+    STARTS[regime.start](model, seed, repair)
