@@ -228,7 +228,7 @@ def show_repair(done: Repair) -> None:
     how = f"{len(done.layers)} layers solved"
     how += f", {refined} of them with those before" if refined else ""
     how += f", on {done.images} images"
-    how += "" if done.solved else ", which measured worse than the cut and was not kept"
+    how += "" if done.solved else ", which measured no better and was not kept"
     how += "; batch norms re-estimated" if done.reestimated else ""
     say(
         f"repaired without training: on {count(done.held_out, 'image')} that were held back the "

@@ -33,7 +33,7 @@ from slimnet.measuring.gathered import Gathered
 from slimnet.planning.budget import Align, Budget, Limits, Scope
 from slimnet.planning.plan import Plan, agrees, surviving
 from slimnet.planning.scoring import Scorer
-from slimnet.repair import Repair
+from slimnet.repair import Repair, check_images
 from slimnet.repair import repair as mend
 from slimnet.samples import Samples, samples_of
 from slimnet.watch import Watch, unwatched
@@ -154,6 +154,8 @@ def prune(
     choice, samples = Choice(criterion, across, reduce), samples_of(data)
     if repair and samples is None:
         raise InputError("repair needs images to solve on: give them (--data digits|npz:FILE|…)")
+    if repair and samples is not None:
+        check_images(len(samples))
     check_needs(criterion, data=samples is not None, init=init is not None)
     scorer = Scorer(choice, samples, init, seed, watch)
     _check_steps(steps)

@@ -23,7 +23,7 @@ from slimnet.files import Opened
 from slimnet.measuring.cost import count
 from slimnet.planning.plan import Plan
 from slimnet.prune import Pruned, prune
-from slimnet.repair import repair
+from slimnet.repair import check_images, repair
 from slimnet.report import Network, Report, slim_networks, write_html
 from slimnet.samples import Samples
 from slimnet.study import (
@@ -100,11 +100,13 @@ def check_cuts(
     model: nn.Module, example: tuple[torch.Tensor, ...], study: Study, settings: Settings
 ) -> None:
     """Raise, before anything is trained or written, where one of the cuts is not possible."""
-    if UNSTRUCTURED in study.criteria and "repaired" in study.starts:
-        raise InputError(
-            f"{UNSTRUCTURED} cuts nothing, so there is nothing to repair: leave it out, or the "
-            "regimes that start from repaired weights"
-        )
+    if "repaired" in study.starts:
+        check_images(settings.samples)
+        if UNSTRUCTURED in study.criteria:
+            raise InputError(
+                f"{UNSTRUCTURED} cuts nothing, so there is nothing to repair: leave it out, or the "
+                "regimes that start from repaired weights"
+            )
     if settings.data is not None:
         settings = replace(settings, data=settings.data.first(16))  # which channels go is no matter
     for criterion in cutting(study.criteria):

@@ -85,9 +85,7 @@ def test_a_schedule_survives_json():
 
 
 def test_an_unknown_regime_lists_the_known_ones():
-    with pytest.raises(
-        UnknownNameError, match="finetune, repair, repair-finetune, scratch-b"
-    ):
+    with pytest.raises(UnknownNameError, match="finetune, repair, repair-finetune, scratch-b"):
         REGIMES["distil"]
 
 

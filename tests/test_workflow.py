@@ -117,6 +117,8 @@ def test_there_is_nothing_to_repair_where_nothing_is_cut(model):
     study = replace(STUDY, criteria=("l1", "unstructured"), regimes=("repair-finetune",))
     with pytest.raises(InputError, match="unstructured cuts nothing"):
         check_cuts(model, EXAMPLE, study, SETTINGS)
+    with pytest.raises(InputError, match="repair needs at least 2 images"):
+        check_cuts(model, EXAMPLE, study, replace(SETTINGS, samples=1))
 
 
 def test_the_model_is_not_trained(model, data, tmp_path):

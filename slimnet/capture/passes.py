@@ -89,6 +89,17 @@ class Pass:
         """The calls that read a parameter."""
         return self._parameters[parameter]
 
+    def uses(self, parameter: str) -> int:
+        """How often a parameter is read."""
+        read = (ref for index in self._parameters[parameter] for ref in self.reads[index])
+        return sum(ref.name == parameter for ref in read)
+
+    def only_reader(self, ref: Ref) -> Call | None:
+        """The one call that reads a tensor; None where there are several, or it is an output."""
+        readers = self.readers.get(ref.id, set())
+        alone = len(readers) == 1 and ref.id not in self._given
+        return self.calls[next(iter(readers))] if alone else None
+
     def enclosed(self, calls: Calls, end: Ref, reader: int) -> bool:
         """Whether nothing that these calls make is read elsewhere, but ``end`` by ``reader``."""
         outside = {

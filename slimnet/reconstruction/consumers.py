@@ -7,7 +7,6 @@ the batch norm over it, and the tensor that it is added to.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
@@ -15,6 +14,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from slimnet.capture.passes import Pass
 from slimnet.capture.trace import Call, Ref, Trace, refs_in
 from slimnet.reconstruction.forms import Convolution, Form, Matrix
 
@@ -66,49 +66,30 @@ def consumers_of(trace: Trace) -> list[Consumer]:
 
     A parameter that is used more than once is left out: no single call may decide on it.
     """
-    known = _Flow(trace)
-    found = [made for call in trace.calls if (made := _consumer(call, known)) is not None]
-    return [c for c in found if known.uses[c.weight] == 1 and known.uses[c.bias] <= 1]
-
-
-class _Flow:
-    """Who makes a tensor, and who reads it."""
-
-    def __init__(self, trace: Trace) -> None:
-        self.maker: dict[int, Call] = {}
-        self.readers: dict[int, list[Call]] = defaultdict(list)
-        self.uses: Counter[str | None] = Counter()
-        self._returned = {ref.id for ref in trace.outputs}
-        for call in trace.calls:
-            for ref in refs_in([*call.args, *call.kwargs.values()]):
-                self.readers[ref.id].append(call)
-                self.uses[ref.name] += ref.name is not None
-            for ref in call.outputs:
-                self.maker[ref.id] = call
-
-    def only_reader(self, ref: Ref) -> Call | None:
-        """The one call that reads a tensor; None where there are several, or it is an output."""
-        readers = self.readers[ref.id]
-        return readers[0] if len(readers) == 1 and ref.id not in self._returned else None
+    graph = Pass(trace)
+    found = [made for call in trace.calls if (made := _consumer(call, graph)) is not None]
+    return [
+        c for c in found if graph.uses(c.weight) == 1 and (not c.bias or graph.uses(c.bias) == 1)
+    ]
 
 
 _Found: TypeAlias = "tuple[int, Ref, Ref | None, Form] | None"
 """Where the input is, weight, bias, form."""
 
 
-def _consumer(call: Call, known: _Flow) -> Consumer | None:
+def _consumer(call: Call, graph: Pass) -> Consumer | None:
     read = _READ.get(call.op)
-    found = read(call, known) if read is not None else None
+    found = read(call, graph) if read is not None else None
     if found is None:
         return None
     place, weight, bias, form = found
     if bias is not None and (bias.kind != "parameter" or len(bias.shape) != 1):
         return None
     name = bias.name if bias is not None else None
-    return Consumer(call, place, str(weight.name), name, form, *_what_becomes(call, known))
+    return Consumer(call, place, str(weight.name), name, form, *_what_becomes(call, graph))
 
 
-def _convolution(call: Call, known: _Flow) -> _Found:
+def _convolution(call: Call, graph: Pass) -> _Found:
     x, weight, bias, stride, padding, dilation, transposed, further, groups = call.args
     if weight.kind != "parameter" or len(x.shape) != len(weight.shape):
         return None
@@ -129,32 +110,32 @@ def _convolution(call: Call, known: _Flow) -> _Found:
     return 0, weight, bias, form
 
 
-def _addmm(call: Call, known: _Flow) -> _Found:
-    found = _parameter(call.args[2], known)
+def _addmm(call: Call, graph: Pass) -> _Found:
+    found = _parameter(call.args[2], graph)
     return None if found is None or call.kwargs else (1, found[0], call.args[0], Matrix(found[1]))
 
 
-def _mm(call: Call, known: _Flow) -> _Found:
-    found = _parameter(call.args[1], known)
+def _mm(call: Call, graph: Pass) -> _Found:
+    found = _parameter(call.args[1], graph)
     return None if found is None else (0, found[0], None, Matrix(found[1]))
 
 
-def _parameter(matrix: Ref, known: _Flow) -> tuple[Ref, bool] | None:
+def _parameter(matrix: Ref, graph: Pass) -> tuple[Ref, bool] | None:
     """The parameter behind a matrix, and whether it is turned."""
     if matrix.kind == "parameter":
         return matrix, False
-    maker = known.maker.get(matrix.id)
+    maker = graph.made.get(matrix.id)
     if maker is None or maker.op not in _TURNS or maker.args[0].kind != "parameter":
         return None
     return maker.args[0], True
 
 
-def _what_becomes(call: Call, known: _Flow) -> tuple[Norm | None, Call | None, Ref | None]:
+def _what_becomes(call: Call, graph: Pass) -> tuple[Norm | None, Call | None, Ref | None]:
     """Follow the output through views and one batch norm to the sum that it goes into."""
     ref, norm = call.outputs[0], None
-    while (reader := known.only_reader(ref)) is not None:
+    while (reader := graph.only_reader(ref)) is not None:
         if reader.op in _SUMS:
-            return norm, *_added(reader, ref, call, known)
+            return norm, *_added(reader, ref, call, graph)
         found = _norm(reader, ref) if norm is None else None
         if found is None and (reader.op not in _VIEWS or reader.args[0] is not ref):
             break
@@ -162,12 +143,12 @@ def _what_becomes(call: Call, known: _Flow) -> tuple[Norm | None, Call | None, R
     return norm, None, None
 
 
-def _added(total: Call, ref: Ref, call: Call, known: _Flow) -> tuple[Call | None, Ref | None]:
+def _added(total: Call, ref: Ref, call: Call, graph: Pass) -> tuple[Call | None, Ref | None]:
     """A sum of two tensors of one size, and the other operand if it is made before the call."""
     others = [r for r in refs_in(total.args[:2]) if r.id != ref.id]
     if len(others) != 1 or total.kwargs.get("alpha", 1) != 1 or others[0].shape != ref.shape:
         return None, None
-    made = known.maker.get(others[0].id)
+    made = graph.made.get(others[0].id)
     return total, others[0] if made is not None and made.index < call.index else None
 
 
@@ -183,7 +164,7 @@ def _norm(call: Call, x: Ref) -> Norm | None:
     return Norm(None if weight is None else weight.name, mean.name, var.name, eps)
 
 
-_READ: dict[Any, Callable[[Call, _Flow], _Found]] = {
+_READ: dict[Any, Callable[[Call, Pass], _Found]] = {
     aten.convolution.default: _convolution,
     aten.addmm.default: _addmm,
     aten.mm.default: _mm,

@@ -78,8 +78,7 @@ def repair(
     Raises :class:`InputError` where the network does not run on the images, and
     :class:`CaptureError` where its batches do not run the same calls.
     """
-    if len(images) < 2:
-        raise InputError("repair needs at least 2 images: one to solve for and one to measure on")
+    check_images(len(images))
     images = images.to(device_of(model))
     batch = batch_of(images)
     held = min(max(int(len(images) * HELD_OUT), 1), _MOST_HELD)
@@ -106,6 +105,12 @@ def repair(
 
 
 _MOST_HELD = 128
+
+
+def check_images(count: int) -> None:
+    """Raise :class:`InputError` for fewer images than a repair can do with."""
+    if count < 2:
+        raise InputError("repair needs at least 2 images: one to solve for and one to measure on")
 
 
 def _outputs(model: nn.Module, images: Tensor, batch: int) -> Tensor:
