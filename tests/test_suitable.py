@@ -28,17 +28,19 @@ def with_weight(weight: Tensor) -> nn.Module:
     return nn.Sequential(layer)
 
 
-def refusal(model: nn.Module) -> str:
-    with pytest.raises(InputError) as refused:
+def refusal(model: nn.Module) -> str | None:
+    try:
         refuse_unsuitable(model)
-    return str(refused.value)
+    except InputError as refused:
+        return str(refused)
+    return None
 
 
 def test_ordinary_networks_pass():
     model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.LSTM(4, 4), nn.Dropout())
     model[0].weight = Decorated(torch.randn(4, 4))
     model.register_buffer("mask", torch.full((4, 4), -torch.inf))
-    refuse_unsuitable(model)
+    assert refusal(model) is None
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:FutureWarning")
@@ -68,8 +70,8 @@ def test_a_sparse_weight_is_named():
 def test_a_broken_weight_is_named(number):
     weight = torch.eye(4)
     weight[1, 2] = number
-    assert refusal(with_weight(weight)).startswith("0.weight holds NaN or infinite numbers")
+    assert "0.weight holds NaN or infinite numbers" in refusal(with_weight(weight))
 
 
 def test_numbers_that_are_large_but_finite_pass():
-    refuse_unsuitable(with_weight(torch.full((4, 4), 3e38)))
+    assert refusal(with_weight(torch.full((4, 4), 3e38))) is None
