@@ -6,7 +6,8 @@ For the published CIFAR ResNets. Each criterion cuts to the same share of the MA
 for both tools, alignment off) with the same training images, and is tested on all test images as
 cut, with batch norms re-estimated on these images, and repaired. slimnet cuts in each of
 ``--scopes`` for the first two columns (after the first seed, in those that tested best by then),
-and for the third as ``prune --repair`` does by itself.
+and for the third as ``prune --repair`` does by itself. ``global/mean`` divides a group's scores
+by their mean first, as Torch-Pruning does.
 
 Torch-Pruning takes the smallest ratio that meets the budget, locally (its default) and globally.
 It is told to leave the classifier and the residual sums alone: with zero-padded shortcuts, what it
@@ -133,7 +134,11 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--samples", type=int, default=1024)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--scopes", default="local,global,harm", help="of slimnet, not repaired")
+    parser.add_argument(
+        "--scopes",
+        default="local,global,harm",
+        help="of slimnet, not repaired; global/mean is --scope global --across mean",
+    )
     parser.add_argument("--only", default=",".join(names), help="rows, separated by commas")
     parser.add_argument("--resume", action="store_true", help="keep the rows of --output")
     parser.add_argument("-o", "--output", type=Path)
@@ -204,9 +209,11 @@ def measured(trial: Trial) -> Iterator[Test]:
 def ours(trial: Trial) -> Iterator[Test]:
     asked = {"criterion": trial.row, "macs": trial.share, "data": trial.samples}
     asked |= {"align": None, "seed": trial.seed, "verify": False, "keep": SUMS}
-    for scope in trial.scopes:
-        cut = slimnet.prune(trial.model, trial.example, scope=scope, **asked)
-        yield from trial.untrained(scope, cut.model)
+    for name in trial.scopes:
+        scope, _, across = name.partition("/")
+        how = {"scope": scope, "across": across or None}
+        cut = slimnet.prune(trial.model, trial.example, **how, **asked)
+        yield from trial.untrained(name, cut.model)
     repaired = slimnet.prune(trial.model, trial.example, repair=True, **asked)
     yield trial.test("repair", repaired.plan.asked["scope"], repaired.model)
 
