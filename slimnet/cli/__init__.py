@@ -1,0 +1,83 @@
+"""The command line: parse, call the API, print; each command has its file.
+
+Every refusal is one sentence on stderr and exit code 2. What takes seconds to import (runtimes,
+data sets, plots) is imported by the commands that use it, so that the others answer at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+from slimnet import console
+from slimnet.cli.compare import compare
+from slimnet.cli.demo import demo
+from slimnet.cli.export import export
+from slimnet.cli.inspect import inspect
+from slimnet.cli.prune import prune
+from slimnet.cli.repair import repair
+from slimnet.cli.sensitivity import sensitivity
+from slimnet.cli.sparsify import sparsify
+from slimnet.cli.verify import verify
+from slimnet.errors import SlimnetError
+from slimnet.version import __version__
+
+COMMANDS = (inspect, prune, repair, sensitivity, verify, export, compare, sparsify, demo)
+
+app = typer.Typer(
+    help="Make a trained PyTorch network smaller and really faster, with a proof of every cut.",
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in COMMANDS:
+    app.command()(command)
+_UsageError: Any = typer.BadParameter.__mro__[1]  # click's, wherever this typer keeps it
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point: a refusal is one sentence and exit code 2."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        sys.exit(app(given or ["--help"], prog_name="slimnet", standalone_mode=False) or 0)
+    except SlimnetError as error:
+        _refuse(str(error))
+    except _UsageError as error:
+        _refuse(f"{error.format_message().rstrip('.')} ({_help(given)})")
+    except (KeyboardInterrupt, typer.Abort):
+        console.err.print("slimnet: stopped")
+        sys.exit(130)
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+
+
+def _refuse(sentence: str) -> None:
+    text = " ".join(sentence.split())
+    console.err.print(f"slimnet: {text}", markup=False)
+    sys.exit(2)
+
+
+def _help(given: Sequence[str]) -> str:
+    known = {command.__name__ for command in COMMANDS}
+    name = given[0] if given and given[0] in known else ""
+    return f"{' '.join(['slimnet', name]).strip()} --help shows how"
+
+
+def _version(value: bool) -> None:
+    if value:
+        console.say(f"slimnet {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")
+    ] = False,
+) -> None:
+    pass

@@ -1,0 +1,102 @@
+"""What the commands share: networks, inputs and devices from their options; what they write."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from slimnet import options
+from slimnet.artifact import Artifact, write_artifact
+from slimnet.capture.trace import map_tensors
+from slimnet.errors import InputError
+from slimnet.example import tensors_of
+from slimnet.files import Opened, example_for, open_network
+from slimnet.networks.arch import parse_arch
+from slimnet.record import read_slim, record_of
+
+
+def use_threads(threads: int | None) -> None:
+    """As many as were asked for."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
+def open_any(path: Path, arch: str | None, allow_pickle: bool, *, program: bool = False) -> Opened:
+    """The network in the file; one that only runs as a ``program`` must be asked for."""
+    opened = open_network(path, parse_arch(arch) if arch else None, allow_pickle=allow_pickle)
+    if opened.is_program and not program and opened.artifact is not None:
+        built = opened.artifact.arch or "path/to/file.py:make_model"
+        raise InputError(
+            f"{path} holds a network of a class that is not known here: give what builds the dense "
+            f"one with --arch {built}, which runs that file"
+        )
+    return opened
+
+
+def open_to_train(
+    path: Path, arch: str | None, allow_pickle: bool, *, dense: bool = False
+) -> Opened:
+    """The network in the file; refused where it cannot be trained, or is not ``dense``."""
+    opened = open_any(path, arch, allow_pickle)
+    if not opened.trains:
+        raise InputError(
+            f"{path} is an exported program, which cannot be trained: give the network's class, "
+            "--arch path/to/file.py:make_model"
+        )
+    if dense and opened.artifact is not None:
+        raise InputError(
+            f"{path} is a slim network, and what is written here is a plain state dict, without "
+            "its plan: sparsify the dense network, then prune"
+        )
+    return opened
+
+
+def slim_and_dense(
+    slim: Path, against: Path, arch: str | None, allow_pickle: bool
+) -> tuple[Artifact, Opened]:
+    """A slim network's file, and the network that it was cut from."""
+    artifact = read_slim(slim)
+    known = parse_arch(arch) if arch else artifact.arch if artifact.rebuilds else None
+    try:
+        return artifact, open_network(against, known, allow_pickle=allow_pickle)
+    except InputError as error:
+        if known is None and artifact.arch is not None:
+            raise InputError(f"{error}; {slim} was made with --arch {artifact.arch}") from error
+        raise
+
+
+def inputs_of(
+    path: Path, opened: Opened, shapes: list[str] | None, made_by: str | None
+) -> tuple[tuple[Any, ...], str]:
+    """Example inputs, and a sentence about the file: what it is, what it takes."""
+    example, why = example_for(opened, [options.shape(text) for text in shapes or []], made_by)
+    sizes = ["x".join(map(str, leaf.shape)) or "a number" for leaf in tensors_of(example)]
+    made = "; ".join(opened.notes) or str(opened.arch or type(opened.model).__name__)
+    return example, f"{path.name}: {made}; input {', '.join(sizes) or 'no tensor'} ({why})"
+
+
+def on_device(
+    place: torch.device, model: nn.Module, example: tuple[Any, ...]
+) -> tuple[nn.Module, tuple[Any, ...]]:
+    """A network and its inputs on one device."""
+    return model.to(place), map_tensors(lambda x: x.to(place), example)
+
+
+def write_slim(artifact: Artifact, model: torch.nn.Module, output: Path) -> None:
+    """As slimnet's own file, or as an exported program that carries plan and certificate."""
+    if output.suffix != ".pt2":
+        write_artifact(artifact, output)
+        return
+    from slimnet.export import export_pt2
+
+    export_pt2(model, artifact.example, output, extra=record_of(artifact))
+
+
+def print_json(value: Any) -> None:
+    """On stdout."""
+    sys.stdout.write(json.dumps(value, indent=1) + "\n")
