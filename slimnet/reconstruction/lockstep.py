@@ -211,8 +211,8 @@ def walking(walks: Sequence[Walk], models: Sequence[nn.Module]) -> Iterator[None
         yield
 
 
-ROOM = 1 << 26
-"""Numbers that one tensor may have over all passes that are under way: 256 MB."""
+ROOM = 1 << 25
+"""Numbers that one tensor may have over all passes that are under way: 128 MB."""
 
 
 def together(
