@@ -8,6 +8,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,6 @@ from slimnet.errors import CaptureError, InputError
 from slimnet.export import export_onnx, measure_latency
 from slimnet.files import Opened
 from slimnet.measuring.cost import count
-from slimnet.planning.plan import Plan
 from slimnet.prune import Pruned, prune
 from slimnet.repair import check_images, repair
 from slimnet.report import Network, Report, slim_networks, write_html
@@ -40,7 +40,7 @@ from slimnet.study.cells import cells, weights_digest
 from slimnet.study.masked import UNSTRUCTURED, cutting, masked_candidate
 from slimnet.study.store import Store
 from slimnet.train import Dataset, Repairer, check_fits
-from slimnet.train.loop import default_device
+from slimnet.train.loop import place_of
 from slimnet.version import __version__
 from slimnet.watch import Watch
 
@@ -136,7 +136,7 @@ def run_comparison(
                 masked = masked_candidate(copied(model), ratio, dense.macs)
                 return replace(masked, latency=timer.slim(masked.model))
             pruned = settings.cut(model, example, ratio=ratio, criterion=criterion)
-            repairer = _repairer(model, pruned.plan, dataset, settings)
+            repairer = _repairer(model, pruned, dataset, settings)
             return slim_candidate(pruned, timer.slim(pruned.model), repairer)
 
         def progress(status: Status) -> None:
@@ -156,17 +156,20 @@ def run_comparison(
     return _network(name, results)
 
 
-def _repairer(model: nn.Module, plan: Plan, dataset: Dataset, settings: Settings) -> Repairer:
-    """Repairs what ``plan`` cut from ``model``, on training images that the seed draws."""
-    place = default_device() if settings.device is None else torch.device(settings.device)
+def _repairer(model: nn.Module, pruned: Pruned, dataset: Dataset, settings: Settings) -> Repairer:
+    """Repairs what was cut from ``model``, once for each seed, on images that the seed draws."""
+    place = place_of(settings.device)
 
-    def repair_slim(slim: nn.Module, seed: int) -> None:
-        images = dataset.samples(settings.samples, seed).images.to(place)
-        original, there = copied(model).to(place), copied(slim).to(place)
-        repaired, _ = repair(original, there, plan, images, seed=seed)
-        slim.load_state_dict(repaired.state_dict())
+    @cache
+    def repaired(seed: int) -> dict[str, Any]:
+        images = dataset.samples(settings.samples, seed).images
+        original, slim = copied(model).to(place), copied(pruned.model).to(place)
+        return repair(original, slim, pruned.plan, images, seed=seed)[0].state_dict()
 
-    return repair_slim
+    def write(slim: nn.Module, seed: int) -> None:
+        slim.load_state_dict(repaired(seed))
+
+    return write
 
 
 def _network(name: str, results: Results) -> Network:

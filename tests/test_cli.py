@@ -489,6 +489,11 @@ def test_every_command_explains_itself_with_an_example(name, slimnet):
     assert f"Example: slimnet {name}" in " ".join(out.split())
 
 
+def test_the_commands_of_the_refusals_are_those_of_the_program():
+    names = {command.callback.__name__ for command in cli.app.registered_commands}
+    assert names == {command.__name__ for command in cli.COMMANDS}
+
+
 def test_version_and_bare_call(slimnet):
     assert slimnet("--version") == (0, f"slimnet {__version__}\n", "")
     code, out, err = slimnet("")

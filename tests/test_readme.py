@@ -173,6 +173,14 @@ def test_the_design_lists_the_floors_of_the_contract():
     assert rows == [sorted(floor) for floor in floors]
 
 
+def test_the_design_names_every_module():
+    named = set(re.findall(r"`(\w+)`", README.split("## Design")[1].split("## ")[0]))
+    package = (ROOT / "slimnet").iterdir()
+    parts = [path for path in package if path.suffix in ("", ".py")]  # not the typing marker
+    found = {path.stem for path in parts if not path.name.startswith("_")}
+    assert found - named == set()
+
+
 @pytest.mark.parametrize("package", sorted(contracts().keys() - {"slimnet"}))
 def test_the_first_page_of_a_package_names_its_modules(package):
     said = re.findall(r":mod:`\.(\w+)`", str(import_module(package).__doc__))

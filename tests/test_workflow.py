@@ -106,11 +106,24 @@ def test_repaired_weights_are_those_of_repair(data):
     cut = prune(model, EXAMPLE, ratio=0.5, verify=False)
     slim = copied(cut.model)
     settings = replace(SETTINGS, samples=48, device="cpu")
-    workflow._repairer(model, cut.plan, data, settings)(slim, 3)
+    workflow._repairer(model, cut, data, settings)(slim, 3)
     wanted, done = repair(model, cut.model, cut.plan, data.samples(48, 3).images, seed=3)
     assert done.solved
     ours, theirs = slim.state_dict(), wanted.state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_a_repair_is_made_once_for_all_regimes_of_a_seed(model, data, tmp_path, monkeypatch):
+    asked = []
+
+    def counted(*arguments, **options):
+        asked.append(options["seed"])
+        return repair(*arguments, **options)
+
+    monkeypatch.setattr(workflow, "repair", counted)
+    study = replace(STUDY, regimes=("repair", "repair-finetune"), seeds=(0, 1))
+    run(model, data, tmp_path, study, replace(SETTINGS, samples=16))
+    assert asked == [0, 1]
 
 
 def test_there_is_nothing_to_repair_where_nothing_is_cut(model):

@@ -141,15 +141,14 @@ class _Bench:
 
     def _retrained(self, cell: Cell, candidate: Candidate, accuracy: float) -> dict[str, Any]:
         if cell.regime is None:
-            return {"accuracy": accuracy, "epochs": 0, "samples": 0, "seconds": 0.0}
+            return _untrained(accuracy, 0.0)
         regime = REGIMES[cell.regime]
         model = self.clone(candidate.model)
         began = time.perf_counter()
         start(regime, model, cell.seed, candidate.repair)
         if not regime.epochs:
             seconds = time.perf_counter() - began
-            accuracy = evaluate(model, self.dataset, self.device)
-            return {"accuracy": accuracy, "epochs": 0, "samples": 0, "seconds": seconds}
+            return _untrained(evaluate(model, self.dataset, self.device), seconds)
         history = train(
             model,
             self.dataset,
@@ -165,6 +164,10 @@ class _Bench:
             "samples": history.samples,
             "seconds": history.seconds,
         }
+
+
+def _untrained(accuracy: float, seconds: float) -> dict[str, Any]:
+    return {"accuracy": accuracy, "epochs": 0, "samples": 0, "seconds": seconds}
 
 
 def _reporter(

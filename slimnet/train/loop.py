@@ -58,7 +58,7 @@ def train(
     network and data do not fit.
     """
     home = _device_of(model)
-    place = default_device() if device is None else torch.device(device)
+    place = place_of(device)
     start = time.perf_counter()
     with _deterministic(seed, place):
         model.to(place)
@@ -80,7 +80,7 @@ def evaluate(
 ) -> float:
     """The share of test images that ``model`` labels right, in percent; it ends in eval mode."""
     home = _device_of(model)
-    place = default_device() if device is None else torch.device(device)
+    place = place_of(device)
     model.to(place).eval()
     right = 0
     with torch.inference_mode():
@@ -91,9 +91,10 @@ def evaluate(
     return 100 * right / len(dataset.y_test)
 
 
-def default_device() -> torch.device:
-    """The GPU where there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def place_of(device: torch.device | str | None) -> torch.device:
+    """The device that is named; without a name the GPU where there is one, else the CPU."""
+    usual = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(usual if device is None else device)
 
 
 def _epochs(

@@ -58,16 +58,14 @@ REGIMES: Registry[Regime] = Registry("regime")
 # A quarter of the base's epochs, as Liu et al. (40 of 160), but from a tenth of its learning rate,
 # falling as the base's does: their constant 1e-3, a hundredth, costs fine-tuning 0.4 to 0.6 points
 # of accuracy and would make the scratch regimes look better than they are.
-REGIMES.add(
-    "finetune",
-    Regime(
-        title="fine-tuned",
-        meaning="the surviving weights trained on, for a quarter of the epochs",
-        start="surviving",
-        epochs=0.25,
-        lr=0.1,
-    ),
+_FINETUNE = Regime(
+    title="fine-tuned",
+    meaning="the surviving weights trained on, for a quarter of the epochs",
+    start="surviving",
+    epochs=0.25,
+    lr=0.1,
 )
+REGIMES.add("finetune", _FINETUNE)
 REGIMES.add(
     "repair",
     Regime(
@@ -79,12 +77,11 @@ REGIMES.add(
 )
 REGIMES.add(
     "repair-finetune",
-    Regime(
+    replace(
+        _FINETUNE,
         title="repaired, then fine-tuned",
         meaning="the repaired weights trained on, as finetune trains the surviving ones",
         start="repaired",
-        epochs=0.25,
-        lr=0.1,
     ),
 )
 REGIMES.add(
