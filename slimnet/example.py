@@ -83,18 +83,6 @@ def normal(shape: Sequence[int]) -> Tensor:
         raise InputError(f"an input of {sizes} numbers does not fit into memory") from error
 
 
-def random_like(example: tuple[Any, ...], seed: int) -> tuple[Any, ...]:
-    """Random inputs of an example's shapes; integers and anything else stay as they are."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def random(leaf: Any) -> Any:
-        if isinstance(leaf, Tensor) and leaf.is_floating_point():
-            return torch.randn(leaf.shape, generator=generator).to(leaf.device)
-        return leaf
-
-    return tuple(tree_map(random, entry) for entry in example)
-
-
 def tensors_of(value: Any) -> list[Tensor]:
     """The tensors of an input or output, in order, also those inside objects of any class."""
     return list(_tensors(value, set()))

@@ -19,15 +19,15 @@ from slimnet.capture.suitable import refuse_unsuitable
 from slimnet.capture.trace import Trace, capture
 from slimnet.coupling.couple import Coupling, Pin, couple
 from slimnet.criteria import Choice, check_needs, usual, usual_scope
-from slimnet.cutting.diagnose import find_culprit
+from slimnet.cutting.diagnose import culprit
 from slimnet.cutting.draft import draft
 from slimnet.cutting.fold import depends_on_lengths, folds
 from slimnet.cutting.rebuild import cut, rebuild
 from slimnet.cutting.reference import Proof
 from slimnet.cutting.shorten import Wanted, shorten, shorten_as
-from slimnet.cutting.verify import Certificate, certify, joined
-from slimnet.errors import CaptureError, CertificateError, InputError
-from slimnet.example import Example, positional, random_like
+from slimnet.cutting.verify import Certificate, Mismatch, certify, joined
+from slimnet.errors import CaptureError, InputError
+from slimnet.example import Example, positional
 from slimnet.measuring.analysis import Inspection, analyse, record
 from slimnet.measuring.gathered import Gathered
 from slimnet.planning.budget import Align, Budget, Limits, Scope
@@ -199,13 +199,13 @@ def prune(
         try:
             certificate = None
             if verify:
-                certificate = certify(model, slim, proof, [random_like(example, seed)], seed=seed)
+                certificate = certify(model, slim, _proofs(proof, traces), example, seed=seed)
             break
-        except Exception as error:  # the slim network's own forward may raise anything
-            culprit = find_culprit(model, slim, proof, example)
-            if culprit is None or culprit in pins or len(pins) >= _ATTEMPTS:
-                raise _refusal(error) from error
-            pins.append(culprit)
+        except Mismatch as mismatch:
+            pin = culprit(mismatch)
+            if pin is None or pin in pins or len(pins) >= _ATTEMPTS:
+                raise
+            pins.append(pin)
     done = None
     gathered = None  # it may be as large as the network's activations
     if repair and samples is not None:
@@ -216,6 +216,12 @@ def prune(
 def _check_steps(steps: int) -> None:
     if steps < 1:
         raise InputError(f"steps must be at least 1, and {steps} is not")
+
+
+def _proofs(proof: Proof, traces: Sequence[Trace]) -> list[Proof]:
+    """Of the pass, and of the one in training mode where that was recorded as well."""
+    more = enumerate(traces[1:], 1)
+    return [proof, *(replace(proof, trace=t, number=n, training=True) for n, t in more)]
 
 
 def folded(model: nn.Module, slim: nn.Module, proof: Proof, example: tuple[Any, ...]) -> Proof:
@@ -237,13 +243,6 @@ def folded(model: nn.Module, slim: nn.Module, proof: Proof, example: tuple[Any, 
 _ATTEMPTS = 16  # lines of code that may be pinned one after the other
 
 
-def _refusal(error: Exception) -> Exception:
-    if isinstance(error, CertificateError):
-        return error
-    first = str(error).strip().split("\n")[0]
-    return CertificateError(f"the slim network does not run ({first}), and no line can be blamed")
-
-
 def prove(
     model: nn.Module,
     slim: nn.Module,
@@ -261,18 +260,17 @@ def prove(
     example = positional(model, example)
     shorter = shorten_as(model, example, plan, seed=seed)
     model, plan = shorter.model, replace(plan, blocks=())
-    trace = capture(model, example)
-    coupling = _coupling_of(plan, trace)
-    proof = Proof(trace, coupling, plan, surviving(coupling, plan))
+    traces = record(model, example)
+    coupling = _coupling_of(plan, traces)
+    proof = Proof(traces[0], coupling, plan, surviving(coupling, plan))
     kinds = ("random",) if trained else ("real", "random")
-    inputs = [random_like(example, seed)]
-    certificate = certify(model, slim, proof, inputs, seed=seed, kinds=kinds)
+    certificate = certify(model, slim, _proofs(proof, traces), example, seed=seed, kinds=kinds)
     return joined(shorter.certificate, certificate)
 
 
-def _coupling_of(plan: Plan, trace: Trace) -> Coupling:
+def _coupling_of(plan: Plan, traces: Sequence[Trace]) -> Coupling:
     """The reading of the network that the plan was made with: widths of heads, or whole heads."""
-    couplings = (couple([trace], heads=heads) for heads in (False, True))
+    couplings = (couple(traces, heads=heads) for heads in (False, True))
     first = next(couplings)
     return first if agrees(first, plan) else next(couplings)
 

@@ -12,9 +12,10 @@ import slimnet
 from slimnet.capture.trace import capture
 from slimnet.coupling.couple import couple
 from slimnet.coupling.groups import find_groups
-from slimnet.cutting.diagnose import find_culprit
+from slimnet.cutting.diagnose import culprit
 from slimnet.cutting.rebuild import rebuild
 from slimnet.cutting.reference import Proof
+from slimnet.cutting.verify import Mismatch, certify
 from slimnet.planning.budget import removed_members
 from slimnet.planning.plan import make_plan, survivors_mask
 
@@ -36,6 +37,12 @@ def cut_by_hand(model):
     plan = make_plan(coupling, groups, layers, members)
     proof = Proof(trace, coupling, plan, survivors_mask(coupling, groups, members))
     return rebuild(model, plan), proof
+
+
+def blamed(model, slim, proof):
+    with pytest.raises(Mismatch) as caught:
+        certify(model, slim, proof, IMAGE)
+    return culprit(caught.value)
 
 
 def divided_by_its_width(m, x):
@@ -76,7 +83,7 @@ CODE_THAT_CANNOT_FOLLOW = [shifted_by_its_width, asserted, branched, powered_by_
 def test_the_culprit_is_a_call_of_the_line_that_cannot_follow(body):
     model = network(body)
     slim, proof = cut_by_hand(model)
-    pin = find_culprit(model, slim, proof, IMAGE)
+    pin = blamed(model, slim, proof)
     assert pin is not None
     first = body.__code__.co_firstlineno
     assert first < proof.trace.calls[pin.call].site.line <= first + 4
@@ -112,14 +119,14 @@ def test_a_width_that_only_multiplies_is_made_up_for():
 
 def test_nothing_is_wrong_with_a_right_cut():
     model = network(lambda m, x: m.b(m.c(m.a(x).relu())))
-    assert find_culprit(model, *cut_by_hand(model), IMAGE) is None
+    assert certify(model, *cut_by_hand(model), IMAGE).error < 1e-12
 
 
 def test_a_wrong_weight_is_blamed_on_the_call_that_uses_it():
     model = network(lambda m, x: m.b(m.c(m.a(x).relu())))
     slim, proof = cut_by_hand(model)
     slim.c.stride = (2, 2)
-    pin = find_culprit(model, slim, proof, IMAGE)
+    pin = blamed(model, slim, proof)
     assert proof.trace.calls[pin.call].site.module == "c"
 
 
@@ -127,6 +134,6 @@ def test_neither_network_is_changed():
     model = network(divided_by_its_width)
     slim, proof = cut_by_hand(model)
     before = [t.clone() for m in (model, slim) for t in m.state_dict().values()]
-    find_culprit(model, slim, proof, IMAGE)
+    blamed(model, slim, proof)
     after = [t for m in (model, slim) for t in m.state_dict().values()]
     assert all(map(torch.equal, before, after))

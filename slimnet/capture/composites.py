@@ -48,6 +48,11 @@ def composite(func: Any, args: tuple[Any, ...]) -> Any:
     return op
 
 
+def is_whole(op: Any) -> bool:
+    """Whether an operator stands for a public function."""
+    return op in _WHOLE
+
+
 @cache
 def is_composite(op: Any) -> bool:
     """Whether an operator is made of others: under inference_mode they arrive whole."""

@@ -54,7 +54,7 @@ class Constraints:
     reasons: list[Reason] = field(default_factory=list)
     needs: list[Need] = field(default_factory=list)
     statistics: list[Statistic] = field(default_factory=list)
-    restricted: set[tuple[int, int]] = field(default_factory=set)
+    restricted: dict[tuple[int, int], list[Labels] | None] = field(default_factory=dict)
     folded: list[tuple[Call, Labels, str]] = field(default_factory=list)
     attended: list[Labels] = field(default_factory=list)  # widths of what attention multiplies
     squeezed: list[Labels] = field(default_factory=list)  # channels of maps of one position
@@ -86,11 +86,13 @@ class Constraints:
     def approximate(self, call: Call, axis: Labels, text: str) -> None:
         """The call's result depends on all slots of the axis."""
         self.statistics.append(Statistic(axis, Reason(text, call.site)))
-        self.restrict(call)
+        over = self.restricted.setdefault((self.trace, call.index), [])
+        if over is not None:
+            over.append(axis)
 
     def restrict(self, call: Call) -> None:
-        """The reference has to run this call on the survivors only."""
-        self.restricted.add((self.trace, call.index))
+        """The reference has to run this call on the survivors only, along every axis."""
+        self.restricted[self.trace, call.index] = None
 
     def choose(self, call: Call, candidates: dict[int, Labels]) -> int:
         """Take one of several readings, best first; the others remain for another attempt."""

@@ -42,7 +42,8 @@ class Coupling:
     tensors: Sequence[Mapping[int, Labelled]]  # per trace: every recorded tensor
     reasons: Sequence[Reason]
     statistics: Sequence[Statistic]
-    restricted: frozenset[tuple[int, int]]  # (trace, call): the reference runs it on survivors
+    # (trace, call) → the axes along which the reference runs it on survivors; None: along all
+    restricted: Mapping[tuple[int, int], Sequence[Labels] | None]
     mends: Sequence[Mend]
     remaps: Sequence[Remap]
     squeezed: Sequence[Labels]  # made by convolutions of one single position
@@ -64,6 +65,7 @@ class Pin:
 
     call: int
     because: str
+    trace: int = 0
 
 
 def couple(
@@ -135,7 +137,7 @@ class _Attempt:
             self.tensors,
             said.reasons,
             said.statistics,
-            frozenset(said.restricted),
+            said.restricted,
             self.mends,
             [Remap(names[id(index)], axis) for index, axis in said.remaps if id(index) in names],
             said.squeezed,
@@ -155,7 +157,7 @@ def _attempt(
         constraints.trace = number
         tensors.append(_Reader(trace, constraints, weights, strict).read())
     for pin in pins:
-        _pin_call(constraints, traces[0].calls[pin.call], tensors[0], pin.because)
+        _pin_call(constraints, traces[pin.trace].calls[pin.call], tensors[pin.trace], pin.because)
     atoms, mends = settle(constraints, tensors)
     return _Attempt(constraints, weights, tensors, atoms, mends)
 

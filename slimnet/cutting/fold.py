@@ -7,6 +7,7 @@ the ratio is multiplied into the parameters that make the operand (:mod:`slimnet
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 
 from slimnet.capture.trace import Call, Trace, refs_in
 from slimnet.coupling.scaling import Path, path_to
+from slimnet.coupling.scaling.boxes import Box
 from slimnet.planning.plan import Scale
 
 aten = torch.ops.aten
@@ -30,10 +32,10 @@ def depends_on_lengths(trace: Trace) -> bool:
 
 @dataclass(frozen=True)
 class Folds:
-    """What to multiply, and which recorded tensors are then other than in the original."""
+    """What to multiply, and what is then other than in the original: parts of recorded tensors."""
 
     scales: Mapping[str, tuple[Scale, ...]]  # parameter →
-    tensors: frozenset[int]
+    tensors: Mapping[int, tuple[tuple[Box, float], ...]]  # recorded tensor → parts, factors
 
 
 def folds(dense: Trace, slim: Trace) -> Folds:
@@ -42,7 +44,7 @@ def folds(dense: Trace, slim: Trace) -> Folds:
     Nothing where no number differs, or where no way was found: the proof then says so.
     """
     scales: dict[str, list[Scale]] = {}
-    tensors: set[int] = set()
+    tensors: dict[int, dict[tuple[bytes, float], tuple[Box, float]]] = defaultdict(dict)
     for before, after in zip(dense.calls, slim.calls, strict=False):
         if before.op != after.op:
             break
@@ -50,13 +52,18 @@ def folds(dense: Trace, slim: Trace) -> Folds:
         path = _path(dense, before) if ratio != 1.0 else None
         if path is None:
             continue
-        tensors |= path.tensors
+        for number, box in path.boxes.items():
+            key = b"".join(flags.tobytes() for flags in box)
+            tensors[number][key, ratio] = box, ratio
         for name, (axis, indices) in path.slices.items():
             scale = Scale(axis, indices, ratio)
             known = scales.setdefault(name, [])
             if scale not in known:  # a module that runs twice is multiplied once
                 known.append(scale)
-    return Folds({name: tuple(found) for name, found in scales.items()}, frozenset(tensors))
+    return Folds(
+        {name: tuple(found) for name, found in scales.items()},
+        {number: tuple(parts.values()) for number, parts in tensors.items()},
+    )
 
 
 def _path(trace: Trace, call: Call) -> Path | None:

@@ -1,18 +1,22 @@
-"""Run a network in float64 on weights that stand for its own, and on survivors where it matters.
+"""Run a network in float64 on weights that stand for its own, call by call as it was recorded.
 
-Everything is widened *while it runs*: a mode exchanges each weight at the moment of use, and the
-calls that depend on all channels (LayerNorm, softmax over channels …) take only the survivors, so
-that they too can be compared. Neither model is changed.
+Everything is widened *while it runs*: a mode exchanges each weight at the moment of use. How a call
+is computed is the run's affair: the reference's calls that depend on all channels (LayerNorm,
+softmax over channels …) take only the survivors, so that they too can be compared, and the slim
+network's random numbers are those of the reference that survive. Neither model is changed.
 """
 
 from __future__ import annotations
 
+import random
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeAlias
+from zlib import crc32
 
 import numpy as np
 import torch
@@ -21,54 +25,219 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map
 
-from slimnet.capture.composites import OPENED, composite, is_composite, opened
+from slimnet.capture.composites import OPENED, composite, is_composite, is_whole, opened
 from slimnet.capture.modules import evaluation_mode, named_tensors
-from slimnet.capture.trace import Call, Ref, Trace, Uncompiled, fast_paths_off
+from slimnet.capture.trace import Call, Ref, Trace, Uncompiled, fast_paths_off, refs_in
 from slimnet.coupling.couple import Coupling
-from slimnet.coupling.labels import Labelled
+from slimnet.coupling.labels import Labels
+from slimnet.coupling.scaling.boxes import Box
 from slimnet.cutting import bands
 from slimnet.cutting.standins import Values, widened
 from slimnet.planning.plan import Plan
 
+Scaled: TypeAlias = "tuple[Box, float]"
+"""A part of a recorded tensor, and what folding multiplies it by in the slim network."""
+
 
 @dataclass(frozen=True, eq=False)
 class Proof:
-    """What a check needs to know about the original: its recorded pass and its labels."""
+    """What a check needs to know about the original: a recorded pass, its labels, who survives."""
 
     trace: Trace
     coupling: Coupling
     plan: Plan
     alive: np.ndarray[Any, np.dtype[np.bool_]]  # [atoms]
-    multiplied: frozenset[int] = frozenset()  # recorded tensors that folding changes
+    multiplied: Mapping[int, tuple[Scaled, ...]] = field(default_factory=dict)  # by tensor
+    number: int = 0  # which of the coupling's passes it is
+    training: bool = False  # whether it was recorded in training mode
+
+
+class Survivors:
+    """Which places of each recorded tensor are left, along the axes that lose some."""
+
+    def __init__(self, proof: Proof) -> None:
+        self._proof = proof
+        self._known: dict[int, dict[int, Tensor]] = {}
+
+    def of(self, ref: Ref) -> dict[int, Tensor]:
+        """Axis → the places that survive; only axes that lose some."""
+        if ref.id not in self._known:
+            self._known[ref.id] = {
+                d: torch.from_numpy(np.flatnonzero(alive))
+                for d, atoms in self._atoms(ref)
+                if not (alive := self._proof.alive[atoms]).all()
+            }
+        return self._known[ref.id]
+
+    def _atoms(self, ref: Ref) -> Iterator[tuple[int, Labels]]:
+        labelled = self._proof.coupling.tensors[self._proof.number].get(ref.id)
+        for d, axis in enumerate(labelled.axes if labelled else ()):
+            if axis is not None:
+                yield d, self._proof.coupling.atoms.of[axis]
+
+    def along(self, ref: Ref, over: Sequence[Labels] | None) -> dict[int, Tensor]:
+        """The same, only along axes of these labels, or of such as are tied to them (None: all)."""
+        if over is None:
+            return self.of(ref)
+        wanted = [self._proof.coupling.atoms.of[axis] for axis in over]
+        mine = {
+            d for d, atoms in self._atoms(ref) if any(map(partial(np.array_equal, atoms), wanted))
+        }
+        return {d: places for d, places in self.of(ref).items() if d in mine}
+
+    def touch(self, call: Call) -> bool:
+        """Whether a call reads or gives a tensor that loses something."""
+        refs = [r for r in tree_leaves((call.args, call.kwargs)) if isinstance(r, Ref)]
+        return any(self.of(ref) for ref in (*refs, *call.outputs))
+
+
+Places: TypeAlias = Mapping[int, Tensor]
+
+
+def selected(value: Tensor, places: Places) -> Tensor:
+    """What survives."""
+    for d, kept in places.items():
+        value = value.index_select(d, kept.to(value.device))
+    return value
+
+
+def spread(value: Tensor, places: Places, shape: Sequence[int]) -> Tensor:
+    """Survivors back in their places of a tensor of this shape, zero elsewhere."""
+    for d, kept in places.items():
+        full = value.new_zeros((*value.shape[:d], shape[d], *value.shape[d + 1 :]))
+        value = full.index_copy_(d, kept.to(value.device), value)
+    return value
+
+
+def with_tensors(change: Callable[[Tensor, Ref], Tensor], value: Any, recorded: Any) -> Any:
+    """An argument, its tensors changed by what was recorded of them."""
+    if isinstance(value, Tensor) and isinstance(recorded, Ref):
+        return change(value, recorded)
+    if isinstance(value, (list, tuple)) and isinstance(recorded, (list, tuple)):
+        return [with_tensors(change, v, r) for v, r in zip(value, recorded, strict=True)]
+    return value
+
+
+def carried(call: Call, output: Ref, places: Callable[[Ref], Places]) -> dict[int, Tensor]:
+    """Where the places of a result come from: those of an operand's axis of the same length.
+
+    Of operators that give each place what they compute for that place. The labels that a rule gave
+    to the result are not asked: they are what is to be proven.
+    """
+    found: dict[int, Tensor] = {}
+    for ref in refs_in([*call.args, *call.kwargs.values()]):
+        for d, kept in places(ref).items():
+            place = d + len(output.shape) - len(ref.shape)  # broadcast from the back
+            if place >= 0 and output.shape[place] == ref.shape[d]:
+                found.setdefault(place, kept)
+    return found
+
+
+def agree(call: Call, places: Callable[[Ref], Places]) -> bool:
+    """Whether the same places of all operands survive, broadcast from the back."""
+    found: dict[tuple[int, int], Tensor] = {}
+    return all(
+        torch.equal(found.setdefault((len(ref.shape) - d, ref.shape[d]), kept), kept)
+        for ref in refs_in([*call.args, *call.kwargs.values()])
+        for d, kept in places(ref).items()
+    )
+
+
+class Run:
+    """How the calls of one run are computed, and what is told of their results.
+
+    A call is recognised as the k-th one of its operator, as in the recorded pass. Conversions do
+    not count: there are other ones where everything is float64.
+    """
+
+    def __init__(self, proof: Proof | None = None, seed: int = 0) -> None:
+        self._seed = seed
+        self._seen: Counter[Any] = Counter()
+        self._calls: dict[tuple[Any, int], Call] = {}
+        total: Counter[Any] = Counter()
+        for call in proof.trace.calls if proof else ():
+            self._calls[call.op, total[call.op]] = call
+            total[call.op] += 1
+
+    def __call__(self, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Compute one operator and tell of its result."""
+        number = self._seen[op]
+        self._seen[op] += 1
+        call = None if op in _CONVERSIONS else self._calls.get((op, number))
+        if _draws(op) or is_whole(op):
+            torch.manual_seed(self._seed + crc32(f"{op} {number}".encode()))
+        result = self.compute(call, op, args, kwargs)
+        self.tell(call, op, result)
+        return result
+
+    def compute(
+        self, call: Call | None, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """The operator's result."""
+        return plainly(op, args, kwargs)
+
+    def tell(self, call: Call | None, op: Any, result: Any) -> None:
+        """Nobody listens."""
+
+
+_CONVERSIONS = {torch.ops.aten._to_copy.default}
+
+
+def plainly(op: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """An operator's result, in float64."""
+    if op in _SINGLE:
+        return tree_map(widened, op(*tree_map(_narrowed, args), **kwargs))
+    result = _COMPUTED.get(op, op)(*args, **kwargs)
+    if _is_narrow(result) and "dtype" in {argument.name for argument in op._schema.arguments}:
+        return op(*args, **{**kwargs, "dtype": torch.float64})  # a new tensor, of torch's default
+    return result
+
+
+def _is_narrow(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.dtype in _NARROW
 
 
 def run(
     model: nn.Module,
     values: Values,
     example: tuple[Any, ...],
-    restricted: Restricted | None,
-    observe: Callable[[Any, Any], None] | None = None,
+    how: Run,
+    *,
+    seed: int = 0,
+    training: bool = False,
 ) -> Any:
-    """``model(*example)`` in float64 with these values for its weights."""
+    """``model(*example)`` in float64 with these values for its weights.
+
+    Every random number is drawn from ``seed``; what the user's generators would draw next stays.
+    """
     weights = _Weights(model, values)
-    with torch.no_grad(), evaluation_mode(model), _double(), warnings.catch_warnings():
+    with (
+        torch.no_grad(),
+        evaluation_mode(model, training=training),
+        fast_paths_off(),
+        _drawing(seed),
+        warnings.catch_warnings(),
+    ):
         warnings.simplefilter("ignore")
         wide = tree_map(_own, example)
-        doubles = _Wide(weights, restricted, observe)
+        doubles = _Wide(weights, how)
         with doubles, _Exchanged(weights, doubles):
             return model(*wide)
 
 
 @contextmanager
-def _double() -> Iterator[None]:
-    """New tensors are float64, and every fused kernel that hides operators is off."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
+def _drawing(seed: int) -> Iterator[None]:
+    """Python's, NumPy's and torch's generators start at the seed, and are put back afterwards."""
+    python, numpy = random.getstate(), np.random.get_state()
     try:
-        with fast_paths_off():
+        with torch.random.fork_rng():
+            random.seed(seed)
+            np.random.seed(seed % 2**32)
+            torch.manual_seed(seed)
             yield
     finally:
-        torch.set_default_dtype(before)
+        random.setstate(python)
+        np.random.set_state(numpy)
 
 
 def _own(leaf: Any) -> Any:
@@ -120,7 +289,7 @@ class _Exchanged(TorchFunctionMode):
         op = composite(func, args)
         if op is not None:
             with _disable_current_modes():
-                return self.wide.compute(op, given, named)
+                return self.wide.how(op, given, named)
         if func in OPENED:
             with self:
                 return opened(func)(*given, **named)
@@ -133,18 +302,12 @@ _READS = {"__get__", "size", "dim", "numel", "is_floating_point", "is_complex", 
 
 
 class _Wide(Uncompiled):
-    """Runs every operator in float64, on the survivors where that is asked for."""
+    """Hands every operator to the run, in float64."""
 
-    def __init__(
-        self,
-        weights: _Weights,
-        restricted: Restricted | None,
-        observe: Callable[[Any, Any], None] | None,
-    ) -> None:
+    def __init__(self, weights: _Weights, how: Run) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.weights = weights
-        self.restricted = restricted
-        self.observe = observe
+        self.how = how
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -157,20 +320,7 @@ class _Wide(Uncompiled):
         kwargs = {key: exchange(value) for key, value in (kwargs or {}).items()}
         if kwargs.get("dtype") in _NARROW:
             kwargs["dtype"] = torch.float64
-        return self.compute(func, args, kwargs)
-
-    def compute(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run one operator, on the survivors where the reference asks for that."""
-        if func in _SINGLE:
-            return tree_map(widened, func(*tree_map(_narrowed, args), **kwargs))
-        compute = self.restricted.take(func) if self.restricted is not None else None
-        if compute is None:
-            result = _COMPUTED.get(func, func)(*args, **kwargs)
-        else:
-            result = compute(func, args, kwargs)
-        if self.observe is not None:
-            self.observe(func, result)
-        return result
+        return self.how(func, args, kwargs)
 
 
 _COMPUTED = {torch.ops.aten.convolution.default: bands.convolution}
@@ -194,71 +344,95 @@ def _narrowed(leaf: Any) -> Any:
     return leaf.float() if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf
 
 
-class Restricted:
-    """Runs the calls that depend on all channels on the survivors only.
+class Reference(Run):
+    """The original: calls that depend on all channels run on the survivors only."""
 
-    A call is recognised as the k-th one of its operator, as in the recorded pass.
-    """
+    def __init__(self, proof: Proof, survivors: Survivors, seed: int = 0) -> None:
+        super().__init__(proof, seed)
+        self.survivors = survivors
+        self._restricted = {
+            index: over
+            for (number, index), over in proof.coupling.restricted.items()
+            if number == proof.number
+        }
 
-    def __init__(self, proof: Proof) -> None:
-        self._proof = proof
-        self._seen: Counter[Any] = Counter()
-        self._calls: dict[tuple[Any, int], Call] = {}
-        wanted = {call for trace, call in proof.coupling.restricted if trace == 0}
-        total: Counter[Any] = Counter()
-        for call in proof.trace.calls:
-            if call.index in wanted and self._touched(call):
-                self._calls[call.op, total[call.op]] = call
-            total[call.op] += 1
+    def compute(
+        self, call: Call | None, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """On the survivors, and back in their places, where the call depends on all channels."""
+        if call is None or call.index not in self._restricted or not self.survivors.touch(call):
+            return plainly(op, args, kwargs)
+        over = self._restricted[call.index]
 
-    def take(self, op: Any) -> Callable[..., Any] | None:
-        """How to compute this call on the survivors; None where nothing special is needed."""
-        if not self._calls:
-            return None
-        call = self._calls.get((op, self._seen[op]))
-        self._seen[op] += 1
-        return None if call is None else lambda *given: self._compute(call, *given)
+        def places(ref: Ref) -> Places:
+            return self.survivors.along(ref, over)
 
-    def _touched(self, call: Call) -> bool:
-        refs = [ref for ref in tree_leaves((call.args, call.kwargs)) if isinstance(ref, Ref)]
-        return any(self._kept(ref) for ref in refs)
+        if over is None and not agree(call, places):
+            return plainly(op, args, kwargs)  # the slim network pairs what the original does not
 
-    def _kept(self, ref: Ref) -> dict[int, Tensor]:
-        """Axis → the places that survive, for the axes that lose some."""
-        labelled: Labelled | None = self._proof.coupling.tensors[0].get(ref.id)
-        found: dict[int, Tensor] = {}
-        for d, axis in enumerate(labelled.axes if labelled else ()):
-            if axis is not None:
-                alive = self._proof.alive[self._proof.coupling.atoms.of[axis]]
-                if not alive.all():
-                    found[d] = torch.from_numpy(np.flatnonzero(alive))
-        return found
+        def select(value: Tensor, ref: Ref) -> Tensor:
+            return selected(value, places(ref))
 
-    def _compute(self, call: Call, op: Any, args: Any, kwargs: Any) -> Any:
-        small = [self._select(a, b) for a, b in zip(args, call.args, strict=True)]
-        named = {key: self._select(value, call.kwargs[key]) for key, value in kwargs.items()}
+        small = with_tensors(select, list(args), call.args)
+        named = {k: with_tensors(select, v, call.kwargs.get(k)) for k, v in kwargs.items()}
         literals = _LITERALS.get(op)
         if op == _ATTENTION:  # the original divides by the root of its own width
             named["scale"] = named.get("scale") or args[0].shape[-1] ** -0.5
         result = op(*(literals(small) if literals else small), **named)
-        if isinstance(result, (tuple, list)):
-            return tuple(self._spread(x, r) for x, r in zip(result, call.outputs, strict=True))
-        return self._spread(result, call.outputs[0])
+        results = result if isinstance(result, (tuple, list)) else (result,)
+        whole = tuple(
+            _back(x, ref, carried(call, ref, places))
+            for x, ref in zip(results, call.outputs, strict=True)
+        )
+        return whole if isinstance(result, (tuple, list)) else whole[0]
 
-    def _select(self, value: Any, recorded: Any) -> Any:
-        if isinstance(value, list):
-            return [self._select(v, r) for v, r in zip(value, recorded, strict=True)]
-        if isinstance(value, Tensor) and isinstance(recorded, Ref):
-            for d, places in self._kept(recorded).items():
-                value = value.index_select(d, places.to(value.device))
-        return value
+
+def _back(value: Tensor, ref: Ref, places: Places) -> Tensor:
+    """A result in its places, along the axes that it kept."""
+    kept = {d: p for d, p in places.items() if d < value.dim() and value.shape[d] == len(p)}
+    return spread(value, kept, ref.shape)
+
+
+class Slim(Run):
+    """The slim network: what it draws at random are the reference's numbers that survive."""
+
+    def __init__(self, proof: Proof, survivors: Survivors, seed: int = 0) -> None:
+        super().__init__(proof, seed)
+        self.survivors = survivors
+
+    def compute(
+        self, call: Call | None, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """As the operator does, but for random numbers: drawn for all places, then selected."""
+        if call is None or not _draws(op) or not self.survivors.touch(call):
+            return plainly(op, args, kwargs)
+        output = call.outputs[0]
+        places = carried(call, output, self.survivors.of) or self.survivors.of(output)
+        full = [
+            [output.shape[d] if d in places else n for d, n in enumerate(value)]
+            if _are_sizes(value)
+            else with_tensors(self._spread, value, recorded)
+            for value, recorded in zip(args, call.args, strict=True)
+        ]
+        named = {k: with_tensors(self._spread, v, call.kwargs.get(k)) for k, v in kwargs.items()}
+        result = plainly(op, full, named)
+        if op._schema.is_mutable:
+            return args[0].copy_(selected(result, places))
+        if isinstance(result, (tuple, list)):
+            return tuple(selected(x, places) for x in result)
+        return selected(result, places)
 
     def _spread(self, value: Tensor, ref: Ref) -> Tensor:
-        """Survivors back in their places, zero elsewhere."""
-        for d, places in self._kept(ref).items():
-            shape = (*value.shape[:d], ref.shape[d], *value.shape[d + 1 :])
-            value = value.new_zeros(shape).index_copy_(d, places.to(value.device), value)
-        return value
+        return spread(value, self.survivors.of(ref), ref.shape)
+
+
+def _draws(op: Any) -> bool:
+    """Whether it draws random numbers, one for each element."""
+    return torch.Tag.nondeterministic_seeded in op.tags and not is_whole(op)
+
+
+def _are_sizes(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(isinstance(entry, int) for entry in value)
 
 
 _ATTENTION = torch.ops.aten.scaled_dot_product_attention.default

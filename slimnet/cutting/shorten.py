@@ -18,11 +18,11 @@ from slimnet.capture.suitable import refuse_unsuitable
 from slimnet.capture.trace import Trace, capture
 from slimnet.coupling.blocks import Block, block_scores, few, find_blocks
 from slimnet.coupling.couple import couple
+from slimnet.cutting.comparison import paired
 from slimnet.cutting.rebuild import without_blocks
 from slimnet.cutting.reference import Proof
 from slimnet.cutting.verify import Certificate, certify, joined
 from slimnet.errors import InputError, PruneError
-from slimnet.example import random_like
 from slimnet.measuring.cost import count
 from slimnet.planning.budget import Budget
 from slimnet.planning.compose import compose
@@ -136,10 +136,17 @@ def _dropped(
     shorter = without_blocks(model, plan)
     costs = [count(network, example).to_json() for network in (model, shorter)]
     plan = replace(plan, before=costs[0], after=costs[1])
-    proof = _proof(trace, plan) if verify else None
-    inputs = random_like(example, seed)
-    certificate = certify(model, shorter, proof, [inputs], seed=seed) if proof else None
+    certificate = None
+    if verify:
+        pairs = paired(trace, capture(shorter, example), _gone(cuts))
+        proof = _proof(trace, plan)
+        certificate = certify(model, shorter, proof, example, seed=seed, shorter=pairs)
     return Shortened(model, shorter, plan, certificate)
+
+
+def _gone(cuts: Sequence[BlockCut]) -> list[str]:
+    """Modules whose calls are not those of the original."""
+    return [name for cut in cuts for name in (cut.name, *(stub.module for stub in cut.stubs))]
 
 
 def _proof(trace: Trace, plan: Plan) -> Proof:

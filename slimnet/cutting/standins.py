@@ -21,12 +21,15 @@ from slimnet.planning.plan import Plan
 
 Values: TypeAlias = Callable[[str, Tensor], Tensor]
 """(name, stored tensor) → what is computed with."""
+Draw: TypeAlias = Callable[[Tensor, torch.Generator], Tensor]
 
 
 def weights_of(kind: str, model: nn.Module, plan: Plan, seed: int) -> tuple[Values, Values]:
     """Which values the original and the slim network compute with, in float64.
 
-    "real": as they are; "random": drawn anew; "perturbed": each changed by up to a half.
+    "real": as they are; "random": drawn anew, with both signs; "positive": the same, but without
+    signs in vectors, which may be a logarithm's or a root's; "perturbed": each changed by up to a
+    half.
     """
     originals = dict(named_tensors(model))
     parameters = {name for name, t in originals.items() if isinstance(t, nn.Parameter)}
@@ -40,8 +43,14 @@ def weights_of(kind: str, model: nn.Module, plan: Plan, seed: int) -> tuple[Valu
             lambda name, tensor: _unrounded(name, tensor, originals, plan),
         )
 
-    def drawn(name: str) -> Callable[[Tensor, torch.Generator], Tensor]:
-        return _drawn if kind == "random" and not _is_grid(name, originals) else _perturbed
+    def signed(name: str) -> bool:
+        """Parameters are; a buffer (a variance, a mask) keeps to what its own numbers show."""
+        return name in parameters or bool((x := originals[name]).lt(0).any()) or not bool(x.any())
+
+    def drawn(name: str) -> Draw:
+        if kind == "perturbed" or _is_grid(name, originals):
+            return _perturbed
+        return _drawn if kind == "random" and signed(name) else _positive
 
     def random(name: str, tensor: Tensor) -> Tensor:
         return zeroed(name, _random(name, tensor, seed, {}, drawn(name)))
@@ -78,8 +87,16 @@ def _widened_copy(tensor: Tensor) -> Tensor:
 
 
 def _drawn(rows: Tensor, generator: torch.Generator) -> Tensor:
-    """Fresh numbers in place of these rows, of a size that keeps signals alive."""
-    if rows.dim() < 2:  # scales, variances and the like: positive, and not near zero
+    """Fresh numbers in place of these rows: of a size that keeps signals alive, half negative."""
+    numbers = _positive(rows, generator)
+    if rows.dim() < 2:
+        numbers[torch.randperm(len(rows), generator=generator)[: len(rows) // 2]] *= -1
+    return numbers
+
+
+def _positive(rows: Tensor, generator: torch.Generator) -> Tensor:
+    """The same without signs in vectors: variances are none below zero, and none near it."""
+    if rows.dim() < 2:
         return torch.rand(rows.shape, generator=generator) + 0.5
     fan_in = max(int(np.prod(rows.shape[1:])), 1)
     return torch.randn(rows.shape, generator=generator).mul_(fan_in**-0.5)
@@ -95,7 +112,7 @@ def _random(
     tensor: Tensor,
     seed: int,
     removed: Mapping[int, tuple[int, ...]],
-    drawn: Callable[[Tensor, torch.Generator], Tensor],
+    drawn: Draw,
 ) -> Tensor:
     """Numbers that depend on the name and the seed (and on what is perturbed).
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
@@ -26,12 +26,12 @@ Slices: TypeAlias = "dict[str, tuple[int, tuple[int, ...]]]"
 """Parameter → one of its axes, and indices along it."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Path:
     """How to multiply a tensor: by way of which parameters, and past which recorded tensors."""
 
     slices: Slices
-    tensors: frozenset[int]
+    boxes: Mapping[int, Box]  # recorded tensor → what of it is multiplied
 
 
 def path_to(trace: Trace, call: Call, operand: Ref) -> Path | None:
@@ -102,7 +102,7 @@ class _Walk:
             slices = {name: one_axis(self.boxes[n]) for name, n in self.parameters.items()}
         except NotLinear:
             return None
-        return Path(slices, frozenset(self.boxes))
+        return Path(slices, self.boxes)
 
     def _step(self, call: Call, place: int, box: Box) -> Demands:
         """What a call's operands must be for one of its results to be multiplied."""

@@ -1,0 +1,260 @@
+"""Both networks call by call: the slim network's result is what survives of the reference's.
+
+The reference's pass leaves a row of projections for each operator; the slim network's is held
+against them while it runs, so that no output can hide a wrong call behind it. Numbers that folding
+multiplies are allowed for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from slimnet.capture.trace import Call, Ref, Trace
+from slimnet.cutting.projection import Projection, Projector
+from slimnet.cutting.reference import Proof, Reference, Slim, Survivors, run
+from slimnet.cutting.standins import Values
+from slimnet.example import tensors_of
+
+
+@dataclass(frozen=True)
+class Row:
+    """One operator of a run: which recorded call it is, and its results (None: not comparable)."""
+
+    op: Any
+    call: Call | None
+    results: tuple[Projection | None, ...]
+
+
+class Collected(Reference):
+    """A run of the reference that keeps a row for each operator."""
+
+    def __init__(self, proof: Proof, projector: Projector, seed: int) -> None:
+        super().__init__(proof, projector.survivors, seed)
+        self.rows: list[Row] = []
+        self.place: dict[int, int] = {}  # recorded call → row
+        self.outputs: list[Tensor] = []
+        self.projector = projector
+        self._multiplied = proof.multiplied
+        self._recorded = proof.trace.calls
+        self._cursor: int | None = 0  # the recorded call that should come; None once another came
+
+    @property
+    def follows(self) -> bool:
+        """Whether it ran what was recorded: other values may send code another way."""
+        if self._cursor is None:
+            return False
+        return all(call.op in LAYOUT for call in self._recorded[self._cursor :])
+
+    def _advance(self, op: Any) -> Call | None:
+        """The recorded call that this operator is; None for one that only lays out, or differs."""
+        if self._cursor is None:
+            return None
+        place = self._cursor
+        while place < len(self._recorded) and self._recorded[place].op in LAYOUT - {op}:
+            place += 1
+        if place < len(self._recorded) and self._recorded[place].op == op:
+            self._cursor = place + 1
+            return self._recorded[place]
+        if op not in LAYOUT:
+            self._cursor = None
+        return None
+
+    def tell(self, call: Call | None, op: Any, result: Any) -> None:
+        """Keep a row."""
+        tensors, call = tensors_in(result), self._advance(op)
+        if call is None or len(call.outputs) != len(tensors):
+            self.rows.append(Row(op, None, ()))
+            return
+        results = tuple(
+            self.projector.of_reference(x, ref, self._multiplied.get(ref.id, ()))
+            for x, ref in zip(tensors, call.outputs, strict=True)
+        )
+        self.place[call.index] = len(self.rows)
+        self.rows.append(Row(op, call, results))
+
+
+class Compared(Slim):
+    """A run of the slim network, compared with the reference's rows while it runs.
+
+    ``partners`` says for a network that runs fewer calls which of the reference's each one is;
+    without it, both run the same operators, but for those that only lay tensors out anew.
+    """
+
+    def __init__(
+        self,
+        proof: Proof,
+        reference: Collected,
+        seed: int,
+        partners: Mapping[int, int] | None = None,
+    ) -> None:
+        super().__init__(proof, reference.projector.survivors, seed)
+        self.outputs: list[Tensor] = []
+        self.reached = 0  # rows of the reference that came up
+        self.errors: dict[int, float] = {}  # row of the reference → largest relative error
+        self.norms: dict[int, tuple[float, ...]] = {}  # row → of each result that was compared
+        self._reference = reference
+        self._partners = partners
+        self._together = True  # whether it still runs what the reference ran
+
+    def tell(self, call: Call | None, op: Any, result: Any) -> None:
+        """Compare with the row."""
+        place = self._next(op) if self._partners is None else self._partner(call)
+        if place is None:
+            return
+        row, tensors = self._reference.rows[place], tensors_in(result)
+        if row.call is None or len(tensors) != len(row.results):
+            return
+        projector = self._reference.projector
+        for x, ref, expected in zip(tensors, row.call.outputs, row.results, strict=True):
+            if expected is not None:
+                self._compare(place, expected, projector.of_slim(x, ref))
+
+    def _next(self, op: Any) -> int | None:
+        """The reference's next row; another operator than its own ends the comparison."""
+        rows = self._reference.rows
+        while self._together and self.reached < len(rows):
+            place = self.reached
+            if rows[place].op == op:
+                self.reached += 1
+                return place
+            if rows[place].op not in LAYOUT:
+                break
+            self.reached += 1
+        if op not in LAYOUT and self._together:
+            self._together = False
+            self.errors[min(self.reached, len(rows) - 1)] = math.inf
+        return None
+
+    def _partner(self, call: Call | None) -> int | None:
+        partner = None if call is None or self._partners is None else self._partners.get(call.index)
+        return None if partner is None else self._reference.place.get(partner)
+
+    def _compare(self, place: int, expected: Projection, found: Projection) -> None:
+        error = expected.difference(found, found.norm)
+        self.errors[place] = max(error, self.errors.get(place, 0.0))
+        self.norms[place] = (*self.norms.get(place, ()), found.norm)
+
+
+_aten = torch.ops.aten
+LAYOUT = {
+    *(_aten.clone.default, _aten.view.default, _aten._unsafe_view.default, _aten.alias.default),
+    *(_aten.detach.default, _aten.expand.default, _aten._to_copy.default),
+}
+"""Whether these run may depend on a length being 1, and changes no number."""
+
+
+def tensors_in(result: Any) -> list[Tensor]:
+    """The tensors of an operator's result, in order."""
+    outputs = result if isinstance(result, (tuple, list)) else (result,)
+    return [x for x in outputs if isinstance(x, Tensor)]
+
+
+def read_tensors(trace: Trace) -> frozenset[int]:
+    """What some call reads, or the network gives: no one asks a norm for the statistics it used."""
+    read = {
+        leaf.id
+        for call in trace.calls
+        for leaf in tree_leaves((call.args, call.kwargs))
+        if isinstance(leaf, Ref)
+    }
+    return frozenset(read | {ref.id for ref in trace.outputs})
+
+
+def observe(
+    model: nn.Module, values: Values, proof: Proof, example: tuple[Any, ...], seed: int
+) -> Collected:
+    """Run the original on what stands for its weights, and keep a row for each operator."""
+    projector = Projector(Survivors(proof), read_tensors(proof.trace), seed)
+    reference = Collected(proof, projector, seed)
+    given = run(model, values, example, reference, seed=seed, training=proof.training)
+    reference.outputs = tensors_of(given)
+    return reference
+
+
+def follow(
+    slim: nn.Module,
+    values: Values,
+    proof: Proof,
+    example: tuple[Any, ...],
+    seed: int,
+    reference: Collected,
+    shorter: Shorter | None = None,
+) -> Compared:
+    """Run the slim network on the same inputs, and hold each result against its row.
+
+    ``shorter`` is for a network that runs fewer calls. Raises :class:`Broken` for whatever the
+    network's own code raises.
+    """
+    own = proof if shorter is None else replace(proof, trace=shorter.trace)
+    compared = Compared(own, reference, seed, None if shorter is None else shorter.partners)
+    try:
+        given = run(slim, values, example, compared, seed=seed, training=proof.training)
+        compared.outputs = tensors_of(given)
+    except Exception as error:  # whatever the user's forward raises
+        raise Broken(compared) from error
+    return compared
+
+
+def moved(
+    reference: Collected, other: Collected, norms: Mapping[int, Sequence[float]]
+) -> dict[int, float]:
+    """Row → how far its results are from those of another run, relative to norms."""
+    found = {}
+    for place, lengths in norms.items():
+        rows = reference.rows[place].results, other.rows[place].results
+        pairs = [(a, b) for a, b in zip(*rows, strict=True) if a is not None and b is not None]
+        off = [a.difference(b, n) for (a, b), n in zip(pairs, lengths, strict=True)]
+        found[place] = max(off, default=0.0)
+    return found
+
+
+def parameters_read(reference: Collected, places: Iterable[int]) -> Iterator[str]:
+    """The weights that the calls of these rows read."""
+    for place in places:
+        call = reference.rows[place].call
+        leaves = tree_leaves((call.args, call.kwargs)) if call is not None else ()
+        yield from (leaf.name for leaf in leaves if isinstance(leaf, Ref) and leaf.name)
+
+
+class Broken(Exception):
+    """The slim network does not run; how far it came is known."""
+
+    def __init__(self, compared: Compared) -> None:
+        super().__init__()
+        self.compared = compared
+
+
+@dataclass(frozen=True, eq=False)
+class Shorter:
+    """The pass of a network without blocks, and which call of the original each of its calls is."""
+
+    trace: Trace
+    partners: Mapping[int, int]
+
+
+def paired(whole: Trace, trace: Trace, gone: Sequence[str]) -> Shorter:
+    """Pair the calls outside of modules that have gone: the k-th of an operator in a module.
+
+    Where a module runs an operator another number of times than before, none of them is paired.
+    """
+    before, after = (_by_place(t, gone) for t in (whole, trace))
+    same = {key for key in before.keys() & after.keys() if len(before[key]) == len(after[key])}
+    pairs = (pair for key in same for pair in zip(after[key], before[key], strict=True))
+    return Shorter(trace, dict(pairs))
+
+
+def _by_place(trace: Trace, gone: Sequence[str]) -> dict[tuple[Any, str], list[int]]:
+    calls = defaultdict(list)
+    for call in trace.calls:
+        path = call.site.module
+        if not any(path == name or path.startswith(f"{name}.") for name in gone):
+            calls[call.op, path].append(call.index)
+    return calls
