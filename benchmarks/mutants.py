@@ -56,10 +56,13 @@ def reversed_(rule: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def swapped(rule: Callable[..., Any]) -> Callable[..., Any]:
-    """Two channels of the result are exchanged."""
+    """Neighbours of the result are exchanged, from the second on."""
 
     def swap(axis: Any) -> Any:
-        return axis[[1, 0, *range(2, len(axis))]] if len(axis) > 1 else axis
+        places = np.arange(len(axis))
+        last = (len(axis) - 1) // 2 * 2
+        places[1 : last + 1] = places[1 : last + 1].reshape(-1, 2)[:, ::-1].ravel()
+        return axis[places]
 
     return lambda *args, **kwargs: relabelled(rule(*args, **kwargs), swap)
 

@@ -212,11 +212,14 @@ def show_proof(certificate: Certificate | None, *, trained: bool = False) -> Non
     if certificate is None:
         say("proof: none, it was switched off")
         return
-    if trained:
+    if trained and certificate.changed:
         say(
-            "its weights were trained after the cut, so they no longer equal the dense network's: "
-            "only the structure is proven, with random weights in both"
+            f"its weights were changed after the cut ({count(len(certificate.changed), 'tensor')} "
+            "of other numbers), so they no longer equal the dense network's: only the structure is "
+            "proven, with random weights in both"
         )
+    elif trained:
+        say("it says that its weights were trained after the cut, and all of them are the cut's")
     say(f"proof: {certificate}")
     for row in certificate.approximate:
         say(f"  approximate in {_few(row['layers'])}: {_few(row['reasons'], 1, '; ')}")

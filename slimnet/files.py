@@ -16,7 +16,7 @@ from slimnet.capture.modules import device_of, evaluation_mode, named_modules
 from slimnet.capture.program import Program
 from slimnet.capture.trace import capture, map_tensors
 from slimnet.cutting.shorten import shorten_as
-from slimnet.cutting.verify import Certificate, difference
+from slimnet.cutting.verify import Certificate, difference, joined
 from slimnet.errors import CaptureError, InputError
 from slimnet.example import normal, positional, tensors_of
 from slimnet.networks.arch import Arch
@@ -64,8 +64,13 @@ class Opened:
         )
         if self.artifact is None or self.dense is None:
             return fresh
-        plan = compose(self.artifact.plan, pruned.plan, self.dense)
-        return replace(fresh, plan=plan, trained=self.artifact.trained or fresh.trained)
+        first, second = self.artifact.certificate, pruned.certificate
+        return replace(
+            fresh,
+            plan=compose(self.artifact.plan, pruned.plan, self.dense),
+            certificate=joined(first, second) if first and second else None,
+            trained=self.artifact.trained or fresh.trained,
+        )
 
 
 def open_network(

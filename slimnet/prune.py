@@ -9,9 +9,11 @@ planned again: the user gets a valid network and is told what stood in the way.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from slimnet.capture.modules import named_tensors, no_collection, unchanging
@@ -21,12 +23,12 @@ from slimnet.coupling.couple import Coupling, Pin, couple
 from slimnet.criteria import Choice, check_needs, usual, usual_scope
 from slimnet.cutting.diagnose import culprit
 from slimnet.cutting.draft import draft
-from slimnet.cutting.fold import depends_on_lengths, folds
+from slimnet.cutting.fold import Folds, depends_on_lengths, folds
 from slimnet.cutting.rebuild import cut, rebuild
 from slimnet.cutting.reference import Proof
 from slimnet.cutting.shorten import Wanted, shorten, shorten_as
 from slimnet.cutting.verify import Certificate, Mismatch, certify, joined
-from slimnet.errors import CaptureError, InputError
+from slimnet.errors import CaptureError, CertificateError, InputError
 from slimnet.example import Example, positional
 from slimnet.measuring.analysis import Inspection, analyse, record
 from slimnet.measuring.gathered import Gathered
@@ -226,18 +228,21 @@ def _proofs(proof: Proof, traces: Sequence[Trace]) -> list[Proof]:
 
 def folded(model: nn.Module, slim: nn.Module, proof: Proof, example: tuple[Any, ...]) -> Proof:
     """The slim network, and the plan, with the numbers that changed folded into weights."""
-    if not depends_on_lengths(proof.trace):
-        return proof
-    try:
-        found = folds(proof.trace, capture(slim, example))
-    except CaptureError:
-        return proof  # the proof finds the line
+    found = _folds(proof.trace, slim, example)
     plan = replace(proof.plan, scaled=found.scales)
     originals = dict(named_tensors(model))
     for name, tensor in named_tensors(slim):
         if name in plan.scaled:
             tensor.data.copy_(cut(name, originals[name], plan))
     return replace(proof, plan=plan, multiplied=found.tensors)
+
+
+def _folds(trace: Trace, slim: nn.Module, example: tuple[Any, ...]) -> Folds:
+    """What makes up for numbers that code computes from lengths."""
+    if depends_on_lengths(trace):
+        with suppress(CaptureError):  # the proof finds the line
+            return folds(trace, capture(slim, example))
+    return Folds({}, {})
 
 
 _ATTEMPTS = 16  # lines of code that may be pinned one after the other
@@ -254,18 +259,49 @@ def prove(
 ) -> Certificate:
     """Prove again that ``slim`` is ``model`` cut by ``plan``.
 
-    Weights that were ``trained`` after the cut no longer equal the original's: then only the
-    structure is proven, with random weights. Raises :class:`CertificateError`.
+    Which tensors hold other numbers than the cut's is measured, and in the certificate. Of weights
+    that were ``trained`` after the cut only the structure is proven, with random weights; where
+    none was changed, all is. Raises :class:`CertificateError`.
     """
     example = positional(model, example)
     shorter = shorten_as(model, example, plan, seed=seed)
     model, plan = shorter.model, replace(plan, blocks=())
+    other = changed(model, slim, plan)
     traces = record(model, example)
     coupling = _coupling_of(plan, traces)
     proof = Proof(traces[0], coupling, plan, surviving(coupling, plan))
-    kinds = ("random",) if trained else ("real", "random")
-    certificate = certify(model, slim, _proofs(proof, traces), example, seed=seed, kinds=kinds)
-    return joined(shorter.certificate, certificate)
+    if plan.scaled:
+        proof = replace(proof, multiplied=_folds(proof.trace, slim, example).tensors)
+    kinds = ("random",) if trained and other else ("real", "random")
+    try:
+        proven = certify(model, slim, _proofs(proof, traces), example, seed=seed, kinds=kinds)
+    except CertificateError as error:
+        if not other:
+            raise
+        raise CertificateError(f"{error}; {_few(other, model)}") from error
+    return joined(shorter.certificate, replace(proven, changed=other))
+
+
+def changed(model: nn.Module, slim: nn.Module, plan: Plan) -> tuple[str, ...]:
+    """The parameters and buffers of a slim network that are not just the original's, cut."""
+    originals = dict(named_tensors(model))
+    return tuple(
+        name
+        for name, tensor in named_tensors(slim)
+        if name not in originals or not same(cut(name, originals[name], plan), tensor)
+    )
+
+
+def _few(names: Sequence[str], model: nn.Module) -> str:
+    return (
+        f"{len(names)} of its tensors ({', '.join(names[:3])}{', …' * (len(names) > 3)}) hold "
+        f"other numbers than what was cut of this {type(model).__name__}"
+    )
+
+
+def same(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors hold the same numbers, wherever they lie."""
+    return one.shape == other.shape and bool(torch.equal(one.to(other), other))
 
 
 def _coupling_of(plan: Plan, traces: Sequence[Trace]) -> Coupling:

@@ -26,6 +26,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from slimnet.capture.composites import OPENED, composite, is_composite, opened
 from slimnet.capture.modules import evaluation_mode, named_modules, named_tensors
+from slimnet.capture.randomness import drawing_from
 from slimnet.capture.sites import Site, Sites
 from slimnet.capture.sizes import Size, Source, shape_of, tracked
 from slimnet.errors import CaptureError
@@ -93,6 +94,7 @@ def capture(model: nn.Module, example: tuple[Any, ...], *, training: bool = Fals
         stack.enter_context(evaluation_mode(model, training=training))
         stack.enter_context(_attributes_as_sizes(model))
         stack.enter_context(fast_paths_off())
+        stack.enter_context(drawing_from(0))  # two passes of one network draw alike
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
         example = map_tensors(Tensor.clone, example)  # a forward may write into its input

@@ -158,14 +158,19 @@ def tensors_in(result: Any) -> list[Tensor]:
 
 
 def read_tensors(trace: Trace) -> frozenset[int]:
-    """What some call reads, or the network gives: no one asks a norm for the statistics it used."""
+    """What some call reads, or the network gives: no one asks a norm for the statistics it used.
+
+    What a call gives of which nothing is read counts as well.
+    """
     read = {
         leaf.id
         for call in trace.calls
         for leaf in tree_leaves((call.args, call.kwargs))
         if isinstance(leaf, Ref)
     }
-    return frozenset(read | {ref.id for ref in trace.outputs})
+    read |= {ref.id for ref in trace.outputs}
+    dead = (call for call in trace.calls if not any(ref.id in read for ref in call.outputs))
+    return frozenset(read.union(ref.id for call in dead for ref in call.outputs))
 
 
 def observe(
@@ -243,7 +248,8 @@ class Shorter:
 def paired(whole: Trace, trace: Trace, gone: Sequence[str]) -> Shorter:
     """Pair the calls outside of modules that have gone: the k-th of an operator in a module.
 
-    Where a module runs an operator another number of times than before, none of them is paired.
+    Where a module runs an operator another number of times than before, none of them is paired,
+    and none of what the code around a module that has gone does itself: a part was the branch's.
     """
     before, after = (_by_place(t, gone) for t in (whole, trace))
     same = {key for key in before.keys() & after.keys() if len(before[key]) == len(after[key])}
@@ -253,8 +259,9 @@ def paired(whole: Trace, trace: Trace, gone: Sequence[str]) -> Shorter:
 
 def _by_place(trace: Trace, gone: Sequence[str]) -> dict[tuple[Any, str], list[int]]:
     calls = defaultdict(list)
+    around = {name.rpartition(".")[0] for name in gone}
     for call in trace.calls:
         path = call.site.module
-        if not any(path == name or path.startswith(f"{name}.") for name in gone):
+        if path not in around and not any(f"{path}.".startswith(f"{name}.") for name in gone):
             calls[call.op, path].append(call.index)
     return calls

@@ -8,11 +8,9 @@ network's random numbers are those of the reference that survive. Neither model 
 
 from __future__ import annotations
 
-import random
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeAlias
@@ -27,6 +25,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from slimnet.capture.composites import OPENED, composite, is_composite, is_whole, opened
 from slimnet.capture.modules import evaluation_mode, named_tensors
+from slimnet.capture.randomness import drawing_from
 from slimnet.capture.trace import Call, Ref, Trace, Uncompiled, fast_paths_off, refs_in
 from slimnet.coupling.couple import Coupling
 from slimnet.coupling.labels import Labels
@@ -188,9 +187,14 @@ def plainly(op: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     if op in _SINGLE:
         return tree_map(widened, op(*tree_map(_narrowed, args), **kwargs))
     result = _COMPUTED.get(op, op)(*args, **kwargs)
+    if op.name().startswith(_UNFILLED):  # what lies there by chance is nobody's result
+        return result.to(torch.float64).zero_() if _is_narrow(result) else result.zero_()
     if _is_narrow(result) and "dtype" in {argument.name for argument in op._schema.arguments}:
         return op(*args, **{**kwargs, "dtype": torch.float64})  # a new tensor, of torch's default
     return result
+
+
+_UNFILLED = ("aten::empty", "aten::new_empty")
 
 
 def _is_narrow(value: Any) -> bool:
@@ -215,7 +219,7 @@ def run(
         torch.no_grad(),
         evaluation_mode(model, training=training),
         fast_paths_off(),
-        _drawing(seed),
+        drawing_from(seed),
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")
@@ -223,21 +227,6 @@ def run(
         doubles = _Wide(weights, how)
         with doubles, _Exchanged(weights, doubles):
             return model(*wide)
-
-
-@contextmanager
-def _drawing(seed: int) -> Iterator[None]:
-    """Python's, NumPy's and torch's generators start at the seed, and are put back afterwards."""
-    python, numpy = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng():
-            random.seed(seed)
-            np.random.seed(seed % 2**32)
-            torch.manual_seed(seed)
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
 
 
 def _own(leaf: Any) -> Any:

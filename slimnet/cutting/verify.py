@@ -157,7 +157,7 @@ def _removed(model: nn.Module, proof: Proof) -> set[str]:
 
 def joined(first: Certificate | None, second: Certificate) -> Certificate:
     """Two cuts in a row: the checks of both."""
-    if first is None:
+    if first is None:  # nothing was cut before
         return second
     last = max((check.cut for check in first.checks), default=0)
     later = tuple(replace(check, cut=check.cut + last) for check in second.checks)

@@ -7,6 +7,7 @@ it, :class:`Inspection` is what a person looks at.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -98,11 +99,8 @@ def record(model: nn.Module, example: tuple[Any, ...]) -> list[Trace]:
     if not parameters:
         raise InputError(f"{type(model).__name__} has no parameters: there is nothing to prune")
     if set(parameters) - traces[0].tensors.keys():
-        try:
-            with torch.random.fork_rng(devices=[]):
-                traces.append(capture(model, tree_map(_doubled, example), training=True))
-        except CaptureError:
-            pass  # what only training runs stays as it is, and inspect says so
+        with suppress(CaptureError):  # what only training runs stays as it is; inspect says so
+            traces.append(capture(model, tree_map(_doubled, example), training=True))
     return traces
 
 
