@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -17,8 +18,19 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from slimnet.exclusive import exclusive
+
 _Named: TypeAlias = "tuple[list[tuple[str, nn.Module]], list[tuple[str, Tensor]]]"
-_walked: dict[int, _Named] = {}
+
+
+class _Walked(threading.local):
+    """What this thread has walked: another may walk the same model at another time."""
+
+    def __init__(self) -> None:
+        self.models: dict[int, _Named] = {}
+
+
+_walked = _Walked()
 
 
 class Held(nn.Module):
@@ -37,22 +49,25 @@ class Held(nn.Module):
 @contextmanager
 def unchanging(model: nn.Module) -> Iterator[None]:
     """Walk a model once: inside, its modules, parameters and buffers are taken to stay the same."""
-    _walked[id(model)] = (list(_modules(model)), list(_tensors(model)))
+    known = _walked.models
+    before = known.copy()
+    known[id(model)] = (list(_modules(model)), list(_tensors(model)))
     try:
         yield
     finally:
-        del _walked[id(model)]
+        known.clear()
+        known.update(before)
 
 
 def named_modules(model: nn.Module) -> Iterable[tuple[str, nn.Module]]:
     """Every module once, with its path, parents first."""
-    known = _walked.get(id(model))
+    known = _walked.models.get(id(model))
     return known[0] if known else _modules(model)
 
 
 def named_tensors(model: nn.Module) -> Iterable[tuple[str, Tensor]]:
     """Every parameter and buffer with its path; a shared one under each of its names."""
-    known = _walked.get(id(model))
+    known = _walked.models.get(id(model))
     return known[1] if known else _tensors(model)
 
 
@@ -101,13 +116,14 @@ def no_collection() -> Iterator[None]:
 
     Its scans cost a third of the time on a network of thousands of layers; nothing here is cyclic.
     """
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
+    with exclusive():
+        enabled = gc.isenabled()
+        gc.disable()
+        try:
+            yield
+        finally:
+            if enabled:
+                gc.enable()
 
 
 @contextmanager
@@ -115,8 +131,15 @@ def evaluation_mode(model: nn.Module, *, training: bool = False) -> Iterator[Non
     """Run in evaluation (or training) mode and leave no trace of the run.
 
     Flags, attributes that ``forward`` sets and buffers that it exchanges are put back afterwards;
-    in training mode, which updates running statistics in place, the buffers' values as well.
+    in training mode, which updates running statistics in place, the buffers' values as well. Other
+    threads wait: they may hold the same model.
     """
+    with exclusive(), _as_it_was(model, training):
+        yield
+
+
+@contextmanager
+def _as_it_was(model: nn.Module, training: bool) -> Iterator[None]:
     modules = [module for _, module in named_modules(model)]
     before = [(module, _attributes(module)) for module in modules]
     filled = [(value, value.copy()) for _, held in before for value in _collections(held)]
@@ -176,10 +199,11 @@ def clone(model: nn.Module, tensors: Callable[[str, Tensor], Tensor]) -> nn.Modu
     module, a lock) are shared with the original.
     """
     memo: dict[int, Any] = {}
-    for name, tensor in named_tensors(model):
-        if id(tensor) not in memo:
-            memo[id(tensor)] = _like(tensor, tensors(name, tensor))
-    return _Cloner(memo).module(model)
+    with exclusive():  # another thread may be running the model in its own mode
+        for name, tensor in named_tensors(model):
+            if id(tensor) not in memo:
+                memo[id(tensor)] = _like(tensor, tensors(name, tensor))
+        return _Cloner(memo).module(model)
 
 
 def copied(model: nn.Module) -> nn.Module:

@@ -30,6 +30,7 @@ from slimnet.capture.sites import Site, Sites
 from slimnet.capture.sizes import Size, Source, shape_of, tracked
 from slimnet.errors import CaptureError
 from slimnet.example import tensors_of
+from slimnet.exclusive import exclusive
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,12 +152,13 @@ _TORCH_ATTRIBUTES = {
 @contextmanager
 def fast_paths_off() -> Iterator[None]:
     """The fused multi-head-attention kernel hides the operators that it replaces."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
+    with exclusive():
+        before = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            yield
+        finally:
+            torch.backends.mha.set_fastpath_enabled(before)
 
 
 class _SizeTracking(TorchFunctionMode):

@@ -20,6 +20,7 @@ from slimnet.coupling.blocks import Block, blocks_line, find_blocks
 from slimnet.coupling.couple import Coupling, Pin, couple
 from slimnet.coupling.groups import Group, Layer, find_groups
 from slimnet.errors import CaptureError, InputError
+from slimnet.exclusive import exclusive
 from slimnet.measuring.cost import Cost, CostModel
 
 
@@ -99,7 +100,7 @@ def record(model: nn.Module, example: tuple[Any, ...]) -> list[Trace]:
         raise InputError(f"{type(model).__name__} has no parameters: there is nothing to prune")
     if set(parameters) - traces[0].tensors.keys():
         try:
-            with torch.random.fork_rng(devices=[]):
+            with exclusive(), torch.random.fork_rng(devices=[]):
                 traces.append(capture(model, tree_map(_doubled, example), training=True))
         except CaptureError:
             pass  # what only training runs stays as it is, and inspect says so
