@@ -763,7 +763,7 @@ row(
 )
 row(
     "shape_times_a_float",
-    "pinned:micro_attention.py",
+    "exact",
     lambda m, x: m.b(m.a(x)[:, : int(m.a(x).shape[1] * 0.5)]),
     **MAP | {"b": conv(16, 5)},
 )

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from slimnet.capture.sizes import AttributeOf, Leaf, ShapeOf, evaluate, leaves
+from slimnet.capture.sizes import AttributeOf, Leaf, Number, ShapeOf, evaluate, leaves
 from slimnet.coupling.constraints import Constraints, Need
 from slimnet.coupling.labels import Atoms, Axis, Labelled, Labels
 
@@ -70,7 +70,7 @@ class _Known:
 
     def evaluate(
         self, shape: Callable[[ShapeOf], int], attributes: Mapping[AttributeOf, int]
-    ) -> int:
+    ) -> Number:
         """The size, with these attributes changed and all others as they are."""
 
         def value(leaf: Leaf) -> int:
