@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from slimnet.capture.journal import Equality
 from slimnet.capture.sites import Site
 from slimnet.capture.sizes import Source
 from slimnet.capture.trace import Call
@@ -36,6 +37,7 @@ class Need:
     axis: Axis
     length: int
     reason: Reason
+    soft: bool = False  # what the code found equal (1): it should be, and the proof says if it must
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +84,11 @@ class Constraints:
             self.pin(axis, f"{text} is given the literal size {size}", site)
         elif size is not None and not isinstance(size, int):
             self.needs.append(Need(size, axis, length, Reason(text, site)))
+
+    def found_equal(self, equality: Equality) -> None:
+        """Two numbers that the code compared are equal: they should be after the cut."""
+        reason = Reason("it is found equal to another number", equality.site)
+        self.needs.append(Need(equality.source, None, 1, reason, soft=True))
 
     def approximate(self, call: Call, axis: Labels, text: str) -> None:
         """The call's result depends on all slots of the axis."""
