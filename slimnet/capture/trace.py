@@ -30,7 +30,7 @@ from slimnet.capture.composites import OPENED, composite, is_composite, opened
 from slimnet.capture.journal import Equality, Journal, journal, keeping
 from slimnet.capture.modules import evaluation_mode, named_modules, named_tensors
 from slimnet.capture.sites import Site, Sites
-from slimnet.capture.sizes import Size, Source, recalled, shape_of
+from slimnet.capture.sizes import Amount, Size, Source, recalled, shape_of
 from slimnet.errors import CaptureError
 from slimnet.example import tensors_of
 from slimnet.exclusive import exclusive
@@ -361,8 +361,8 @@ _INDEX_LIMIT = 1 << 20
 
 
 def source(value: Any) -> Source | None:
-    """Where an integer came from; None for a literal."""
-    return value.source if isinstance(value, Size) else None
+    """Where a number came from; None for a literal."""
+    return value.source if isinstance(value, (Size, Amount)) else None
 
 
 def refs_in(tree: Any) -> list[Ref]:

@@ -19,6 +19,7 @@ from slimnet.capture.modules import clone, first_names
 from slimnet.coupling.groups import Group, Layer, Slot
 from slimnet.coupling.labels import Labels
 from slimnet.criteria import Scores
+from slimnet.cutting.bystanders import NONE, Bystanders, bystanders
 from slimnet.cutting.rebuild import zero_removed
 from slimnet.errors import PruneError
 from slimnet.measuring.alike import classes
@@ -37,6 +38,7 @@ class Draft:
 
     plan: Plan
     alive: np.ndarray[Any, np.dtype[np.bool_]]  # [atoms]
+    beside: Bystanders = NONE  # changes of the plan that the recorded pass does not ask for
 
 
 def draft(
@@ -48,10 +50,12 @@ def draft(
     gathered: Gathered,
     *,
     steps: int = 1,
+    beside: bool = True,
 ) -> Draft:
     """Plan a cut in ``steps`` rounds that end at the same budget.
 
-    ``gathered`` is what the scorer needs of the dense network. Raises :class:`PruneError` where
+    ``gathered`` is what the scorer needs of the dense network; ``beside``: attributes that only
+    other methods read are changed too. Raises :class:`PruneError` where
     nothing can be cut, and for a ratio that would leave a layer without channels.
     """
     groups, dense = analysis.groups, analysis.inspection.cost
@@ -74,7 +78,16 @@ def draft(
         members = removed_members(groups, scores, found.survivors)
         if number < steps:
             scores = _rescored(model, analysis, members, scores, scorer)
-    return _written(model, analysis, found, members, _notes(groups, scores, scorer, steps))
+    drawn = _written(model, analysis, found, members, _notes(groups, scores, scorer, steps))
+    return _with_bystanders(model, analysis, drawn, beside)
+
+
+def _with_bystanders(model: nn.Module, analysis: Analysis, drawn: Draft, changed: bool) -> Draft:
+    plan, trace = drawn.plan, analysis.traces[0]
+    found = bystanders(model, trace, analysis.coupling, plan, drawn.alive)
+    found = found if changed else found.unchanged()
+    changes, notes = (*plan.changes, *found.changes), (*plan.notes, *found.notes)
+    return Draft(replace(plan, changes=changes, notes=notes), drawn.alive, found)
 
 
 def _rescored(
