@@ -18,6 +18,10 @@ from slimnet.capture.trace import Call
 from slimnet.coupling.labels import Axis, Labelled, Labels, Ledger
 
 
+LITERAL = "the literal size"
+"""What a reason says of a number that stands in the user's code."""
+
+
 @dataclass(frozen=True)
 class Reason:
     """Why slots stay (or why removing them is approximate), and whose code says so."""
@@ -81,7 +85,7 @@ class Constraints:
     ) -> None:
         """Record a stated length: a literal pins the axis, one that torch computes is fine."""
         if isinstance(size, int) and axis is not None:
-            self.pin(axis, f"{text} is given the literal size {size}", site)
+            self.pin(axis, f"{text} is given {LITERAL} {size}", site)
         elif size is not None and not isinstance(size, int):
             self.needs.append(Need(size, axis, length, Reason(text, site)))
 

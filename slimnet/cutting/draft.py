@@ -16,6 +16,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from slimnet.capture.modules import clone, first_names
+from slimnet.coupling.constraints import LITERAL
 from slimnet.coupling.groups import Group, Layer, Slot
 from slimnet.coupling.labels import Labels
 from slimnet.criteria import Scores
@@ -174,9 +175,19 @@ def _nothing(layers: Sequence[Layer]) -> str:
         if layer.reasons:
             return (
                 f"nothing can be pruned: {layer.name} ({layer.channels} channels) stays because "
-                f"{layer.reasons[0]}; slimnet inspect shows all layers"
+                f"{layer.reasons[0]}; slimnet inspect shows all layers{_way_out(layer.reasons[0])}"
             )
     return "nothing can be pruned: no layer of this network makes channels that could leave"
+
+
+def _way_out(reason: str) -> str:
+    """A number in the user's code can only be changed there, or in a program made of it."""
+    if LITERAL not in reason:
+        return ""
+    return (
+        "; write that size so that it follows the tensor (x.shape, an attribute), or export the "
+        "network with torch.export, save it as .pt2 and prune that: there sizes follow"
+    )
 
 
 def _notes(
