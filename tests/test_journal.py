@@ -1,4 +1,4 @@
-"""Plain integers that were made of sizes are known again, in the call that made them."""
+"""What happens to sizes is noted, and every way to compute one is remembered."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 import slimnet
+from slimnet.capture.conversions import Integer, length, remembering_conversions
 from slimnet.capture.journal import Journal, keeping
 from slimnet.capture.sites import Site
-from slimnet.capture.sizes import Amount, Combined, ShapeOf, Size, evaluate, recalled
+from slimnet.capture.sizes import Amount, Combined, Shape, ShapeOf, Size, evaluate
 
 SITE = Site("net.py", 3, "forward", "")
 WIDTH = ShapeOf(7, 1, 32)
@@ -34,9 +35,9 @@ def value(number, width):
 @pytest.mark.parametrize(
     ("compute", "of_20"),
     [
-        (lambda n: recalled(int(n)), 20),
-        (lambda n: recalled(int(n * 0.5)), 10),
-        (lambda n: recalled(int(n / 4)), 5),
+        (lambda n: int(n), 20),
+        (lambda n: int(n * 0.5), 10),
+        (lambda n: int(n / 4), 5),
         (lambda n: round(n), 20),
         (lambda n: round(n * 0.3), 6),
         (lambda n: round(n, -1), 20),
@@ -54,52 +55,39 @@ def value(number, width):
         (lambda n: n & ~3, 20),
         (lambda n: n + int(n * 0.5), 30),
         (lambda n: int(n * 0.5) + n, 30),
+        (lambda n: int(n * 0.5) * 2 // 4, 5),
+        (lambda n: sum([int(m) for m in (n, 3)]), 23),
+        (lambda n: next(map(int, (n, 3))), 20),
         (lambda n: math.prod((2, n)), 40),
         (lambda n: sum((n, n)), 40),
         (lambda n: n - math.floor(n * 0.5) - int(n * 0.25), 5),
     ],
 )
 def test_every_way_to_compute_a_size_is_remembered(notes, compute, of_20):
-    found = compute(Size(32, WIDTH))
+    with remembering_conversions([globals()]):
+        found = compute(Size(32, WIDTH))
     assert isinstance(found, Size) and found == value(found, 32)
     assert value(found, 20) == of_20
 
 
 def test_the_product_of_a_shape_is_remembered_by_numpy_too(notes):
-    from slimnet.capture.sizes import Shape
-
     found = np.prod(Shape((Size(32, WIDTH), Size(2, ShapeOf(7, 0, 2)))))
     assert found == 64 and isinstance(found, Size)
 
 
-def test_a_literal_of_that_value_elsewhere_is_a_literal(notes):
-    def converts(n):
-        return int(n)
-
-    def other():
-        return recalled(8)
-
-    assert other() == 8 and type(other()) is int
-    kept = [converts(Size(8, WIDTH))]
-    assert type(recalled(kept[0])) is Size  # made by a function that this one has called
-
-    def outer():
-        return converts(Size(9, WIDTH))
-
-    outer()
-    assert type(recalled(9)) is int  # made for a function that has returned
-
-
-def test_a_large_integer_is_known_by_itself(notes):
-    made = int(Size(1000, WIDTH))
-    other = int("1000")
-    assert type(recalled(made)) is Size and type(recalled(other)) is int
+def test_whose_code_converts_a_size_is_noted(notes):
+    assert type(int(Size(32, WIDTH))) is int
+    assert notes.converting == [globals()]
 
 
 def test_outside_of_a_recording_nothing_is_noted():
     assert type(int(Size(32, WIDTH))) is int
     assert Size(32, WIDTH) == 32 and hash(Size(32, WIDTH)) == hash(32)
-    assert type(recalled(32)) is int
+
+
+def test_whose_code_hashes_a_size_is_noted(notes):
+    assert {32: "wide"}[Size(32, WIDTH)] == "wide"
+    assert notes.hashing == {test_whose_code_hashes_a_size_is_noted.__code__}
 
 
 def test_what_was_found_equal_is_noted_once_with_its_line(notes):
@@ -140,9 +128,43 @@ class Net(nn.Module):
         lambda m, y: int(m.dim),
         lambda m, y: int(m.dim * m.one),
         lambda m, y: len(m.l.weight[0]),
+        lambda m, y: int(m.dim * 0.5) * 2,
+        lambda m, y: int(int(y.shape[1]) / 4) * 4,
     ],
 )
 def test_a_network_whose_code_computes_a_size_is_cut(size):
     model = Net(size, dim=32, one=1.0).eval()
     slim = slimnet.prune(model, (torch.randn(2, 3, 4, 4),), ratio=0.5, align=None).model
     assert slim.p.out_channels == 16
+
+
+def test_what_stands_for_int_passes_for_it():
+    assert isinstance(3, Integer) and not isinstance(3.0, Integer) and issubclass(bool, Integer)
+    kind = int
+    assert kind == Integer and {int: "known"}[Integer] == "known"
+    assert Integer("11", base=2) == 3 and Integer(3.7) == 3 and type(Integer(3.7)) is int
+    assert Integer() == 0 and Integer.from_bytes(b"\x02", "big") == 2
+    assert length([1, 2]) == 2 and length(torch.zeros(4, 2)) == 4
+
+
+def test_the_names_are_put_back():
+    names, own = {"a": 1}, {"int": str}
+    with remembering_conversions([names, own]):
+        assert names["int"] is Integer and own == {"int": str}
+    assert names == {"a": 1} and own == {"int": str} and "int" not in globals()
+
+
+class Particular(Net):
+    """Code that wants Python's own ``int``."""
+
+    def forward(self, x):
+        y = self.p(x)
+        if type(int(y.shape[1])) is not int or torch.zeros(1, dtype=int).dtype != torch.int64:
+            raise TypeError("no integer")
+        return self.l(y.reshape(x.shape[0], self.dim, -1).transpose(1, 2))
+
+
+def test_code_that_wants_pythons_own_int_is_recorded_with_it():
+    model = Particular(None, dim=32).eval()
+    slim = slimnet.prune(model, (torch.randn(2, 3, 4, 4),), ratio=0.5, align=None).model
+    assert slim.p.out_channels == slim.dim == 16 and "int" not in globals()

@@ -343,7 +343,7 @@ def test_an_attribute_that_the_code_compares_with_a_width_is_mended(check):
         (asserted(lambda m, x: divmod(x.shape[1], 8)[1] == 0), 8),
         (asserted(lambda m, x: x.shape[1] // 2 * 2 == x.shape[1]), 2),
         (asserted(lambda m, x: math.floor(x.shape[1] * 0.25) * 4 == x.shape[1]), 4),
-        (asserted(lambda m, x: int(x.shape[1] * 0.25) * 4 == x.shape[1]), None),
+        (asserted(lambda m, x: int(x.shape[1] * 0.25) * 4 == x.shape[1]), 4),
         (asserted(lambda m, x: x.shape[1] % m.heads == 0), 8),
     ],
 )

@@ -116,7 +116,7 @@ class Size(int):
         return size
 
     def __int__(self) -> int:
-        return _given_away(int.__int__(self), self.source)
+        return _converted(int.__int__(self))
 
     def __reduce__(self) -> Any:
         return int, (int.__int__(self),)
@@ -134,7 +134,7 @@ class Amount(float):
         return amount
 
     def __int__(self) -> int:
-        return _given_away(int(float.__float__(self)), Combined("trunc", self.source))
+        return _converted(int(float.__float__(self)))
 
     def __reduce__(self) -> Any:
         return float, (float.__float__(self),)
@@ -147,10 +147,12 @@ class NumpySize(Size):
         return getattr(np.int64(int.__int__(self)), name)
 
 
-def _given_away(value: int, source: Source) -> int:
-    """``int()`` makes a plain integer of whatever it is given: the journal knows of which."""
+def _converted(value: int) -> int:
+    """``int()`` makes a plain integer of whatever it is given: the journal knows for whom."""
     notes = journal()
-    return value if notes is None else notes.forgotten(value, source)
+    if notes is not None:
+        notes.converted()
+    return value
 
 
 def _remembered(value: Any, source: Source) -> Any:
@@ -162,28 +164,17 @@ def _remembered(value: Any, source: Source) -> Any:
 _REMEMBERING: dict[type, Callable[[Any, Source], Any]] = {int: Size, float: Amount}
 
 
-def recalled(value: Any) -> Any:
-    """An argument: a plain integer that ``int()`` made of a size is that size again."""
-    notes = journal() if type(value) is int else None
-    source = None if notes is None else notes.recalled(value)
-    return value if source is None else Size(value, source)
-
-
 def _bare(value: Any) -> Any:
     """The number without its memory."""
     return int.__int__(value) if isinstance(value, int) else float.__float__(value)
 
 
 def _source(value: Any) -> Source | Number:
-    """Where an operand came from; a plain integer may be what ``int()`` made of a size."""
+    """Where an operand came from."""
     if isinstance(value, (Size, Amount)):
         return value.source
-    notes = journal()
-    known: Source | None = None
-    if notes is not None and type(value) is int:
-        known = notes.recalled(value)
     bare: Number = _bare(value)
-    return bare if known is None else known
+    return bare
 
 
 def _is_number(value: Any) -> bool:

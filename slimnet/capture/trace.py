@@ -12,7 +12,7 @@ from __future__ import annotations
 import warnings
 import weakref
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
@@ -27,10 +27,11 @@ from torch.utils._pytree import tree_leaves, tree_map
 from slimnet.capture.attributes import remember_attributes
 from slimnet.capture.caches import forget_sizes, forgetful, remembering
 from slimnet.capture.composites import OPENED, composite, is_composite, opened
+from slimnet.capture.conversions import remembering_conversions
 from slimnet.capture.journal import Equality, Journal, journal, keeping
 from slimnet.capture.modules import evaluation_mode, named_modules, named_tensors
 from slimnet.capture.sites import Site, Sites
-from slimnet.capture.sizes import Amount, Size, Source, recalled, shape_of
+from slimnet.capture.sizes import Amount, Size, Source, shape_of
 from slimnet.errors import CaptureError
 from slimnet.example import tensors_of
 from slimnet.exclusive import exclusive
@@ -101,6 +102,10 @@ def capture(model: nn.Module, example: tuple[Any, ...], *, training: bool = Fals
             forget_sizes(functions)
         if functions:
             with forgetful(functions):
+                trace = _recorded(model, example, training, notes)
+        if notes.converting:
+            again = forgetful(functions), remembering_conversions(notes.converting)
+            with suppress(CaptureError), again[0], again[1]:  # code may want Python's own int
                 trace = _recorded(model, example, training, Journal())
     return trace
 
@@ -169,8 +174,7 @@ class _SizeTracking(TorchFunctionMode):
         if func in _COUNTS:
             return shape_of(self.recorder.ref(args[0]).id, tuple(args[0].shape)).numel()
         if func is Tensor.__len__ and (notes := journal()):
-            first = shape_of(self.recorder.ref(args[0]).id, tuple(args[0].shape))[0]
-            return notes.forgotten(int.__int__(first), source(first), itself=False)
+            notes.converted()
         op = composite(func, args)
         if op is not None:
             return self.recorder.whole(op, func, args, kwargs)
@@ -336,7 +340,7 @@ class _Recorder(Uncompiled):
             return [self._record(func, entry) for entry in value]
         if isinstance(value, slice):
             return slice(*(self._record(func, x) for x in (value.start, value.stop, value.step)))
-        return recalled(value) if func is None else value
+        return value
 
     def _with_values(self, func: Any, tensor: Tensor, ref: Ref) -> Ref:
         if func not in _INDEXING or tensor.is_floating_point() or tensor.numel() > _INDEX_LIMIT:

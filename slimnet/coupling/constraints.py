@@ -17,7 +17,6 @@ from slimnet.capture.sizes import Source
 from slimnet.capture.trace import Call
 from slimnet.coupling.labels import Axis, Labelled, Labels, Ledger
 
-
 LITERAL = "the literal size"
 """What a reason says of a number that stands in the user's code."""
 

@@ -1,10 +1,10 @@
 """Attributes that no recorded call reads: what another method makes of them after the cut.
 
 ``fuse``, ``generate`` or an exporter's ``forward`` read ``self.in_channels`` long after the cut,
-and the proof never sees it. Such an attribute is mended where it can only be one width: all axes as
-long as it, of every tensor in its module, have one length after the cut too; or it has the name and
-the value that torch's own layers inside keep of theirs, and all of those become the same. What
-could be several widths is said, not guessed.
+and the proof never sees it. An attribute that a method of its class names is mended where it can
+only be one width: all axes as long as it, of every tensor in its module, have one length after the
+cut too; or it has the name and the value that torch's own layers inside keep of theirs, and all of
+those become the same. What could be several widths is said, not guessed.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import inspect
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from types import CodeType
 from typing import Any
 
 import numpy as np
@@ -69,25 +71,25 @@ def bystanders(
     inner = _Inner(model, plan)
     changes: list[Change] = []
     doubtful: list[str] = []
-    for path, module, name, value in _integers(model):
+    for path, kind, name, value in _integers(model):
         after = lengths.after(path, value)
-        if (path, name) in read or after <= {value}:
+        if (path, name) in read or after <= {value} or not _named_by_a_method(kind, name):
             continue
         one = after if len(after) == 1 else inner.after(path, name, value)
         if len(one) == 1:
             changes.append(Change(path, name, (), value, *one))
-        elif _read_elsewhere(module, name):
+        else:
             doubtful.append(f"{AttributeOf(path, name)} = {value}")
     return Bystanders(tuple(c for c in changes if c.new != c.old), tuple(doubtful))
 
 
-def _integers(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, int]]:
+def _integers(model: nn.Module) -> Iterator[tuple[str, type, str, int]]:
     """The integer attributes of the users' modules that could be a width."""
     for path, module in named_modules(model):
         if not type(module).__module__.startswith("torch."):
             for name, value in own_attributes(module):
                 if isinstance(value, (int, np.integer)) and value > 1:
-                    yield path, module, name, int(value)
+                    yield path, type(module), name, int(value)
 
 
 def _read(trace: Trace) -> set[tuple[str, str]]:
@@ -186,11 +188,19 @@ def _shortened(tensor: Tensor, name: str, plan: Plan) -> Tensor:
     return torch.empty(shape, device="meta")
 
 
-def _read_elsewhere(module: nn.Module, name: str) -> bool:
+@cache
+def _named_by_a_method(kind: Any, name: str) -> bool:
     """Whether a method of the user's class, beside its constructor, names the attribute."""
-    for kind in type(module).__mro__:
-        if not kind.__module__.startswith(("torch.", "builtins")):
-            methods = (m for key, m in vars(kind).items() if key not in ("__init__", "extra_repr"))
-            if any(name in m.__code__.co_names for m in methods if inspect.isfunction(m)):
-                return True
-    return False
+    users = (base for base in kind.__mro__ if not base.__module__.startswith(_NOT_USERS))
+    members = (m for base in users for key, m in vars(base).items() if key not in _TELLING)
+    return any(name in _names(m.__code__) for m in members if inspect.isfunction(m))
+
+
+_NOT_USERS = ("torch.", "builtins")
+_TELLING = ("__init__", "extra_repr")  # they say what it was made with
+
+
+def _names(code: CodeType) -> set[str]:
+    """The names in a function's code, and in what is defined inside it."""
+    inner = (_names(constant) for constant in code.co_consts if isinstance(constant, CodeType))
+    return set(code.co_names).union(*inner)
