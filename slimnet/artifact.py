@@ -97,7 +97,7 @@ class Artifact:
             if isinstance(tensor, nn.Parameter):
                 tensor.requires_grad_(name not in self.frozen)
         try:
-            adjust(slim, self.plan)
+            adjust(slim, self.plan, dense)
         except (KeyError, IndexError, TypeError, AttributeError) as error:
             raise InputError(f"the plan does not fit {type(dense).__name__}: {error!r}") from error
         return slim

@@ -183,6 +183,7 @@ def prune(
     model, budget = shorter.model, shorter.budget(budget)
     pins: list[Pin] = []
     gathered: Gathered | None = None
+    beside = verify  # nothing else would notice a wrong one
     while True:
         with no_collection(), unchanging(model):
             if not traces:
@@ -190,7 +191,9 @@ def prune(
             traces = traces or record(model, example)
             analysis = analyse(model, traces, pins, strict=strict, heads=heads)
             gathered = gathered or scorer.gather(model, analysis.groups)
-            drawn = draft(model, analysis, budget, limits, scorer, gathered, steps=steps)
+            drawn = draft(
+                model, analysis, budget, limits, scorer, gathered, steps=steps, beside=beside
+            )
             notes = (*drawn.plan.notes, *_missed(analysis.coupling, heads))
             plan = replace(drawn.plan, asked=asked, notes=notes)
             proof = Proof(traces[0], analysis.coupling, plan, drawn.alive)
@@ -204,7 +207,10 @@ def prune(
                 certificate = certify(model, slim, _proofs(proof, traces), example, seed=seed)
             break
         except Mismatch as mismatch:
-            pin = culprit(mismatch)
+            if drawn.beside.changes:  # which no call seemed to read: is it those?
+                beside = False
+                continue
+            beside, pin = True, culprit(mismatch)
             if pin is None or pin in pins or len(pins) >= _ATTEMPTS:
                 raise
             pins.append(pin)

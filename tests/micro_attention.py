@@ -755,7 +755,7 @@ row(
 )
 row(
     "attribute_times_a_float",
-    "pinned:micro_attention.py",
+    "exact",
     lambda m, x: m.b(m.a(x).view(2, int(m.dim * m.ratio), 8, 8).relu()),
     dim=16,
     ratio=2.0,
@@ -763,7 +763,7 @@ row(
 )
 row(
     "shape_times_a_float",
-    "pinned:micro_attention.py",
+    "exact",
     lambda m, x: m.b(m.a(x)[:, : int(m.a(x).shape[1] * 0.5)]),
     **MAP | {"b": conv(16, 5)},
 )

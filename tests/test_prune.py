@@ -17,6 +17,7 @@ from micro import MICRO, Net, bn, conv, lin
 from torch import nn
 
 import slimnet
+from slimnet.capture.pt2 import read_pt2
 from slimnet.criteria import load_criteria
 from slimnet.errors import CaptureError, InputError, PruneError, UnknownNameError
 from slimnet.models import MODELS
@@ -217,6 +218,21 @@ def test_a_network_without_anything_to_prune_says_which_layer_stands_and_why():
         "nothing can be pruned: a (16 channels) stays because aten._fft_r2c has no rule "
         f"(test_prune.py:{line}, in the model (<lambda>)); slimnet inspect shows all layers"
     )
+
+
+def test_a_literal_is_refused_with_the_way_out_which_is_one(tmp_path):
+    model = Net(lambda m, x: m.b(m.a(x).view(-1, 16, 8, 8)), {"a": conv(3, 16), "b": conv(16, 4)})
+    image = (torch.randn(2, 3, 8, 8),)
+    with pytest.raises(PruneError) as refusal:
+        slimnet.prune(model.eval(), image, ratio=0.5)
+    assert str(refusal.value).endswith(
+        "; slimnet inspect shows all layers; write that size so that it follows the tensor "
+        "(x.shape, an attribute), or export the network with torch.export, save it as .pt2 and "
+        "prune that: there sizes follow"
+    )
+    torch.export.save(torch.export.export(model, image, strict=False), tmp_path / "net.pt2")
+    slim = slimnet.prune(read_pt2(tmp_path / "net.pt2").program, image, ratio=0.5, align=None).model
+    assert dict(slim.named_parameters())["a.weight"].shape[0] == 8
 
 
 def test_the_printed_reason_is_a_line_of_its_own():

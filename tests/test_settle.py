@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
 from functools import partial
 
@@ -19,7 +20,7 @@ from slimnet.capture.trace import capture
 from slimnet.coupling.constraints import Constraints
 from slimnet.coupling.couple import couple
 from slimnet.coupling.labels import Labelled, Storage
-from slimnet.coupling.settle import settle
+from slimnet.coupling.settle import settle as settled_by
 
 SITE = Site("net.py", 3, "forward", "")
 IMAGE = (torch.randn(2, 3, 8, 8),)
@@ -37,6 +38,12 @@ def alive_without(atoms, axis, gone):
     alive = np.ones(len(atoms.reason), bool)
     alive[atoms.of[axis[:gone]]] = False
     return alive
+
+
+def settle(constraints, tensors):
+    settled = settled_by(constraints, tensors)
+    assert not settled.multiples
+    return settled.atoms, settled.mends
 
 
 WIDTH = AttributeOf("block", "width", 16)
@@ -280,3 +287,121 @@ def test_heads_times_their_width_is_one_mend():
 
     slim = slimnet.prune(Heads(), (torch.randn(2, 6, 16),), ratio=0.5, align=None).model
     assert slim.heads * slim.head_dim == slim.v.out_features == 16
+
+
+def checked(check, width=32, ratio=0.3, **given):
+    """The widths of a network whose second layer looks at what it gets, and the plan's changes."""
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(width, width, 3, padding=1)
+            vars(self).update(given)
+
+        def forward(self, x):
+            check(self, x)
+            return self.conv(x)
+
+    layers = nn.Conv2d(3, width, 1), Block(), nn.Conv2d(width, 16, 1), nn.Conv2d(16, 4, 1)
+    pruned = slimnet.prune(nn.Sequential(*layers).eval(), IMAGE, ratio=ratio, align=None)
+    slim = pruned.model
+    changes = {f"{c.attribute}": c.new for c in pruned.plan.changes}
+    return [slim[0].out_channels, slim[1].conv.out_channels, slim[2].out_channels], changes
+
+
+def asserted(condition):
+    def check(m, x):
+        assert condition(m, x)
+
+    return check
+
+
+def raised(m, x):
+    if x.shape[1] != m.channels:
+        raise ValueError(f"expected {m.channels} channels, got {x.shape[1]}")
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        asserted(lambda m, x: x.shape[1] == m.channels),
+        asserted(lambda m, x: m.channels == x.size(1)),
+        asserted(lambda m, x: x.shape[1] * 2 == m.channels * 2),
+        asserted(lambda m, x: x.shape[1:2] == (m.channels,)),
+        raised,
+    ],
+)
+def test_an_attribute_that_the_code_compares_with_a_width_is_mended(check):
+    assert checked(check, ratio=0.5, channels=32) == ([16, 16, 8], {"channels": 16})
+
+
+@pytest.mark.parametrize(
+    ("check", "multiple"),
+    [
+        (asserted(lambda m, x: x.shape[1] % 4 == 0), 4),
+        (asserted(lambda m, x: not x.shape[1] % 8), None),  # is no comparison: found by trying
+        (asserted(lambda m, x: divmod(x.shape[1], 8)[1] == 0), 8),
+        (asserted(lambda m, x: x.shape[1] // 2 * 2 == x.shape[1]), 2),
+        (asserted(lambda m, x: math.floor(x.shape[1] * 0.25) * 4 == x.shape[1]), 4),
+        (asserted(lambda m, x: int(x.shape[1] * 0.25) * 4 == x.shape[1]), 4),
+        (asserted(lambda m, x: x.shape[1] % m.heads == 0), 8),
+    ],
+)
+def test_a_width_that_must_divide_becomes_an_alignment(check, multiple):
+    (width, inner, _), changes = checked(check, heads=8)
+    assert not changes and inner == 22  # 32 without 0.3 of it
+    assert (width == 24) if multiple in (4, 8) else (width == 22 if multiple else width == 32)
+
+
+def test_a_width_of_no_multiple_loses_multiples():
+    (width, *_), _ = checked(asserted(lambda m, x: x.shape[1] % 4 == 2), width=30)
+    assert width == 22
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        asserted(lambda m, x: x.shape[1] == 32),
+        asserted(lambda m, x: x.shape[1] in (32, 64)),
+        asserted(lambda m, x: x.shape[1] > 30),
+        asserted(lambda m, x: str(x.shape[1]) == "32"),
+        asserted(lambda m, x: m.stride == 1 and x.shape[1] == 32),
+    ],
+)
+def test_what_cannot_be_met_pins_what_the_line_looks_at(check):
+    assert checked(check, ratio=0.5, stride=1) == ([32, 16, 8], {})
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        lambda m, x: None if x.shape[1] == 32 else print,
+        lambda m, x: m.stride == 1,
+        lambda m, x: {32: "wide"}.get(x.shape[1]),
+        lambda m, x: x.shape[2] == 8 and x.shape == x.shape,
+    ],
+)
+def test_a_comparison_that_decides_nothing_keeps_nothing(check):
+    assert checked(check, ratio=0.5, stride=1) == ([16, 16, 8], {})
+
+
+def test_an_attribute_that_is_compared_and_read_as_a_size_is_mended_once():
+    def check(m, x):
+        assert x.shape[1] == m.channels and m.channels % 4 == 0
+        x.view(-1, m.channels, 8, 8)
+
+    assert checked(check, channels=32) == ([24, 22, 11], {"channels": 24})
+
+
+def test_two_widths_that_the_code_found_equal_stay_so():
+    def body(m, x):
+        y, z = m.a(x), m.c(x)
+        assert y.shape[1] == z.shape[1]
+        return m.b(torch.cat([y, z], 1))
+
+    coupling = couple(
+        [capture(Net(body, {"a": conv(3, 16), "c": conv(3, 16), "b": conv(32, 4)}), IMAGE)]
+    )
+    axes = [coupling.weights[f"{name}.weight"].axes[0] for name in "ac"]
+    np.testing.assert_array_equal(*(coupling.atoms.of[axis] for axis in axes))
+    assert coupling.atoms.free[coupling.atoms.of[axes[0]]].all()

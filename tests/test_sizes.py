@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slimnet.capture.sizes import (
+    Amount,
     AttributeOf,
     Combined,
     Shape,
@@ -19,16 +20,12 @@ from slimnet.capture.sizes import (
     evaluate,
     leaves,
     shape_of,
-    tracked,
 )
 
 OPERATORS = {
-    "add": operator.add,
-    "sub": operator.sub,
-    "mul": operator.mul,
-    "floordiv": operator.floordiv,
-    "mod": operator.mod,
+    name: getattr(operator, name) for name in ("add", "sub", "mul", "floordiv", "mod", "truediv")
 }
+DIVIDING = ("floordiv", "mod", "truediv")
 quick = settings(max_examples=200, deadline=None, derandomize=True, database=None)
 numbers = st.integers(-50, 50)
 
@@ -40,13 +37,13 @@ def size(value: int, axis: int = 0) -> Size:
 @quick
 @given(st.sampled_from(sorted(OPERATORS)), numbers, numbers, st.sampled_from(["l", "r", "both"]))
 def test_arithmetic_is_that_of_int_and_is_remembered(symbol, left, right, where):
-    if symbol in ("floordiv", "mod") and right == 0:
+    if symbol in DIVIDING and right == 0:
         right = 1
     a = size(left, 0) if where != "r" else left
     b = size(right, 1) if where != "l" else right
     result = OPERATORS[symbol](a, b)
     assert result == OPERATORS[symbol](left, right)
-    assert isinstance(result, Size)
+    assert isinstance(result, Amount if symbol == "truediv" else Size)
     assert result.source == Combined(
         symbol, a.source if isinstance(a, Size) else a, b.source if isinstance(b, Size) else b
     )
@@ -61,11 +58,11 @@ FORMULAS = st.recursive(
 
 
 def computed(formula):
-    if isinstance(formula, int):
+    if not isinstance(formula, tuple):
         return formula
     symbol, left, right = formula
     left, right = computed(left), computed(right)
-    if symbol in ("floordiv", "mod") and right == 0:
+    if symbol in DIVIDING and right == 0:
         return left
     return OPERATORS[symbol](left, right)
 
@@ -74,7 +71,7 @@ def computed(formula):
 @given(FORMULAS)
 def test_a_formula_evaluates_to_its_value_when_its_leaves_are_as_they_were(formula):
     result = computed(formula)
-    if isinstance(result, Size):
+    if isinstance(result, (Size, Amount)):
         assert evaluate(result.source, lambda leaf: leaf.length) == result
 
 
@@ -85,7 +82,7 @@ def test_a_formula_evaluates_anew_when_a_leaf_changes(old, new):
     assert evaluate(result.source, lambda leaf: new) == (new * 4 + 2) // 2 % 7
 
 
-@pytest.mark.parametrize("symbol", ["floordiv", "mod"])
+@pytest.mark.parametrize("symbol", DIVIDING)
 def test_a_division_by_nothing_is_no_length(symbol):
     source = Combined(symbol, 8, ShapeOf(0, 1, 4))
     assert evaluate(source, lambda leaf: 0) == -1
@@ -101,8 +98,9 @@ def test_leaves_are_all_that_a_source_was_computed_from():
 def test_negation_and_floats():
     negative = -size(5)
     assert negative == -5 and evaluate(negative.source, lambda leaf: 9) == -9
-    assert size(4) * 0.5 == 2.0 and type(size(4) * 0.5) is float
-    assert size(4) / 2 == 2.0 and type(size(4) / 2) is float
+    half = size(4) * 0.5
+    assert half == 2.0 and type(half) is Amount and evaluate(half.source, lambda leaf: 9) == 4.5
+    assert size(4) / 2 == 2.0 and type(size(4) / 2) is Amount
     assert [1, 2] * size(2) == [1, 2, 1, 2]
 
 
@@ -131,18 +129,3 @@ def test_a_shape_is_a_tuple_whose_entries_know_their_axis():
     batch, *rest = shape
     assert batch == 2 and rest == [8, 5]
     assert evaluate(shape.numel().source, lambda leaf: leaf.length) == 80
-
-
-def test_tracked_attributes_know_their_place():
-    heads = tracked(4, "block", "heads")
-    assert heads == 4 and heads.source == AttributeOf("block", "heads", 4)
-    nested = tracked([(3, "x"), 5], "net", "sizes")
-    assert nested == [(3, "x"), 5]
-    assert nested[0][0].source == AttributeOf("net", "sizes", 3, (0, 0))
-    assert str(nested[0][0].source) == "net.sizes[0][0]"
-    assert str(AttributeOf("", "width")) == "width"
-
-
-@pytest.mark.parametrize("value", [True, 2.0, "text", None, ("a", 1.5), [], {"a": 1}, [1] * 65])
-def test_what_holds_no_size_comes_back_as_it_is(value):
-    assert tracked(value, "net", "attribute") is value

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -269,3 +270,16 @@ def test_a_candidate_that_cannot_be_recorded_is_refused_before_it_is_trained():
 @pytest.mark.parametrize("name", list(ENGINES))
 def test_every_engine_gives_the_records_in_the_cells_order(name):
     assert ENGINES[name]([3, 1, 2], lambda cell: cell * 10) == [30, 10, 20]
+
+
+def test_an_engine_may_run_cells_in_threads(data, tmp_path, monkeypatch):
+    def threads(cells, run):
+        with ThreadPoolExecutor(3) as pool:
+            return list(pool.map(run, cells))
+
+    monkeypatch.setitem(ENGINES._entries, "threads", threads)
+    pruner = Pruner()
+    alone, together = (
+        ran(data, tmp_path / name, engine=name, pruner=pruner) for name in ("local", "threads")
+    )
+    assert timeless(alone) == timeless(together)

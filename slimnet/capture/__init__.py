@@ -2,8 +2,12 @@
 
 :mod:`.trace` records one eager pass; :mod:`.calls`, :mod:`.composites`, :mod:`.sizes` and
 :mod:`.sites` say what a call is, what is recorded whole, where an integer came from and which line
-of whose code asked. :mod:`.passes` reads the calls as a graph. :mod:`.program` runs them without
-the class that they came from; :mod:`.exported`, :mod:`.pt2`, :mod:`.nodes`, :mod:`.archive` and
-:mod:`.effects` bring one from and to a file of ``torch.export``. :mod:`.modules` walks modules, and
-:mod:`.suitable` refuses what cannot be recorded.
+of whose code asked. :mod:`.attributes` lets the integers that hang on modules (:mod:`.belongings`)
+remember where they are, by the :mod:`.books` that torch's own modules keep of their weights;
+:mod:`.journal`, :mod:`.caches` and :mod:`.conversions` see to what remembered results and ``int``
+would lose of it.
+:mod:`.passes` reads the calls as a graph. :mod:`.program` runs them without the class that they
+came from; :mod:`.exported`, :mod:`.pt2`, :mod:`.nodes`, :mod:`.archive` and :mod:`.effects` bring
+one from and to a file of ``torch.export``. :mod:`.modules` walks modules, and :mod:`.suitable`
+refuses what cannot be recorded.
 """

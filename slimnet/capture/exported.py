@@ -28,6 +28,7 @@ from slimnet.capture.effects import side_effect
 from slimnet.capture.modules import evaluation_mode
 from slimnet.capture.program import Program
 from slimnet.example import is_plain, names_of, plainly
+from slimnet.exclusive import exclusive
 from slimnet.plain import encode
 
 
@@ -159,14 +160,14 @@ def _is_tensor(node: fx.Node) -> bool:
 @contextmanager
 def quiet() -> Iterator[None]:
     """torch.export warns and logs about its own inner life."""
-    before = logging.root.manager.disable
-    logging.disable(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+    with exclusive(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        before = logging.root.manager.disable
+        logging.disable(logging.ERROR)
+        try:
             yield
-    finally:
-        logging.disable(before)
+        finally:
+            logging.disable(before)
 
 
 def _encoded(exported: Any, example: tuple[Any, ...]) -> dict[str, Any]:

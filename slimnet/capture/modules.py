@@ -8,17 +8,39 @@ from __future__ import annotations
 
 import copy
 import gc
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from types import MethodType
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from slimnet.capture.belongings import (
+    TABLES,
+    Step,
+    as_they_are,
+    entries,
+    own_attributes,
+    put,
+    remade,
+)
+from slimnet.exclusive import exclusive
+
 _Named: TypeAlias = "tuple[list[tuple[str, nn.Module]], list[tuple[str, Tensor]]]"
-_walked: dict[int, _Named] = {}
+
+
+class _Walked(threading.local):
+    """What this thread has walked: another may walk the same model at another time."""
+
+    def __init__(self) -> None:
+        self.models: dict[int, _Named] = {}
+
+
+_walked = _Walked()
 
 
 class Held(nn.Module):
@@ -37,22 +59,25 @@ class Held(nn.Module):
 @contextmanager
 def unchanging(model: nn.Module) -> Iterator[None]:
     """Walk a model once: inside, its modules, parameters and buffers are taken to stay the same."""
-    _walked[id(model)] = (list(_modules(model)), list(_tensors(model)))
+    known = _walked.models
+    before = known.copy()
+    known[id(model)] = (list(_modules(model)), list(_tensors(model)))
     try:
         yield
     finally:
-        del _walked[id(model)]
+        known.clear()
+        known.update(before)
 
 
 def named_modules(model: nn.Module) -> Iterable[tuple[str, nn.Module]]:
     """Every module once, with its path, parents first."""
-    known = _walked.get(id(model))
+    known = _walked.models.get(id(model))
     return known[0] if known else _modules(model)
 
 
 def named_tensors(model: nn.Module) -> Iterable[tuple[str, Tensor]]:
     """Every parameter and buffer with its path; a shared one under each of its names."""
-    known = _walked.get(id(model))
+    known = _walked.models.get(id(model))
     return known[1] if known else _tensors(model)
 
 
@@ -101,25 +126,34 @@ def no_collection() -> Iterator[None]:
 
     Its scans cost a third of the time on a network of thousands of layers; nothing here is cyclic.
     """
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
+    with exclusive():
+        enabled = gc.isenabled()
+        gc.disable()
+        try:
+            yield
+        finally:
+            if enabled:
+                gc.enable()
 
 
 @contextmanager
 def evaluation_mode(model: nn.Module, *, training: bool = False) -> Iterator[None]:
     """Run in evaluation (or training) mode and leave no trace of the run.
 
-    Flags, attributes that ``forward`` sets and buffers that it exchanges are put back afterwards;
-    in training mode, which updates running statistics in place, the buffers' values as well.
+    Flags, attributes that ``forward`` sets, what it puts into the user's lists, dicts and objects,
+    and buffers that it exchanges are put back afterwards; in training mode, which updates running
+    statistics in place, the buffers' values as well. Other threads wait: they may hold the same
+    model.
     """
+    with exclusive(), _as_it_was(model, training):
+        yield
+
+
+@contextmanager
+def _as_it_was(model: nn.Module, training: bool) -> Iterator[None]:
     modules = [module for _, module in named_modules(model)]
     before = [(module, _attributes(module)) for module in modules]
-    filled = [(value, value.copy()) for _, held in before for value in _collections(held)]
+    put_back = as_they_are(value for m in modules for _, value in own_attributes(m))
     kept = [(t, t.clone()) for t in _buffers(model)] if training else []
     try:
         for module in modules:
@@ -129,8 +163,7 @@ def evaluation_mode(model: nn.Module, *, training: bool = False) -> Iterator[Non
         for module, attributes in before:
             vars(module).clear()
             vars(module).update(attributes)
-        for collection, content in filled:
-            _refill(collection, content)
+        put_back()
         with torch.no_grad():
             for tensor, value in kept:
                 tensor.copy_(value)
@@ -142,20 +175,6 @@ def _attributes(module: nn.Module) -> dict[str, Any]:
     for table in ("_parameters", "_buffers"):
         attributes[table] = attributes[table].copy()
     return attributes
-
-
-def _collections(attributes: dict[str, Any]) -> Iterator[Any]:
-    """The user's own lists, dicts and sets, which a forward may add to."""
-    for name, value in attributes.items():
-        if not name.startswith("_") and type(value) in (list, dict, set):
-            yield value
-
-
-def _refill(collection: Any, content: Any) -> None:
-    if len(collection) != len(content):
-        collection.clear()
-        add = collection.extend if isinstance(collection, list) else collection.update
-        add(content)
 
 
 def _buffers(model: nn.Module) -> Iterator[Tensor]:
@@ -176,10 +195,11 @@ def clone(model: nn.Module, tensors: Callable[[str, Tensor], Tensor]) -> nn.Modu
     module, a lock) are shared with the original.
     """
     memo: dict[int, Any] = {}
-    for name, tensor in named_tensors(model):
-        if id(tensor) not in memo:
-            memo[id(tensor)] = _like(tensor, tensors(name, tensor))
-    return _Cloner(memo).module(model)
+    with exclusive():  # another thread may be running the model in its own mode
+        for name, tensor in named_tensors(model):
+            if id(tensor) not in memo:
+                memo[id(tensor)] = _like(tensor, tensors(name, tensor))
+        return _Cloner(memo).module(model)
 
 
 def copied(model: nn.Module) -> nn.Module:
@@ -256,15 +276,37 @@ _IMMUTABLE = frozenset((bool, int, float, str, bytes))
 _CONTAINERS = frozenset((dict, OrderedDict, list, tuple, set))
 
 
-def set_attribute(module: nn.Module, name: str, path: tuple[int, ...], value: int) -> None:
-    """Set an integer attribute, or an entry deep inside a tuple or list attribute."""
+def set_attribute(
+    module: nn.Module,
+    name: str,
+    path: tuple[Step, ...],
+    value: int,
+    original: nn.Module | None = None,
+) -> None:
+    """Set an integer attribute, or an entry deep inside one, where there is one.
+
+    What a clone shares with the ``original``, which could not be copied, is copied first.
+    """
     attributes = vars(module)
-    attributes[name] = _replaced(attributes[name], path, value)
+    if name in TABLES:
+        raise KeyError(name)
+    if name in attributes:
+        given = None if original is None else vars(original).get(name)
+        attributes[name] = _replaced(attributes[name], path, value, given)
+    elif isinstance(getattr(type(module), name, None), int):
+        attributes[name] = value  # the class has it, for all its instances
 
 
-def _replaced(value: Any, path: tuple[int, ...], new: int) -> Any:
+def _replaced(value: Any, path: tuple[Step, ...], new: int, original: Any) -> Any:
     if not path:
-        return new
-    entries = list(value)
-    entries[path[0]] = _replaced(entries[path[0]], path[1:], new)
-    return type(value)(entries)
+        return type(value)(new) if isinstance(value, np.integer) else new
+    held, given = dict(entries(value)), dict(entries(original))
+    if path[0] not in held:
+        return value
+    entry = _replaced(held[path[0]], path[1:], new, given.get(path[0]))
+    if isinstance(value, (list, tuple)):
+        return remade(value, [entry if i == path[0] else x for i, x in enumerate(value)])
+    if value is original:
+        value = copy.copy(value)
+    put(value, path[0], entry)
+    return value

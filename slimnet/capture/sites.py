@@ -77,7 +77,7 @@ class Sites:
 
 _INTERNAL = (
     str(Path(torch.__file__).parent) + os.sep,
-    str(Path(__file__).with_name("trace.py")),
+    *(str(Path(__file__).with_name(f"{name}.py")) for name in ("trace", "sizes", "journal")),
     "<frozen",
     "<__array_function__",
 )

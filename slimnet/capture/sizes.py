@@ -1,17 +1,27 @@
-"""Where a size came from: integers that remember it through arithmetic.
+"""Where a size came from: numbers that remember it through arithmetic.
 
 While a network is recorded, what ``x.shape`` gives and what the modules' integer attributes hold is
-a :class:`Size`: an ``int`` that carries its :data:`Source`. When it arrives in ``view``, ``split``
-or ``expand``, a size that follows the tensors by itself, a size that an attribute holds (and that
-can be mended) and a literal in the user's code (which cannot) are told apart exactly.
+a :class:`Size`: an ``int`` that carries its :data:`Source`; divided or multiplied by a float it is
+an :class:`Amount`, a ``float`` that does. When it arrives in ``view``, ``split`` or ``expand``, a
+size that follows the tensors by itself, a size that an attribute holds (and that can be mended) and
+a literal in the user's code (which cannot) are told apart. What Python takes from them on the way,
+and what the code asks of them, stands in the pass's :class:`~slimnet.capture.journal.Journal`.
 """
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
+
+import numpy as np
+
+from slimnet.capture.belongings import Step
+from slimnet.capture.journal import journal
+
+Number: TypeAlias = "int | float"
 
 
 @dataclass(frozen=True)
@@ -25,55 +35,72 @@ class ShapeOf:
 
 @dataclass(frozen=True)
 class AttributeOf:
-    """An integer attribute of a module, or an entry of a tuple or list that is one."""
+    """An integer attribute of a module, or an entry of what is one: a list, a dict, an object."""
 
     module: str
     name: str
     value: int = 0
-    path: tuple[int, ...] = ()
+    path: tuple[Step, ...] = ()
 
     def __str__(self) -> str:
-        entry = "".join(f"[{i}]" for i in self.path)
+        entry = "".join(f"[{s}]" if isinstance(s, int) else f".{s}" for s in self.path)
         return f"{self.module}.{self.name}{entry}".lstrip(".")
 
 
 @dataclass(frozen=True)
 class Combined:
-    """Integer arithmetic on two sources, one of which may be a plain number."""
+    """Arithmetic on two sources, one of which may be a plain number."""
 
     symbol: str
-    left: Source | int
-    right: Source | int
+    left: Source | Number
+    right: Source | Number = 0
 
 
 Leaf: TypeAlias = ShapeOf | AttributeOf
 Source: TypeAlias = Leaf | Combined
 
-_ARITHMETIC: dict[str, Callable[[int, int], int]] = {
-    "add": operator.add,
-    "sub": operator.sub,
-    "mul": operator.mul,
-    "floordiv": operator.floordiv,
-    "mod": operator.mod,
+_ARITHMETIC: dict[str, Callable[[Any, Any], Any]] = {
+    name: getattr(operator, name)
+    for name in ("add", "sub", "mul", "floordiv", "mod", "truediv", "pow", "lshift", "rshift")
+} | {name: getattr(operator, f"{name}_") for name in ("and", "or")}
+_ARITHMETIC["xor"] = operator.xor
+
+_OF_ONE: dict[str, Callable[[Any, Any], Any]] = {
+    "floor": lambda value, _: math.floor(value),
+    "ceil": lambda value, _: math.ceil(value),
+    "trunc": lambda value, _: math.trunc(value),
+    "abs": lambda value, _: abs(value),
+    "round": lambda value, _: round(value),
+    "decimals": round,
 }
+_OPERATIONS = {**_ARITHMETIC, **_OF_ONE, "eq": operator.eq}
 
 
-def evaluate(source: Source | int, read: Callable[[Leaf], int]) -> int:
-    """The value of a source when each leaf has the value that ``read`` gives."""
+def evaluate(source: Source | Number, read: Callable[[Leaf], Number]) -> Number:
+    """The value of a source when each leaf has the value that ``read`` gives.
+
+    -1, which is no length, where it has none: a division by nothing, a root of a negative number.
+    """
+    value = _evaluate(source, read)
+    return value if isinstance(value, (int, float)) and math.isfinite(value) else -1
+
+
+def _evaluate(source: Source | Number, read: Callable[[Leaf], Number]) -> Any:
     if isinstance(source, Combined):
-        left, right = evaluate(source.left, read), evaluate(source.right, read)
-        if right == 0 and source.symbol in ("floordiv", "mod"):
-            return -1
-        return _ARITHMETIC[source.symbol](left, right)
-    return source if isinstance(source, int) else read(source)
+        left, right = _evaluate(source.left, read), _evaluate(source.right, read)
+        try:
+            return _OPERATIONS[source.symbol](left, right)
+        except (ArithmeticError, ValueError, TypeError):
+            return math.nan
+    return source if isinstance(source, (int, float)) else read(source)
 
 
-def leaves(source: Source | int) -> Iterator[Leaf]:
+def leaves(source: Source | Number) -> Iterator[Leaf]:
     """Every shape and attribute that a source was computed from."""
     if isinstance(source, Combined):
         yield from leaves(source.left)
         yield from leaves(source.right)
-    elif not isinstance(source, int):
+    elif not isinstance(source, (int, float)):
         yield source
 
 
@@ -88,36 +115,166 @@ class Size(int):
         size.source = source
         return size
 
-    def __neg__(self) -> Size:
-        return Size(-int(self), Combined("sub", 0, self.source))
+    def __int__(self) -> int:
+        return _converted(int.__int__(self))
 
     def __reduce__(self) -> Any:
-        return int, (int(self),)
+        return int, (int.__int__(self),)
 
 
-def _plain(value: int) -> Source | int:
-    return value.source if isinstance(value, Size) else int(value)
+class Amount(float):
+    """A float that was computed from a :class:`Size`, and remembers it."""
+
+    source: Source
+
+    def __new__(cls, value: float, source: Source) -> Amount:
+        """A float of this value that came from ``source``."""
+        amount = super().__new__(cls, value)
+        amount.source = source
+        return amount
+
+    def __int__(self) -> int:
+        return _converted(int(float.__float__(self)))
+
+    def __reduce__(self) -> Any:
+        return float, (float.__float__(self),)
 
 
-def _install(symbol: str, compute: Callable[[int, int], int]) -> None:
-    """Give :class:`Size` one arithmetic operator, from the left and from the right."""
+class NumpySize(Size):
+    """A :class:`Size` in place of one of numpy's integers: it has their methods too."""
 
-    def forward(self: Size, other: Any) -> Any:
-        if not isinstance(other, int) or isinstance(other, bool):
+    def __getattr__(self, name: str) -> Any:
+        return getattr(np.int64(int.__int__(self)), name)
+
+
+def _converted(value: int) -> int:
+    """``int()`` makes a plain integer of whatever it is given: the journal knows for whom."""
+    notes = journal()
+    if notes is not None:
+        notes.converted()
+    return value
+
+
+def _remembered(value: Any, source: Source) -> Any:
+    """The result of arithmetic, with its source."""
+    kind = _REMEMBERING.get(type(value))
+    return value if kind is None else kind(value, source)
+
+
+_REMEMBERING: dict[type, Callable[[Any, Source], Any]] = {int: Size, float: Amount}
+
+
+def _bare(value: Any) -> Any:
+    """The number without its memory."""
+    return int.__int__(value) if isinstance(value, int) else float.__float__(value)
+
+
+def _source(value: Any) -> Source | Number:
+    """Where an operand came from."""
+    if isinstance(value, (Size, Amount)):
+        return value.source
+    bare: Number = _bare(value)
+    return bare
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _install(kind: type, symbol: str, compute: Callable[[Any, Any], Any]) -> None:
+    """Give a class one arithmetic operator, from the left and from the right."""
+
+    def forward(self: Any, other: Any, *modulus: Any) -> Any:
+        if not _is_number(other) or modulus:
             return NotImplemented
-        return Size(compute(int(self), int(other)), Combined(symbol, self.source, _plain(other)))
+        value = compute(_bare(self), _bare(other))
+        return _remembered(value, Combined(symbol, self.source, _source(other)))
 
-    def backward(self: Size, other: Any) -> Any:
-        if not isinstance(other, int) or isinstance(other, bool):
+    def backward(self: Any, other: Any) -> Any:
+        if not _is_number(other):
             return NotImplemented
-        return Size(compute(int(other), int(self)), Combined(symbol, _plain(other), self.source))
+        value = compute(_bare(other), _bare(self))
+        return _remembered(value, Combined(symbol, _source(other), self.source))
 
-    setattr(Size, f"__{symbol}__", forward)
-    setattr(Size, f"__r{symbol}__", backward)
+    setattr(kind, f"__{symbol}__", forward)
+    setattr(kind, f"__r{symbol}__", backward)
 
 
-for _symbol, _compute in _ARITHMETIC.items():
-    _install(_symbol, _compute)
+def _install_pair(kind: type) -> None:
+    """``divmod``, from the left and from the right."""
+
+    def forward(self: Any, other: Any) -> Any:
+        return (self // other, self % other) if _is_number(other) else NotImplemented
+
+    def backward(self: Any, other: Any) -> Any:
+        return (other // self, other % self) if _is_number(other) else NotImplemented
+
+    setattr(kind, "__divmod__", forward)  # noqa: B010
+    setattr(kind, "__rdivmod__", backward)  # noqa: B010
+
+
+def _install_of_one(kind: type) -> None:
+    """Give a class what takes one number: rounding in its ways, the sign."""
+
+    def of_one(symbol: str) -> Callable[[Any], Any]:
+        def compute(self: Any) -> Any:
+            value = _OF_ONE[symbol](_bare(self), None)
+            return _remembered(value, Combined(symbol, self.source))
+
+        return compute
+
+    def rounded(self: Any, digits: int | None = None) -> Any:
+        if digits is None:
+            return of_one("round")(self)
+        value = round(_bare(self), _bare(digits))
+        return _remembered(value, Combined("decimals", self.source, _source(digits)))
+
+    for symbol in ("floor", "ceil", "trunc", "abs"):
+        setattr(kind, f"__{symbol}__", of_one(symbol))
+    setattr(kind, "__round__", rounded)  # noqa: B010
+    setattr(kind, "__pos__", lambda self: self)  # noqa: B010
+    setattr(kind, "__neg__", lambda self: 0 - self)  # noqa: B010
+
+
+def _install_equality(kind: type, base: Any) -> None:
+    """What the code finds equal must stay equal: the journal writes it down."""
+
+    def equal(self: Any, other: Any) -> Any:
+        outcome = base.__eq__(self, other)
+        if outcome is True:
+            _found_equal(self, other)
+        return outcome
+
+    def unequal(self: Any, other: Any) -> Any:
+        outcome = base.__ne__(self, other)
+        if outcome is False:
+            _found_equal(self, other)
+        return outcome
+
+    def hashed(self: Any) -> int:
+        notes = journal()
+        if notes is not None:
+            notes.hashed()
+        return int(base.__hash__(self))
+
+    setattr(kind, "__eq__", equal)  # noqa: B010
+    setattr(kind, "__ne__", unequal)  # noqa: B010
+    setattr(kind, "__hash__", hashed)  # noqa: B010
+
+
+def _found_equal(left: Any, right: Any) -> None:
+    notes = journal()
+    if notes is not None:
+        notes.equal(Combined("eq", left.source, _source(right)))
+
+
+for _kind, _base in ((Size, int), (Amount, float)):
+    for _symbol, _compute in _ARITHMETIC.items():
+        if hasattr(_base, f"__{_symbol}__"):
+            _install(_kind, _symbol, _compute)
+    _install_pair(_kind)
+    _install_of_one(_kind)
+    _install_equality(_kind, _base)
 
 
 class Shape(tuple[int, ...]):
@@ -132,6 +289,10 @@ class Shape(tuple[int, ...]):
             product = size * product
         return product
 
+    def prod(self, axis: None = None, out: None = None) -> int:
+        """What ``np.prod`` asks for."""
+        return self.numel()
+
     def __getitem__(self, item: Any) -> Any:
         found = super().__getitem__(item)
         return Shape(found) if isinstance(item, slice) else found
@@ -140,20 +301,3 @@ class Shape(tuple[int, ...]):
 def shape_of(tensor: int, lengths: Iterable[int]) -> Shape:
     """The shape of a recorded tensor, each length knowing its axis."""
     return Shape(Size(n, ShapeOf(tensor, axis, n)) for axis, n in enumerate(lengths))
-
-
-def tracked(value: Any, module: str, name: str, path: tuple[int, ...] = ()) -> Any:
-    """A copy of an attribute's value in which every integer is a :class:`Size`.
-
-    Returns the value itself where it holds none.
-    """
-    if type(value) is int:
-        return Size(value, AttributeOf(module, name, value, path))
-    if type(value) in (tuple, list) and len(value) <= _LONGEST:
-        entries = [tracked(entry, module, name, (*path, i)) for i, entry in enumerate(value)]
-        changed = any(new is not old for new, old in zip(entries, value, strict=True))
-        return type(value)(entries) if changed else value
-    return value
-
-
-_LONGEST = 64  # a longer tuple or list is data, not a configuration

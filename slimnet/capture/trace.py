@@ -12,7 +12,7 @@ from __future__ import annotations
 import warnings
 import weakref
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
@@ -24,13 +24,18 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map
 
+from slimnet.capture.attributes import remember_attributes
+from slimnet.capture.caches import forget_sizes, forgetful, remembering
 from slimnet.capture.composites import OPENED, composite, is_composite, opened
+from slimnet.capture.conversions import remembering_conversions
+from slimnet.capture.journal import Equality, Journal, journal, keeping
 from slimnet.capture.modules import evaluation_mode, named_modules, named_tensors
 from slimnet.capture.randomness import drawing_from
 from slimnet.capture.sites import Site, Sites
-from slimnet.capture.sizes import Size, Source, shape_of, tracked
+from slimnet.capture.sizes import Amount, Size, Source, shape_of
 from slimnet.errors import CaptureError
 from slimnet.example import tensors_of
+from slimnet.exclusive import exclusive
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +84,7 @@ class Trace:
     tensors: dict[str, Ref] = field(default_factory=dict)  # parameters and buffers that were used
     inputs: list[Ref] = field(default_factory=list)
     outputs: list[Ref] = field(default_factory=list)
+    equalities: list[Equality] = field(default_factory=list)  # numbers that the code found equal
 
 
 def capture(model: nn.Module, example: tuple[Any, ...], *, training: bool = False) -> Trace:
@@ -88,11 +94,29 @@ def capture(model: nn.Module, example: tuple[Any, ...], *, training: bool = Fals
     the batch; running statistics are put back afterwards.
     Raises :class:`CaptureError` where the model does not run on the example.
     """
+    with exclusive():
+        notes = Journal()
+        try:
+            trace = _recorded(model, example, training, notes)
+        finally:
+            functions = remembering(notes.hashing)
+            forget_sizes(functions)
+        if functions:
+            with forgetful(functions):
+                trace = _recorded(model, example, training, notes)
+        if notes.converting:
+            again = forgetful(functions), remembering_conversions(notes.converting)
+            with suppress(CaptureError), again[0], again[1]:  # code may want Python's own int
+                trace = _recorded(model, example, training, Journal())
+    return trace
+
+
+def _recorded(model: nn.Module, example: tuple[Any, ...], training: bool, notes: Journal) -> Trace:
     recorder = _Recorder(model)
+    notes.site = recorder.site
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
         stack.enter_context(evaluation_mode(model, training=training))
-        stack.enter_context(_attributes_as_sizes(model))
         stack.enter_context(fast_paths_off())
         stack.enter_context(drawing_from(0))  # two passes of one network draw alike
         stack.enter_context(warnings.catch_warnings())
@@ -102,11 +126,14 @@ def capture(model: nn.Module, example: tuple[Any, ...], *, training: bool = Fals
         stack.callback(recorder.restore_weights)
         stack.enter_context(recorder)
         stack.enter_context(_SizeTracking(recorder))
+        remember_attributes(model, recorder.is_weight)
+        stack.enter_context(keeping(notes))
         try:
             output = model(*example)
         except Exception as error:
             raise CaptureError(_failure(model, example, error)) from error
-    recorder.trace.outputs = [recorder.ref(tensor) for tensor in tensors_of(output)]
+    recorder.trace.outputs = [recorder.used(tensor) for tensor in tensors_of(output)]
+    recorder.trace.equalities = list(notes.equalities.values())
     return recorder.trace
 
 
@@ -122,43 +149,15 @@ def _failure(model: nn.Module, example: tuple[Any, ...], error: Exception) -> st
 
 
 @contextmanager
-def _attributes_as_sizes(model: nn.Module) -> Iterator[None]:
-    """While recording, let the modules' integer attributes remember where they are."""
-    replaced: list[tuple[dict[str, Any], str, Any]] = []
-    try:
-        for path, module in named_modules(model):
-            attributes = vars(module)
-            ours = type(module).__module__.startswith("torch.nn.")
-            for name in _TORCH_ATTRIBUTES & attributes.keys() if ours else list(attributes):
-                if name.startswith("_"):
-                    continue
-                value = attributes[name]
-                new = tracked(value, path, name)
-                if new is not value:
-                    replaced.append((attributes, name, value))
-                    attributes[name] = new
-        yield
-    finally:
-        for attributes, name, value in replaced:
-            attributes[name] = value
-
-
-# The integer attributes of torch's own modules that decide how forward runs.
-_TORCH_ATTRIBUTES = {
-    *("groups", "num_groups", "normalized_shape", "num_heads", "unflattened_size"),
-    *("hidden_size", "proj_size"),
-}
-
-
-@contextmanager
 def fast_paths_off() -> Iterator[None]:
     """The fused multi-head-attention kernel hides the operators that it replaces."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
+    with exclusive():
+        before = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            yield
+        finally:
+            torch.backends.mha.set_fastpath_enabled(before)
 
 
 class _SizeTracking(TorchFunctionMode):
@@ -176,6 +175,8 @@ class _SizeTracking(TorchFunctionMode):
             return self._shape(func, args, kwargs)
         if func in _COUNTS:
             return shape_of(self.recorder.ref(args[0]).id, tuple(args[0].shape)).numel()
+        if func is Tensor.__len__ and (notes := journal()):
+            notes.converted()
         op = composite(func, args)
         if op is not None:
             return self.recorder.whole(op, func, args, kwargs)
@@ -229,7 +230,7 @@ class _Recorder(Uncompiled):
         self.request: Request | None = None
         self._known: dict[int, tuple[weakref.ref[Tensor], Ref]] = {}
         modules = {id(module): path for path, module in named_modules(model)}
-        self._sites = Sites(modules, capture.__code__)
+        self._sites = Sites(modules, _recorded.__code__)
         self._weights: dict[int, tuple[str, Tensor]] = {}
         self._saved: dict[int, tuple[Tensor, Tensor]] = {}
         for name, tensor in named_tensors(model):
@@ -250,9 +251,22 @@ class _Recorder(Uncompiled):
         if weight is None:
             return self._remember(tensor, kind="constant")
         kind = "parameter" if isinstance(tensor, nn.Parameter) else "buffer"
-        ref = self._remember(tensor, kind=kind, name=weight[0])
-        self.trace.tensors[weight[0]] = ref
+        return self._remember(tensor, kind=kind, name=weight[0])
+
+    def used(self, tensor: Tensor) -> Ref:
+        """The same, of a tensor that takes part: asking for a weight's shape is no use of it."""
+        ref = self.ref(tensor)
+        if ref.name is not None:
+            self.trace.tensors.setdefault(ref.name, ref)
         return ref
+
+    def is_weight(self, number: int) -> bool:
+        """Whether this is the number of a parameter or buffer."""
+        return any(ref.id == number and ref.name is not None for _, ref in self._known.values())
+
+    def site(self) -> Site:
+        """The user's line that is running."""
+        return self._sites.here()
 
     def whole(self, op: Any, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
         """Record a composite as one call, without what it is made of."""
@@ -323,9 +337,11 @@ class _Recorder(Uncompiled):
     def _record(self, func: Any, value: Any) -> Any:
         """An argument with its tensors replaced by their records."""
         if isinstance(value, Tensor):
-            return self._with_values(func, value, self.ref(value))
+            return self._with_values(func, value, self.used(value))
         if isinstance(value, (list, tuple)):
             return [self._record(func, entry) for entry in value]
+        if isinstance(value, slice):
+            return slice(*(self._record(func, x) for x in (value.start, value.stop, value.step)))
         return value
 
     def _with_values(self, func: Any, tensor: Tensor, ref: Ref) -> Ref:
@@ -351,8 +367,8 @@ _INDEX_LIMIT = 1 << 20
 
 
 def source(value: Any) -> Source | None:
-    """Where an integer came from; None for a literal."""
-    return value.source if isinstance(value, Size) else None
+    """Where a number came from; None for a literal."""
+    return value.source if isinstance(value, (Size, Amount)) else None
 
 
 def refs_in(tree: Any) -> list[Ref]:

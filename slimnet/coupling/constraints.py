@@ -11,10 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from slimnet.capture.journal import Equality
 from slimnet.capture.sites import Site
 from slimnet.capture.sizes import Source
 from slimnet.capture.trace import Call
 from slimnet.coupling.labels import Axis, Labelled, Labels, Ledger
+
+LITERAL = "the literal size"
+"""What a reason says of a number that stands in the user's code."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,7 @@ class Need:
     axis: Axis
     length: int
     reason: Reason
+    soft: bool = False  # what the code found equal (1): it should be, and the proof says if it must
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,9 +84,14 @@ class Constraints:
     ) -> None:
         """Record a stated length: a literal pins the axis, one that torch computes is fine."""
         if isinstance(size, int) and axis is not None:
-            self.pin(axis, f"{text} is given the literal size {size}", site)
+            self.pin(axis, f"{text} is given {LITERAL} {size}", site)
         elif size is not None and not isinstance(size, int):
             self.needs.append(Need(size, axis, length, Reason(text, site)))
+
+    def found_equal(self, equality: Equality) -> None:
+        """Two numbers that the code compared are equal: they should be after the cut."""
+        reason = Reason("it is found equal to another number", equality.site)
+        self.needs.append(Need(equality.source, None, 1, reason, soft=True))
 
     def approximate(self, call: Call, axis: Labels, text: str) -> None:
         """The call's result depends on all slots of the axis."""

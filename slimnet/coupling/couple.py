@@ -18,10 +18,11 @@ import torch
 from slimnet.capture.trace import Call, Ref, Trace, refs_in
 from slimnet.coupling.constraints import Constraints, Reason, Statistic
 from slimnet.coupling.labels import Atoms, Axis, Labelled, Labels, Storage
+from slimnet.coupling.needs import Mend, Multiple
 from slimnet.coupling.rules import At, Rule, load_rules
 from slimnet.coupling.rules.pointwise import pointwise
 from slimnet.coupling.scaling import path_to
-from slimnet.coupling.settle import Mend, settle
+from slimnet.coupling.settle import Settled, settle
 from slimnet.errors import PruneError
 
 
@@ -47,6 +48,7 @@ class Coupling:
     mends: Sequence[Mend]
     remaps: Sequence[Remap]
     squeezed: Sequence[Labels]  # made by convolutions of one single position
+    multiples: Sequence[Multiple] = ()  # atoms that leave in steps
     whole_heads: int = 0  # views of attention that were read as whole heads
 
     def reasons_of(self, atoms: Labels) -> dict[Reason, int]:
@@ -66,6 +68,7 @@ class Pin:
     call: int
     because: str
     trace: int = 0
+    outputs_only: bool = False  # what the call reads may go
 
 
 def couple(
@@ -107,8 +110,12 @@ class _Attempt:
     constraints: Constraints
     weights: Mapping[str, Labelled]
     tensors: Sequence[Mapping[int, Labelled]]
-    atoms: Atoms
-    mends: Sequence[Mend]
+    settled: Settled
+
+    @property
+    def atoms(self) -> Atoms:
+        """The solved ties."""
+        return self.settled.atoms
 
     @property
     def freedom(self) -> int:
@@ -138,9 +145,10 @@ class _Attempt:
             said.reasons,
             said.statistics,
             said.restricted,
-            self.mends,
+            self.settled.mends,
             [Remap(names[id(index)], axis) for index, axis in said.remaps if id(index) in names],
             said.squeezed,
+            self.settled.multiples,
         )
 
 
@@ -156,21 +164,23 @@ def _attempt(
     for number, trace in enumerate(traces):
         constraints.trace = number
         tensors.append(_Reader(trace, constraints, weights, strict).read())
+        for equality in trace.equalities:
+            constraints.found_equal(equality)
     for pin in pins:
-        _pin_call(constraints, traces[pin.trace].calls[pin.call], tensors[pin.trace], pin.because)
-    atoms, mends = settle(constraints, tensors)
-    return _Attempt(constraints, weights, tensors, atoms, mends)
+        _pin_call(constraints, traces[pin.trace].calls[pin.call], tensors[pin.trace], pin)
+    return _Attempt(constraints, weights, tensors, settle(constraints, tensors))
 
 
 def _pin_call(
-    constraints: Constraints, call: Call, tensors: Mapping[int, Labelled], because: str
+    constraints: Constraints, call: Call, tensors: Mapping[int, Labelled], pin: Pin
 ) -> None:
-    """Pin every axis at a call, or at the nearest call before it that has live axes."""
-    refs = [*call.outputs, *refs_in((call.args, tuple(call.kwargs.values())))]
+    """Pin every axis at a call."""
+    read = [] if pin.outputs_only else refs_in((call.args, tuple(call.kwargs.values())))
+    refs = [*call.outputs, *read]
     for ref in refs:
         for axis in tensors[ref.id].axes if ref.id in tensors else ():
             if axis is not None:
-                constraints.pin(axis, because, call.site)
+                constraints.pin(axis, pin.because, call.site)
 
 
 class _Reader:

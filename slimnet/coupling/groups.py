@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import lcm
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,7 @@ class Group:
     width: int  # channels of the widest layer that makes them
     layers: tuple[str, ...]  # whose output channels these are
     approximate: tuple[Reason, ...]  # empty: removal equals zeroing exactly
+    step: int = 1  # atoms that leave together, whichever they are: code divides their number
 
     @property
     def size(self) -> int:
@@ -88,9 +90,11 @@ def find_groups(model: nn.Module, coupling: Coupling) -> tuple[list[Group], list
     of_atom = _cluster(coupling, axes, owners)
     slots, members = _slots(axes, of_atom, owners)
     approximate = _approximate(coupling, of_atom)
+    steps = _steps(coupling, of_atom)
     found = [
-        _group(number, np.asarray(atoms), slots[number], approximate[number])
+        replace(_group(number, np.asarray(atoms), slots[number], approximate[number]), step=step)
         for number, atoms in sorted(members.items())
+        for step in (steps.get(number, 1),)
     ]
     squeezed = _squeezed(coupling, of_atom)
     wide = [g for g in found if g.width >= (NARROW_SQUEEZE if g.number in squeezed else NARROW)]
@@ -100,6 +104,15 @@ def find_groups(model: nn.Module, coupling: Coupling) -> tuple[list[Group], list
     is_kept[[g.number for g in kept]] = True
     rows = _Rows(coupling, of_atom, is_kept, whole)
     return kept, _layers(model, axes, owners, rows)
+
+
+def _steps(coupling: Coupling, of_atom: Labels) -> dict[int, int]:
+    """Per group: how many of its atoms must leave at once, for code that divides their number."""
+    found: dict[int, int] = {}
+    for multiple in coupling.multiples:
+        for number in np.unique(of_atom[multiple.atoms]).tolist():
+            found[number] = lcm(found.get(number, 1), multiple.step)
+    return found
 
 
 def _squeezed(coupling: Coupling, of_atom: Labels) -> set[int]:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from slimnet.capture.trace import Ref, refs_in
 from slimnet.coupling.couple import Pin
+from slimnet.cutting.raised import blamed
 from slimnet.cutting.reference import Survivors
 from slimnet.cutting.verify import Mismatch
 
 
 def culprit(mismatch: Mismatch) -> Pin | None:
     """The call where they part, or the last one before it that has something to pin."""
+    if mismatch.raised is not None:
+        return blamed(mismatch.raised, mismatch.proof, mismatch.calls)
     survivors = Survivors(mismatch.proof)
     name = str(mismatch.calls[-1].op).rsplit(".", 1)[0] if mismatch.calls else ""
     for call in reversed(mismatch.calls):

@@ -16,9 +16,11 @@ import numpy as np
 from torch import Tensor, nn
 
 from slimnet.capture.modules import clone, first_names
+from slimnet.coupling.constraints import LITERAL
 from slimnet.coupling.groups import Group, Layer, Slot
 from slimnet.coupling.labels import Labels
 from slimnet.criteria import Scores
+from slimnet.cutting.bystanders import NONE, Bystanders, bystanders
 from slimnet.cutting.rebuild import zero_removed
 from slimnet.errors import PruneError
 from slimnet.measuring.alike import classes
@@ -37,6 +39,7 @@ class Draft:
 
     plan: Plan
     alive: np.ndarray[Any, np.dtype[np.bool_]]  # [atoms]
+    beside: Bystanders = NONE  # changes of the plan that the recorded pass does not ask for
 
 
 def draft(
@@ -48,10 +51,12 @@ def draft(
     gathered: Gathered,
     *,
     steps: int = 1,
+    beside: bool = True,
 ) -> Draft:
     """Plan a cut in ``steps`` rounds that end at the same budget.
 
-    ``gathered`` is what the scorer needs of the dense network. Raises :class:`PruneError` where
+    ``gathered`` is what the scorer needs of the dense network; ``beside``: attributes that only
+    other methods read are changed too. Raises :class:`PruneError` where
     nothing can be cut, and for a ratio that would leave a layer without channels.
     """
     groups, dense = analysis.groups, analysis.inspection.cost
@@ -74,7 +79,16 @@ def draft(
         members = removed_members(groups, scores, found.survivors)
         if number < steps:
             scores = _rescored(model, analysis, members, scores, scorer)
-    return _written(model, analysis, found, members, _notes(groups, scores, scorer, steps))
+    drawn = _written(model, analysis, found, members, _notes(groups, scores, scorer, steps))
+    return _with_bystanders(model, analysis, drawn, beside)
+
+
+def _with_bystanders(model: nn.Module, analysis: Analysis, drawn: Draft, changed: bool) -> Draft:
+    plan, trace = drawn.plan, analysis.traces[0]
+    found = bystanders(model, trace, analysis.coupling, plan, drawn.alive)
+    found = found if changed else found.unchanged()
+    changes, notes = (*plan.changes, *found.changes), (*plan.notes, *found.notes)
+    return Draft(replace(plan, changes=changes, notes=notes), drawn.alive, found)
 
 
 def _rescored(
@@ -161,9 +175,19 @@ def _nothing(layers: Sequence[Layer]) -> str:
         if layer.reasons:
             return (
                 f"nothing can be pruned: {layer.name} ({layer.channels} channels) stays because "
-                f"{layer.reasons[0]}; slimnet inspect shows all layers"
+                f"{layer.reasons[0]}; slimnet inspect shows all layers{_way_out(layer.reasons[0])}"
             )
     return "nothing can be pruned: no layer of this network makes channels that could leave"
+
+
+def _way_out(reason: str) -> str:
+    """A number in the user's code can only be changed there, or in a program made of it."""
+    if LITERAL not in reason:
+        return ""
+    return (
+        "; write that size so that it follows the tensor (x.shape, an attribute), or export the "
+        "network with torch.export, save it as .pt2 and prune that: there sizes follow"
+    )
 
 
 def _notes(

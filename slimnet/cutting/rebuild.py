@@ -7,15 +7,13 @@ table. Knows plans and modules, no graph.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.modules.conv import _ConvNd
 
+from slimnet.capture.books import books
 from slimnet.capture.modules import clone, named_modules, named_tensors, set_attribute
 from slimnet.coupling.shortcut import replace_modules
 from slimnet.errors import InputError
@@ -30,7 +28,7 @@ def rebuild(model: nn.Module, plan: Plan) -> nn.Module:
     _check_fits(model, plan)
     slim = clone(model, lambda name, tensor: cut(name, tensor, plan))
     replace_modules(slim, plan.stubs)
-    adjust(slim, plan)
+    adjust(slim, plan, model)
     return slim
 
 
@@ -99,92 +97,17 @@ def _check_fits(model: nn.Module, plan: Plan) -> None:
                 raise InputError(f"the plan does not fit {name} of shape {shape}")
 
 
-def adjust(model: nn.Module, plan: Plan) -> None:
-    """Bring attributes up to date, in place, once the tensors have their new shapes."""
+def adjust(model: nn.Module, plan: Plan, original: nn.Module) -> None:
+    """Bring attributes up to date, in place, once the tensors have their new shapes.
+
+    ``original`` is the network that ``model`` is a clone of; it stays as it is.
+    """
     touched = {name.partition(".parametrizations.")[0] for name in plan.removed}
     touched |= {name.rpartition(".")[0] for name in plan.removed}
-    modules = dict(named_modules(model))
+    modules, originals = dict(named_modules(model)), dict(named_modules(original))
     for change in plan.changes:
-        module = modules[change.module]
-        if change.attribute in vars(module):
-            set_attribute(module, change.attribute, change.path, change.new)
+        given = originals.get(change.module)
+        set_attribute(modules[change.module], change.attribute, change.path, change.new, given)
     for path in touched & modules.keys():
-        for kind, book in _BOOKS.items():
-            if isinstance(modules[path], kind):
-                _write(modules[path], book(modules[path]))
-
-
-def _write(module: nn.Module, values: Mapping[str, Any]) -> None:
-    for name, value in values.items():
-        if name in vars(module):
-            setattr(module, name, value)
-
-
-def _convolution(module: Any) -> dict[str, Any]:
-    first, second = module.weight.shape[:2]
-    if module.transposed:
-        return {"in_channels": first, "out_channels": second * module.groups}
-    return {"in_channels": second * module.groups, "out_channels": first}
-
-
-def _linear(module: Any) -> dict[str, Any]:
-    return {"in_features": module.weight.shape[1], "out_features": module.weight.shape[0]}
-
-
-def _batch_norm(module: Any) -> dict[str, Any]:
-    tensor = module.running_mean if module.running_mean is not None else module.weight
-    return {} if tensor is None else {"num_features": tensor.shape[0]}
-
-
-def _layer_norm(module: Any) -> dict[str, Any]:
-    return {} if module.weight is None else {"normalized_shape": tuple(module.weight.shape)}
-
-
-def _group_norm(module: Any) -> dict[str, Any]:
-    return {} if module.weight is None else {"num_channels": module.weight.shape[0]}
-
-
-def _recurrent(module: Any) -> dict[str, Any]:
-    columns = {name: _weight(module, f"weight_{name}_l0").shape[1] for name in ("ih", "hh")}
-    inputs, outputs = columns.values()
-    if not module.proj_size:
-        return {"input_size": inputs, "hidden_size": outputs}
-    units = _weight(module, "weight_hr_l0").shape[1]
-    return {"input_size": inputs, "hidden_size": units, "proj_size": outputs}
-
-
-def _weight(module: nn.Module, name: str) -> Tensor:
-    """A weight, also one that a hook makes anew of its direction in every pass."""
-    made: Tensor = getattr(module, f"{name}_v" if hasattr(module, f"{name}_v") else name)
-    return made
-
-
-def _attention(module: Any) -> dict[str, Any]:
-    width = module.out_proj.weight.shape[1]
-    whole = module.in_proj_weight is not None
-    return {
-        "embed_dim": width,
-        "head_dim": width // module.num_heads,
-        "kdim": width if whole else module.k_proj_weight.shape[1],
-        "vdim": width if whole else module.v_proj_weight.shape[1],
-    }
-
-
-_BOOKS: dict[type, Callable[[Any], dict[str, Any]]] = {
-    _ConvNd: _convolution,
-    nn.Linear: _linear,
-    _NormBase: _batch_norm,
-    nn.LayerNorm: _layer_norm,
-    nn.GroupNorm: _group_norm,
-    nn.Bilinear: lambda module: dict(
-        zip(("out_features", "in1_features", "in2_features"), module.weight.shape, strict=True)
-    ),
-    nn.PReLU: lambda module: {"num_parameters": module.weight.numel()},
-    nn.Embedding: lambda module: {"embedding_dim": module.weight.shape[1]},
-    nn.MultiheadAttention: _attention,
-    nn.RNNBase: _recurrent,
-    nn.RNNCellBase: lambda module: {
-        "input_size": module.weight_ih.shape[1],
-        "hidden_size": module.weight_hh.shape[1],
-    },
-}
+        for name, value in books(modules[path]).items():
+            setattr(modules[path], name, value)

@@ -28,6 +28,7 @@ from slimnet.cutting.comparison import (
     parameters_read,
 )
 from slimnet.cutting.inputs import variants
+from slimnet.cutting.raised import Raised
 from slimnet.cutting.reference import Proof
 from slimnet.cutting.standins import weights_of
 from slimnet.errors import CertificateError
@@ -176,8 +177,16 @@ def joined(first: Certificate | None, second: Certificate) -> Certificate:
 class Mismatch(CertificateError):
     """The networks differ, or the slim one does not run: at the last of these recorded calls."""
 
-    def __init__(self, text: str, proof: Proof, calls: Sequence[Call], why: str) -> None:
+    def __init__(
+        self,
+        text: str,
+        proof: Proof,
+        calls: Sequence[Call],
+        why: str,
+        raised: Raised | None = None,
+    ) -> None:
         super().__init__(text)
+        self.raised = raised
         self.proof = proof
         self.calls = tuple(calls)
         self.why = why
@@ -243,12 +252,13 @@ class _Pair:
                 self.slim, small, self.proof, inputs, self.seed, reference, self.shorter
             )
         except Broken as broken:
-            why = _first(broken.__cause__)
+            raised = Raised.of(broken.__cause__ or broken)
             raise Mismatch(
-                f"the slim network does not run: {why}",
+                f"the slim network does not run: {raised.text}",
                 self.proof,
-                _calls(reference, broken.compared.reached + 1),
-                f"fails on the slim network ({why})",
+                _calls(reference, broken.compared.reached + (0 if raised.own else 1)),
+                f"fails on the slim network ({raised.text})",
+                raised,
             ) from broken.__cause__
         outputs, rows = difference(reference.outputs, compared.outputs), dict(compared.errors)
         tolerance, tolerances = TOLERANCE, dict.fromkeys(rows, TOLERANCE)

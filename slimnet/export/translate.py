@@ -24,6 +24,7 @@ from torch.utils._pytree import tree_map
 from slimnet.capture.modules import clone, evaluation_mode, named_tensors
 from slimnet.errors import SlimnetError
 from slimnet.example import tensors_of
+from slimnet.exclusive import exclusive
 from slimnet.export.inputs import Example, batch_of, follows_batch, random_inputs
 from slimnet.export.session import first_line
 
@@ -61,8 +62,9 @@ def on_cpu(model: nn.Module) -> nn.Module:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep torch's warnings, logs and printed graphs from the terminal."""
-    before = logging.root.manager.disable
     with ExitStack() as stack:
+        stack.enter_context(exclusive())
+        before = logging.root.manager.disable
         stack.enter_context(warnings.catch_warnings())
         stack.enter_context(redirect_stdout(io.StringIO()))
         stack.enter_context(redirect_stderr(io.StringIO()))

@@ -254,6 +254,9 @@ class _Shares:
         if found == rungs.least and wanted < found:
             least = found * rungs.group.channels_per_atom
             return f"at least {least} channel{'s' * (least != 1)}"
+        if rungs.group.step > 1:
+            multiple = rungs.step * rungs.group.channels_per_atom
+            return f"a multiple of {multiple}: the code divides its width"
         return f"a multiple of {alignment(rungs.group.width, self.limits.align)}"
 
 

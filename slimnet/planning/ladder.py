@@ -7,7 +7,7 @@ nearest multiple; the search for a budget goes one rung up or down.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import floor, gcd
+from math import floor, gcd, lcm
 
 from slimnet.coupling.groups import Group
 from slimnet.planning.budget import Limits, alignment
@@ -21,30 +21,38 @@ class Ladder:
     step: int  # atoms whose channels are a multiple of the alignment
     least: int
     most: int  # what has gone in an earlier round stays gone
+    offset: int = 0  # of a group whose size is no multiple, but which may lose only multiples
 
     def nearest(self, atoms: float) -> int:
         """The rung that is nearest to a number of atoms; ties go up."""
         if atoms >= self.most:
             return self.most
-        return min(max(floor(atoms / self.step + 0.5) * self.step, self.least), self.most)
+        rung = floor((atoms - self.offset) / self.step + 0.5) * self.step + self.offset
+        return min(max(rung, self.least), self.most)
 
     def up(self, atoms: int) -> int | None:
         """The next rung above one; None at the top."""
         if atoms >= self.most:
             return None
-        return min((atoms // self.step + 1) * self.step, self.most)
+        steps = (atoms - self.offset) // self.step + 1
+        return min(steps * self.step + self.offset, self.most)
 
     def down(self, atoms: int) -> int | None:
         """The next rung below one; None at the bottom."""
         if atoms <= self.least:
             return None
-        return max((atoms - 1) // self.step * self.step, self.least)
+        steps = (atoms - self.offset - 1) // self.step
+        return max(steps * self.step + self.offset, self.least)
 
 
 def ladder(group: Group, limits: Limits, most: int) -> Ladder:
     """The rungs of a group of which ``most`` atoms are there."""
     channels = group.channels_per_atom
     multiple = alignment(group.width, limits.align)
-    step = multiple // gcd(multiple, channels)
+    step = lcm(multiple // gcd(multiple, channels), group.step)
     least = -(-(limits.min_channels or 1) // channels)
-    return Ladder(group, step, min(-(-least // step) * step, most), most)
+    offset = group.size % group.step
+    if offset:  # no multiple is of both: the code comes first
+        step = group.step
+    least = -(-(least - offset) // step) * step + offset
+    return Ladder(group, step, min(least, most), most, offset)

@@ -25,7 +25,7 @@ class Change:
 
     module: str
     attribute: str
-    path: tuple[int, ...]
+    path: tuple[int | str, ...]  # indices, keys, names of attributes
     old: int
     new: int
 

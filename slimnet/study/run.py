@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from slimnet.errors import InputError
+from slimnet.exclusive import exclusive
 from slimnet.study.cells import Cell, Study, cells
 from slimnet.study.engines import ENGINES
 from slimnet.study.results import Record, Results
@@ -119,6 +120,10 @@ class _Bench:
 
     def run(self, cell: Cell) -> Record:
         """Train and test one cell, and keep its record."""
+        with exclusive():  # an engine may call this from several threads
+            return self._run(cell)
+
+    def _run(self, cell: Cell) -> Record:
         self.report(cell, 0.0)
         try:
             candidate, accuracy_cut = self._candidate(cell.criterion, cell.ratio)

@@ -16,6 +16,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils import parametrize
 
 from slimnet.errors import InputError
+from slimnet.exclusive import exclusive
 
 
 def reinitialise(model: nn.Module, seed: int) -> None:
@@ -24,7 +25,7 @@ def reinitialise(model: nn.Module, seed: int) -> None:
     Frozen parameters (``requires_grad=False``) are no weights to be learnt and stay. Raises
     ``InputError`` for trained parameters that no rule and no ``reset_parameters`` covers.
     """
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
+    with exclusive(), torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
         for name, module in model.named_modules():
             if _is_learnt(module):

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from slimnet.errors import InputError
+from slimnet.exclusive import exclusive
 from slimnet.train.callback import Callback, Moment, call
 from slimnet.train.dataset import Dataset
 from slimnet.train.schedule import Schedule
@@ -234,6 +235,7 @@ def _deterministic(seed: int, device: torch.device) -> Iterator[None]:
     """What dropout draws follows the seed; the caller's own random state stays as it was."""
     devices = [device] if device.type == "cuda" else []
     with (
+        exclusive(),  # dropout draws from the one generator that all threads share
         torch.random.fork_rng(devices=devices),
         torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True),
     ):

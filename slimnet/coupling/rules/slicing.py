@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from slimnet.capture.sizes import Combined, ShapeOf, Source, evaluate
+from slimnet.capture.sizes import Combined, Number, ShapeOf, Source, evaluate
 from slimnet.capture.trace import source
 from slimnet.coupling.labels import Axis, Labelled, Labels
 from slimnet.coupling.rules import At, Axes, dim, frozen, replaced, rule
@@ -61,7 +61,7 @@ def _bound(at: At, axis: Labels, place: int, given: Source | int | None) -> None
             at.need(given if given is not None else place, axis[:place], place)
 
 
-def _value(given: Source | int) -> int:
+def _value(given: Source | int) -> Number:
     return evaluate(given, lambda leaf: leaf.length if isinstance(leaf, ShapeOf) else leaf.value)
 
 

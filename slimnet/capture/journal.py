@@ -1,0 +1,102 @@
+"""What happened to sizes during one pass, where they could not carry it themselves.
+
+What the code found equal must be equal after a cut too. Whose code hashed a size may get its answer
+from a cache; whose code made a plain integer of one has lost where it came from: both are looked
+after in a second pass. Each thread has its own journal, while it records.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import CodeType, FrameType
+from typing import Any
+
+from slimnet.capture.sites import Site
+
+
+@dataclass(frozen=True)
+class Equality:
+    """Two numbers that the code found equal, as a source that is 1, and where."""
+
+    source: Any
+    site: Site
+
+
+def _nowhere() -> Site:
+    return Site("", 0, "", "")
+
+
+class Journal:
+    """The notes of one pass."""
+
+    def __init__(self) -> None:
+        self.site: Callable[[], Site] = _nowhere  # finds the user's line
+        self.equalities: dict[Any, Equality] = {}
+        self.hashing: set[CodeType] = set()  # whose code hashed a size
+        self._converting: dict[int, dict[str, Any]] = {}
+
+    @property
+    def converting(self) -> list[dict[str, Any]]:
+        """The global names of those whose code made a plain integer of a size."""
+        return list(self._converting.values())
+
+    def equal(self, source: Any) -> None:
+        """This comparison gave: equal."""
+        if source not in self.equalities:
+            self.equalities[source] = Equality(source, self.site())
+
+    def hashed(self) -> None:
+        """A size was looked up: in a dict, in a set, by a function that remembers its results."""
+        for frame in _asking():
+            self.hashing.add(frame.f_code)
+
+    def converted(self) -> None:
+        """``int`` or ``len`` made a plain integer of a size."""
+        for frame in _asking():
+            if not _name(frame).startswith("torch."):
+                self._converting[id(frame.f_globals)] = frame.f_globals
+
+
+def _asking() -> Iterator[FrameType]:
+    """Who asked a size for something: the innermost frame that is none of the recording's."""
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None and (_name(frame).startswith("slimnet.capture.") or _is_len(frame)):
+        frame = frame.f_back
+    if frame is not None:
+        yield frame
+
+
+def _name(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", ""))
+
+
+def _is_len(frame: FrameType) -> bool:
+    """Between ``len(tensor)`` and the recording stand torch's own methods."""
+    return _name(frame) in ("torch._tensor", "torch.overrides")
+
+
+class _Current(threading.local):
+    journal: Journal | None = None
+
+
+_current = _Current()
+
+
+def journal() -> Journal | None:
+    """The journal of the pass that this thread is recording."""
+    return _current.journal
+
+
+@contextmanager
+def keeping(notes: Journal) -> Iterator[None]:
+    """While the block runs, this thread's sizes write into these notes."""
+    before = _current.journal
+    _current.journal = notes
+    try:
+        yield
+    finally:
+        _current.journal = before
