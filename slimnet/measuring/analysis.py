@@ -21,7 +21,6 @@ from slimnet.coupling.blocks import Block, blocks_line, find_blocks
 from slimnet.coupling.couple import Coupling, Pin, couple
 from slimnet.coupling.groups import Group, Layer, find_groups
 from slimnet.errors import CaptureError, InputError
-from slimnet.exclusive import exclusive
 from slimnet.measuring.cost import Cost, CostModel
 
 
