@@ -103,44 +103,64 @@ class Compared(Slim):
         self._reference = reference
         self._partners = partners
         self._together = True  # whether it still runs what the reference ran
+        self._laid: list[Any] = []  # operators since the last one that computed
+        self._between: list[tuple[int, list[Projection]]] = []  # their results, by row
 
     def tell(self, call: Call | None, op: Any, result: Any) -> None:
         """Compare with the row."""
         place = self._next(op) if self._partners is None else self._partner(call)
         if place is None:
             return
-        row, tensors = self._reference.rows[place], tensors_in(result)
-        if row.call is None or len(tensors) != len(row.results):
-            return
-        projector = self._reference.projector
-        for x, ref, expected in zip(tensors, row.call.outputs, row.results, strict=True):
-            if expected is not None:
-                self._compare(place, expected, projector.of_slim(x, ref))
+        found = self._projected(place, result)
+        if op in LAYOUT and self._partners is None:
+            self._between.append((place, found))
+        else:
+            self._compare(place, found)
 
     def _next(self, op: Any) -> int | None:
         """The reference's next row; another operator than its own ends the comparison."""
         rows = self._reference.rows
-        while self._together and self.reached < len(rows):
-            place = self.reached
-            if rows[place].op == op:
-                self.reached += 1
-                return place
-            if rows[place].op not in LAYOUT:
-                break
-            self.reached += 1
-        if op not in LAYOUT and self._together:
+        if not self._together:
+            return None
+        if op in LAYOUT:
+            place = self.reached + len(self._laid)
+            self._laid.append(op)
+            return place if place < len(rows) else None
+        place = self.reached
+        while place < len(rows) and rows[place].op in LAYOUT:
+            place += 1
+        if [row.op for row in rows[self.reached : place]] == self._laid:
+            for row, found in self._between:
+                self._compare(row, found)
+        self._laid.clear()
+        self._between.clear()
+        self.reached = place
+        if place == len(rows) or rows[place].op != op:
             self._together = False
-            self.errors[min(self.reached, len(rows) - 1)] = math.inf
-        return None
+            self.errors[min(place, len(rows) - 1)] = math.inf
+            return None
+        self.reached += 1
+        return place
 
     def _partner(self, call: Call | None) -> int | None:
         partner = None if call is None or self._partners is None else self._partners.get(call.index)
         return None if partner is None else self._reference.place.get(partner)
 
-    def _compare(self, place: int, expected: Projection, found: Projection) -> None:
-        error = expected.difference(found, found.norm)
-        self.errors[place] = max(error, self.errors.get(place, 0.0))
-        self.norms[place] = (*self.norms.get(place, ()), found.norm)
+    def _projected(self, place: int, result: Any) -> list[Projection]:
+        """Of each tensor of a result that its row can be compared with."""
+        row, tensors = self._reference.rows[place], tensors_in(result)
+        if row.call is None or len(tensors) != len(row.results):
+            return []
+        results = zip(tensors, row.call.outputs, row.results, strict=True)
+        projector = self._reference.projector
+        return [projector.of_slim(x, ref) for x, ref, expected in results if expected is not None]
+
+    def _compare(self, place: int, found: Sequence[Projection]) -> None:
+        expected = [x for x in self._reference.rows[place].results if x is not None]
+        for one, other in zip(expected, found, strict=False):
+            error = one.difference(other, other.norm)
+            self.errors[place] = max(error, self.errors.get(place, 0.0))
+            self.norms[place] = (*self.norms.get(place, ()), other.norm)
 
 
 _aten = torch.ops.aten
@@ -222,11 +242,17 @@ def moved(
 
 
 def parameters_read(reference: Collected, places: Iterable[int]) -> Iterator[str]:
-    """The weights that the calls of these rows read."""
-    for place in places:
-        call = reference.rows[place].call
-        leaves = tree_leaves((call.args, call.kwargs)) if call is not None else ()
-        yield from (leaf.name for leaf in leaves if isinstance(leaf, Ref) and leaf.name)
+    """The weights that the calls of these rows read, as they are or laid out anew."""
+    laid: dict[int, str] = {}
+    calls = {row.call.index for place in places if (row := reference.rows[place]).call is not None}
+    for row in reference.rows:
+        leaves = tree_leaves((row.call.args, row.call.kwargs)) if row.call is not None else ()
+        refs = [leaf for leaf in leaves if isinstance(leaf, Ref)]
+        names = [name for ref in refs if (name := ref.name or laid.get(ref.id))]
+        if row.call is not None and row.op in LAYOUT and names:
+            laid |= {ref.id: names[0] for ref in row.call.outputs}
+        if row.call is not None and row.call.index in calls:
+            yield from names
 
 
 class Broken(Exception):

@@ -32,7 +32,7 @@ class Projection:
         if self.shape != other.shape or abs(self.marks - other.marks) > _SAME:
             return math.inf
         off = abs(self.finite - other.finite)
-        return off / max(norm, 1e-30) if off else 0.0
+        return off / max(norm, abs(self.finite), 1e-30) if off else 0.0
 
 
 _SAME = 1e-6  # marks are sums of a few random numbers: other places give another sum

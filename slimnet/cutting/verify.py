@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from math import isinf
 from typing import Any
 
 import torch
@@ -266,7 +267,7 @@ class _Pair:
             shaken = self._shaken(kind, inputs)
             tolerance = _allowed(difference(reference.outputs, shaken.outputs))
             noise = moved(reference, shaken, compared.norms)
-            rows = {n: error for n, error in rows.items() if noise.get(n, 0.0) <= AMPLIFIED}
+            rows = {n: e for n, e in rows.items() if noise.get(n, 0.0) <= AMPLIFIED or isinf(e)}
             tolerances = {n: _allowed(noise.get(n, 0.0)) for n in rows}
         wrong = min((n for n, error in rows.items() if error > tolerances[n]), default=None)
         if wrong is not None:
