@@ -181,8 +181,14 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _install(kind: type, symbol: str, compute: Callable[[Any, Any], Any]) -> None:
-    """Give a class one arithmetic operator, from the left and from the right."""
+def _give(kind: type, **methods: Any) -> None:
+    """Special methods, by their names without underscores."""
+    for name, method in methods.items():
+        setattr(kind, f"__{name}__", method)
+
+
+def _give_arithmetic(kind: type, symbol: str, compute: Callable[[Any, Any], Any]) -> None:
+    """One operator, from the left and from the right."""
 
     def forward(self: Any, other: Any, *modulus: Any) -> Any:
         if not _is_number(other) or modulus:
@@ -196,11 +202,10 @@ def _install(kind: type, symbol: str, compute: Callable[[Any, Any], Any]) -> Non
         value = compute(_bare(other), _bare(self))
         return _remembered(value, Combined(symbol, _source(other), self.source))
 
-    setattr(kind, f"__{symbol}__", forward)
-    setattr(kind, f"__r{symbol}__", backward)
+    _give(kind, **{symbol: forward, f"r{symbol}": backward})
 
 
-def _install_pair(kind: type) -> None:
+def _give_pairs(kind: type) -> None:
     """``divmod``, from the left and from the right."""
 
     def forward(self: Any, other: Any) -> Any:
@@ -209,12 +214,11 @@ def _install_pair(kind: type) -> None:
     def backward(self: Any, other: Any) -> Any:
         return (other // self, other % self) if _is_number(other) else NotImplemented
 
-    setattr(kind, "__divmod__", forward)  # noqa: B010
-    setattr(kind, "__rdivmod__", backward)  # noqa: B010
+    _give(kind, divmod=forward, rdivmod=backward)
 
 
-def _install_of_one(kind: type) -> None:
-    """Give a class what takes one number: rounding in its ways, the sign."""
+def _give_rounding(kind: type) -> None:
+    """What takes one number: rounding in its ways, the sign."""
 
     def of_one(symbol: str) -> Callable[[Any], Any]:
         def compute(self: Any) -> Any:
@@ -229,14 +233,11 @@ def _install_of_one(kind: type) -> None:
         value = round(_bare(self), _bare(digits))
         return _remembered(value, Combined("decimals", self.source, _source(digits)))
 
-    for symbol in ("floor", "ceil", "trunc", "abs"):
-        setattr(kind, f"__{symbol}__", of_one(symbol))
-    setattr(kind, "__round__", rounded)  # noqa: B010
-    setattr(kind, "__pos__", lambda self: self)  # noqa: B010
-    setattr(kind, "__neg__", lambda self: 0 - self)  # noqa: B010
+    _give(kind, **{symbol: of_one(symbol) for symbol in ("floor", "ceil", "trunc", "abs")})
+    _give(kind, round=rounded, pos=lambda self: self, neg=lambda self: 0 - self)
 
 
-def _install_equality(kind: type, base: Any) -> None:
+def _give_equality(kind: type, base: Any) -> None:
     """What the code finds equal must stay equal: the journal writes it down."""
 
     def equal(self: Any, other: Any) -> Any:
@@ -257,9 +258,7 @@ def _install_equality(kind: type, base: Any) -> None:
             notes.hashed()
         return int(base.__hash__(self))
 
-    setattr(kind, "__eq__", equal)  # noqa: B010
-    setattr(kind, "__ne__", unequal)  # noqa: B010
-    setattr(kind, "__hash__", hashed)  # noqa: B010
+    _give(kind, eq=equal, ne=unequal, hash=hashed)
 
 
 def _found_equal(left: Any, right: Any) -> None:
@@ -271,10 +270,10 @@ def _found_equal(left: Any, right: Any) -> None:
 for _kind, _base in ((Size, int), (Amount, float)):
     for _symbol, _compute in _ARITHMETIC.items():
         if hasattr(_base, f"__{_symbol}__"):
-            _install(_kind, _symbol, _compute)
-    _install_pair(_kind)
-    _install_of_one(_kind)
-    _install_equality(_kind, _base)
+            _give_arithmetic(_kind, _symbol, _compute)
+    _give_pairs(_kind)
+    _give_rounding(_kind)
+    _give_equality(_kind, _base)
 
 
 class Shape(tuple[int, ...]):
