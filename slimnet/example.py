@@ -98,17 +98,24 @@ def _tensors(value: Any, seen: set[int]) -> Iterator[Tensor]:
 
 
 def is_plain(value: Any) -> bool:
-    """Whether only containers hold its tensors that PyTorch itself takes apart."""
-    leaves = tree_leaves(value)
+    """Whether only containers hold its tensors that PyTorch itself takes apart, and writes."""
+    leaves = tree_leaves(value, is_leaf=_is_named)
     return sum(isinstance(leaf, Tensor) for leaf in leaves) == len(tensors_of(value))
 
 
 def plainly(value: Any) -> Any:
     """The same tensors in plain containers: dicts by attribute or key in place of objects."""
-    return tree_map(_plain, value)
+    return tree_map(_plain, value, is_leaf=_is_named)
+
+
+def _is_named(value: Any) -> bool:
+    """Named tuples, as ``x.max(1)`` is one: torch takes them apart, and writes none into a file."""
+    return isinstance(value, tuple) and type(value) is not tuple
 
 
 def _plain(leaf: Any) -> Any:
+    if _is_named(leaf):
+        return plainly(tuple(leaf))
     content = _content(leaf) if not isinstance(leaf, Tensor) else None
     return plainly(content) if content and tensors_of(content) else leaf
 

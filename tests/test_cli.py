@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -495,7 +496,8 @@ def test_the_commands_of_the_refusals_are_those_of_the_program():
 
 
 def test_version_and_bare_call(slimnet):
-    assert slimnet("--version") == (0, f"slimnet {__version__}\n", "")
+    code, said, _ = slimnet("--version")
+    assert code == 0 and said.startswith(f"slimnet {__version__}, torch {version('torch')}, ")
     code, out, err = slimnet("")
     assert (code, err) == (0, "")
     assert "compare" in out
