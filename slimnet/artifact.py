@@ -23,7 +23,7 @@ from slimnet.cutting.rebuild import adjust, without_blocks
 from slimnet.cutting.verify import Certificate
 from slimnet.errors import InputError
 from slimnet.networks.arch import Arch, fitted, parse_arch
-from slimnet.networks.checkpoint import load_payload
+from slimnet.networks.payload import load_payload
 from slimnet.output import replacing
 from slimnet.plain import decode, encode
 from slimnet.planning.plan import Plan

@@ -74,15 +74,22 @@ class Opened:
 
 
 def open_network(
-    path: str | Path, arch: Arch | None = None, *, allow_pickle: bool = False
+    path: str | Path,
+    arch: Arch | None = None,
+    *,
+    weights: str | None = None,
+    allow_pickle: bool = False,
 ) -> Opened:
     """Open a state dict, an exported program, a slim network or a pickled module.
 
-    Raises :class:`InputError` for anything else, in one sentence.
+    ``weights`` is the key of those to read where a checkpoint holds several. Raises
+    :class:`InputError` for anything else, in one sentence.
     """
     if _holds_artifact(path, refuse=not allow_pickle):
+        if weights is not None:
+            raise InputError(f"{path} is a slim network, which holds no other weights")
         return _open_artifact(path, arch)
-    opened = open_model(path, arch, allow_pickle=allow_pickle)
+    opened = open_model(path, arch, weights=weights, allow_pickle=allow_pickle)
     return Opened(opened.model, opened.arch, None, opened.notes, example=opened.example)
 
 

@@ -29,6 +29,13 @@ Arch = Annotated[
         "recognised from the weights where possible",
     ),
 ]
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        "--weights",
+        help="which weights to read where a checkpoint holds several: ema, model.teacher",
+    ),
+]
 Inputs = Annotated[
     list[str] | None,
     typer.Option("--input", help="input shape, batch included: 1,3,224,224; once per input"),

@@ -38,7 +38,7 @@ def is_slim(path: str | Path) -> bool:
     """Whether slimnet cut the network in this file; raises :class:`InputError` for no network."""
     if is_program_file(path):
         return holds_text(path, RECORD)
-    return is_artifact(load_payload(path))
+    return is_artifact(load_payload(path, foreign=True))
 
 
 def read_slim(path: str | Path) -> Artifact:

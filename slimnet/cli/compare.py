@@ -41,6 +41,7 @@ def compare(
     batch: options.Batch = 1,
     latency: options.Latency = True,
     arch: options.Arch = None,
+    weights: options.Weights = None,
     allow_pickle: options.AllowPickle = False,
     as_json: options.Json = False,
     seed: options.Seed = 0,
@@ -85,7 +86,7 @@ def compare(
         samples=samples,
     )
     dataset = load_data(data, normalize).limited(train=train_images, test=test_images)
-    opened = open_to_train(model, arch, allow_pickle)
+    opened = open_to_train(model, arch, allow_pickle, weights)
     example = one_image(opened, dataset)
     settings = replace(
         settings,

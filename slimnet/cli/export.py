@@ -22,6 +22,7 @@ def export(
     batch: options.Batch = 1,
     latency: options.Latency = True,
     arch: options.Arch = None,
+    weights: options.Weights = None,
     input: options.Inputs = None,
     example: options.Example = None,
     allow_pickle: options.AllowPickle = False,
@@ -41,7 +42,7 @@ def export(
         raise InputError("name the format to export to: --onnx, or --pt2")
     target = file or slim.with_suffix(".onnx" if onnx else ".pt2")
     check_writable(target)
-    opened = open_any(slim, arch, allow_pickle, program=True)
+    opened = open_any(slim, arch, allow_pickle, weights, program=True)
     inputs, described = inputs_of(slim, opened, input, example)
     if pt2:
         _export_pt2(opened, inputs, described, target, as_json=as_json)

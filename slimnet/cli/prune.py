@@ -37,6 +37,7 @@ def prune(
     heads: options.Heads = False,
     drop_blocks: options.DropBlocks = None,
     arch: options.Arch = None,
+    weights: options.Weights = None,
     input: options.Inputs = None,
     example: options.Example = None,
     allow_pickle: options.AllowPickle = False,
@@ -66,7 +67,7 @@ def prune(
     options.check_data(criterion, repair, data=data is not None, init=init is not None)
     place = options.device(device)
     check_writable(output)
-    opened = open_any(model, arch, allow_pickle)
+    opened = open_any(model, arch, allow_pickle, weights)
     inputs, described = inputs_of(model, opened, input, example)
     with console.watching(quiet=as_json) as watch:
         images = read_samples(data, normalize, samples, inputs, seed)

@@ -19,6 +19,7 @@ def repair(
     normalize: options.Normalize = None,
     samples: options.Samples = 1024,
     arch: options.Arch = None,
+    weights: options.Weights = None,
     allow_pickle: options.AllowPickle = False,
     as_json: options.Json = False,
     seed: options.Seed = 0,
@@ -32,7 +33,7 @@ def repair(
     use_threads(threads)
     place = options.device(device)
     check_writable(output)
-    artifact, dense = slim_and_dense(slim, against, arch, allow_pickle)
+    artifact, dense = slim_and_dense(slim, against, arch, allow_pickle, weights)
     with console.watching(quiet=as_json) as watch:
         images = read_samples(data, normalize, samples, artifact.example, seed)
         mended = repair_file(artifact, dense.model.to(place), images, seed=seed, watch=watch)

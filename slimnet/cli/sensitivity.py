@@ -26,6 +26,7 @@ def sensitivity(
     init: options.Init = None,
     heads: options.Heads = False,
     arch: options.Arch = None,
+    weights: options.Weights = None,
     input: options.Inputs = None,
     example: options.Example = None,
     allow_pickle: options.AllowPickle = False,
@@ -45,7 +46,7 @@ def sensitivity(
     check_needs(criterion, data=data is not None, init=init is not None)
     check_writable(output)
     place = options.device(device)
-    opened = open_any(model, arch, allow_pickle)
+    opened = open_any(model, arch, allow_pickle, weights)
     inputs, described = inputs_of(model, opened, input, example)
     with console.watching(quiet=as_json) as watch:
         watch("reading images", 0.0)

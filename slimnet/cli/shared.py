@@ -26,9 +26,17 @@ def use_threads(threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
-def open_any(path: Path, arch: str | None, allow_pickle: bool, *, program: bool = False) -> Opened:
+def open_any(
+    path: Path,
+    arch: str | None,
+    allow_pickle: bool,
+    weights: str | None = None,
+    *,
+    program: bool = False,
+) -> Opened:
     """The network in the file; one that only runs as a ``program`` must be asked for."""
-    opened = open_network(path, parse_arch(arch) if arch else None, allow_pickle=allow_pickle)
+    known = parse_arch(arch) if arch else None
+    opened = open_network(path, known, weights=weights, allow_pickle=allow_pickle)
     if opened.is_program and not program and opened.artifact is not None:
         built = opened.artifact.arch or "path/to/file.py:make_model"
         raise InputError(
@@ -39,10 +47,15 @@ def open_any(path: Path, arch: str | None, allow_pickle: bool, *, program: bool 
 
 
 def open_to_train(
-    path: Path, arch: str | None, allow_pickle: bool, *, dense: bool = False
+    path: Path,
+    arch: str | None,
+    allow_pickle: bool,
+    weights: str | None = None,
+    *,
+    dense: bool = False,
 ) -> Opened:
     """The network in the file; refused where it cannot be trained, or is not ``dense``."""
-    opened = open_any(path, arch, allow_pickle)
+    opened = open_any(path, arch, allow_pickle, weights)
     if not opened.trains:
         raise InputError(
             f"{path} is an exported program, which cannot be trained: give the network's class, "
@@ -57,13 +70,14 @@ def open_to_train(
 
 
 def slim_and_dense(
-    slim: Path, against: Path, arch: str | None, allow_pickle: bool
+    slim: Path, against: Path, arch: str | None, allow_pickle: bool, weights: str | None = None
 ) -> tuple[Artifact, Opened]:
     """A slim network's file, and the network that it was cut from."""
     artifact = read_slim(slim)
     known = parse_arch(arch) if arch else artifact.arch if artifact.rebuilds else None
     try:
-        return artifact, open_network(against, known, allow_pickle=allow_pickle)
+        dense = open_network(against, known, weights=weights, allow_pickle=allow_pickle)
+        return artifact, dense
     except InputError as error:
         if known is None and artifact.arch is not None:
             raise InputError(f"{error}; {slim} was made with --arch {artifact.arch}") from error
