@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from slimnet.capture.modules import named_tensors, no_collection, unchanging
-from slimnet.capture.suitable import refuse_unsuitable
+from slimnet.capture.suitable import refuse_unbound, refuse_unsuitable
 from slimnet.capture.trace import Trace, capture
 from slimnet.coupling.couple import Coupling, Pin, couple
 from slimnet.criteria import Choice, check_needs, usual, usual_scope
@@ -207,6 +207,7 @@ def prune(
                 certificate = certify(model, slim, _proofs(proof, traces), example, seed=seed)
             break
         except Mismatch as mismatch:
+            refuse_unbound(model, slim, example)
             if drawn.beside.changes:  # which no call seemed to read: is it those?
                 beside = False
                 continue
