@@ -54,6 +54,16 @@ class Artifact:
         return self.arch is not None and self.arch.source != "file"
 
     @property
+    def caveat(self) -> str | None:
+        """What to tell whoever writes it, where no process without its class can run it."""
+        if self.rebuilds or self.program is not None:
+            return None
+        return (
+            f"no program lies in the file, because torch.export cannot record {self.class_name}: "
+            "it loads only with the class, slimnet.load(file, into=make_model())"
+        )
+
+    @property
     def is_program(self) -> bool:
         """Whether it never had a class here: what was cut, or written, is a program."""
         return self.program is not None and self.class_name == _class_name(Program)

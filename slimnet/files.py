@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -140,6 +141,7 @@ def save(
     the weights were changed after the cut. Raises :class:`InputError` for a path that cannot be
     written, and for an ``arch`` that does not build this network: other shapes, or other outputs on
     the example (options that no shape shows belong into an :class:`~slimnet.networks.arch.Arch`).
+    Warns where torch cannot record the network, so that the file loads only with its class.
     """
     artifact = make_artifact(
         pruned.model,
@@ -151,7 +153,10 @@ def save(
     )
     if artifact.rebuilds:
         _check_rebuilt(pruned, artifact)
-    return write_artifact(artifact, path)
+    written = write_artifact(artifact, path)
+    if artifact.caveat is not None:
+        warnings.warn(f"{path}: {artifact.caveat}", stacklevel=2)
+    return written
 
 
 def _check_rebuilt(pruned: Pruned, artifact: Artifact) -> None:

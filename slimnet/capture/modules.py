@@ -119,6 +119,27 @@ def first_names(model: nn.Module) -> dict[str, str]:
     return {name: first.setdefault(id(t), name) for name, t in named_tensors(model)}
 
 
+def own_names(model: nn.Module) -> Callable[[str], str]:
+    """Tells the name that :func:`named_tensors` has for a tensor, of any name that leads to it.
+
+    A module under two names has its tensors under the first one only.
+    """
+    known: dict[int, str] = {}
+    for name, tensor in named_tensors(model):
+        known.setdefault(id(tensor), name)
+
+    def own(name: str) -> str:
+        *path, leaf = name.split(".")
+        module: Any = model
+        for part in path:
+            module = None if module is None else vars(module)["_modules"].get(part)
+        kinds = () if module is None else ("_parameters", "_buffers")
+        found = (vars(module)[kind].get(leaf) for kind in kinds)
+        return next((known[id(tensor)] for tensor in found if tensor is not None), name)
+
+    return own
+
+
 @contextmanager
 def no_collection() -> Iterator[None]:
     """Pause Python's garbage collector while very many small objects are made.

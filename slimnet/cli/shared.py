@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from slimnet import options
+from slimnet import console, options
 from slimnet.artifact import Artifact, write_artifact
 from slimnet.capture.trace import map_tensors
 from slimnet.errors import InputError
@@ -105,6 +105,8 @@ def write_slim(artifact: Artifact, model: torch.nn.Module, output: Path) -> None
     """As slimnet's own file, or as an exported program that carries plan and certificate."""
     if output.suffix != ".pt2":
         write_artifact(artifact, output)
+        if artifact.caveat is not None:
+            console.warn(f"{output}: {artifact.caveat}")
         return
     from slimnet.export import export_pt2
 

@@ -32,7 +32,12 @@ def load_payload(path: str | Path, *, allow_pickle: bool = False, foreign: bool 
     _check_file(file)
     if file.suffix == ".safetensors":
         return _read_safetensors(file)
-    mapped = _check_kind(file)
+    return _torch_payload(
+        file, mapped=_check_kind(file), allow_pickle=allow_pickle, foreign=foreign
+    )
+
+
+def _torch_payload(file: Path, *, mapped: bool, allow_pickle: bool, foreign: bool) -> Any:
     try:
         return _torch_load(file, mapped=mapped, allow_pickle=allow_pickle)
     except InputError as refusal:
