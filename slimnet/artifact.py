@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from slimnet.capture.exported import record_program
 from slimnet.capture.modules import clone, first_names, named_modules, named_tensors
-from slimnet.capture.program import Program
+from slimnet.capture.program import LITERALS, Program
 from slimnet.cutting.rebuild import adjust, without_blocks
 from slimnet.cutting.verify import Certificate
 from slimnet.errors import InputError
@@ -128,9 +128,8 @@ class Artifact:
                     f"{name} would have {_shape(wanted)}, and the file holds "
                     f"{_shape(None if stored is None else tuple(stored.shape))}"
                 )
-        missing = {change.module for change in self.plan.changes} - dict(
-            named_modules(dense)
-        ).keys()
+        known = {path for path, _ in named_modules(dense)} | {LITERALS}  # of a later round
+        missing = {change.module for change in self.plan.changes} - known
         if missing:
             raise InputError(
                 f"this slim network was not cut from {_article(dense)}: it has no {min(missing)}"

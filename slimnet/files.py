@@ -17,13 +17,13 @@ from slimnet.capture.modules import device_of, evaluation_mode, named_modules
 from slimnet.capture.program import Program
 from slimnet.capture.trace import capture, map_tensors
 from slimnet.cutting.shorten import shorten_as
-from slimnet.cutting.verify import Certificate, difference, joined
+from slimnet.cutting.verify import Certificate, difference
 from slimnet.errors import CaptureError, InputError
 from slimnet.example import normal, positional, tensors_of
+from slimnet.lineage import is_cut_from, remember
 from slimnet.networks.arch import Arch
 from slimnet.networks.checkpoint import open_model
 from slimnet.networks.userfile import call_in_file
-from slimnet.planning.compose import compose
 from slimnet.prune import Pruned, prove
 from slimnet.record import is_slim, read_slim
 from slimnet.repair import Repair
@@ -54,23 +54,9 @@ class Opened:
         return not isinstance(self.model, Program)
 
     def artifact_of(self, pruned: Pruned) -> Artifact:
-        """What to save after pruning this network, from where it stands."""
-        fresh = make_artifact(
-            pruned.model,
-            pruned.plan,
-            pruned.certificate,
-            pruned.example,
-            self.arch,
-            trained=pruned.repair is not None,
-        )
-        if self.artifact is None or self.dense is None:
-            return fresh
-        first, second = self.artifact.certificate, pruned.certificate
-        return replace(
-            fresh,
-            plan=compose(self.artifact.plan, pruned.plan, self.dense),
-            certificate=joined(first, second) if first and second else None,
-            trained=self.artifact.trained or fresh.trained,
+        """What to save after pruning this network: relative to what its file was cut from."""
+        return make_artifact(
+            pruned.model, *pruned.whole(), pruned.example, self.arch, trained=pruned.trained
         )
 
 
@@ -111,7 +97,7 @@ def _open_artifact(path: str | Path, arch: Arch | None) -> Opened:
     share = f" with {after['macs'] / before['macs']:.1%} of its MACs" if before.get("macs") else ""
     own = "exported program" if artifact.is_program else artifact.class_name
     made = known or artifact.arch or own
-    model = artifact.model(dense if known is not None else None)
+    model = _remembered(artifact, artifact.model(dense if known is not None else None))
     return Opened(model, known, artifact, (f"slim {made}{share}",), dense)
 
 
@@ -144,12 +130,7 @@ def save(
     Warns where torch cannot record the network, so that the file loads only with its class.
     """
     artifact = make_artifact(
-        pruned.model,
-        pruned.plan,
-        pruned.certificate,
-        pruned.example,
-        arch,
-        trained=trained or pruned.repair is not None,
+        pruned.model, *pruned.whole(), pruned.example, arch, trained=trained or pruned.trained
     )
     if artifact.rebuilds:
         _check_rebuilt(pruned, artifact)
@@ -188,7 +169,14 @@ def load(path: str | Path, into: nn.Module | None = None) -> nn.Module:
     any other runs as its embedded program. Raises :class:`InputError` for a file that is no slim
     network, and for an ``into`` that it was not cut from.
     """
-    return read_slim(path).model(into).eval()
+    artifact = read_slim(path)
+    return _remembered(artifact, artifact.model(into).eval())
+
+
+def _remembered(artifact: Artifact, model: nn.Module) -> nn.Module:
+    """So that the network can be pruned again, and saved relative to the original."""
+    remember(model, artifact.plan, artifact.certificate, trained=artifact.trained)
+    return model
 
 
 @dataclass(frozen=True, eq=False)
@@ -236,7 +224,9 @@ def verify(
     weights. Raises :class:`~slimnet.errors.CertificateError` where the proof fails.
     """
     if isinstance(slim, Pruned):
-        return prove(against, slim.model, slim.plan, slim.example, seed=seed)
+        whole, _ = slim.whole()
+        plan = whole if is_cut_from(slim.model, whole, against) else slim.plan
+        return prove(against, slim.model, plan, slim.example, seed=seed, trained=slim.trained)
     artifact = slim if isinstance(slim, Artifact) else read_slim(slim)
     place = device_of(against)
     model = artifact.model(against).to(place)
