@@ -25,7 +25,8 @@ Arch = Annotated[
     str | None,
     typer.Option(
         "--arch",
-        help="torchvision:NAME, timm:NAME, slimnet:NAME or file.py:make_model (runs that file); "
+        help="torchvision:NAME, timm:NAME, slimnet:NAME, file.py:make_model or package.module:Net "
+        "(runs that file), with literal arguments where needed: 'file.py:Net(width=64)'; "
         "recognised from the weights where possible",
     ),
 ]
