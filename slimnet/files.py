@@ -42,6 +42,7 @@ class Opened:
     notes: tuple[str, ...] = ()
     dense: nn.Module | None = None  # what a slim network was cut from: its shapes only
     example: tuple[Any, ...] | None = None  # inputs that lie in the file
+    recognised: bool = False  # by the names and shapes of its weights alone
 
     @property
     def is_program(self) -> bool:
@@ -77,7 +78,14 @@ def open_network(
             raise InputError(f"{path} is a slim network, which holds no other weights")
         return _open_artifact(path, arch)
     opened = open_model(path, arch, weights=weights, allow_pickle=allow_pickle)
-    return Opened(opened.model, opened.arch, None, opened.notes, example=opened.example)
+    return Opened(
+        opened.model,
+        opened.arch,
+        None,
+        opened.notes,
+        example=opened.example,
+        recognised=opened.recognised,
+    )
 
 
 def _holds_artifact(path: str | Path, *, refuse: bool) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from slimnet import console, options
-from slimnet.calibration import read_samples
+from slimnet.calibration import check_recognised, read_samples
 from slimnet.cli.shared import print_json, slim_and_dense, use_threads, write_slim
 from slimnet.files import repair as repair_file
 from slimnet.output import check_writable
@@ -36,6 +36,7 @@ def repair(
     artifact, dense = slim_and_dense(slim, against, arch, allow_pickle, weights)
     with console.watching(quiet=as_json) as watch:
         images = read_samples(data, normalize, samples, artifact.example, seed)
+        check_recognised(against, dense, images)
         mended = repair_file(artifact, dense.model.to(place), images, seed=seed, watch=watch)
         write_slim(mended.artifact, mended.model, output)
     done = mended.repair

@@ -5,7 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from slimnet import console, options
-from slimnet.calibration import network_before, read_images, read_samples, read_test_images
+from slimnet.calibration import (
+    check_recognised,
+    network_before,
+    read_images,
+    read_samples,
+    read_test_images,
+)
 from slimnet.capture.modules import named_tensors
 from slimnet.cli.shared import inputs_of, on_device, open_any, print_json, use_threads
 from slimnet.criteria import check_needs
@@ -53,6 +59,7 @@ def sensitivity(
         reads = data if read_images([criterion]) else None
         before = network_before(init, opened, allow_pickle=allow_pickle)
         images = read_test_images(data, normalize, samples, inputs)
+        check_recognised(model, opened, images)
         calibration = read_samples(reads, normalize, samples, inputs, seed)
         network, inputs = on_device(place, opened.model, inputs)
         found = measure_sensitivity(

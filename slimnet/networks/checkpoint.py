@@ -41,6 +41,9 @@ class OpenedModel:
     arch: Arch | None
     notes: tuple[str, ...] = ()
     example: tuple[Any, ...] | None = None  # inputs that lie in the file
+    recognised: bool = (
+        False  # by names and shapes alone, which show neither strides nor activations
+    )
 
 
 def open_model(
@@ -85,7 +88,8 @@ def _opened_state(
     model = fit.build()
     notes = _load(model, state, entries, fit, path)
     _check_values(model, path)
-    return OpenedModel(model, fit, (*told, *_built_as(fit, arch), *notes))
+    told = (*told, *_built_as(fit, arch), *notes)
+    return OpenedModel(model, fit, told, recognised=arch is None)
 
 
 def _opened_program(path: PathLike) -> OpenedModel:
@@ -271,6 +275,7 @@ def _built_as(fit: Arch, asked: Arch | None) -> Iterator[str]:
     options = ", ".join(f"{name}={value}" for name, value in fit.options.items())
     if asked is None:
         yield f"recognised as {fit}" + (f" with {options}" if options else "")
+        yield UNSEEN
     elif fit != asked:
         yield f"{fit} is built with {options}, as its weights have it"
     if str(fit) in _TRANSFORMING and "transform_input" not in fit.options:
@@ -296,6 +301,9 @@ def _opened_module(module: nn.Module, path: PathLike, told: tuple[str, ...]) -> 
     model = module.float() if halves else module
     return OpenedModel(model.eval(), None, (*told, *notes))
 
+
+UNSEEN = "strides, padding and activations cannot be seen in weights"
+"""Said of every network that was recognised; what its data say: :mod:`slimnet.calibration`."""
 
 _TRANSFORMING = ("torchvision:googlenet", "torchvision:inception_v3")
 _OLD_NAMES = (  # those of torchvision's own DenseNet and ViT, which it renames as it loads
