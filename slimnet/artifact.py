@@ -85,8 +85,9 @@ class Artifact:
         if self.program is None:
             raise InputError(
                 f"this slim network is of the class {self.class_name}, which is not known here, "
-                "and torch could not export it as a program; load it with "
-                "slimnet.load(file, into=make_model())"
+                "and no program of it lies in the file; load it with "
+                "slimnet.load(file, into=make_model()), or give "
+                f"--arch {self.arch or 'path/to/file.py:make_model'}"
             )
         return Program(self.program, self.tensors, self.frozen).eval()
 
@@ -242,7 +243,7 @@ def write_artifact(artifact: Artifact, path: str | Path) -> Path:
         "plan": artifact.plan.to_json(),
         "certificate": artifact.certificate.to_json() if artifact.certificate else None,
         "arch": artifact.arch.to_json() if artifact.arch else None,
-        "example": encode(artifact.example, _described),
+        "example": encode(artifact.example, describe),
         "frozen": list(artifact.frozen),
         "program": artifact.program,
         "class": artifact.class_name,
@@ -283,7 +284,7 @@ def _artifact(payload: Mapping[str, Any]) -> Artifact:
         plan=Plan.from_json(payload["plan"]),
         certificate=None if certificate is None else Certificate.from_json(certificate),
         arch=None if arch is None else Arch.from_json(arch),
-        example=_inputs(decode(payload["example"], _drawn)),
+        example=_inputs(decode(payload["example"], draw)),
         frozen=tuple(payload["frozen"]),
         program=None if payload["program"] is None else _mapping("program", payload["program"]),
         class_name=str(payload["class"]),
@@ -307,7 +308,7 @@ def _inputs(value: Any) -> tuple[Any, ...]:
     return value
 
 
-def _described(value: Any) -> Any:
+def describe(value: Any) -> Any:
     """An input as plain data: floating point by shape and type, anything else by value."""
     if isinstance(value, Tensor) and value.is_floating_point():
         return {"shape": list(value.shape), "dtype": str(value.dtype).removeprefix("torch.")}
@@ -321,7 +322,7 @@ def _described(value: Any) -> Any:
     )
 
 
-def _drawn(leaf: Any) -> Any:
+def draw(leaf: Any) -> Any:
     """An input of the described shape, the same numbers every time."""
     if "shape" not in leaf:
         return leaf["value"]

@@ -196,6 +196,10 @@ Onnx = Annotated[bool, typer.Option("--onnx", help="write ONNX")]
 Pt2 = Annotated[
     bool, typer.Option("--pt2", help="write what torch.export.load opens, without latency")
 ]
+Safetensors = Annotated[
+    bool,
+    typer.Option("--safetensors", help="write the tensors alone, with plan and proof as metadata"),
+]
 TimedAgainst = Annotated[
     Path | None,
     typer.Option("--against", help="the dense network to time it against; known for built-ins"),

@@ -18,6 +18,7 @@ from slimnet.example import tensors_of
 from slimnet.files import Opened, example_for, open_network
 from slimnet.networks.arch import parse_arch
 from slimnet.record import read_slim, record_of
+from slimnet.tensors_file import SUFFIX, write_tensors
 
 
 def use_threads(threads: int | None) -> None:
@@ -102,7 +103,10 @@ def on_device(
 
 
 def write_slim(artifact: Artifact, model: torch.nn.Module, output: Path) -> None:
-    """As slimnet's own file, or as an exported program that carries plan and certificate."""
+    """As slimnet's own file, or as an exported program or tensors that carry plan and proof."""
+    if output.suffix == SUFFIX:
+        write_tensors(artifact, output)
+        return
     if output.suffix != ".pt2":
         write_artifact(artifact, output)
         if artifact.caveat is not None:

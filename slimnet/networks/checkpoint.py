@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from slimnet.capture.archive import read_archive
-from slimnet.capture.modules import first_names, named_tensors
+from slimnet.capture.modules import first_names, named_tensors, own_names
 from slimnet.capture.pt2 import read_pt2
 from slimnet.errors import InputError
 from slimnet.networks.arch import Arch, fitted, recognise
@@ -202,14 +202,20 @@ def _implied(
 ) -> dict[str, Any]:
     """What a file may lack: counters of batch norms, second names of a tensor, and own states."""
     named: dict[str, Tensor] = {}
-    first = first_names(model)
+    first_name, first = own_names(model), first_names(model)
     for name, tensor in given.items():
-        named.setdefault(first.get(name, name), tensor)
+        named.setdefault(_first_of(name, first_name, first), tensor)
+    firsts = {name: _first_of(name, first_name, first) for name in own}
     return {
-        **{n: named[first[n]] for n in own if n in first and first[n] in named},
+        **{name: named[other] for name, other in firsts.items() if other in named},
         **{n: own[n] for n in own if n.endswith("num_batches_tracked")},
         **{n: own[n] for n in own if is_own_state(n) and n not in entries},
     }
+
+
+def _first_of(name: str, own: Callable[[str], str], first: Mapping[str, str]) -> str:
+    """One name for all those of a tensor, of modules under two names and of tied weights."""
+    return first.get(own(name), name)
 
 
 def _ignored_notes(extra: list[str]) -> Iterator[str]:

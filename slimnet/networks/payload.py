@@ -136,13 +136,24 @@ def pickled(file: str | Path, kind: str) -> InputError:
 
 
 def _read_safetensors(file: Path) -> dict[str, torch.Tensor]:
-    try:
-        from safetensors.torch import load_file
-    except ImportError:
-        raise InputError(f"{file}: install the safetensors package to read it") from None
+    from safetensors.torch import load_file
+
     try:
         tensors: dict[str, torch.Tensor] = load_file(file)
         return tensors
+    except Exception as error:  # its error type differs between versions of the package
+        raise InputError(f"{file} is no safetensors file: {first_line(error)}") from error
+
+
+def read_metadata(path: str | Path) -> dict[str, str]:
+    """The texts that a ``.safetensors`` file carries; raises InputError for another file."""
+    from safetensors import safe_open
+
+    file = Path(path)
+    _check_file(file)
+    try:
+        with safe_open(file, "pt") as opened:
+            return dict(opened.metadata() or {})
     except Exception as error:  # its error type differs between versions of the package
         raise InputError(f"{file} is no safetensors file: {first_line(error)}") from error
 
