@@ -7,8 +7,8 @@ A built-in or torchvision architecture is rebuilt from its name, then cut to the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from slimnet.capture.exported import record_program
-from slimnet.capture.modules import clone, first_names, named_modules, named_tensors
+from slimnet.capture.modules import (
+    clone,
+    first_names,
+    named_modules,
+    named_tensors,
+    own_states,
+)
 from slimnet.capture.program import LITERALS, Program
 from slimnet.cutting.rebuild import adjust, without_blocks
 from slimnet.cutting.verify import Certificate
@@ -47,6 +53,7 @@ class Artifact:
     class_name: str = ""
     versions: Mapping[str, str] | None = None
     trained: bool = False  # weights changed after the cut
+    states: Mapping[str, Any] = field(default_factory=dict)  # of modules, beside tensors; encoded
 
     @property
     def rebuilds(self) -> bool:
@@ -111,7 +118,21 @@ class Artifact:
             adjust(slim, self.plan, dense)
         except (KeyError, IndexError, TypeError, AttributeError) as error:
             raise InputError(f"the plan does not fit {type(dense).__name__}: {error!r}") from error
+        self._restore(slim)
         return slim
+
+    def _restore(self, slim: nn.Module) -> None:
+        """Give modules back what they keep beside tensors."""
+        modules = dict(named_modules(slim))
+        for path, state in self.states.items():
+            if path in modules:
+                try:
+                    modules[path].set_extra_state(decode(state, lambda leaf: leaf))
+                except Exception as error:  # whatever the user's class raises
+                    raise InputError(
+                        f"{path or type(slim).__name__} does not take the state in the file: "
+                        f"{type(error).__name__}: {error}"
+                    ) from error
 
     def _check_fits(self, built: nn.Module) -> nn.Module:
         """What was cut: the network as it was built, without the blocks that left."""
@@ -205,7 +226,24 @@ def make_artifact(
         class_name=_class_name(type(model)),
         versions={"slimnet": __version__, "torch": str(torch.__version__)},
         trained=trained,
+        states=_states(model),
     )
+
+
+def _states(model: nn.Module) -> dict[str, Any]:
+    return {path: encode(state, _plain_state(path)) for path, state in own_states(model).items()}
+
+
+def _plain_state(path: str) -> Callable[[Any], Any]:
+    def leaf(value: Any) -> Any:
+        if value is None or isinstance(value, (bool, int, float, complex, str, Tensor)):
+            return value.detach().clone() if isinstance(value, Tensor) else value
+        raise InputError(
+            f"{path or 'the model'} keeps a {type(value).__name__} as its extra state, and slim.pt "
+            "can hold states made of tensors, numbers, strings, lists, tuples and dicts"
+        )
+
+    return leaf
 
 
 def _class_name(kind: type) -> str:
@@ -249,6 +287,7 @@ def write_artifact(artifact: Artifact, path: str | Path) -> Path:
         "class": artifact.class_name,
         "versions": dict(artifact.versions or {}),
         "trained": artifact.trained,
+        "states": dict(artifact.states),
     }
     with replacing(Path(path)) as temporary:
         torch.save(payload, temporary)
@@ -290,6 +329,7 @@ def _artifact(payload: Mapping[str, Any]) -> Artifact:
         class_name=str(payload["class"]),
         versions=_mapping("versions", payload["versions"], str),
         trained=bool(payload["trained"]),
+        states=_mapping("states", payload.get("states", {}), dict),
     )
 
 

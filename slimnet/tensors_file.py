@@ -27,7 +27,7 @@ from slimnet.planning.plan import Plan
 from slimnet.version import __version__
 
 SUFFIX = ".safetensors"
-_PARTS = ("plan", "certificate", "arch", "example", "frozen", "shared", "versions")
+_PARTS = ("plan", "certificate", "arch", "example", "frozen", "shared", "states", "versions")
 
 
 def write_tensors(artifact: Artifact, path: Path) -> Path:
@@ -41,6 +41,7 @@ def write_tensors(artifact: Artifact, path: Path) -> Path:
         "example": encode(artifact.example, _json_leaf),
         "frozen": list(artifact.frozen),
         "shared": {name: other for name, other in first.items() if name != other},
+        "states": {p: encode(decode(s, _same), _by_numbers) for p, s in artifact.states.items()},
         "versions": dict(artifact.versions or {}),
     }
     texts = {name: json.dumps(part) for name, part in parts.items()}
@@ -116,19 +117,30 @@ def _artifact(parts: Mapping[str, Any], texts: Mapping[str, str], path: str | Pa
         class_name=texts["class"],
         versions={str(name): str(value) for name, value in dict(parts["versions"]).items()},
         trained=texts["trained"] == "true",
+        states={
+            str(path): encode(decode(state, _drawn), _same)
+            for path, state in dict(parts["states"]).items()
+        },
     )
+
+
+def _same(leaf: Any) -> Any:
+    return leaf
 
 
 def _json_leaf(value: Any) -> Any:
     """An input in JSON: floating point by shape and type, other tensors by their numbers."""
     described = describe(value)
-    content = described.get("value")
-    if isinstance(content, Tensor):
-        kind = str(content.dtype).removeprefix("torch.")
-        return {"numbers": content.tolist(), "dtype": kind}
-    if isinstance(content, complex):
-        raise InputError("the example holds a complex number, which .safetensors cannot say")
-    return described
+    return described if "shape" in described else _by_numbers(described["value"])
+
+
+def _by_numbers(value: Any) -> Any:
+    if isinstance(value, complex) or (isinstance(value, Tensor) and value.is_complex()):
+        raise InputError(".safetensors cannot say complex numbers: write slim.pt")
+    if not isinstance(value, Tensor):
+        return {"value": value}
+    kind = str(value.dtype).removeprefix("torch.")
+    return {"numbers": value.tolist(), "dtype": kind}
 
 
 def _drawn(leaf: Any) -> Any:

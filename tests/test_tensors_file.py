@@ -165,6 +165,45 @@ def test_another_format_is_refused(tmp_path):
 def test_an_example_that_json_cannot_say_is_refused(tied, tmp_path):
     pruned = tied[1]
     made = Artifact(dict(named_tensors(pruned.model)), pruned.plan, None, None, (1j,))
-    with pytest.raises(InputError, match="complex number"):
+    with pytest.raises(InputError, match="cannot say complex numbers"):
         write_tensors(made, tmp_path / "slim.safetensors")
     assert not list(tmp_path.iterdir())
+
+
+class Scaled(nn.Module):
+    """Keeps a number and a tensor beside its weights, as a state dict can hold them."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(8, 16), nn.Linear(16, 4)
+        self.state = {"scale": 1.0, "shift": [torch.zeros(4)], "name": None}
+
+    def forward(self, x):
+        return self.b(self.a(x).relu() * self.state["scale"]) + self.state["shift"][0]
+
+    def get_extra_state(self):
+        return self.state
+
+    def set_extra_state(self, state):
+        self.state = state
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_a_state_of_a_modules_own_is_kept(suffix, tmp_path):
+    model, x = Scaled().eval(), torch.randn(2, 8)
+    model.state = {"scale": 3.0, "shift": [torch.randn(4)], "name": "warm"}
+    pruned = slimnet.prune(model, (x,), ratio=0.5, align=None)
+    assert pruned.model.state["shift"][0] is not model.state["shift"][0]
+    path = slimnet.save(pruned, tmp_path / "slim.pt")
+    if suffix == ".safetensors":
+        path = write_tensors(read_slim(path), tmp_path / "slim.safetensors")
+    loaded = slimnet.load(path, into=Scaled())
+    assert torch.equal(loaded(x), pruned.model(x)) and loaded.state["name"] == "warm"
+
+
+def test_a_state_that_no_file_can_hold_is_refused(tmp_path):
+    model, x = Scaled().eval(), torch.randn(2, 8)
+    model.state["name"] = object()
+    pruned = slimnet.prune(model, (x,), ratio=0.5, align=None)
+    with pytest.raises(InputError, match="the model keeps a object as its extra state, and slim"):
+        slimnet.save(pruned, tmp_path / "slim.pt")

@@ -140,6 +140,15 @@ def own_names(model: nn.Module) -> Callable[[str], str]:
     return own
 
 
+def own_states(model: nn.Module) -> dict[str, Any]:
+    """What modules keep in a state dict beside tensors, by path (``get_extra_state``)."""
+    return {
+        path: module.get_extra_state()
+        for path, module in named_modules(model)
+        if type(module).get_extra_state is not nn.Module.get_extra_state
+    }
+
+
 @contextmanager
 def no_collection() -> Iterator[None]:
     """Pause Python's garbage collector while very many small objects are made.

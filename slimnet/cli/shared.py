@@ -17,6 +17,7 @@ from slimnet.errors import InputError
 from slimnet.example import tensors_of
 from slimnet.files import Opened, example_for, open_network
 from slimnet.networks.arch import parse_arch
+from slimnet.networks.checkpoint import UNSEEN
 from slimnet.record import read_slim, record_of
 from slimnet.tensors_file import SUFFIX, write_tensors
 
@@ -92,7 +93,8 @@ def inputs_of(
     example, why = example_for(opened, [options.shape(text) for text in shapes or []], made_by)
     sizes = ["x".join(map(str, leaf.shape)) or "a number" for leaf in tensors_of(example)]
     made = "; ".join(opened.notes) or str(opened.arch or type(opened.model).__name__)
-    return example, f"{path.name}: {made}; input {', '.join(sizes) or 'no tensor'} ({why})"
+    said = f"{path.name}: {made}; input {', '.join(sizes) or 'no tensor'} ({why})"
+    return example, f"{said}; {UNSEEN}" if opened.recognised else said
 
 
 def on_device(

@@ -281,7 +281,6 @@ def _built_as(fit: Arch, asked: Arch | None) -> Iterator[str]:
     options = ", ".join(f"{name}={value}" for name, value in fit.options.items())
     if asked is None:
         yield f"recognised as {fit}" + (f" with {options}" if options else "")
-        yield UNSEEN
     elif fit != asked:
         yield f"{fit} is built with {options}, as its weights have it"
     if str(fit) in _TRANSFORMING and "transform_input" not in fit.options:
