@@ -249,9 +249,7 @@ def _opened(
     model: nn.Module | Pruned, example: Example | None
 ) -> tuple[nn.Module, tuple[Any, ...]]:
     network = model.model if isinstance(model, Pruned) else model
-    given = model.example if isinstance(model, Pruned) and example is None else example
-    if given is None:
-        raise InputError("prune needs an example: a tuple of the network's positional inputs")
+    given: Any = model.example if isinstance(model, Pruned) and example is None else example
     return network, positional(network, given)
 
 

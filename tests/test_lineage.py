@@ -176,5 +176,5 @@ def test_nothing_keeps_a_slim_network_alive():
 
 def test_an_example_is_needed_once():
     model, _ = mine()
-    with pytest.raises(InputError, match="prune needs an example"):
+    with pytest.raises(InputError, match="example must be a tuple of the positional inputs"):
         slimnet.prune(model, ratio=0.5)
