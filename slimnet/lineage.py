@@ -7,10 +7,10 @@ into one. A network whose tensors have other shapes than it was given with is no
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
@@ -41,14 +41,19 @@ def remember(
 ) -> None:
     """Keep how a network was made: ``plan`` and ``certificate`` are relative to the original."""
     shapes = {name: _before(name, tensor, plan) for name, tensor in named_tensors(slim)}
-    _KNOWN[slim] = (Lineage(plan, certificate, trained, shapes), _state(slim))
+    key = id(slim)  # a class may define equality, and be no key then
+    made = Lineage(plan, certificate, trained, shapes)
+    _KNOWN[key] = (weakref.ref(slim, lambda _: _KNOWN.pop(key, None)), made, _state(slim))
 
 
 def lineage_of(model: nn.Module) -> Lineage | None:
     """How a network was made; None for one that slimnet did not cut, or that is another by now."""
-    lineage, then = _KNOWN.get(model, (None, {}))
+    known = _KNOWN.get(id(model))
+    if known is None or known[0]() is not model:
+        return None
+    _, lineage, then = known
     now = _state(model)
-    if lineage is None or {n: s[0] for n, s in then.items()} != {n: s[0] for n, s in now.items()}:
+    if {n: s[0] for n, s in then.items()} != {n: s[0] for n, s in now.items()}:
         return None
     return replace(lineage, trained=lineage.trained or then != now)
 
@@ -62,7 +67,7 @@ def is_cut_from(slim: nn.Module, plan: Plan, model: nn.Module) -> bool:
     return blocks and all(shapes.get(name) == _before(name, t, plan) for name, t in left.items())
 
 
-_KNOWN: WeakKeyDictionary[nn.Module, tuple[Lineage, dict[str, Any]]] = WeakKeyDictionary()
+_KNOWN: dict[int, tuple[weakref.ref[nn.Module], Lineage, dict[str, Any]]] = {}
 
 
 def _before(name: str, tensor: Tensor, plan: Plan) -> tuple[int, ...]:

@@ -174,6 +174,22 @@ def test_nothing_keeps_a_slim_network_alive():
     assert lineage_of(model) is None
 
 
+class Equal(Net):
+    """A class that defines equality cannot be hashed."""
+
+    def __eq__(self, other):
+        return True
+
+    __hash__ = None
+
+
+def test_a_network_need_not_be_hashable():
+    _, example = mine()
+    first = slimnet.prune(Equal().eval(), example, ratio=0.3, align=None)
+    assert slimnet.prune(first, ratio=0.3, align=None).earlier is not None
+    assert lineage_of(Equal()) is None
+
+
 def test_an_example_is_needed_once():
     model, _ = mine()
     with pytest.raises(InputError, match="example must be a tuple of the positional inputs"):
