@@ -7,8 +7,8 @@ A built-in or torchvision architecture is rebuilt from its name, then cut to the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,19 @@ import torch
 from torch import Tensor, nn
 
 from slimnet.capture.exported import record_program
-from slimnet.capture.modules import clone, first_names, named_modules, named_tensors
-from slimnet.capture.program import Program
+from slimnet.capture.modules import (
+    clone,
+    first_names,
+    named_modules,
+    named_tensors,
+    own_states,
+)
+from slimnet.capture.program import LITERALS, Program
 from slimnet.cutting.rebuild import adjust, without_blocks
 from slimnet.cutting.verify import Certificate
 from slimnet.errors import InputError
 from slimnet.networks.arch import Arch, fitted, parse_arch
-from slimnet.networks.checkpoint import load_payload
+from slimnet.networks.payload import load_payload
 from slimnet.output import replacing
 from slimnet.plain import decode, encode
 from slimnet.planning.plan import Plan
@@ -47,11 +53,22 @@ class Artifact:
     class_name: str = ""
     versions: Mapping[str, str] | None = None
     trained: bool = False  # weights changed after the cut
+    states: Mapping[str, Any] = field(default_factory=dict)  # of modules, beside tensors; encoded
 
     @property
     def rebuilds(self) -> bool:
         """Whether its class is known without running a user's file."""
         return self.arch is not None and self.arch.source != "file"
+
+    @property
+    def caveat(self) -> str | None:
+        """What to tell whoever writes it, where no process without its class can run it."""
+        if self.rebuilds or self.program is not None:
+            return None
+        return (
+            f"no program lies in the file, because torch.export cannot record {self.class_name}: "
+            "it loads only with the class, slimnet.load(file, into=make_model())"
+        )
 
     @property
     def is_program(self) -> bool:
@@ -75,8 +92,9 @@ class Artifact:
         if self.program is None:
             raise InputError(
                 f"this slim network is of the class {self.class_name}, which is not known here, "
-                "and torch could not export it as a program; load it with "
-                "slimnet.load(file, into=make_model())"
+                "and no program of it lies in the file; load it with "
+                "slimnet.load(file, into=make_model()), or give "
+                f"--arch {self.arch or 'path/to/file.py:make_model'}"
             )
         return Program(self.program, self.tensors, self.frozen).eval()
 
@@ -100,7 +118,21 @@ class Artifact:
             adjust(slim, self.plan, dense)
         except (KeyError, IndexError, TypeError, AttributeError) as error:
             raise InputError(f"the plan does not fit {type(dense).__name__}: {error!r}") from error
+        self._restore(slim)
         return slim
+
+    def _restore(self, slim: nn.Module) -> None:
+        """Give modules back what they keep beside tensors."""
+        modules = dict(named_modules(slim))
+        for path, state in self.states.items():
+            if path in modules:
+                try:
+                    modules[path].set_extra_state(decode(state, lambda leaf: leaf))
+                except Exception as error:  # whatever the user's class raises
+                    raise InputError(
+                        f"{path or type(slim).__name__} does not take the state in the file: "
+                        f"{type(error).__name__}: {error}"
+                    ) from error
 
     def _check_fits(self, built: nn.Module) -> nn.Module:
         """What was cut: the network as it was built, without the blocks that left."""
@@ -118,9 +150,8 @@ class Artifact:
                     f"{name} would have {_shape(wanted)}, and the file holds "
                     f"{_shape(None if stored is None else tuple(stored.shape))}"
                 )
-        missing = {change.module for change in self.plan.changes} - dict(
-            named_modules(dense)
-        ).keys()
+        known = {path for path, _ in named_modules(dense)} | {LITERALS}  # of a later round
+        missing = {change.module for change in self.plan.changes} - known
         if missing:
             raise InputError(
                 f"this slim network was not cut from {_article(dense)}: it has no {min(missing)}"
@@ -195,7 +226,24 @@ def make_artifact(
         class_name=_class_name(type(model)),
         versions={"slimnet": __version__, "torch": str(torch.__version__)},
         trained=trained,
+        states=_states(model),
     )
+
+
+def _states(model: nn.Module) -> dict[str, Any]:
+    return {path: encode(state, _plain_state(path)) for path, state in own_states(model).items()}
+
+
+def _plain_state(path: str) -> Callable[[Any], Any]:
+    def leaf(value: Any) -> Any:
+        if value is None or isinstance(value, (bool, int, float, complex, str, Tensor)):
+            return value.detach().clone() if isinstance(value, Tensor) else value
+        raise InputError(
+            f"{path or 'the model'} keeps a {type(value).__name__} as its extra state, and slim.pt "
+            "can hold states made of tensors, numbers, strings, lists, tuples and dicts"
+        )
+
+    return leaf
 
 
 def _class_name(kind: type) -> str:
@@ -233,12 +281,13 @@ def write_artifact(artifact: Artifact, path: str | Path) -> Path:
         "plan": artifact.plan.to_json(),
         "certificate": artifact.certificate.to_json() if artifact.certificate else None,
         "arch": artifact.arch.to_json() if artifact.arch else None,
-        "example": encode(artifact.example, _described),
+        "example": encode(artifact.example, describe),
         "frozen": list(artifact.frozen),
         "program": artifact.program,
         "class": artifact.class_name,
         "versions": dict(artifact.versions or {}),
         "trained": artifact.trained,
+        "states": dict(artifact.states),
     }
     with replacing(Path(path)) as temporary:
         torch.save(payload, temporary)
@@ -274,12 +323,13 @@ def _artifact(payload: Mapping[str, Any]) -> Artifact:
         plan=Plan.from_json(payload["plan"]),
         certificate=None if certificate is None else Certificate.from_json(certificate),
         arch=None if arch is None else Arch.from_json(arch),
-        example=_inputs(decode(payload["example"], _drawn)),
+        example=_inputs(decode(payload["example"], draw)),
         frozen=tuple(payload["frozen"]),
         program=None if payload["program"] is None else _mapping("program", payload["program"]),
         class_name=str(payload["class"]),
         versions=_mapping("versions", payload["versions"], str),
         trained=bool(payload["trained"]),
+        states=_mapping("states", payload.get("states", {}), dict),
     )
 
 
@@ -298,7 +348,7 @@ def _inputs(value: Any) -> tuple[Any, ...]:
     return value
 
 
-def _described(value: Any) -> Any:
+def describe(value: Any) -> Any:
     """An input as plain data: floating point by shape and type, anything else by value."""
     if isinstance(value, Tensor) and value.is_floating_point():
         return {"shape": list(value.shape), "dtype": str(value.dtype).removeprefix("torch.")}
@@ -312,7 +362,7 @@ def _described(value: Any) -> Any:
     )
 
 
-def _drawn(leaf: Any) -> Any:
+def draw(leaf: Any) -> Any:
     """An input of the described shape, the same numbers every time."""
     if "shape" not in leaf:
         return leaf["value"]

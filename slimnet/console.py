@@ -46,6 +46,11 @@ def say(text: str = "") -> None:
     out.print(escape(text))
 
 
+def warn(text: str) -> None:
+    """A remark that must not be lost, nor get into what a program reads."""
+    err.print(f"slimnet: {text}", markup=False)
+
+
 def note(text: str) -> None:
     """A remark."""
     out.print(f"[dim]{escape(text)}[/dim]")

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import pickle
 import re
+import tarfile
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -15,20 +17,43 @@ from typing import Any
 import torch
 
 from slimnet.errors import InputError
+from slimnet.networks.foreign import load_inert
 
 WANTED = "give a state dict, saved with torch.save(model.state_dict(), FILE)"
 
 
-def load_payload(path: str | Path, *, allow_pickle: bool = False) -> Any:
+def load_payload(path: str | Path, *, allow_pickle: bool = False, foreign: bool = False) -> Any:
     """Read whatever a file made by torch.save (or safetensors) holds, on the CPU.
 
-    Only ``allow_pickle`` lets a file run code. Raises InputError for any other kind of file.
+    Only ``allow_pickle`` lets a file run code. With ``foreign``, objects of other classes do not
+    refuse the file: they are named, and not made. Raises InputError for any other kind of file.
     """
     file = Path(path)
     _check_file(file)
     if file.suffix == ".safetensors":
         return _read_safetensors(file)
-    return _torch_load(file, mapped=_check_kind(file), allow_pickle=allow_pickle)
+    return _torch_payload(
+        file, mapped=_check_kind(file), allow_pickle=allow_pickle, foreign=foreign
+    )
+
+
+def _torch_payload(file: Path, *, mapped: bool, allow_pickle: bool, foreign: bool) -> Any:
+    try:
+        return _torch_load(file, mapped=mapped, allow_pickle=allow_pickle)
+    except InputError as refusal:
+        if not foreign or allow_pickle or not isinstance(refusal.__cause__, pickle.UnpicklingError):
+            raise
+        return _inert(file, refusal, mapped=mapped)
+
+
+def _inert(file: Path, refusal: InputError, *, mapped: bool) -> Any:
+    """What the strict reading refused, other objects named in place of made."""
+    try:
+        if not mapped and tarfile.is_tarfile(file):  # torch's format of 2016, which it unpacks
+            raise refusal
+        return load_inert(file, mapped=mapped)
+    except Exception:  # a damaged pickle raises anything, and the strict reading has said why
+        raise refusal from refusal.__cause__
 
 
 def _check_file(file: Path) -> None:
@@ -86,7 +111,9 @@ def _is_program(names: set[str]) -> bool:
 
 def _torch_load(file: Path, *, mapped: bool, allow_pickle: bool) -> Any:
     try:
-        return torch.load(file, map_location="cpu", weights_only=not allow_pickle, mmap=mapped)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of protocols of pickle that torch does not expect
+            return torch.load(file, map_location="cpu", weights_only=not allow_pickle, mmap=mapped)
     except Exception as error:  # unpickling raises whatever the file's code raises
         if allow_pickle:
             raise InputError(f"{file} does not unpickle: {first_line(error)}") from error
@@ -97,20 +124,36 @@ def _refusal(file: Path, error: Exception) -> InputError:
     found = re.search(r"GLOBAL ([\w.]*\w) (?:was not|whose)", str(error))
     if not isinstance(error, pickle.UnpicklingError) or found is None:
         return InputError(f"{file} is no torch file, or a damaged one: {WANTED}")
+    return pickled(file, found[1])
+
+
+def pickled(file: str | Path, kind: str) -> InputError:
+    """The refusal of what only running a file's code would give."""
     return InputError(
-        f"{file} is a pickled Python object ({found[1]}); loading one runs its code: save its "
+        f"{file} is a pickled Python object ({kind}); loading one runs its code: save its "
         "state_dict() instead, or pass --allow-pickle if you trust it"
     )
 
 
 def _read_safetensors(file: Path) -> dict[str, torch.Tensor]:
-    try:
-        from safetensors.torch import load_file
-    except ImportError:
-        raise InputError(f"{file}: install the safetensors package to read it") from None
+    from safetensors.torch import load_file
+
     try:
         tensors: dict[str, torch.Tensor] = load_file(file)
         return tensors
+    except Exception as error:  # its error type differs between versions of the package
+        raise InputError(f"{file} is no safetensors file: {first_line(error)}") from error
+
+
+def read_metadata(path: str | Path) -> dict[str, str]:
+    """The texts that a ``.safetensors`` file carries; raises InputError for another file."""
+    from safetensors import safe_open
+
+    file = Path(path)
+    _check_file(file)
+    try:
+        with safe_open(file, "pt") as opened:
+            return dict(opened.metadata() or {})
     except Exception as error:  # its error type differs between versions of the package
         raise InputError(f"{file} is no safetensors file: {first_line(error)}") from error
 
