@@ -1,0 +1,150 @@
+"""Which operators a program may hold: those of which no argument breaks memory.
+
+A program comes from a file, so its calls may have any arguments. ATen has operators that trust
+theirs: ``_reshape_alias`` and many backward and internal ones read and write wherever they are
+told. What is listed here checks its indices and sizes itself (tried with a million hostile calls
+between guarded pages), or is checked here first. Everything that PyTorch tags as pointwise is
+permitted as well. ``tests/test_permitted.py`` holds this table to the rules: every operator with a
+rule is permitted, or its reason stands there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import torch
+
+Overload = torch._ops.OpOverload
+Trouble = Callable[[Sequence[Any]], str | None]
+"""What is wrong with the arguments of a call; None where they are what its kernel takes."""
+
+_VIEWS = """
+    alias detach detach_ lift_fresh lift_fresh_copy t t_ transpose transpose_ permute mT numpy_T
+    movedim moveaxis swapaxes swapdims expand expand_as expand_copy broadcast_to
+    squeeze squeeze_ unsqueeze unsqueeze_ view view_as view_copy reshape reshape_as _unsafe_view
+    flatten unflatten select slice narrow split split_copy split_with_sizes split_with_sizes_copy
+    chunk tensor_split unsafe_split unsafe_chunk unbind unfold diagonal
+    real imag view_as_real view_as_complex contiguous
+"""
+_MOVEMENT = """
+    flip fliplr flipud roll rot90 cat concat stack hstack vstack repeat tile repeat_interleave
+    constant_pad_nd pad reflection_pad1d reflection_pad2d reflection_pad3d
+    replication_pad1d replication_pad2d replication_pad3d
+    index index_select index_put index_put_ index_add index_fill gather take_along_dim scatter
+    scatter_add embedding one_hot nonzero masked_select masked_scatter where tril triu meshgrid
+    pixel_shuffle pixel_unshuffle channel_shuffle im2col col2im topk sort argsort
+    select_scatter slice_scatter
+"""
+_PRODUCTS = """
+    conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d convolution _convolution
+    linear bilinear _trilinear matmul mm bmm mv dot vdot outer inner addmm addmv baddbmm einsum
+    tensordot scaled_dot_product_attention cosine_similarity
+    lstm gru rnn_tanh rnn_relu lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell
+    fft_fft fft_ifft fft_rfft fft_irfft fft_fft2 fft_ifft2 fft_rfft2 fft_irfft2 fft_fftn fft_ifftn
+    fft_rfftn fft_irfftn fft_fftshift fft_ifftshift
+"""
+_STATISTICS = """
+    batch_norm _native_batch_norm_legit_no_training native_batch_norm instance_norm layer_norm
+    native_layer_norm group_norm native_group_norm rms_norm _weight_norm _weight_norm_interface norm
+    linalg_vector_norm softmax _softmax _safe_softmax log_softmax _log_softmax logsumexp
+    sum mean amax amin aminmax any all argmax argmin max min prod std std_mean var var_mean
+    cumsum cumprod cummax cummin logcumsumexp
+"""
+_RESAMPLING = """
+    adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d _adaptive_avg_pool2d
+    _adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d
+    avg_pool1d avg_pool2d avg_pool3d max_pool1d max_pool2d max_pool3d
+    max_pool1d_with_indices max_pool2d_with_indices max_pool3d_with_indices max_unpool2d
+    fractional_max_pool2d grid_sampler grid_sampler_2d grid_sampler_3d affine_grid_generator
+    upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_linear1d upsample_bilinear2d
+    upsample_bicubic2d upsample_trilinear3d _upsample_nearest_exact1d _upsample_nearest_exact2d
+    _upsample_nearest_exact3d _upsample_bilinear2d_aa _upsample_bicubic2d_aa
+"""
+_VALUES = """
+    zeros ones full empty arange linspace eye scalar_tensor rand randn randint randperm
+    zeros_like ones_like full_like empty_like rand_like randn_like
+    new_zeros new_ones new_full new_empty bernoulli bernoulli_ normal_ uniform_
+    clone copy copy_ to _to_copy type_as fill fill_ zero zero_ masked_fill masked_fill_
+    dropout dropout_ alpha_dropout feature_dropout feature_alpha_dropout native_dropout
+    rrelu_with_noise prelu _prelu_kernel glu celu_ elu_ leaky_relu_ threshold_ hardswish hardswish_
+    hardtanh hardtanh_ nan_to_num isnan lerp lerp_ rsub
+    fake_quantize_per_tensor_affine fake_quantize_per_channel_affine
+    fake_quantize_per_tensor_affine_cachemask fake_quantize_per_channel_affine_cachemask
+    sym_size sym_numel item _local_scalar_dense
+"""
+PERMITTED = frozenset(
+    " ".join((_VIEWS, _MOVEMENT, _PRODUCTS, _STATISTICS, _RESAMPLING, _VALUES)).split()
+)
+"""Operators by name, whatever their overload."""
+
+EXCEPT = {
+    "view.dtype": "numbers of one type as those of another may be no numbers of that type",
+    "repeat_interleave.Tensor": "how long its result is stands in its values",
+    "repeat_interleave.self_Tensor": "how long its result is stands in its values",
+    "where.default": "how long its result is stands in its values",
+}
+"""Overloads of those that are not permitted, and why."""
+
+UNDEFINED = frozenset(("empty", "empty_like", "new_empty"))
+"""Operators whose results hold whatever lay there before: a program gets zeros."""
+
+
+@cache
+def refusal(op: Overload) -> str | None:
+    """Why a program may not call this operator; None where it may."""
+    packet, _, overload = str(op).removeprefix("aten.").partition(".")
+    if op._schema.is_mutable and any(a.is_out for a in op._schema.arguments):
+        return "it writes into a tensor of any size"
+    if torch.Tag.pointwise in op.tags or packet in PERMITTED:
+        return EXCEPT.get(f"{packet}.{overload}")
+    return "it is not among those that are known to check their sizes and indices"
+
+
+def trouble(op: Overload, args: Sequence[Any]) -> str | None:
+    """What the operator's kernel would not notice in its arguments; None where all is well."""
+    check = _CHECKS.get(str(op).removeprefix("aten."))
+    return None if check is None else check(args)
+
+
+def _per_channel(args: Sequence[Any]) -> str | None:
+    """Batch norm: the input [N, C, …], then vectors of C numbers."""
+    x, *vectors = args[:5]
+    count = x.shape[1] if x.dim() > 1 else 0
+    if any(v is not None and v.shape != (count,) for v in vectors):
+        return f"other vectors than of {count} numbers"
+    return None
+
+
+def _per_slice(args: Sequence[Any]) -> str | None:
+    """Weight norm: directions, and as many lengths as they have slices of an axis."""
+    directions, lengths, *axis = args
+    kept = axis[0] if axis else 0
+    shape = [n if d == kept else 1 for d, n in enumerate(directions.shape)]
+    if list(lengths.shape) == ([] if kept == -1 else shape):
+        return None
+    return "lengths that are not those of its directions"
+
+
+def _by_scale(args: Sequence[Any]) -> str | None:
+    """Resampling: [N, C, …] to a size, and how much larger that is, where it is told."""
+    x, sizes, *rest = args
+    scales = [scale for scale in rest if not isinstance(scale, bool)]
+    for length, size, scale in zip(x.shape[2:], sizes, scales, strict=False):
+        if scale is not None and not abs(length * scale - size) <= 1:
+            return f"a scale of {scale} from {length} to {size}"
+    return None
+
+
+_CHECKS: Mapping[str, Trouble] = {
+    "_native_batch_norm_legit_no_training.default": _per_channel,
+    "native_batch_norm.default": _per_channel,
+    "_weight_norm.default": _per_slice,
+    "_weight_norm_interface.default": _per_slice,
+    **{
+        f"{name}.default": _by_scale
+        for name in PERMITTED
+        if name.startswith(("upsample", "_upsample"))
+    },
+}
