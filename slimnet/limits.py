@@ -49,7 +49,7 @@ PACKED = 20
 """… or so many times its own size: photographs shrink by a half, drawn images tenfold."""
 
 
-def name(text: Any, what: str = "name") -> str:
+def checked_name(text: Any, what: str = "name") -> str:
     """A name from a file, if it is one."""
     if not isinstance(text, str):
         raise InputError(f"a {what} is a {type(text).__name__}, and must be a text")
@@ -64,14 +64,21 @@ def name(text: Any, what: str = "name") -> str:
     return text
 
 
-def dotted(text: Any, what: str = "tensor") -> str:
+def checked_path(text: Any, what: str = "tensor") -> str:
     """The name of a tensor or module: parts with dots between them."""
-    parts = name(text, f"{what}'s name").split(".")
+    parts = checked_name(text, f"{what}'s name").split(".")
     if len(parts) > DEEPEST_NAME:
         raise InputError(f"a {what} lies in {len(parts)} modules, and {DEEPEST_NAME} are allowed")
     if not all(parts) and text:
         raise InputError(f"the {what}'s name {shown(text)} has an empty part")
     return str(text)
+
+
+def checked_key(value: Any) -> Any:
+    """A key of a container that a network takes or returns: a name or a number."""
+    if value is None or type(value) in (bool, int, float):
+        return value
+    return checked_name(value, "key")
 
 
 def shown(text: str, most: int = 60) -> str:
@@ -87,11 +94,11 @@ def from_json(text: str | bytes, what: str) -> Any:
         raise InputError(f"{what} is nested more than {DEEPEST} deep") from None
     except ValueError as error:
         raise InputError(f"{what} is no JSON: {error}") from error
-    plain(value, what)
+    check_plain(value, what)
     return value
 
 
-def plain(value: Any, what: str) -> None:
+def check_plain(value: Any, what: str) -> None:
     """Refuse containers that are nested too deep, or that unfold to too many values.
 
     Lists that share lists are counted as if each were written out: 30 of them, each with the next
@@ -138,7 +145,7 @@ def _pairs(value: Mapping[Any, Any]) -> Iterator[Any]:
         yield entry
 
 
-def tensors(value: Any, what: str, size: int) -> None:
+def check_tensors(value: Any, what: str, size: int) -> None:
     """Refuse tensors that show far more numbers than a file of ``size`` bytes stores.
 
     Zero strides make 10^12 numbers of one, and views of one storage as many as there are names.
@@ -180,7 +187,7 @@ def _check_kind(tensor: Tensor, what: str) -> None:
         raise InputError(f"{what} holds a truth value that is neither true nor false")
 
 
-def example(shapes: Iterable[tuple[Iterable[int | None], torch.dtype]]) -> None:
+def check_example(shapes: Iterable[tuple[Iterable[int | None], torch.dtype]]) -> None:
     """Refuse described inputs that would need too much memory."""
     needed = 0
     for shape, dtype in shapes:
@@ -197,25 +204,24 @@ def example(shapes: Iterable[tuple[Iterable[int | None], torch.dtype]]) -> None:
         )
 
 
-def stored_archive(archive: zipfile.ZipFile, size: int) -> None:
+def check_stored(members: Iterable[zipfile.ZipInfo], size: int, what: str) -> None:
     """Refuse a zip of torch's kind that unpacks to more than it is: torch compresses nothing."""
-    members = archive.infolist()
-    packed = next(
-        (row.filename for row in members if row.compress_type != zipfile.ZIP_STORED), None
-    )
+    rows = list(members)
+    packed = next((row for row in rows if row.compress_type != zipfile.ZIP_STORED), None)
     if packed is not None:
         raise InputError(
-            f"its member {shown(packed)} is compressed, which torch never does: save it again"
+            f"{what}: its member {shown(packed.filename)} is compressed, which torch never does: "
+            "save it again"
         )
-    if sum(row.file_size for row in members) > size:
-        raise InputError("its members overlap: it is no archive of torch's")
+    if sum(row.file_size for row in rows) > size:
+        raise InputError(f"{what}: its members overlap, so it is no archive of torch's")
 
 
-def packed_archive(archive: zipfile.ZipFile, size: int) -> None:
+def check_packed(members: Iterable[zipfile.ZipInfo], size: int, what: str) -> None:
     """Refuse a compressed zip that unpacks to very much more than it is."""
-    unpacked = sum(row.file_size for row in archive.infolist())
+    unpacked = sum(row.file_size for row in members)
     if unpacked > max(UNPACKED_BYTES, PACKED * size):
         raise InputError(
-            f"it would unpack from {size:,} to {unpacked:,} bytes, which no images do: save it "
-            "with numpy.savez, uncompressed"
+            f"{what}: it would unpack from {size:,} to {unpacked:,} bytes, which no images do: "
+            "save it with numpy.savez, uncompressed"
         )

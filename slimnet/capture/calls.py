@@ -20,7 +20,7 @@ from slimnet.capture.allowance import Unlimited
 from slimnet.capture.permitted import UNDEFINED, refusal, trouble
 from slimnet.capture.sites import Replayed, Site
 from slimnet.errors import InputError
-from slimnet.limits import name as checked_name
+from slimnet.limits import checked_name
 
 INTEGERS: dict[str, Callable[..., Any]] = {
     **{

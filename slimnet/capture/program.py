@@ -23,8 +23,7 @@ from slimnet.capture.allowance import allowance, bytes_of
 from slimnet.capture.calls import Call, Scope, check_argument, last_uses, nodes_of
 from slimnet.capture.modules import Held, named_modules
 from slimnet.errors import InputError
-from slimnet.limits import dotted
-from slimnet.limits import name as checked_name
+from slimnet.limits import checked_name, checked_path
 from slimnet.plain import decode
 
 LITERALS = "(program)"
@@ -155,7 +154,12 @@ def _check_references(
     for call in calls:
         _check_known(known, [call.args, call.kwargs])
         _add(known, call.name)
-    decode(output, lambda leaf: (check_argument(leaf, None), _check_known(known, leaf)))
+
+    def check(leaf: Any) -> None:
+        check_argument(leaf, None)
+        _check_known(known, leaf)
+
+    decode(output, check)
 
 
 def _add(known: set[str], name: str) -> None:
@@ -221,7 +225,7 @@ def _place(
     for name, tensor in tensors.items():
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{name} is no tensor")
-        *path, leaf = dotted(name).split(".")
+        *path, leaf = checked_path(name).split(".")
         if LITERALS in path[:1]:
             raise ValueError(f"{LITERALS} is the module of the program's own numbers")
         owner = root

@@ -29,6 +29,7 @@ from slimnet.models.fingerprint import (
     sketch,
 )
 from slimnet.networks.sources import SOURCES, USAGE
+from slimnet.networks.stated import check_stated
 
 INDEX = Path(__file__).parents[1] / "models" / "architectures.json"
 
@@ -77,16 +78,20 @@ class Arch:
         return self.name if self.source == "file" else f"{self.source}:{self.name}"
 
     def to_json(self) -> dict[str, Any]:
-        """Return what ``from_json`` reads."""
+        """Return what ``from_json`` reads; raises InputError for what it would refuse."""
+        check_stated(self.source, self.name, self.options)
         return {"source": self.source, "name": self.name, "options": dict(self.options)}
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Arch:
-        """Read what ``to_json`` gave; raises InputError where a field is missing."""
+        """Read what ``to_json`` gave, perhaps from a stranger's file; raises InputError."""
         try:
-            return cls(str(row["source"]), str(row["name"]), dict(row.get("options", {})))
+            made = cls(str(row["source"]), str(row["name"]), dict(row.get("options", {})))
         except (KeyError, TypeError, ValueError, AttributeError):
-            raise InputError(f"not an architecture (source, name, options): {row!r}") from None
+            raise InputError(f"not an architecture (source, name, options): {row!r:.200}") from None
+        SOURCES[made.source]
+        check_stated(made.source, made.name, made.options)
+        return made
 
 
 def parse_arch(spec: str) -> Arch:

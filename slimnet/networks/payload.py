@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from slimnet import limits
 from slimnet.errors import InputError
 
 WANTED = "give a state dict, saved with torch.save(model.state_dict(), FILE)"
@@ -28,7 +29,10 @@ def load_payload(path: str | Path, *, allow_pickle: bool = False) -> Any:
     _check_file(file)
     if file.suffix == ".safetensors":
         return _read_safetensors(file)
-    return _torch_load(file, mapped=_check_kind(file), allow_pickle=allow_pickle)
+    payload = _torch_load(file, mapped=_check_kind(file), allow_pickle=allow_pickle)
+    limits.check_plain(payload, str(file))
+    limits.check_tensors(payload, str(file), file.stat().st_size)
+    return payload
 
 
 def _check_file(file: Path) -> None:
@@ -61,6 +65,7 @@ def _check_archive(file: Path) -> None:
     try:
         with zipfile.ZipFile(file) as archive:
             names = {name.partition("/")[2] or name for name in archive.namelist()}
+            members = archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError):
         raise InputError(f"{file} is truncated or damaged: get the file again") from None
     if "constants.pkl" in names:
@@ -69,6 +74,7 @@ def _check_archive(file: Path) -> None:
         raise InputError(f"{file} is a torch.export program (.pt2), not a checkpoint: {WANTED}")
     if "data.pkl" not in names:
         raise InputError(f"{file} is a zip archive but no torch file: {WANTED}")
+    limits.check_stored(members, file.stat().st_size, str(file))
 
 
 def is_program_file(path: str | Path) -> bool:
