@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from slimnet import options
+from slimnet import console, options
 from slimnet.artifact import Artifact, write_artifact
 from slimnet.capture.trace import map_tensors
 from slimnet.errors import InputError
@@ -99,4 +98,4 @@ def write_slim(artifact: Artifact, model: torch.nn.Module, output: Path) -> None
 
 def print_json(value: Any) -> None:
     """On stdout."""
-    sys.stdout.write(json.dumps(value, indent=1) + "\n")
+    console.out.file.write(json.dumps(value, indent=1) + "\n")
