@@ -218,6 +218,8 @@ def check_stored(members: Iterable[zipfile.ZipInfo], size: int, what: str) -> No
             f"{what}: its member {shown(packed.filename)} is compressed, which torch never does: "
             "save it again"
         )
+    if len({row.filename.lower() for row in rows}) < len(rows):
+        raise InputError(f"{what}: two of its members have one name")
     if sum(row.file_size for row in rows) > size:
         raise InputError(f"{what}: its members overlap, so it is no archive of torch's")
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from slimnet import limits
 from slimnet.errors import InputError
+from slimnet.pickles import check_torch_file
 
 MAJOR = 8
 """The version of the graph's schema that torch 2.5 to 2.15 write."""
@@ -187,7 +188,9 @@ def _view(flat: Tensor, meta: Mapping[str, Any]) -> Tensor:
 
 def _loaded(raw: bytes, what: str) -> Any:
     try:
-        loaded = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
+        stream = io.BytesIO(raw)
+        check_torch_file(stream, len(raw), f"its member {what}")
+        loaded = torch.load(stream, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever unpickling raises
         raise InputError(
             f"its {what} would run code when they are loaded, or are damaged: export the network "

@@ -16,6 +16,7 @@ import torch
 
 from slimnet import limits
 from slimnet.errors import InputError
+from slimnet.pickles import check_torch_file
 
 WANTED = "give a state dict, saved with torch.save(model.state_dict(), FILE)"
 
@@ -29,7 +30,10 @@ def load_payload(path: str | Path, *, allow_pickle: bool = False) -> Any:
     _check_file(file)
     if file.suffix == ".safetensors":
         return _read_safetensors(file)
-    payload = _torch_load(file, mapped=_check_kind(file), allow_pickle=allow_pickle)
+    mapped = _check_kind(file)
+    if not allow_pickle:
+        _check_content(file)
+    payload = _torch_load(file, mapped=mapped, allow_pickle=allow_pickle)
     limits.check_plain(payload, str(file))
     limits.check_tensors(payload, str(file), file.stat().st_size)
     return payload
@@ -65,7 +69,6 @@ def _check_archive(file: Path) -> None:
     try:
         with zipfile.ZipFile(file) as archive:
             names = {name.partition("/")[2] or name for name in archive.namelist()}
-            members = archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError):
         raise InputError(f"{file} is truncated or damaged: get the file again") from None
     if "constants.pkl" in names:
@@ -74,7 +77,14 @@ def _check_archive(file: Path) -> None:
         raise InputError(f"{file} is a torch.export program (.pt2), not a checkpoint: {WANTED}")
     if "data.pkl" not in names:
         raise InputError(f"{file} is a zip archive but no torch file: {WANTED}")
-    limits.check_stored(members, file.stat().st_size, str(file))
+
+
+def _check_content(file: Path) -> None:
+    try:
+        with file.open("rb") as opened:
+            check_torch_file(opened, file.stat().st_size, str(file))
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+        raise InputError(f"{file} is truncated or damaged: get the file again") from error
 
 
 def is_program_file(path: str | Path) -> bool:
