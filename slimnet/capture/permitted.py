@@ -21,9 +21,13 @@ Trouble = Callable[[Sequence[Any]], str | None]
 """What is wrong with the arguments of a call; None where they are what its kernel takes."""
 
 _VIEWS = """
-    alias detach detach_ lift_fresh lift_fresh_copy t t_ transpose transpose_ permute mT numpy_T
+    alias detach lift_fresh lift_fresh_copy t transpose permute mT numpy_T
     movedim moveaxis swapaxes swapdims expand expand_as expand_copy broadcast_to
-    squeeze squeeze_ unsqueeze unsqueeze_ view view_as view_copy reshape reshape_as _unsafe_view
+    squeeze unsqueeze view view_as view_copy reshape reshape_as _unsafe_view
+    ravel adjoint mH matrix_H hsplit vsplit dsplit broadcast_tensors
+    atleast_1d atleast_2d atleast_3d conj _conj resolve_conj resolve_neg
+    alias_copy detach_copy t_copy transpose_copy permute_copy
+    select_copy slice_copy squeeze_copy unsqueeze_copy unbind_copy diagonal_copy
     flatten unflatten select slice narrow split split_copy split_with_sizes split_with_sizes_copy
     chunk tensor_split unsafe_split unsafe_chunk unbind unfold diagonal
     real imag view_as_real view_as_complex contiguous
@@ -32,15 +36,19 @@ _MOVEMENT = """
     flip fliplr flipud roll rot90 cat concat stack hstack vstack repeat tile repeat_interleave
     constant_pad_nd pad reflection_pad1d reflection_pad2d reflection_pad3d
     replication_pad1d replication_pad2d replication_pad3d
-    index index_select index_put index_put_ index_add index_fill gather take_along_dim scatter
+    index index_select index_put index_add index_fill gather take_along_dim scatter
     scatter_add embedding one_hot nonzero masked_select masked_scatter where tril triu meshgrid
-    pixel_shuffle pixel_unshuffle channel_shuffle im2col col2im topk sort argsort
-    select_scatter slice_scatter
+    concatenate column_stack row_stack dstack block_diag diag_embed cartesian_prod _pad_circular
+    index_copy scatter_reduce diff kthvalue median nanmedian quantile bucketize isin
+    native_channel_shuffle pixel_shuffle pixel_unshuffle channel_shuffle im2col col2im
+    topk sort argsort     select_scatter slice_scatter
 """
 _PRODUCTS = """
     conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d convolution _convolution
     linear bilinear _trilinear matmul mm bmm mv dot vdot outer inner addmm addmv baddbmm einsum
-    tensordot scaled_dot_product_attention cosine_similarity
+    tensordot scaled_dot_product_attention cosine_similarity pairwise_distance cdist
+    linalg_matmul linalg_vecdot linalg_cross cross kron ger addr addbmm
+    linalg_householder_product linalg_matrix_exp matrix_exp linalg_solve linalg_inv
     lstm gru rnn_tanh rnn_relu lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell
     fft_fft fft_ifft fft_rfft fft_irfft fft_fft2 fft_ifft2 fft_rfft2 fft_irfft2 fft_fftn fft_ifftn
     fft_rfftn fft_irfftn fft_fftshift fft_ifftshift
@@ -48,7 +56,8 @@ _PRODUCTS = """
 _STATISTICS = """
     batch_norm _native_batch_norm_legit_no_training native_batch_norm instance_norm layer_norm
     native_layer_norm group_norm native_group_norm rms_norm _weight_norm _weight_norm_interface norm
-    linalg_vector_norm softmax _softmax _safe_softmax log_softmax _log_softmax logsumexp
+    linalg_vector_norm linalg_norm linalg_matrix_norm frobenius_norm norm_except_dim trace
+    count_nonzero nansum nanmean softmax _softmax _safe_softmax log_softmax _log_softmax logsumexp
     sum mean amax amin aminmax any all argmax argmin max min prod std std_mean var var_mean
     cumsum cumprod cummax cummin logcumsumexp
 """
@@ -65,14 +74,18 @@ _RESAMPLING = """
 _VALUES = """
     zeros ones full empty arange linspace eye scalar_tensor rand randn randint randperm
     zeros_like ones_like full_like empty_like rand_like randn_like
-    new_zeros new_ones new_full new_empty bernoulli bernoulli_ normal_ uniform_
-    clone copy copy_ to _to_copy type_as fill fill_ zero zero_ masked_fill masked_fill_
-    dropout dropout_ alpha_dropout feature_dropout feature_alpha_dropout native_dropout
-    rrelu_with_noise prelu _prelu_kernel glu celu_ elu_ leaky_relu_ threshold_ hardswish hardswish_
-    hardtanh hardtanh_ nan_to_num isnan lerp lerp_ rsub
+    new_zeros new_ones new_full new_empty bernoulli normal_ uniform_
+    clone copy to _to_copy type_as fill zero masked_fill
+    dropout alpha_dropout feature_dropout feature_alpha_dropout native_dropout
+    rrelu_with_noise prelu _prelu_kernel glu celu elu leaky_relu threshold hardswish
+    hardtanh nan_to_num isnan lerp rsub
     fake_quantize_per_tensor_affine fake_quantize_per_channel_affine
     fake_quantize_per_tensor_affine_cachemask fake_quantize_per_channel_affine_cachemask
-    sym_size sym_numel item _local_scalar_dense
+    __and__ __or__ absolute arccos arcsin arctan arctan2 multiply divide true_divide floor_divide
+    subtract negative greater greater_equal less less_equal not_equal fix isclose isreal
+    log_sigmoid log_sigmoid_forward complex polar tril_indices triu_indices hann_window
+    sym_size sym_numel numel item _local_scalar_dense _assert_tensor_metadata _assert_scalar
+    _assert_async sym_constrain_range sym_constrain_range_for_size
 """
 PERMITTED = frozenset(
     " ".join((_VIEWS, _MOVEMENT, _PRODUCTS, _STATISTICS, _RESAMPLING, _VALUES)).split()
@@ -80,6 +93,7 @@ PERMITTED = frozenset(
 """Operators by name, whatever their overload."""
 
 EXCEPT = {
+    "view_copy.dtype": "numbers of one type as those of another may be no numbers of that type",
     "view.dtype": "numbers of one type as those of another may be no numbers of that type",
     "repeat_interleave.Tensor": "how long its result is stands in its values",
     "repeat_interleave.self_Tensor": "how long its result is stands in its values",
@@ -95,11 +109,19 @@ UNDEFINED = frozenset(("empty", "empty_like", "new_empty"))
 def refusal(op: Overload) -> str | None:
     """Why a program may not call this operator; None where it may."""
     packet, _, overload = str(op).removeprefix("aten.").partition(".")
-    if op._schema.is_mutable and any(a.is_out for a in op._schema.arguments):
+    if any(argument.is_out for argument in op._schema.arguments):
         return "it writes into a tensor of any size"
-    if torch.Tag.pointwise in op.tags or packet in PERMITTED:
+    in_place = packet.removesuffix("_")  # computes what its twin does, and writes it back
+    if torch.Tag.pointwise in op.tags or {packet, in_place} & PERMITTED or _is_pointwise(in_place):
         return EXCEPT.get(f"{packet}.{overload}")
     return "it is not among those that are known to check their sizes and indices"
+
+
+def _is_pointwise(packet: str) -> bool:
+    found = getattr(torch.ops.aten, packet, None)
+    return isinstance(found, torch._ops.OpOverloadPacket) and any(
+        torch.Tag.pointwise in getattr(found, overload).tags for overload in found.overloads()
+    )
 
 
 def trouble(op: Overload, args: Sequence[Any]) -> str | None:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from slimnet.errors import InputError
-from slimnet.limits import LONGEST, checked_name, shown
+from slimnet.limits import LONGEST, checked_name, legible
 
 _WIDEST = 2**17
 """Of a number of classes or channels; ImageNet-21k has 21 843."""
@@ -57,8 +57,8 @@ def check_stated(source: str, name: str, options: Mapping[str, Any]) -> None:
     for option, value in options.items():
         if option not in STATED.get(source, ()) or not _is_plain(option, value):
             raise InputError(
-                f"{source}:{name} is stated with {shown(str(option))}={shown(repr(value))}, and a "
-                "file may only state sizes and switches that its builder knows: leave arch out, "
+                f"{source}:{name} is stated with {legible(f'{option}={value!r:.60}')}, and a file "
+                "may only state sizes and switches that its builder knows: save it without arch, "
                 "so that the network is kept as a program"
             )
 
