@@ -58,9 +58,7 @@ class Check:
         """Read what :func:`dataclasses.asdict` gave."""
         made = cls(**row)
         counts = (made.calls, made.tensors, made.batch, made.cut)
-        return cls(
-            str(made.weights), float(made.error), float(made.tolerance), *map(int, counts)
-        )
+        return cls(str(made.weights), float(made.error), float(made.tolerance), *map(int, counts))
 
 
 @dataclass(frozen=True)
