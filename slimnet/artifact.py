@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from slimnet import limits
 from slimnet.capture.exported import record_program
 from slimnet.capture.modules import (
     clone,
@@ -84,7 +85,7 @@ class Artifact:
         if self.is_program and self.program is not None:
             if into is not None:
                 self._check_fits(into)
-            return Program(self.program, self.tensors, self.frozen).eval()
+            return Program(self.program, self.tensors, self.frozen, self.example).eval()
         if into is None and self.arch is not None and self.rebuilds:
             into = self.arch.build()
         if into is not None:
@@ -96,7 +97,7 @@ class Artifact:
                 "slimnet.load(file, into=make_model()), or give "
                 f"--arch {self.arch or 'path/to/file.py:make_model'}"
             )
-        return Program(self.program, self.tensors, self.frozen).eval()
+        return Program(self.program, self.tensors, self.frozen, self.example).eval()
 
     def outline(self) -> Program | None:
         """What a slim program was cut from, without values; None for a network of a class."""
@@ -274,14 +275,21 @@ def _dense(tensor: Tensor, removed: Mapping[int, tuple[int, ...]]) -> list[int]:
 
 
 def write_artifact(artifact: Artifact, path: str | Path) -> Path:
-    """Write to a temporary name and move; raises :class:`InputError` where that is impossible."""
+    """Write to a temporary name and move; raises :class:`InputError` where that is impossible.
+
+    What :func:`read_artifact` would refuse is not written.
+    """
+    for name in artifact.tensors:
+        limits.checked_path(name)
+    example = encode(artifact.example, describe)
+    _check_size(example)
     payload = {
         _KEY: FORMAT,
         "tensors": dict(artifact.tensors),
         "plan": artifact.plan.to_json(),
         "certificate": artifact.certificate.to_json() if artifact.certificate else None,
         "arch": artifact.arch.to_json() if artifact.arch else None,
-        "example": encode(artifact.example, describe),
+        "example": example,
         "frozen": list(artifact.frozen),
         "program": artifact.program,
         "class": artifact.class_name,
@@ -319,12 +327,12 @@ def read_artifact(path: str | Path) -> Artifact:
 def _artifact(payload: Mapping[str, Any]) -> Artifact:
     certificate, arch = payload["certificate"], payload["arch"]
     return Artifact(
-        tensors=_mapping("tensors", payload["tensors"], Tensor),
+        tensors=_dense_tensors(payload["tensors"]),
         plan=Plan.from_json(payload["plan"]),
         certificate=None if certificate is None else Certificate.from_json(certificate),
         arch=None if arch is None else Arch.from_json(arch),
-        example=_inputs(decode(payload["example"], draw)),
-        frozen=tuple(payload["frozen"]),
+        example=_inputs(payload["example"]),
+        frozen=tuple(map(limits.checked_path, payload["frozen"])),
         program=None if payload["program"] is None else _mapping("program", payload["program"]),
         class_name=str(payload["class"]),
         versions=_mapping("versions", payload["versions"], str),
@@ -342,10 +350,32 @@ def _mapping(what: str, value: Any, kind: type = object) -> dict[str, Any]:
     return dict(value)
 
 
-def _inputs(value: Any) -> tuple[Any, ...]:
+def _dense_tensors(value: Any) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = _mapping("tensors", value, Tensor)
+    for name, tensor in tensors.items():
+        if tensor.is_quantized or tensor.layout is not torch.strided:
+            raise InputError(f"{limits.checked_path(name)} is a quantised or sparse tensor")
+        limits.checked_path(name)
+    return tensors
+
+
+def _inputs(data: Any) -> tuple[Any, ...]:
+    """The example; how large it is comes first."""
+    _check_size(data)
+    value = decode(data, draw)
     if not isinstance(value, tuple):
         raise InputError("its example inputs are no tuple")
     return value
+
+
+def _check_size(data: Any) -> None:
+    shapes: list[tuple[Any, torch.dtype]] = []
+    decode(data, lambda leaf: shapes.append(_shape_of(leaf)) if "shape" in leaf else None)
+    limits.check_example(shapes)
+
+
+def _shape_of(leaf: Mapping[str, Any]) -> tuple[Any, torch.dtype]:
+    return leaf["shape"], _FLOATING[leaf["dtype"]]
 
 
 def describe(value: Any) -> Any:
@@ -354,8 +384,13 @@ def describe(value: Any) -> Any:
         return {"shape": list(value.shape), "dtype": str(value.dtype).removeprefix("torch.")}
     if isinstance(value, Tensor):
         return {"value": value.detach().cpu().clone()}
-    if value is None or isinstance(value, (bool, int, float, complex, str)):
-        return {"value": value}
+    return {"value": _plain(value)}
+
+
+def _plain(value: Any) -> Any:
+    """A value that a file can hold, or be asked to."""
+    if value is None or isinstance(value, (bool, int, float, complex, str, Tensor)):
+        return value
     raise InputError(
         f"the example holds a {type(value).__name__}: slim.pt can hold inputs made of tensors, "
         "numbers, strings, lists, tuples and dicts"
@@ -365,7 +400,13 @@ def describe(value: Any) -> Any:
 def draw(leaf: Any) -> Any:
     """An input of the described shape, the same numbers every time."""
     if "shape" not in leaf:
-        return leaf["value"]
-    kind = getattr(torch, leaf["dtype"])
+        return _plain(leaf["value"])
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(leaf["shape"], generator=generator).to(kind)
+    return torch.randn(leaf["shape"], generator=generator).to(_FLOATING[leaf["dtype"]])
+
+
+_FLOATING = {
+    str(kind).removeprefix("torch."): kind
+    for kind in vars(torch).values()
+    if isinstance(kind, torch.dtype) and kind.is_floating_point
+}

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from slimnet.coupling.blocks import blocks_line, few
 from slimnet.coupling.groups import Group, Layer
 from slimnet.cutting.verify import Certificate
+from slimnet.limits import legible
 from slimnet.measuring.analysis import Inspection
 from slimnet.planning.outcome import asked_and_achieved, rows
 from slimnet.planning.plan import GroupCut, Plan
@@ -41,9 +44,68 @@ out = _console()
 err = _console(stderr=True)
 
 
+@contextmanager
+def reserved() -> Iterator[None]:
+    """Stdout is the command's own: what users' code and libraries print goes to stderr.
+
+    Also what they print in C, or from a process of theirs: ``--json`` stays JSON.
+    """
+    theirs = sys.stdout
+    with ExitStack() as stack:
+        out.file = stack.enter_context(_own(theirs))
+        sys.stdout = sys.stderr
+        stack.callback(setattr, sys, "stdout", theirs)
+        stack.callback(setattr, out, "_file", None)
+        yield
+
+
+@contextmanager
+def _own(stream: Any) -> Iterator[Any]:
+    """What leads where ``stream`` does, while file descriptor 1 leads to stderr."""
+    try:
+        if stream.fileno() != 1:
+            raise OSError
+        stream.flush()
+        place = os.dup(1)
+        os.dup2(2, 1)
+    except (
+        OSError,
+        ValueError,
+        AttributeError,
+    ):  # a test's, a notebook's, or closed: no descriptor
+        yield stream
+        return
+    own = os.fdopen(place, "w", encoding=stream.encoding, errors=stream.errors)
+    try:
+        yield own
+    finally:
+        _flush_c()
+        try:
+            own.flush()
+        finally:
+            os.dup2(place, 1)
+            _close(own)
+
+
+def _flush_c() -> None:
+    """What C has printed and not written yet, before it could reach stdout."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).fflush(None)
+
+
+def _close(stream: Any) -> None:
+    with suppress(BrokenPipeError):  # its reader is gone; who wrote to it was told
+        stream.close()
+
+
+def shown(text: str, style: str = "") -> Text:
+    """A text as it is: no markup is read from it, and no name in it reaches the terminal's own."""
+    return Text(legible(text), style)
+
+
 def say(text: str = "") -> None:
     """One line, as it is."""
-    out.print(escape(text))
+    out.print(shown(text))
 
 
 def warn(text: str) -> None:
@@ -53,12 +115,12 @@ def warn(text: str) -> None:
 
 def note(text: str) -> None:
     """A remark."""
-    out.print(f"[dim]{escape(text)}[/dim]")
+    out.print(shown(text, "dim"))
 
 
 def written(path: object, text: str = "written") -> None:
     """What was written, where."""
-    out.print(f"[bold]{escape(str(path))}[/bold] {escape(text)}")
+    out.print(shown(str(path), "bold") + shown(f" {text}"))
 
 
 def show(table: Table) -> None:
@@ -98,8 +160,8 @@ def _layers(layers: Sequence[Layer]) -> Table:
     table = _table("layer", "kind", "channels", "prunable", "group")
     for layer in layers:
         table.add_row(
-            escape(layer.name),
-            layer.kind,
+            shown(layer.name),
+            shown(layer.kind),
             str(layer.channels),
             str(layer.prunable) if layer.prunable else "[yellow]0[/yellow]",
             " ".join(map(str, layer.groups)) or "–",
@@ -146,7 +208,7 @@ def _groups(groups: Sequence[Group]) -> Table:
         names = ", ".join(group.layers[:4])
         more = f" and {len(group.layers) - 4} more" if len(group.layers) > 4 else ""
         step = f"{group.channels_per_atom} at a time" if group.channels_per_atom > 1 else "singly"
-        table.add_row(str(group.number), str(group.width), step, escape(names + more))
+        table.add_row(str(group.number), str(group.width), step, shown(names + more))
     return table
 
 
@@ -187,8 +249,8 @@ def _cut(told: Sequence[Sequence[GroupCut]]) -> Table:
             str(cut.before),
             str(cut.after),
             f"{1 - cut.after / cut.before:.0%}",
-            *((asked, escape(cut.why)) if differ else ()),
-            escape(_few(cut.layers)) + more,
+            *((asked, shown(cut.why)) if differ else ()),
+            shown(_few(cut.layers) + more),
         )
     return table
 
@@ -343,7 +405,9 @@ def watching(*, quiet: bool = False) -> Iterator[Watch]:
         )
         with Progress(*columns, console=err, transient=True) as progress:
             task = progress.add_task("", total=1.0)
-            yield lambda text, part: progress.update(task, description=text, completed=part)
+            yield lambda text, part: progress.update(
+                task, description=legible(text), completed=part
+            )
     else:
         yield _Lines().say
 
@@ -360,4 +424,4 @@ class _Lines:
         now = time.monotonic()
         if now >= self.next:
             self.next = now + self.seconds
-            err.print(escape(f"{text} {part:.0%}" if part else text))
+            err.print(shown(f"{text} {part:.0%}" if part else text))

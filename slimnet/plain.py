@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from slimnet.errors import InputError
+from slimnet.limits import checked_key
 
 
 def encode(value: Any, leaf: Callable[[Any], Any]) -> dict[str, Any]:
@@ -30,7 +31,7 @@ def decode(data: Any, leaf: Callable[[Any], Any]) -> Any:
         entries = [decode(entry, leaf) for entry in content]
         return entries if kind == "list" else tuple(entries)
     if kind == "dict":
-        return {key: decode(entry, leaf) for key, entry in content}
+        return {checked_key(key): decode(entry, leaf) for key, entry in content}
     if kind == "leaf":
         return leaf(content)
     raise InputError(f"not a described value: {kind!r:.80}")

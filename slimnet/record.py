@@ -15,6 +15,7 @@ from slimnet.capture.archive import holds_text
 from slimnet.capture.pt2 import read_pt2
 from slimnet.cutting.verify import Certificate
 from slimnet.errors import InputError
+from slimnet.limits import from_json
 from slimnet.networks.payload import is_program_file, load_payload
 from slimnet.planning.plan import Plan
 from slimnet.tensors_file import SUFFIX, is_slim_tensors, read_tensors
@@ -56,7 +57,7 @@ def read_slim(path: str | Path) -> Artifact:
             f"{path} is an exported program that slimnet did not cut; slimnet prune cuts it"
         )
     try:
-        record = json.loads(exported.extra[RECORD])
+        record = from_json(exported.extra[RECORD], RECORD)
         plan, proof = Plan.from_json(record["plan"]), record["certificate"]
         certificate = None if proof is None else Certificate.from_json(proof)
         versions, trained = dict(record["versions"]), bool(record["trained"])

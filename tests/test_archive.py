@@ -181,3 +181,50 @@ def test_shortened_weights_are_refused(path):
 
     with pytest.raises(InputError, match=r"damaged torch\.export program"):
         read_archive(rewritten(path, change))
+
+
+def test_a_bomb_is_refused(path):
+    with zipfile.ZipFile(path) as old:
+        members = {name: old.read(name) for name in old.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new:
+        for name, content in members.items():
+            new.writestr(name, content + b" " * 10**6)
+    with pytest.raises(InputError, match="is compressed, which torch never does"):
+        read_archive(path)
+
+
+def test_weights_are_not_repeated_without_end(path):
+    def edit(data):
+        for row in data["config"].values():
+            row["tensor_meta"]["sizes"] = [{"as_int": 10**12}]
+            row["tensor_meta"]["strides"] = [{"as_int": 0}]
+
+    with pytest.raises(InputError, match="repeats the numbers that it stores too often"):
+        read_archive(with_json(path, "weights_config.json", edit))
+
+
+def test_weights_end_where_their_bytes_do(path):
+    def edit(data):
+        for row in data["config"].values():
+            row["tensor_meta"]["sizes"] = [{"as_int": 1000}]
+            row["tensor_meta"]["strides"] = [{"as_int": 1}]
+
+    with pytest.raises(InputError, match="damaged"):
+        read_archive(with_json(path, "weights_config.json", edit))
+
+
+@pytest.mark.parametrize("member", ["sample_inputs", "constants"])
+def test_what_a_pickle_calls_is_followed(member, exported, tmp_path):
+    evil = b"\x80\x02ctorch\nTensor\nJ\xe8\x03\x00\x00\x85R."
+    content = io.BytesIO()
+    torch.save({}, content)
+    made = io.BytesIO()
+    with zipfile.ZipFile(content) as old, zipfile.ZipFile(made, "w") as new:
+        for name in old.namelist():
+            new.writestr(name, evil if name.endswith("data.pkl") else old.read(name))
+    torch.export.save(exported, tmp_path / "net.pt2")
+    path = rewritten(
+        tmp_path / "net.pt2",
+        lambda name, raw: made.getvalue() if name.endswith(".pt") and member in name else raw,
+    )
+    assert not torch.is_tensor(read_archive(path).sample)

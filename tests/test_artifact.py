@@ -290,3 +290,60 @@ def test_a_buffer_that_a_pass_resized_fits_a_fresh_network(tmp_path):
     path = write_artifact(artifact_of(pruned, None), tmp_path / "slim.pt")
     slim = read_artifact(path).model(Growing())
     assert torch.equal(slim(*example), pruned.model(*example))
+
+
+def nested(depth):
+    value = {"list": []}
+    for _ in range(depth):
+        value = {"list": [value]}
+    return value
+
+
+def described(shape, dtype="float32"):
+    return {"tuple": [{"leaf": {"shape": shape, "dtype": dtype}}]}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"example": described([1, 10**9])},
+        {"example": described([10**30])},
+        {"example": described([-1])},
+        {"example": described([True])},
+        {"example": described([1], "nn")},
+        {"example": described([1], "int64")},
+        {"example": nested(100)},
+        {"example": {"tuple": [{"dict": [["a\x1b[2J", {"leaf": {"value": 1}}]]}]}},
+        {"example": {"tuple": [{"leaf": {"value": b"raw"}}]}},
+        {"tensors": {"a" + chr(27): torch.zeros(1)}},
+        {"tensors": {"a": torch.zeros(1).expand(10**12)}},
+        {"tensors": {"a": torch.eye(3).to_sparse()}},
+        {"frozen": ["a'"]},
+        {"arch": {"source": "torchvision", "name": "resnet18", "options": {"weights": "DEFAULT"}}},
+        {"arch": {"source": "timm", "name": "resnet18", "options": {"checkpoint_path": "x"}}},
+        {"certificate": {"error": "large", "tolerance": 0, "checks": [], "approximate": []}},
+    ],
+)
+def test_a_strangers_file_is_bounded(slim, changes):
+    with pytest.raises(InputError):
+        read_artifact(damaged(slim, **changes))
+
+
+def test_lists_that_share_lists_are_refused(slim):
+    laugh = ["ha"]
+    for _ in range(60):
+        laugh = [laugh, laugh]
+    with pytest.raises(InputError, match=r"holds more than|nested more than"):
+        read_artifact(damaged(slim, versions=laugh))
+
+
+def test_what_could_not_be_read_is_not_written(vgg, tmp_path):
+    artifact = artifact_of(vgg[1])
+    for trouble in (
+        replace(artifact, tensors={**artifact.tensors, "it's": torch.zeros(1)}),
+        replace(artifact, example=(torch.zeros(1).expand(1, 10**9),)),
+        replace(artifact, arch=Arch("torchvision", "resnet18", {"weights": "DEFAULT"})),
+    ):
+        with pytest.raises(InputError):
+            write_artifact(trouble, tmp_path / "slim.pt")
+    assert not list(tmp_path.iterdir())

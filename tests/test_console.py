@@ -120,3 +120,25 @@ def test_a_terminal_gets_a_bar_and_quiet_nothing(monkeypatch, capsys):
     with console.watching(quiet=True) as watch:
         watch("training", 0.5)
     assert capsys.readouterr() == ("", "")
+
+
+def test_no_name_moves_the_cursor_or_colours_anything(printed):
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self._modules["[red]a\x1b[2J"] = nn.Conv2d(3, 32, 3)
+            self._modules["b\u202e\r"] = nn.Conv2d(32, 4, 3)
+
+        def forward(self, x):
+            first, second = self._modules.values()
+            return second(first(x))
+
+    Odd.__name__ = "Odd[bold]\x1b]0;title\x07"
+    model = Odd().eval()
+    console.show_inspection(inspect(model, EXAMPLE))
+    console.show_cut(prune(model, EXAMPLE, ratio=0.5).plan)
+    console.note("a\x1b[2J\nb")
+    console.written("a\x07[x]")
+    text = printed.getvalue()
+    assert text.replace("\n", "").isprintable()
+    assert "[red]a\\x1b[2J" in text and "b\\u202e\\r" in text and "a\\x07[x] written" in text

@@ -128,3 +128,45 @@ def test_the_plan_cuts_a_shared_tensor_under_each_of_its_names():
     model.c.weight = model.a.weight
     plan = slimnet.prune(model, IMAGE, ratio=0.5, align=None).plan
     assert plan.removed["c.weight"] == plan.removed["a.weight"]
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"removed": {"a.weight": {"0": [[0, 10**10]]}}},
+        {"removed": {f"a{n}.weight": {"0": [[0, 2**20]]} for n in range(40)}},
+        {"scaled": {"a.weight": [[0, [[0, 10**10]], 2.0]]}},
+        {"removed": {"a.weight": {"0": [[0.0, 1.5]]}}},
+        {"removed": {'a" + b': {"0": [[0, 1]]}}},
+        {"changes": [{"module": "a", "attribute": "h\n", "path": [], "old": 1, "new": 1}]},
+        {"changes": [{"module": "a", "attribute": "h", "path": [], "old": 1, "new": "1"}]},
+        {"blocks": [{"name": "a\x1b", "stubs": [], "zeroed": []}]},
+        {"blocks": [{"name": "a", "stubs": [], "zeroed": ["'"]}]},
+        {
+            "blocks": [
+                {
+                    "name": "a",
+                    "zeroed": [],
+                    "stubs": [{"module": "a", "by": "input", "steps": ["\u202e"], "paired": False}],
+                }
+            ]
+        },
+        {"remapped": {"order": ["one"]}},
+        {"asked": [1]},
+        {"groups": [{"layers": ["a"], "before": "16", "after": 1, "approximate": []}]},
+    ],
+    ids=str,
+)
+def test_a_strangers_plan_is_bounded(part):
+    with pytest.raises(InputError, match="this is not a plan of slimnet"):
+        Plan.from_json({**WHOLE.to_json(), **part})
+
+
+@pytest.mark.parametrize("attribute", ["forward", "training", "_modules", "name"])
+def test_only_numbers_of_a_module_are_changed(attribute):
+    model = network()
+    vars(model.a)["forward"] = model.a.forward
+    vars(model.a)["name"] = "first"
+    plan = Plan({}, changes=(Change("a", attribute, (), 1, 2),))
+    with pytest.raises((InputError, KeyError)):
+        rebuild(model, plan)

@@ -347,3 +347,164 @@ def test_nothing_is_printed_where_torch_cannot_export(capfd):
 
     assert record_program(Branches(4, 4).eval(), (torch.ones(2, 4),)) is None
     assert capfd.readouterr() == ("", "")
+
+
+CODE = 'a" + (str(exec("import sys; sys.touched = 1")) and "") + "'
+
+
+def renamed(data, old, new):
+    """The same data with one text exchanged wherever it stands, in keys too."""
+    if isinstance(data, dict):
+        return {renamed(k, old, new): renamed(v, old, new) for k, v in data.items()}
+    if isinstance(data, (list, tuple)):
+        return type(data)(renamed(entry, old, new) for entry in data)
+    return data.replace(old, new) if isinstance(data, str) else data
+
+
+@pytest.mark.parametrize("old", ["conv.weight", "relu", "p_conv_weight", "scores", "data"])
+def test_no_name_of_a_program_is_source_text(old):
+    model, program = recorded()
+    evil = renamed(program, old, CODE)
+    assert evil != program
+    tensors = renamed(stored(model), old, CODE)
+    with pytest.raises(InputError, match="embedded program cannot be read"):
+        Program(evil, tensors)
+
+
+def call(target, *args, name="evil", **kwargs):
+    return {"name": name, "target": target, "args": list(args), "kwargs": kwargs}
+
+
+def runs(*calls, weights=None, output="evil"):
+    """A program of these calls, whose input is x [1, 4]."""
+    program = {
+        "inputs": [{"name": "x", "path": "[0]", "shape": [1, 4]}],
+        "weights": {name: name for name in weights or {}},
+        "calls": list(calls),
+        "output": {"leaf": {"node": output}},
+        "constants": {},
+        "parameters": [],
+    }
+    return Program(program, weights or {}, example=(torch.ones(1, 4),))(torch.ones(1, 4))
+
+
+X = {"node": "x"}
+
+
+@pytest.mark.parametrize(
+    "evil",
+    [
+        call("aten._reshape_alias.default", X, [1 << 40], [1 << 20]),
+        call("aten._reshape_alias_copy.default", X, [1 << 10], [1 << 20]),
+        call("aten.as_strided.default", X, [4], [1]),
+        call("aten.max_pool2d_with_indices_backward.default", X, X, [2], [2], [0], [1], False, X),
+        call("aten.set_.source_Tensor", X, X),
+        call("aten.resize_.default", X, [1000]),
+        call("aten.empty_strided.default", [4], [1 << 20]),
+        call("aten.view.dtype", X, {"dtype": "bool"}),
+        call("aten.add.out", X, X, out=X),
+        call("aten.softmax.int", X, 1, -1),  # a number for a type
+        call("aten.softmax.int", X, 1, X),
+        call("aten.sum.default", X, dtype={"layout": "strided"}),
+        call("aten.sum.default", X, dtype={"dtype": "Tensor"}),
+        call("aten.relu.default", X, X, X),
+        call("aten.relu.default", X, **{CODE: 1}),
+        call("aten.relu.default", {"node": "later"}),
+        call("aten.relu.default", {"node": "evil"}),
+        call("aten.relu.default", {"shape": [1]}),
+        call("aten.relu.default", {"node": "x", "dtype": "float32"}),
+        call("aten.einsum.default", CODE, [X]),
+        call("aten.add.Tensor", X, 10**30),
+        call("aten.add.Tensor", X, b"raw"),
+        call("aten.relu.default", X, name="x"),
+        call("aten.relu.default", X, name=CODE),
+        call("aten.relu.default", X, name=3),
+        call("operator.add", 1, 2, key=1),
+    ],
+    ids=lambda row: f"{row['target']}",
+)
+def test_what_a_call_may_not_say_is_refused_when_it_is_read(evil):
+    with pytest.raises(InputError):
+        runs(evil, call("aten.relu.default", X, name="later"), output="later")
+
+
+@pytest.mark.parametrize(
+    "evil",
+    [
+        call("operator.mul", [1, 2], 10**9),
+        call("operator.add", [1], [2]),
+        call("operator.mul", 2**40, 2**40),
+        call("operator.getitem", X, 0),
+        call("operator.getitem", "text", 0),
+    ],
+    ids=lambda row: f"{row['target']} {row['args']}",
+)
+def test_arithmetic_is_of_numbers(evil):
+    with pytest.raises(InputError, match="something else than numbers"):
+        runs(evil)
+
+
+def test_memory_that_nobody_wrote_is_zero():
+    made = runs(
+        call("aten.empty.memory_format", [1000], name="a"),
+        call("aten.empty_like.default", {"node": "a"}, name="b"),
+        call("aten.new_empty.default", {"node": "b"}, [500]),
+    )
+    assert torch.equal(made, torch.zeros(500))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        [call("aten.full.default", [10**12], 1.0)],
+        [call("aten.zeros.default", [10**6, 10**6])],
+        [call("aten.repeat.default", X, [10**6, 10**6])],
+        [call("aten.arange.default", 10**12)],
+        [call("aten.constant_pad_nd.default", X, [0, 10**12])],
+        [
+            call("aten.expand.default", X, [10**12, 4], name="a"),
+            call("aten.clone.default", {"node": "a"}),
+        ],
+        [
+            call("aten.unsqueeze.default", X, 0, name="a"),
+            call("aten.upsample_nearest1d.vec", {"node": "a"}, None, [1e11]),
+        ],
+        [
+            call("aten.ones.default", [60000], name="a"),
+            call("aten.outer.default", {"node": "a"}, {"node": "a"}),
+        ],
+        [  # each is small enough, and all are kept
+            *(call("aten.zeros.default", [50_000_000], name=f"a{n}") for n in range(10)),
+            call("aten.cat.default", [{"node": f"a{n}"} for n in range(10)]),
+        ],
+    ],
+    ids=lambda path: path[-1]["target"],
+)
+def test_a_small_program_takes_little_memory(path):
+    with pytest.raises(InputError, match=r"asks for [\d,]+ bytes of memory"):
+        runs(*path)
+
+
+def test_masks_choose_as_many_as_they_have():
+    mask = torch.tensor([[True, False, True, True]])
+    made = runs(
+        call("aten.index.Tensor", X, [{"node": "mask"}], name="chosen"),
+        call("aten.nonzero.default", {"node": "mask"}, name="places"),
+        call("aten.masked_select.default", X, {"node": "mask"}, name="selected"),
+        call("aten.cat.default", [{"node": "chosen"}, {"node": "selected"}]),
+        weights={"mask": mask},
+    )
+    assert torch.equal(made, torch.ones(6))
+
+
+def test_larger_inputs_may_take_more():
+    program = record_program(nn.Upsample(scale_factor=64), (torch.ones(1, 3, 8, 8),))
+    Program(program, {}, example=(torch.ones(1, 3, 8, 8),))(torch.ones(100, 3, 8, 8))
+
+
+def test_an_operator_that_no_program_may_hold_is_not_recorded():
+    class Strided(nn.Module):
+        def forward(self, x):
+            return x.as_strided((2, 2), (1, 2))
+
+    assert record_program(Strided(), (torch.ones(2, 6),)) is None

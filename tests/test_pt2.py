@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
+import sys
+import zipfile
 from functools import partial
 
 import pytest
@@ -271,3 +275,59 @@ def test_what_a_program_cannot_say_is_refused_by_name(model, why, tmp_path):
     path = write(tmp_path, model, (torch.randn(4, 3),))
     with pytest.raises(InputError, match=why):
         read_pt2(path)
+
+
+CODE = 'a" + (str(exec("import sys; sys.touched = 1")) and "") + "'
+
+
+def edited(path, change):
+    """The archive with the text of each of its JSON members changed."""
+    made = path.with_name("edited.pt2")
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(made, "w") as new:
+        for name in old.namelist():
+            raw = old.read(name)
+            new.writestr(name, change(raw) if name.endswith(".json") else raw)
+    return made
+
+
+class Named(nn.Module):
+    """Its parts and its output have names of their own."""
+
+    def __init__(self):
+        super().__init__()
+        self.module_name = nn.Sequential(nn.Conv2d(3, 16, 3), nn.Conv2d(16, 4, 3))
+
+    def forward(self, argument_name):
+        return {"output_name": self.module_name(argument_name)}
+
+
+@pytest.mark.parametrize("name", ["module_name", "output_name", "argument_name", "conv2d_1"])
+@pytest.mark.parametrize("evil", [CODE, "a\x1b[2Jb", "a\nb"])
+def test_no_name_in_a_file_reaches_source_text_or_a_terminal(name, evil, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "touched", 0, raising=False)
+    told = json.dumps(json.dumps(evil)[1:-1])[1:-1] if name == "output_name" else evil
+    written = json.dumps(told)[1:-1].encode()
+    path = edited(
+        write(tmp_path, Named(), image()), lambda raw: raw.replace(name.encode(), written)
+    )
+    with pytest.raises(InputError, match=r"names may hold|embedded program|damaged"):
+        slimnet.export_pt2(read_pt2(path).program, image(), tmp_path / "out.pt2")
+    assert sys.touched == 0
+
+
+def test_described_inputs_are_not_of_any_size(tmp_path):
+    path = write(tmp_path, Named(), image())
+    huge = edited(path, lambda raw: raw.replace(b'"as_int": 6}', b'"as_int": 80000000}'))
+    with pytest.raises(InputError, match="a file may describe"):
+        read_pt2(huge)
+
+
+def test_what_a_file_says_is_not_nested_without_end(tmp_path):
+    path = write(tmp_path, Named(), image())
+    for deep in (b"[" * 5000 + b"]" * 5000, b"[" * 200 + b"]" * 200):
+        with pytest.raises(InputError, match="nested more than 60 deep"):
+            read_pt2(edited(path, lambda raw, deep=deep: deep))
+    spec = b'"in_spec": ' + json.dumps("[1, " + "[" * 5000 + "]" * 5000 + "]").encode()
+    stated = re.compile(rb'"in_spec": "(\\.|[^"])*"')
+    with pytest.raises(InputError, match="nested more than 60 deep"):
+        read_pt2(edited(path, lambda raw: stated.sub(lambda _: spec, raw)))

@@ -1,5 +1,10 @@
 """What a data spec reads, and one sentence for each thing that cannot be read."""
 
+import io
+import struct
+import zipfile
+import zlib
+
 import numpy as np
 import pytest
 import torch
@@ -287,3 +292,52 @@ def test_the_description_names_sizes_and_normalisation():
         "digits: 1198 training and 599 test images of 1x8x8, 10 classes, no augmentation, "
         "normalisation none"
     )
+
+
+def test_an_archive_that_unpacks_to_a_thousand_times_its_size_is_refused(tmp_path):
+    path = tmp_path / "bomb.npz"
+    np.savez_compressed(path, **arrays())
+    with (
+        zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("more.npy", "w", force_zip64=True) as member,
+    ):
+        for _ in range(1100):
+            member.write(bytes(10**6))
+    with pytest.raises(InputError, match=r"would unpack from [\d,]+ to 1,1[\d,]+ bytes"):
+        load_data(f"npz:{path}")
+
+
+def test_an_array_that_is_said_to_be_larger_than_it_is_is_refused(tmp_path):
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "|u1", "fortran_order": False, "shape": (10**12, 8, 8, 1)}
+    )
+    path = tmp_path / "long.npz"
+    written(path, x_train=None)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("x_train.npy", header.getvalue() + bytes(100))
+    with pytest.raises(InputError, match="that can be read"):
+        load_data(f"npz:{path}")
+
+
+def picture(width, height):
+    """A few bytes that say that they are a picture of this size."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(bytes(100))), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    )
+
+
+@pytest.mark.parametrize(
+    "content",
+    [picture(60_000, 60_000), picture(9_000, 9_000), picture(30, 30)[:40], picture(2**31 - 1, 8)],
+    ids=["huge", "large", "cut", "wide"],
+)
+def test_a_picture_of_any_size_is_refused(content, tmp_path):
+    spec = folder(tmp_path)
+    next((tmp_path / "train").rglob("*.png")).write_bytes(content)
+    data = load_data(spec, size=8)
+    with pytest.raises(InputError, match=r"make it smaller|not an image that can be read"):
+        data.x_train[torch.arange(4)]

@@ -9,7 +9,6 @@ since 2.8, and the four files of before.
 from __future__ import annotations
 
 import io
-import json
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from slimnet import limits
 from slimnet.errors import InputError
+from slimnet.pickles import check_torch_file
 
 MAJOR = 8
 """The version of the graph's schema that torch 2.5 to 2.15 write."""
@@ -52,7 +53,9 @@ def read_archive(path: str | Path) -> Archive:
     """Read the file; raises :class:`InputError` for one that is damaged or not a program."""
     try:
         with zipfile.ZipFile(path) as opened:
-            return _read(_Files(opened))
+            size = Path(path).stat().st_size
+            limits.check_stored(opened.infolist(), size, "it")
+            return _within(_read(_Files(opened)), size)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     except _DAMAGE as error:
@@ -60,6 +63,14 @@ def read_archive(path: str | Path) -> Archive:
             f"{path} is a damaged torch.export program ({type(error).__name__}: {error}): export "
             "it again"
         ) from error
+
+
+def _within(archive: Archive, size: int) -> Archive:
+    """The archive, if it shows no more numbers than a file of this size may."""
+    for name in archive.tensors:
+        limits.checked_path(name)
+    limits.check_tensors([archive.tensors, archive.sample], "it", size)
+    return archive
 
 
 def holds_text(path: str | Path, name: str) -> bool:
@@ -90,7 +101,7 @@ class _Files:
 
     def json(self, name: str) -> Any:
         """A member in JSON."""
-        return json.loads(self.read(name))
+        return limits.from_json(self.read(name), f"its member {name}")
 
 
 def _read(files: _Files) -> Archive:
@@ -177,17 +188,22 @@ def _view(flat: Tensor, meta: Mapping[str, Any]) -> Tensor:
 
 def _loaded(raw: bytes, what: str) -> Any:
     try:
-        return torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
+        stream = io.BytesIO(raw)
+        check_torch_file(stream, len(raw), f"its member {what}")
+        loaded = torch.load(stream, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever unpickling raises
         raise InputError(
             f"its {what} would run code when they are loaded, or are damaged: export the network "
             "with plain tensors"
         ) from error
+    limits.check_plain(loaded, f"its member {what}")
+    limits.check_tensors(loaded, f"its member {what}", len(raw))
+    return loaded
 
 
 def _sample(files: _Files, name: str) -> Any | None:
     """The inputs that the program was exported with; None where they are of other classes."""
     try:
-        return torch.load(io.BytesIO(files.read(name)), map_location="cpu", weights_only=True)
-    except Exception:  # then the graph's own description of its inputs has to do
+        return _loaded(files.read(name), "sample")
+    except (InputError, KeyError):  # then the graph's own description of its inputs has to do
         return None

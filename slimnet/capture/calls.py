@@ -2,7 +2,8 @@
 
 Arguments are plain values; ``{"node": name}`` stands for the result of an earlier call, and dtypes
 and the like for their names. A call's literal integers are lifted out of its arguments, so that
-whoever runs it can give others.
+whoever runs it can give others. A row may come from a stranger's file: whatever it holds beyond
+this is refused when the call is made, not when it runs.
 """
 
 from __future__ import annotations
@@ -15,8 +16,11 @@ from typing import Any
 
 import torch
 
+from slimnet.capture.allowance import Unlimited
+from slimnet.capture.permitted import UNDEFINED, refusal, trouble
 from slimnet.capture.sites import Replayed, Site
 from slimnet.errors import InputError
+from slimnet.limits import checked_name
 
 INTEGERS: dict[str, Callable[..., Any]] = {
     **{
@@ -39,6 +43,20 @@ CONSTANTS: dict[str, type] = {
 }
 """Arguments that are neither tensors nor numbers: a program holds their names."""
 
+_SLOTS = {"ScalarType": "dtype", "Device": "device", "Layout": "layout"} | {
+    "MemoryFormat": "memory_format"
+}
+"""The types of a schema that take them: a number in such a place is no check of torch's."""
+
+_NAMED: dict[str, Mapping[str, Any]] = {
+    kind: {
+        str(value).removeprefix("torch."): value
+        for value in vars(torch).values()
+        if isinstance(value, wanted)
+    }
+    for kind, wanted in CONSTANTS.items()
+}
+
 
 @dataclass
 class Scope:
@@ -60,31 +78,38 @@ class Scope:
             return self.values[name]
         if kind == "device":
             return self.device  # where the weights are now, not where they were recorded
-        found = getattr(torch, name)
-        if not isinstance(found, CONSTANTS[kind]):
-            raise InputError(f"the embedded program is damaged: {name!r} is no {kind}")
-        return found
+        return _NAMED[kind][name]
 
 
 class Call(Replayed):
     """One operator and what it is called with."""
 
     def __init__(self, number: int, row: Mapping[str, Any]) -> None:
-        self.name: str = row["name"]
+        self.name = checked_name(row["name"], "value's name")
         self.target: str = row["target"]
         self.function = resolve(self.target)
         self.operator = self.target.split(".")[1]
         self.key = f"{self.operator}:{number}"
         self.literals: list[int] = []
-        self.args, self.kwargs = _lifted((list(row["args"]), dict(row["kwargs"])), self.literals)
+        args, kwargs = list(row["args"]), dict(row["kwargs"])
+        _check_arguments(self.function, args, kwargs)
+        self.args, self.kwargs = _lifted((args, kwargs), self.literals)
         *site, kind = row.get("site") or ("", 0, "", "", "")
-        self.kind: str = kind  # the name of the class of the module that made it
-        self.site = Site(*site)
+        self.kind = str(kind)  # the name of the class of the module that made it
+        self.site = _site(*site)
 
-    def run(self, scope: Scope, literals: Sequence[int]) -> Any:
-        """The operator's result."""
+    def run(self, scope: Scope, literals: Sequence[int], allowed: Unlimited) -> Any:
+        """The operator's result; InputError where it takes more memory than is ``allowed``."""
         named = {key: scope.value(value, literals) for key, value in self.kwargs.items()}
-        return self.function(*(scope.value(arg, literals) for arg in self.args), **named)
+        args = [scope.value(arg, literals) for arg in self.args]
+        if not isinstance(self.function, torch._ops.OpOverload):
+            return _computed(self.target, self.function, args)
+        if (why := trouble(self.function, args)) is not None:
+            raise InputError(f"{self.target} is called with {why}, which its kernel would not see")
+        allowed.check(self.function, args, named)
+        made = self.function(*args, **named)
+        allowed.hold(self.name, made)
+        return made.zero_() if self.operator in UNDEFINED else made
 
     def plain(self, literals: Sequence[int]) -> dict[str, Any]:
         """What it was made from, with these literals."""
@@ -99,17 +124,91 @@ class Call(Replayed):
 
 
 def resolve(target: str) -> Callable[..., Any]:
-    """An ATen overload or integer operator by name; anything else is refused."""
+    """A permitted ATen overload or an integer operator, by name; anything else is refused."""
     if target in INTEGERS:
         return INTEGERS[target]
     namespace, _, rest = target.partition(".")
     packet, _, overload = rest.partition(".")
     if namespace != "aten" or not packet.isidentifier() or not overload.isidentifier():
         raise ValueError(f"{target!r} is no ATen operator")
-    found = getattr(getattr(torch.ops.aten, packet), overload)
-    if any(argument.name == "filename" for argument in found._schema.arguments):
-        raise ValueError(f"{target!r} reads or writes files")  # aten.save, aten.from_file
-    return found  # type: ignore[no-any-return]
+    found: torch._ops.OpOverload = getattr(getattr(torch.ops.aten, packet), overload)
+    if (why := refusal(found)) is not None:
+        raise InputError(
+            f"it calls {target}, which a program may not ({why}): open the network's weights with "
+            "its class, --arch path/to/file.py:make_model"
+        )
+    return found
+
+
+def _check_arguments(
+    function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> None:
+    """Refuse arguments that the operator does not have, and what is no argument at all."""
+    if not isinstance(function, torch._ops.OpOverload):
+        if kwargs:
+            raise ValueError(f"{function.__name__} takes no {min(kwargs)}")
+        for value in args:
+            check_argument(value, None)
+        return
+    slots = {argument.name: argument for argument in function._schema.arguments}
+    placed = [argument for argument in slots.values() if not argument.kwarg_only]
+    if len(args) > len(placed) or kwargs.keys() - slots.keys():
+        raise ValueError(f"{function} is called with arguments that it does not have")
+    for argument, value in zip(placed, args, strict=False):
+        check_argument(value, _slot(argument))
+    for name, value in kwargs.items():
+        check_argument(value, _slot(slots[name]))
+
+
+def _slot(argument: Any) -> str | None:
+    """Which kind of constant a parameter of an operator takes, if it takes one."""
+    kind = str(argument.real_type).removeprefix("Optional[").removesuffix("]")
+    return _SLOTS.get(kind)
+
+
+def check_argument(value: Any, slot: str | None) -> None:
+    """A plain value, a list, an earlier result, or the constant of the kind that ``slot`` names."""
+    if isinstance(value, dict):
+        ((kind, name),) = value.items()
+        if kind in _NAMED and kind != "device" and name not in _NAMED[kind]:
+            raise ValueError(f"{name!r:.80} is no {kind}")
+        if kind != (slot or "node"):
+            raise ValueError(f"{value!r:.80} is no {slot or 'value'}")
+    elif slot is not None and value is not None:
+        raise ValueError(f"{value!r:.80} is no {slot}")
+    elif isinstance(value, (list, tuple)):
+        for entry in value:
+            check_argument(entry, None)
+    elif isinstance(value, str):
+        checked_name(value, "word")
+    elif type(value) not in _NUMBERS and value is not None:
+        raise ValueError(f"an argument is a {type(value).__name__}")
+    elif type(value) is int and not -_WIDEST <= value < _WIDEST:
+        raise ValueError(f"a number has {len(str(value))} digits")
+
+
+_NUMBERS = (bool, int, float, complex)
+_WIDEST = 2**63  # of an integer
+
+
+def _site(file: Any, line: Any, function: Any, module: Any) -> Site:
+    return Site(str(file), int(line), str(function), str(module))
+
+
+def _computed(target: str, function: Callable[..., Any], args: Sequence[Any]) -> Any:
+    """Arithmetic on numbers: on lists it would repeat them, and on itself grow without end."""
+    if target == "operator.getitem":
+        held, place = args
+        if isinstance(held, (tuple, list)) and isinstance(place, int):
+            return held[place]
+    elif all(isinstance(arg, _COUNTED) for arg in args):
+        found = function(*args)
+        if not isinstance(found, int) or -_WIDEST <= found < _WIDEST:
+            return found
+    raise InputError(f"{target} is called with something else than numbers of 64 bits")
+
+
+_COUNTED = (int, float, torch.SymInt, torch.SymFloat, torch.SymBool)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from torch.utils._pytree import (
 from slimnet.capture.calls import CONSTANTS, INTEGERS
 from slimnet.capture.effects import side_effect
 from slimnet.capture.modules import evaluation_mode, named_tensors, own_names
+from slimnet.capture.permitted import refusal
 from slimnet.capture.program import Program
 from slimnet.example import is_plain, names_of, plainly, tensors_of
 from slimnet.exclusive import exclusive
@@ -300,6 +301,8 @@ def _output(exported: Any) -> dict[str, Any]:
 
 def _target(target: Any) -> str:
     if isinstance(target, torch._ops.OpOverload) and target.namespace == "aten":
+        if refusal(target) is not None:  # nobody could load it
+            raise _NotPlain
         return str(target)
     for name, function in INTEGERS.items():
         if function is target:

@@ -27,6 +27,7 @@ from slimnet.capture.belongings import (
     remade,
 )
 from slimnet.capture.copying import COMPILED, Cloner
+from slimnet.errors import InputError
 from slimnet.exclusive import exclusive
 
 _Named: TypeAlias = "tuple[list[tuple[str, nn.Module]], list[tuple[str, Tensor]]]"
@@ -278,6 +279,8 @@ def set_attribute(
 
 def _replaced(value: Any, path: tuple[Step, ...], new: int, original: Any) -> Any:
     if not path:
+        if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
+            raise InputError(f"a {type(value).__name__} is no number that could become {new}")
         return type(value)(new) if isinstance(value, np.integer) else new
     held, given = dict(entries(value)), dict(entries(original))
     if path[0] not in held:

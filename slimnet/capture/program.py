@@ -13,14 +13,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from keyword import iskeyword
 from typing import Any
+from unicodedata import normalize
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import keystr, tree_flatten_with_path
 
-from slimnet.capture.calls import Call, Scope, last_uses, nodes_of
+from slimnet.capture.allowance import allowance, bytes_of
+from slimnet.capture.calls import Call, Scope, check_argument, last_uses, nodes_of
 from slimnet.capture.modules import Held, named_modules
 from slimnet.errors import InputError
+from slimnet.limits import checked_name, checked_path
 from slimnet.plain import decode
 
 LITERALS = "(program)"
@@ -34,7 +37,11 @@ class Program(nn.Module):
     """
 
     def __init__(
-        self, program: Mapping[str, Any], tensors: Mapping[str, Tensor], frozen: Iterable[str] = ()
+        self,
+        program: Mapping[str, Any],
+        tensors: Mapping[str, Tensor],
+        frozen: Iterable[str] = (),
+        example: tuple[Any, ...] = (),
     ) -> None:
         super().__init__()
         try:
@@ -44,6 +51,7 @@ class Program(nn.Module):
             self._names = dict(program["weights"])
             self._calls = [Call(number, row) for number, row in enumerate(program["calls"])]
             self._output = program["output"]
+            _check_references(self._names, self._inputs, self._calls, self._output)
             self._ends = last_uses(self._calls, self._output)
             stored = {**program["constants"], **tensors}
             _place(self, {name: stored[name] for name in self._names.values()}, program, frozen)
@@ -51,6 +59,8 @@ class Program(nn.Module):
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"the embedded program cannot be read: {error}") from error
         self._modules[LITERALS] = _Literals(self._calls)
+        self._stated_bytes = bytes_of(example)  # inputs that the file itself names
+        self._tried: set[Any] = set()  # kinds of inputs on which it takes no more than it may
 
     def forward(self, *inputs: Any, **named: Any) -> Any:
         """Run the calls in order; raises :class:`InputError` for inputs of another kind."""
@@ -59,10 +69,13 @@ class Program(nn.Module):
         device = next((x.device for x in values.values() if isinstance(x, Tensor)), None)
         scope = Scope(values, device or torch.device("cpu"))
         literals = vars(self._modules[LITERALS])
+        weights = [values[name] for name in self._names]
+        allowed = allowance(weights, self._stated_bytes, (inputs, named), self._tried)
         for call, ends in zip(self._calls, self._ends, strict=True):
-            values[call.name] = call.run(scope, literals.get(call.key, ()))
+            values[call.name] = call.run(scope, literals.get(call.key, ()), allowed)
             for name in ends:
                 del values[name]
+                allowed.drop(name)
         return decode(self._output, scope.value)
 
     @property
@@ -120,9 +133,45 @@ class Program(nn.Module):
 def _names(given: Iterable[str]) -> tuple[str, ...]:
     """Names of arguments: the network can be called by them."""
     names = tuple(given)
-    if not all(name.isidentifier() and not iskeyword(name) for name in names):
-        raise ValueError(f"{names} are no names of arguments")
+    for name in names:
+        if not _is_argument(checked_name(name, "argument's name")):
+            raise ValueError(f"{name!r} is no name of an argument")
     return names
+
+
+def _is_argument(name: str) -> bool:
+    """Whether Python reads it as this very name."""
+    return name.isidentifier() and not iskeyword(name) and normalize("NFKC", name) == name
+
+
+def _check_references(
+    weights: Mapping[str, str], inputs: Iterable[_Input], calls: Iterable[Call], output: Any
+) -> None:
+    """Refuse a name that stands for two things, and one that is read before it is known."""
+    known: set[str] = set()
+    for name in (*weights, *(row.name for row in inputs)):
+        _add(known, checked_name(name, "value's name"))
+    for call in calls:
+        _check_known(known, [call.args, call.kwargs])
+        _add(known, call.name)
+
+    def check(leaf: Any) -> None:
+        check_argument(leaf, None)
+        _check_known(known, leaf)
+
+    decode(output, check)
+
+
+def _add(known: set[str], name: str) -> None:
+    if name in known:
+        raise ValueError(f"{name} is the name of two values")
+    known.add(name)
+
+
+def _check_known(known: set[str], argument: Any) -> None:
+    for name in nodes_of(argument):
+        if name not in known:
+            raise ValueError(f"{name!r:.80} is read before it is computed")
 
 
 class _Input:
@@ -130,9 +179,12 @@ class _Input:
 
     def __init__(self, row: Mapping[str, Any]) -> None:
         self.name: str = row["name"]
-        self.path: str = row["path"]
+        self.path = str(row["path"])
         self.shape: Sequence[int | None] | None = row.get("shape")
         self.value = row.get("value")
+        if not all(n is None or (type(n) is int and n >= 0) for n in self.shape or ()):
+            raise ValueError(f"{self.name} has no shape of an input")
+        check_argument(self.value, None)
 
     def accepts(self, leaf: Any) -> bool:
         """Whether the program may run on it."""
@@ -173,7 +225,9 @@ def _place(
     for name, tensor in tensors.items():
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{name} is no tensor")
-        *path, leaf = name.split(".")
+        *path, leaf = checked_path(name).split(".")
+        if LITERALS in path[:1]:
+            raise ValueError(f"{LITERALS} is the module of the program's own numbers")
         owner = root
         for part in path:  # not by attribute: names may be those of nn.Module's own
             owner = owner._modules.setdefault(part, Held())  # type: ignore[assignment]

@@ -8,7 +8,6 @@ a program cannot say is refused by name.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import keystr, tree_flatten_with_path
 
+from slimnet import limits
 from slimnet.capture.archive import DTYPES, Archive, read_archive
 from slimnet.capture.effects import side_effect
 from slimnet.capture.nodes import Names, calls_of, value_of
@@ -42,7 +42,7 @@ def read_pt2(path: str | Path) -> Exported:
         return _exported(archive)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
         raise InputError(
             f"{path} is a damaged torch.export program ({type(error).__name__}: {error}): export "
             "it again"
@@ -70,9 +70,15 @@ def _exported(archive: Archive) -> Exported:
         "parameters": parameters,
     }
     tensors = {name: archive.tensors[name] for name in weights.values()}
-    program = Program(data, tensors, archive.frozen).eval()
-    drawn = _positional(_tree(call["in_spec"], iter([row.drawn() for row in inputs])))
-    return Exported(program, _sample(archive.sample, inputs, paths) or drawn, archive.extra)
+    example = _sample(archive.sample, inputs, paths) or _drawn(call["in_spec"], inputs)
+    program = Program(data, tensors, archive.frozen, example).eval()
+    return Exported(program, example, archive.extra)
+
+
+def _drawn(spec: str, inputs: Sequence[_Input]) -> tuple[Any, ...]:
+    """Inputs as the graph describes them, where no others lie in the file."""
+    limits.check_example((row.lengths, row.dtype) for row in inputs if row.shape is not None)
+    return _positional(_tree(spec, iter([row.drawn() for row in inputs])))
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,7 +189,7 @@ def _positional(tree: Any) -> tuple[Any, ...]:
 
 def _tree(spec: str, leaves: Iterator[Any]) -> Any:
     """Containers as torch's pytree describes them, around these leaves."""
-    protocol, described = json.loads(spec)
+    protocol, described = limits.from_json(spec, "what describes its inputs")
     if protocol != 1:
         raise InputError(f"its inputs are described in version {protocol}, and 1 can be read")
     tree = _container(described, leaves)
@@ -198,7 +204,8 @@ def _container(described: Mapping[str, Any], leaves: Iterator[Any]) -> Any:
         return _next(leaves)
     entries = [_container(child, leaves) for child in described["children_spec"]]
     if kind in ("builtins.dict", "collections.OrderedDict"):
-        return dict(zip(json.loads(described["context"]), entries, strict=True))
+        keys = limits.from_json(described["context"], "what describes its inputs")
+        return dict(zip(map(limits.checked_key, keys), entries, strict=True))
     if kind == "builtins.list":
         return entries
     if kind in ("builtins.tuple", "collections.namedtuple") or kind.startswith(_RETURNED):

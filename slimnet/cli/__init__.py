@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 from typing import Annotated, Any
 
 import typer
@@ -34,8 +35,21 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _reserving(command: Callable[..., None]) -> Callable[..., None]:
+    """The same command; while it runs, nobody else writes to stdout."""
+
+    @wraps(command)
+    def run(*args: Any, **options: Any) -> None:
+        with console.reserved():
+            command(*args, **options)
+
+    return run
+
+
 for command in COMMANDS:
-    app.command()(command)
+    app.command()(_reserving(command))
 _UsageError: Any = typer.BadParameter.__mro__[1]  # click's, wherever this typer keeps it
 
 
@@ -58,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _refuse(sentence: str) -> None:
     text = " ".join(sentence.split())
-    console.err.print(f"slimnet: {text}", markup=False)
+    console.err.print(console.shown(f"slimnet: {text}"))
     sys.exit(2)
 
 

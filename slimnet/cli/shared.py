@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -121,4 +120,4 @@ def write_slim(artifact: Artifact, model: torch.nn.Module, output: Path) -> None
 
 def print_json(value: Any) -> None:
     """On stdout."""
-    sys.stdout.write(json.dumps(value, indent=1) + "\n")
+    console.out.file.write(json.dumps(value, indent=1) + "\n")

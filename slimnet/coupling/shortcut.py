@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from slimnet.capture.modules import named_modules
 from slimnet.errors import InputError
+from slimnet.limits import checked_name, checked_path
 
 PASSED, ZEROS, ZERO = "input", "zeros", "zero"
 
@@ -45,8 +46,8 @@ class Stub:
         """Read what :func:`dataclasses.asdict` gave; raises ValueError for an unknown kind."""
         if row["by"] not in (PASSED, ZEROS, ZERO):
             raise ValueError(f"nothing stands for a module by {row['by']!r}")
-        steps = tuple(map(str, row["steps"]))
-        return cls(str(row["module"]), row["by"], steps, bool(row["paired"]))
+        steps = tuple(checked_name(step, "module's name") for step in row["steps"])
+        return cls(checked_path(row["module"], "module"), row["by"], steps, bool(row["paired"]))
 
 
 class Passed(nn.Module):

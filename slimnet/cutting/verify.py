@@ -53,6 +53,13 @@ class Check:
     batch: int = 0  # samples at a time; 0 where the inputs show no batch
     cut: int = 1  # which of several cuts in a row
 
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Check:
+        """Read what :func:`dataclasses.asdict` gave."""
+        made = cls(**row)
+        counts = (made.calls, made.tensors, made.batch, made.cut)
+        return cls(str(made.weights), float(made.error), float(made.tolerance), *map(int, counts))
+
 
 @dataclass(frozen=True)
 class Certificate:
@@ -92,16 +99,22 @@ class Certificate:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Certificate:
-        """The inverse of :meth:`to_json`, also of those written before calls were compared."""
+        """The inverse of :meth:`to_json`, also of those written before calls were compared.
+
+        Raises ValueError and the like for anything else.
+        """
         return cls(
-            data["error"],
-            data["tolerance"],
-            tuple(Check(**check) for check in data["checks"]),
-            tuple(data["approximate"]),
-            data["dtype"],
-            data["seed"],
-            data.get("layers", 0),
-            tuple(data.get("changed", ())),
+            float(data["error"]),
+            float(data["tolerance"]),
+            tuple(map(Check.from_json, data["checks"])),
+            tuple(
+                {key: list(map(str, row[key])) for key in ("layers", "reasons")}
+                for row in data["approximate"]
+            ),
+            str(data["dtype"]),
+            int(data["seed"]),
+            int(data.get("layers", 0)),
+            tuple(map(str, data.get("changed", ()))),
         )
 
 

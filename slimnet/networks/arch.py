@@ -31,6 +31,7 @@ from slimnet.models.fingerprint import (
 )
 from slimnet.networks.literals import read_call
 from slimnet.networks.sources import SOURCES, USAGE, make_from_file
+from slimnet.networks.stated import check_stated
 from slimnet.networks.userfile import names_module
 
 INDEX = Path(__file__).parents[1] / "models" / "architectures.json"
@@ -92,18 +93,24 @@ class Arch:
         return f"({', '.join(given)})" if given else ""
 
     def to_json(self) -> dict[str, Any]:
-        """Return what ``from_json`` reads."""
+        """Return what ``from_json`` reads; raises InputError for what it would refuse."""
+        check_stated(self.source, self.name, self.options)
         args = {"args": list(self.args)} if self.args else {}
         return {"source": self.source, "name": self.name, "options": dict(self.options), **args}
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Arch:
-        """Read what ``to_json`` gave; raises InputError where a field is missing."""
+        """Read what ``to_json`` gave, perhaps from a stranger's file; raises InputError."""
         try:
             options, args = dict(row.get("options", {})), tuple(row.get("args", ()))
-            return cls(str(row["source"]), str(row["name"]), options, args)
+            made = cls(str(row["source"]), str(row["name"]), options, args)
         except (KeyError, TypeError, ValueError, AttributeError):
-            raise InputError(f"not an architecture (source, name, options): {row!r}") from None
+            raise InputError(f"not an architecture (source, name, options): {row!r:.200}") from None
+        SOURCES[made.source]
+        if made.args and made.source != "file":
+            raise InputError(f"{made.source}:{made.name} takes its options by name")
+        check_stated(made.source, made.name, made.options)
+        return made
 
 
 def parse_arch(spec: str) -> Arch:

@@ -16,8 +16,10 @@ from typing import Any
 
 import torch
 
+from slimnet import limits
 from slimnet.errors import InputError
 from slimnet.networks.foreign import load_inert
+from slimnet.pickles import check_torch_file
 
 WANTED = "give a state dict, saved with torch.save(model.state_dict(), FILE)"
 
@@ -32,9 +34,13 @@ def load_payload(path: str | Path, *, allow_pickle: bool = False, foreign: bool 
     _check_file(file)
     if file.suffix == ".safetensors":
         return _read_safetensors(file)
-    return _torch_payload(
-        file, mapped=_check_kind(file), allow_pickle=allow_pickle, foreign=foreign
-    )
+    mapped = _check_kind(file)
+    if not allow_pickle:
+        _check_content(file, foreign=foreign)
+    payload = _torch_payload(file, mapped=mapped, allow_pickle=allow_pickle, foreign=foreign)
+    limits.check_plain(payload, str(file))
+    limits.check_tensors(payload, str(file), file.stat().st_size)
+    return payload
 
 
 def _torch_payload(file: Path, *, mapped: bool, allow_pickle: bool, foreign: bool) -> Any:
@@ -94,6 +100,14 @@ def _check_archive(file: Path) -> None:
         raise InputError(f"{file} is a torch.export program (.pt2), not a checkpoint: {WANTED}")
     if "data.pkl" not in names:
         raise InputError(f"{file} is a zip archive but no torch file: {WANTED}")
+
+
+def _check_content(file: Path, *, foreign: bool) -> None:
+    try:
+        with file.open("rb") as opened:
+            check_torch_file(opened, file.stat().st_size, str(file), foreign=foreign)
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+        raise InputError(f"{file} is truncated or damaged: get the file again") from error
 
 
 def is_program_file(path: str | Path) -> bool:

@@ -17,6 +17,7 @@ from slimnet.coupling.couple import Coupling
 from slimnet.coupling.groups import Group, Layer
 from slimnet.coupling.shortcut import Stub
 from slimnet.errors import InputError
+from slimnet.limits import checked_name, checked_path
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,15 @@ class Change:
     path: tuple[int | str, ...]  # indices, keys, names of attributes
     old: int
     new: int
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Change:
+        """Read what :func:`dataclasses.asdict` gave."""
+        made = cls(**{**row, "path": tuple(map(_step, row["path"]))})
+        checked_path(made.module, "module")
+        checked_name(made.attribute, "attribute's name")
+        _whole(made.old), _whole(made.new)
+        return made
 
 
 @dataclass(frozen=True)
@@ -50,6 +60,19 @@ class GroupCut:
     asked: float | None = None  # share of the channels that the scope alone would have removed
     why: str = ""  # why it lost another share than that
 
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> GroupCut:
+        """Read what :func:`dataclasses.asdict` gave."""
+        asked = row.get("asked")
+        return cls(
+            tuple(map(str, row["layers"])),
+            _whole(row["before"]),
+            _whole(row["after"]),
+            tuple(map(str, row["approximate"])),
+            None if asked is None else float(asked),
+            str(row.get("why", "")),
+        )
+
 
 @dataclass(frozen=True)
 class BlockCut:
@@ -62,7 +85,11 @@ class BlockCut:
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> BlockCut:
         """Read what :func:`dataclasses.asdict` gave."""
-        return cls(row["name"], tuple(map(Stub.from_json, row["stubs"])), tuple(row["zeroed"]))
+        return cls(
+            checked_path(row["name"], "module"),
+            tuple(map(Stub.from_json, row["stubs"])),
+            tuple(map(checked_path, row["zeroed"])),
+        )
 
 
 @dataclass(frozen=True)
@@ -103,36 +130,27 @@ class Plan:
     def from_json(cls, data: Mapping[str, Any]) -> Plan:
         """The inverse of :meth:`to_json`; raises :class:`InputError` for anything else."""
         try:
+            _check_count(data)
             return cls(
                 removed={
-                    name: {int(axis): _indices(runs) for axis, runs in axes.items()}
+                    checked_path(name): {int(axis): _indices(runs) for axis, runs in axes.items()}
                     for name, axes in data["removed"].items()
                 },
-                changes=tuple(
-                    Change(**{**row, "path": tuple(row["path"])}) for row in data["changes"]
-                ),
-                remapped={k: tuple(v) for k, v in data["remapped"].items()},
+                changes=tuple(map(Change.from_json, data["changes"])),
+                remapped={
+                    checked_path(k): tuple(map(_whole, v)) for k, v in data["remapped"].items()
+                },
                 scaled={
-                    name: tuple(Scale(axis, _indices(runs), factor) for axis, runs, factor in rows)
+                    checked_path(name): tuple(_scale(*row) for row in rows)
                     for name, rows in data.get("scaled", {}).items()
                 },
-                groups=tuple(
-                    GroupCut(
-                        tuple(row["layers"]),
-                        row["before"],
-                        row["after"],
-                        tuple(row["approximate"]),
-                        row.get("asked"),
-                        row.get("why", ""),
-                    )
-                    for row in data["groups"]
-                ),
+                groups=tuple(map(GroupCut.from_json, data["groups"])),
                 blocks=tuple(map(BlockCut.from_json, data.get("blocks", ()))),
-                untouched=tuple((row[0], row[1]) for row in data["untouched"]),
-                asked=data["asked"],
-                before=data["before"],
-                after=data["after"],
-                notes=tuple(data["notes"]),
+                untouched=tuple((str(row[0]), str(row[1])) for row in data["untouched"]),
+                asked=_numbers(data["asked"]),
+                before=_numbers(data["before"]),
+                after=_numbers(data["after"]),
+                notes=tuple(map(str, data["notes"])),
             )
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             raise InputError(f"this is not a plan of slimnet: {error!r}") from error
@@ -151,6 +169,40 @@ def _runs(indices: Sequence[int]) -> list[list[int]]:
 
 def _indices(runs: Sequence[Sequence[int]]) -> tuple[int, ...]:
     return tuple(i for first, last in runs for i in range(first, last + 1))
+
+
+def _check_count(data: Mapping[str, Any]) -> None:
+    """Runs are short whatever they stand for: [[0, 10^10]] would fill the memory."""
+    tables = [axes.values() for axes in data["removed"].values()]
+    tables += [[row[1] for row in rows] for rows in data.get("scaled", {}).values()]
+    runs = [run for table in tables for runs in table for run in runs]
+    if sum(max(0, _whole(last) - _whole(first) + 1) for first, last in runs) > MOST_INDICES:
+        raise ValueError(f"it removes more than {MOST_INDICES:,} indices")
+
+
+MOST_INDICES = 2**24
+"""Indices in a whole plan; half of all channels of ViT-H are 800 000."""
+
+
+def _step(value: Any) -> int | str:
+    return checked_name(value, "attribute's name") if isinstance(value, str) else _whole(value)
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int:
+        raise TypeError(f"{value!r:.40} is no whole number")
+    return value
+
+
+def _scale(axis: Any, runs: Sequence[Sequence[int]], factor: Any) -> Scale:
+    return Scale(_whole(axis), _indices(runs), float(factor))
+
+
+def _numbers(row: Any) -> Mapping[str, Any] | None:
+    """A dict of numbers and texts, as JSON holds it."""
+    if row is not None and not isinstance(row, Mapping):
+        raise TypeError(f"{row!r:.40} is no table")
+    return row
 
 
 def make_plan(

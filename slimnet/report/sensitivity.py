@@ -8,9 +8,10 @@ from pathlib import Path
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 from rich import box
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
+from slimnet.limits import legible
 from slimnet.output import replacing
 from slimnet.report.plots import sensitivity_plot
 from slimnet.report.templates import filled
@@ -26,7 +27,7 @@ def sensitivity_table(found: Sensitivity) -> Table:
     table.add_column("layers", overflow="fold")
     for curve in found.curves:
         cells = [value_of(_at(curve, share)) for share in found.shares]
-        table.add_row(str(curve.width), *cells, escape(_named(curve)))
+        table.add_row(str(curve.width), *cells, Text(legible(_named(curve))))
     return table
 
 

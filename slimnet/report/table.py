@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
+from slimnet.limits import legible
 from slimnet.report import columns
 from slimnet.study import Results
 
@@ -12,8 +14,8 @@ from slimnet.study import Results
 def table(results: Results, title: str | None = None) -> Table:
     """One row per network and regime, the dense network first; fits 80 characters."""
     shown = Table(
-        title=title or f"Dense and slim networks on {results.data['name']}",
-        caption=columns.caption(results),
+        title=_as_is(title or f"Dense and slim networks on {results.data['name']}"),
+        caption=_as_is(columns.caption(results)),
         title_justify="left",
         caption_justify="left",
         box=box.SIMPLE_HEAD,
@@ -30,5 +32,10 @@ def table(results: Results, title: str | None = None) -> Table:
             no_wrap=column.heading != "network",
         )
     for line in columns.lines(chosen, results.summary()):
-        shown.add_row(*line.cells, end_section=line.last)
+        shown.add_row(*map(_as_is, line.cells), end_section=line.last)
     return shown
+
+
+def _as_is(text: str | None) -> Text | None:
+    """Without reading markup from names."""
+    return None if text is None else Text(legible(text))

@@ -9,12 +9,15 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any, BinaryIO
 
 import numpy as np
 import torch
+from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor
@@ -22,6 +25,7 @@ from torchvision.datasets import CIFAR10, ImageFolder
 from torchvision.transforms import v2
 
 from slimnet.errors import InputError
+from slimnet.limits import check_packed
 from slimnet.networks.userfile import call_in_file
 from slimnet.train.dataset import Dataset, Images
 
@@ -56,10 +60,12 @@ def read_npz(file: str, size: int) -> Splits:
     """A NumPy archive with x_train, y_train, x_test, y_test; images uint8 ``[N, H, W, C]``."""
     try:
         with Path(file).open("rb") as stream:
-            arrays = _archive(stream)
+            arrays = _archive(stream, file)
     except FileNotFoundError:
         raise InputError(f"{file}: there is no such file") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except InputError:
+        raise
+    except _DAMAGE as error:
         raise InputError(f"{file}: not a NumPy .npz archive that can be read ({error})") from None
     missing = [key for key in KEYS if key not in arrays]
     if missing:
@@ -67,11 +73,17 @@ def read_npz(file: str, size: int) -> Splits:
     return _from_arrays(file, [arrays[key] for key in KEYS])
 
 
-def _archive(stream: BinaryIO) -> dict[str, Any]:
-    loaded = np.load(stream, allow_pickle=False)
-    if not isinstance(loaded, np.lib.npyio.NpzFile):
-        raise ValueError("it holds a single array")
-    with loaded as archive:
+_DAMAGE = (
+    *(OSError, ValueError, EOFError, MemoryError, OverflowError, RuntimeError, NotImplementedError),
+    *(zipfile.BadZipFile, zlib.error, SyntaxError),
+)
+
+
+def _archive(stream: BinaryIO, file: str) -> dict[str, Any]:
+    with zipfile.ZipFile(stream) as archive:
+        check_packed(archive.infolist(), Path(file).stat().st_size, file)
+    stream.seek(0)
+    with np.load(stream, allow_pickle=False) as archive:
         return {key: archive[key] for key in KEYS if key in archive.files}
 
 
@@ -153,12 +165,40 @@ class FolderImages:
     def _decoded(self, index: int) -> Tensor:
         path, _ = self._folder.samples[index]
         try:
-            image = self._view(self._folder.loader(path))
-        except OSError as error:
+            with Image.open(path) as opened, _turn(opened.size, path):
+                image = self._view(opened.convert("RGB"))
+        except InputError:
+            raise
+        except _UNREADABLE as error:
             raise InputError(f"{path}: not an image that can be read ({error})") from None
         if not isinstance(image, Tensor):
             raise TypeError(f"the view of {path} is no tensor")
         return image
+
+
+_UNREADABLE = (
+    *(OSError, ValueError, SyntaxError),
+    *(Image.DecompressionBombError, Image.DecompressionBombWarning),
+)
+
+
+def _turn(size: tuple[int, int], path: str) -> AbstractContextManager[Any]:
+    """Large pictures one after the other; a few hundred bytes may say that they are of any size."""
+    if size[0] * size[1] > MOST_PIXELS:
+        raise InputError(
+            f"{path}: a picture of {size[0]}x{size[1]} pixels, and {MOST_PIXELS:,} in all are "
+            "read: make it smaller"
+        )
+    return _one_at_a_time if size[0] * size[1] > MANY_PIXELS else nullcontext()
+
+
+MOST_PIXELS = 2**26
+"""Of one picture: cameras make 60 million. Decoded and resized it takes 0.6 GB."""
+
+MANY_PIXELS = 2**24
+"""Of pictures that several threads decode at a time."""
+
+_one_at_a_time = Lock()
 
 
 def _from_arrays(where: str, arrays: Sequence[Any]) -> Splits:

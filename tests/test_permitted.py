@@ -1,0 +1,128 @@
+"""The operators that a program may hold: held to the rules, and to what breaks memory."""
+
+import pytest
+import torch
+
+from slimnet.capture.permitted import EXCEPT, PERMITTED, UNDEFINED, refusal, trouble
+from slimnet.coupling.rules import load_rules
+
+aten = torch.ops.aten
+INSIDE = {
+    **dict.fromkeys(
+        (
+            *("_batch_norm_no_update", "_batch_norm_with_update", "_native_batch_norm_legit"),
+            *("_native_batch_norm_legit_functional", "cudnn_batch_norm", "miopen_batch_norm"),
+        ),
+        "trusts the lengths of its vectors; exports hold batch_norm",
+    ),
+    "_reshape_alias": "trusts its sizes and strides",
+    "as_strided_": "an export holds the view that it came from",
+    "empty_strided": "its memory is as large as its strides say",
+    "new_empty_strided": "its memory is as large as its strides say",
+    "_pack_padded_sequence": "trusts its lengths",
+    "_pad_packed_sequence": "trusts its lengths",
+    "_fused_moving_avg_obs_fq_helper": "training only, and trusts its vectors",
+    "_fake_quantize_learnable_per_channel_affine": "training only",
+    "_fake_quantize_learnable_per_tensor_affine": "training only",
+    "_fake_quantize_per_tensor_affine_cachemask_tensor_qparams": "training only",
+    "convolution_overrideable": "of other devices",
+    "glu_jvp": "a derivative",
+    "lift": "torch's own, while it traces",
+}
+"""Operators with a rule that no program may hold: a pass meets them, an export does not."""
+
+
+def overloads(packet):
+    found = getattr(aten, packet, None)
+    return [getattr(found, name) for name in found.overloads()] if found else []
+
+
+def test_every_operator_with_a_rule_is_permitted_or_its_reason_stands_here():
+    ruled = {name.split(".")[1] for name in load_rules()}
+    refused = {
+        packet for packet in ruled if overloads(packet) and all(map(refusal, overloads(packet)))
+    }
+    assert refused == INSIDE.keys() & ruled
+
+
+def test_what_is_permitted_exists():
+    assert [name for name in PERMITTED if not overloads(name)] == []
+    assert {name.split(".")[0] for name in EXCEPT} <= PERMITTED
+    assert UNDEFINED <= PERMITTED
+
+
+@pytest.mark.parametrize(
+    "op",
+    [
+        aten._reshape_alias.default,
+        aten._reshape_alias_copy.default,
+        aten.as_strided.default,
+        aten.as_strided_copy.default,
+        aten.as_strided_scatter.default,
+        aten.max_pool2d_with_indices_backward.default,
+        aten.set_.source_Tensor,
+        aten.resize_.default,
+        aten._resize_output.default,
+        aten.from_file.default,
+        aten._unsafe_index.Tensor,
+        aten._unsafe_index_put.default,
+        aten._unsafe_masked_index.default,
+        aten.empty_strided.default,
+        aten.empty_permuted.default,
+        aten._empty_affine_quantized.default,
+        aten._foreach_add.Scalar,
+        aten._fused_sgd_.default,
+        aten._make_per_tensor_quantized_tensor.default,
+        aten.embedding_dense_backward.default,
+        aten.view.dtype,
+        aten.add.out,
+        aten.zeros.out,
+        aten.repeat_interleave.Tensor,
+    ],
+    ids=str,
+)
+def test_what_trusts_its_arguments_is_refused(op):
+    assert refusal(op)
+
+
+@pytest.mark.parametrize(
+    "op",
+    [
+        *(aten.conv2d.default, aten.batch_norm.default, aten.relu_.default, aten.add_.Tensor),
+        *(aten.linear.default, aten.scaled_dot_product_attention.default, aten.gelu.default),
+        *(aten.index.Tensor, aten.dropout_.default, aten.index_put_.default, aten.topk.default),
+    ],
+    ids=str,
+)
+def test_what_networks_are_made_of_is_permitted(op):
+    assert refusal(op) is None
+
+
+C = 4
+X = torch.randn(2, C, 6, 6)
+V = torch.rand(C)
+
+
+@pytest.mark.parametrize(
+    ("op", "good", "bad"),
+    [
+        (
+            aten._native_batch_norm_legit_no_training.default,
+            (X, V, V, V, V, 0.1, 1e-5),
+            (X, V, V, V, V[:0], 0.1, 1e-5),
+        ),
+        (aten.native_batch_norm.default, (X, V, V, V, V, False), (X, V[:1], V, V, V, False)),
+        (aten._weight_norm.default, (X, X[:, :1, :1, :1], 0), (X, V, 0)),
+        (aten._weight_norm_interface.default, (X, X[:, :1, :1, :1]), (X, V)),
+        (
+            aten._upsample_bilinear2d_aa.default,
+            (X, [12, 12], False, 2.0, 2.0),
+            (X, [12, 12], False, 2.0, 1.0),
+        ),
+        (aten.upsample_nearest2d.default, (X, [12, 12], None, None), (X, [12, 12], -1.0, 2.0)),
+    ],
+    ids=lambda value: str(value) if isinstance(value, torch._ops.OpOverload) else "",
+)
+def test_what_a_kernel_does_not_look_at_is_looked_at_first(op, good, bad):
+    assert trouble(op, good) is None
+    assert trouble(op, bad)
