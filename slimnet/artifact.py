@@ -7,8 +7,8 @@ A built-in or torchvision architecture is rebuilt from its name, then cut to the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,19 @@ from torch import Tensor, nn
 
 from slimnet import limits
 from slimnet.capture.exported import record_program
-from slimnet.capture.modules import clone, first_names, named_modules, named_tensors
-from slimnet.capture.program import Program
+from slimnet.capture.modules import (
+    clone,
+    first_names,
+    named_modules,
+    named_tensors,
+    own_states,
+)
+from slimnet.capture.program import LITERALS, Program
 from slimnet.cutting.rebuild import adjust, without_blocks
 from slimnet.cutting.verify import Certificate
 from slimnet.errors import InputError
 from slimnet.networks.arch import Arch, fitted, parse_arch
-from slimnet.networks.checkpoint import load_payload
+from slimnet.networks.payload import load_payload
 from slimnet.output import replacing
 from slimnet.plain import decode, encode
 from slimnet.planning.plan import Plan
@@ -48,11 +54,22 @@ class Artifact:
     class_name: str = ""
     versions: Mapping[str, str] | None = None
     trained: bool = False  # weights changed after the cut
+    states: Mapping[str, Any] = field(default_factory=dict)  # of modules, beside tensors; encoded
 
     @property
     def rebuilds(self) -> bool:
         """Whether its class is known without running a user's file."""
         return self.arch is not None and self.arch.source != "file"
+
+    @property
+    def caveat(self) -> str | None:
+        """What to tell whoever writes it, where no process without its class can run it."""
+        if self.rebuilds or self.program is not None:
+            return None
+        return (
+            f"no program lies in the file, because torch.export cannot record {self.class_name}: "
+            "it loads only with the class, slimnet.load(file, into=make_model())"
+        )
 
     @property
     def is_program(self) -> bool:
@@ -76,8 +93,9 @@ class Artifact:
         if self.program is None:
             raise InputError(
                 f"this slim network is of the class {self.class_name}, which is not known here, "
-                "and torch could not export it as a program; load it with "
-                "slimnet.load(file, into=make_model())"
+                "and no program of it lies in the file; load it with "
+                "slimnet.load(file, into=make_model()), or give "
+                f"--arch {self.arch or 'path/to/file.py:make_model'}"
             )
         return Program(self.program, self.tensors, self.frozen, self.example).eval()
 
@@ -101,7 +119,21 @@ class Artifact:
             adjust(slim, self.plan, dense)
         except (KeyError, IndexError, TypeError, AttributeError) as error:
             raise InputError(f"the plan does not fit {type(dense).__name__}: {error!r}") from error
+        self._restore(slim)
         return slim
+
+    def _restore(self, slim: nn.Module) -> None:
+        """Give modules back what they keep beside tensors."""
+        modules = dict(named_modules(slim))
+        for path, state in self.states.items():
+            if path in modules:
+                try:
+                    modules[path].set_extra_state(decode(state, lambda leaf: leaf))
+                except Exception as error:  # whatever the user's class raises
+                    raise InputError(
+                        f"{path or type(slim).__name__} does not take the state in the file: "
+                        f"{type(error).__name__}: {error}"
+                    ) from error
 
     def _check_fits(self, built: nn.Module) -> nn.Module:
         """What was cut: the network as it was built, without the blocks that left."""
@@ -119,9 +151,8 @@ class Artifact:
                     f"{name} would have {_shape(wanted)}, and the file holds "
                     f"{_shape(None if stored is None else tuple(stored.shape))}"
                 )
-        missing = {change.module for change in self.plan.changes} - dict(
-            named_modules(dense)
-        ).keys()
+        known = {path for path, _ in named_modules(dense)} | {LITERALS}  # of a later round
+        missing = {change.module for change in self.plan.changes} - known
         if missing:
             raise InputError(
                 f"this slim network was not cut from {_article(dense)}: it has no {min(missing)}"
@@ -196,7 +227,24 @@ def make_artifact(
         class_name=_class_name(type(model)),
         versions={"slimnet": __version__, "torch": str(torch.__version__)},
         trained=trained,
+        states=_states(model),
     )
+
+
+def _states(model: nn.Module) -> dict[str, Any]:
+    return {path: encode(state, _plain_state(path)) for path, state in own_states(model).items()}
+
+
+def _plain_state(path: str) -> Callable[[Any], Any]:
+    def leaf(value: Any) -> Any:
+        if value is None or isinstance(value, (bool, int, float, complex, str, Tensor)):
+            return value.detach().clone() if isinstance(value, Tensor) else value
+        raise InputError(
+            f"{path or 'the model'} keeps a {type(value).__name__} as its extra state, and slim.pt "
+            "can hold states made of tensors, numbers, strings, lists, tuples and dicts"
+        )
+
+    return leaf
 
 
 def _class_name(kind: type) -> str:
@@ -233,8 +281,8 @@ def write_artifact(artifact: Artifact, path: str | Path) -> Path:
     """
     for name in artifact.tensors:
         limits.checked_path(name)
-    example = encode(artifact.example, _described)
-    _check_size(example)
+    example = encode(artifact.example, describe)
+    check_size(example)
     payload = {
         _KEY: FORMAT,
         "tensors": dict(artifact.tensors),
@@ -247,6 +295,7 @@ def write_artifact(artifact: Artifact, path: str | Path) -> Path:
         "class": artifact.class_name,
         "versions": dict(artifact.versions or {}),
         "trained": artifact.trained,
+        "states": dict(artifact.states),
     }
     with replacing(Path(path)) as temporary:
         torch.save(payload, temporary)
@@ -278,7 +327,7 @@ def read_artifact(path: str | Path) -> Artifact:
 def _artifact(payload: Mapping[str, Any]) -> Artifact:
     certificate, arch = payload["certificate"], payload["arch"]
     return Artifact(
-        tensors=_dense_tensors(payload["tensors"]),
+        tensors=dense_tensors(payload["tensors"]),
         plan=Plan.from_json(payload["plan"]),
         certificate=None if certificate is None else Certificate.from_json(certificate),
         arch=None if arch is None else Arch.from_json(arch),
@@ -288,6 +337,7 @@ def _artifact(payload: Mapping[str, Any]) -> Artifact:
         class_name=str(payload["class"]),
         versions=_mapping("versions", payload["versions"], str),
         trained=bool(payload["trained"]),
+        states=_states_of(payload.get("states", {})),
     )
 
 
@@ -300,7 +350,8 @@ def _mapping(what: str, value: Any, kind: type = object) -> dict[str, Any]:
     return dict(value)
 
 
-def _dense_tensors(value: Any) -> dict[str, Tensor]:
+def dense_tensors(value: Any) -> dict[str, Tensor]:
+    """Tensors by name, if that is what they are."""
     tensors: dict[str, Tensor] = _mapping("tensors", value, Tensor)
     for name, tensor in tensors.items():
         if tensor.is_quantized or tensor.layout is not torch.strided:
@@ -311,14 +362,24 @@ def _dense_tensors(value: Any) -> dict[str, Tensor]:
 
 def _inputs(data: Any) -> tuple[Any, ...]:
     """The example; how large it is comes first."""
-    _check_size(data)
-    value = decode(data, _drawn)
+    check_size(data)
+    value = decode(data, draw)
     if not isinstance(value, tuple):
         raise InputError("its example inputs are no tuple")
     return value
 
 
-def _check_size(data: Any) -> None:
+def _states_of(value: Any) -> dict[str, Any]:
+    """What modules keep beside tensors, still encoded: by path, of plain values."""
+    states = _mapping("states", value, dict)
+    for path, state in states.items():
+        limits.checked_path(path, "module")
+        decode(state, _plain)
+    return states
+
+
+def check_size(data: Any) -> None:
+    """Refuse encoded inputs that would need too much memory."""
     shapes: list[tuple[Any, torch.dtype]] = []
     decode(data, lambda leaf: shapes.append(_shape_of(leaf)) if "shape" in leaf else None)
     limits.check_example(shapes)
@@ -328,7 +389,7 @@ def _shape_of(leaf: Mapping[str, Any]) -> tuple[Any, torch.dtype]:
     return leaf["shape"], _FLOATING[leaf["dtype"]]
 
 
-def _described(value: Any) -> Any:
+def describe(value: Any) -> Any:
     """An input as plain data: floating point by shape and type, anything else by value."""
     if isinstance(value, Tensor) and value.is_floating_point():
         return {"shape": list(value.shape), "dtype": str(value.dtype).removeprefix("torch.")}
@@ -347,7 +408,7 @@ def _plain(value: Any) -> Any:
     )
 
 
-def _drawn(leaf: Any) -> Any:
+def draw(leaf: Any) -> Any:
     """An input of the described shape, the same numbers every time."""
     if "shape" not in leaf:
         return _plain(leaf["value"])

@@ -108,6 +108,11 @@ def say(text: str = "") -> None:
     out.print(shown(text))
 
 
+def warn(text: str) -> None:
+    """A remark that must not be lost, nor get into what a program reads."""
+    err.print(f"slimnet: {text}", markup=False)
+
+
 def note(text: str) -> None:
     """A remark."""
     out.print(shown(text, "dim"))

@@ -31,7 +31,7 @@ def positional(model: nn.Module, example: Example) -> tuple[Any, ...]:
     does not take, or takes by keyword only.
     """
     if isinstance(example, tuple):
-        return example
+        return _plain_inputs(example)
     if not isinstance(example, Mapping):
         raise InputError(
             "example must be a tuple of the positional inputs, e.g. "
@@ -42,7 +42,38 @@ def positional(model: nn.Module, example: Example) -> tuple[Any, ...]:
     _check_names(type(model).__name__, parameters, example)
     ordered = [parameter for parameter in parameters if parameter.kind in _BY_POSITION]
     last = max((n for n, parameter in enumerate(ordered) if parameter.name in example), default=-1)
-    return tuple(example.get(p.name, p.default) for p in ordered[: last + 1])
+    return _plain_inputs(tuple(example.get(p.name, p.default) for p in ordered[: last + 1]))
+
+
+def _plain_inputs(example: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Tensors of a subclass as the plain tensors that they hold, whose results can be followed."""
+    if not any(isinstance(leaf, Tensor) and _is_special(leaf) for leaf in tree_leaves(example)):
+        return example
+    return tuple(tree_map(_plain_input, entry) for entry in example)
+
+
+def _plain_input(leaf: Any) -> Any:
+    if not isinstance(leaf, Tensor) or not _is_special(leaf):
+        return leaf
+    kind = type(leaf)
+    if kind.__torch_dispatch__ is not Tensor.__torch_dispatch__ or leaf.is_nested:
+        raise InputError(
+            f"the example holds a {'nested tensor' if leaf.is_nested else kind.__name__}, and a "
+            "network is recorded on plain tensors: give one of the same numbers"
+        )
+    return leaf.as_subclass(Tensor)
+
+
+def _is_special(leaf: Tensor) -> bool:
+    return leaf.is_nested or hides_results(type(leaf))
+
+
+def hides_results(kind: type[Tensor]) -> bool:
+    """Whether what a class of tensors gives are other objects than what the operators made."""
+    if kind.__torch_dispatch__ is not Tensor.__torch_dispatch__:
+        return True
+    plain = kind is Tensor or kind.__torch_function__ is torch._C._disabled_torch_function_impl
+    return not plain
 
 
 def names_of(model: nn.Module) -> list[str]:
@@ -98,17 +129,24 @@ def _tensors(value: Any, seen: set[int]) -> Iterator[Tensor]:
 
 
 def is_plain(value: Any) -> bool:
-    """Whether only containers hold its tensors that PyTorch itself takes apart."""
-    leaves = tree_leaves(value)
+    """Whether only containers hold its tensors that PyTorch itself takes apart, and writes."""
+    leaves = tree_leaves(value, is_leaf=_is_named)
     return sum(isinstance(leaf, Tensor) for leaf in leaves) == len(tensors_of(value))
 
 
 def plainly(value: Any) -> Any:
     """The same tensors in plain containers: dicts by attribute or key in place of objects."""
-    return tree_map(_plain, value)
+    return tree_map(_plain, value, is_leaf=_is_named)
+
+
+def _is_named(value: Any) -> bool:
+    """Named tuples, as ``x.max(1)`` is one: torch takes them apart, and writes none into a file."""
+    return isinstance(value, tuple) and type(value) is not tuple
 
 
 def _plain(leaf: Any) -> Any:
+    if _is_named(leaf):
+        return plainly(tuple(leaf))
     content = _content(leaf) if not isinstance(leaf, Tensor) else None
     return plainly(content) if content and tensors_of(content) else leaf
 

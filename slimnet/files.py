@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,13 +17,13 @@ from slimnet.capture.modules import device_of, evaluation_mode, named_modules
 from slimnet.capture.program import Program
 from slimnet.capture.trace import capture, map_tensors
 from slimnet.cutting.shorten import shorten_as
-from slimnet.cutting.verify import Certificate, difference, joined
+from slimnet.cutting.verify import Certificate, difference
 from slimnet.errors import CaptureError, InputError
 from slimnet.example import normal, positional, tensors_of
+from slimnet.lineage import is_cut_from, remember
 from slimnet.networks.arch import Arch
 from slimnet.networks.checkpoint import open_model
 from slimnet.networks.userfile import call_in_file
-from slimnet.planning.compose import compose
 from slimnet.prune import Pruned, prove
 from slimnet.record import is_slim, read_slim
 from slimnet.repair import Repair
@@ -41,6 +42,7 @@ class Opened:
     notes: tuple[str, ...] = ()
     dense: nn.Module | None = None  # what a slim network was cut from: its shapes only
     example: tuple[Any, ...] | None = None  # inputs that lie in the file
+    recognised: bool = False  # by the names and shapes of its weights alone
 
     @property
     def is_program(self) -> bool:
@@ -53,37 +55,37 @@ class Opened:
         return not isinstance(self.model, Program)
 
     def artifact_of(self, pruned: Pruned) -> Artifact:
-        """What to save after pruning this network, from where it stands."""
-        fresh = make_artifact(
-            pruned.model,
-            pruned.plan,
-            pruned.certificate,
-            pruned.example,
-            self.arch,
-            trained=pruned.repair is not None,
-        )
-        if self.artifact is None or self.dense is None:
-            return fresh
-        first, second = self.artifact.certificate, pruned.certificate
-        return replace(
-            fresh,
-            plan=compose(self.artifact.plan, pruned.plan, self.dense),
-            certificate=joined(first, second) if first and second else None,
-            trained=self.artifact.trained or fresh.trained,
+        """What to save after pruning this network: relative to what its file was cut from."""
+        return make_artifact(
+            pruned.model, *pruned.whole(), pruned.example, self.arch, trained=pruned.trained
         )
 
 
 def open_network(
-    path: str | Path, arch: Arch | None = None, *, allow_pickle: bool = False
+    path: str | Path,
+    arch: Arch | None = None,
+    *,
+    weights: str | None = None,
+    allow_pickle: bool = False,
 ) -> Opened:
     """Open a state dict, an exported program, a slim network or a pickled module.
 
-    Raises :class:`InputError` for anything else, in one sentence.
+    ``weights`` is the key of those to read where a checkpoint holds several. Raises
+    :class:`InputError` for anything else, in one sentence.
     """
     if _holds_artifact(path, refuse=not allow_pickle):
+        if weights is not None:
+            raise InputError(f"{path} is a slim network, which holds no other weights")
         return _open_artifact(path, arch)
-    opened = open_model(path, arch, allow_pickle=allow_pickle)
-    return Opened(opened.model, opened.arch, None, opened.notes, example=opened.example)
+    opened = open_model(path, arch, weights=weights, allow_pickle=allow_pickle)
+    return Opened(
+        opened.model,
+        opened.arch,
+        None,
+        opened.notes,
+        example=opened.example,
+        recognised=opened.recognised,
+    )
 
 
 def _holds_artifact(path: str | Path, *, refuse: bool) -> bool:
@@ -103,7 +105,7 @@ def _open_artifact(path: str | Path, arch: Arch | None) -> Opened:
     share = f" with {after['macs'] / before['macs']:.1%} of its MACs" if before.get("macs") else ""
     own = "exported program" if artifact.is_program else artifact.class_name
     made = known or artifact.arch or own
-    model = artifact.model(dense if known is not None else None)
+    model = _remembered(artifact, artifact.model(dense if known is not None else None))
     return Opened(model, known, artifact, (f"slim {made}{share}",), dense)
 
 
@@ -133,18 +135,17 @@ def save(
     the weights were changed after the cut. Raises :class:`InputError` for a path that cannot be
     written, and for an ``arch`` that does not build this network: other shapes, or other outputs on
     the example (options that no shape shows belong into an :class:`~slimnet.networks.arch.Arch`).
+    Warns where torch cannot record the network, so that the file loads only with its class.
     """
     artifact = make_artifact(
-        pruned.model,
-        pruned.plan,
-        pruned.certificate,
-        pruned.example,
-        arch,
-        trained=trained or pruned.repair is not None,
+        pruned.model, *pruned.whole(), pruned.example, arch, trained=trained or pruned.trained
     )
     if artifact.rebuilds:
         _check_rebuilt(pruned, artifact)
-    return write_artifact(artifact, path)
+    written = write_artifact(artifact, path)
+    if artifact.caveat is not None:
+        warnings.warn(f"{path}: {artifact.caveat}", stacklevel=2)
+    return written
 
 
 def _check_rebuilt(pruned: Pruned, artifact: Artifact) -> None:
@@ -176,7 +177,14 @@ def load(path: str | Path, into: nn.Module | None = None) -> nn.Module:
     any other runs as its embedded program. Raises :class:`InputError` for a file that is no slim
     network, and for an ``into`` that it was not cut from.
     """
-    return read_slim(path).model(into).eval()
+    artifact = read_slim(path)
+    return _remembered(artifact, artifact.model(into).eval())
+
+
+def _remembered(artifact: Artifact, model: nn.Module) -> nn.Module:
+    """So that the network can be pruned again, and saved relative to the original."""
+    remember(model, artifact.plan, artifact.certificate, trained=artifact.trained)
+    return model
 
 
 @dataclass(frozen=True, eq=False)
@@ -224,7 +232,9 @@ def verify(
     weights. Raises :class:`~slimnet.errors.CertificateError` where the proof fails.
     """
     if isinstance(slim, Pruned):
-        return prove(against, slim.model, slim.plan, slim.example, seed=seed)
+        whole, _ = slim.whole()
+        plan = whole if is_cut_from(slim.model, whole, against) else slim.plan
+        return prove(against, slim.model, plan, slim.example, seed=seed, trained=slim.trained)
     artifact = slim if isinstance(slim, Artifact) else read_slim(slim)
     place = device_of(against)
     model = artifact.model(against).to(place)

@@ -25,8 +25,16 @@ Arch = Annotated[
     str | None,
     typer.Option(
         "--arch",
-        help="torchvision:NAME, timm:NAME, slimnet:NAME or file.py:make_model (runs that file); "
+        help="torchvision:NAME, timm:NAME, slimnet:NAME, file.py:make_model or package.module:Net "
+        "(runs that file), with literal arguments where needed: 'file.py:Net(width=64)'; "
         "recognised from the weights where possible",
+    ),
+]
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        "--weights",
+        help="which weights to read where a checkpoint holds several: ema, model.teacher",
     ),
 ]
 Inputs = Annotated[
@@ -187,6 +195,10 @@ ExportedFile = Annotated[
 Onnx = Annotated[bool, typer.Option("--onnx", help="write ONNX")]
 Pt2 = Annotated[
     bool, typer.Option("--pt2", help="write what torch.export.load opens, without latency")
+]
+Safetensors = Annotated[
+    bool,
+    typer.Option("--safetensors", help="write the tensors alone, with plan and proof as metadata"),
 ]
 TimedAgainst = Annotated[
     Path | None,

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from slimnet.capture.modules import named_tensors, no_collection, unchanging
-from slimnet.capture.suitable import refuse_unsuitable
+from slimnet.capture.suitable import refuse_unbound, refuse_unsuitable
 from slimnet.capture.trace import Trace, capture
 from slimnet.coupling.couple import Coupling, Pin, couple
 from slimnet.criteria import Choice, check_needs, usual, usual_scope
@@ -30,6 +30,7 @@ from slimnet.cutting.shorten import Wanted, shorten, shorten_as
 from slimnet.cutting.verify import Certificate, Mismatch, certify, joined
 from slimnet.errors import CaptureError, CertificateError, InputError
 from slimnet.example import Example, positional
+from slimnet.lineage import Lineage, lineage_of, remember
 from slimnet.measuring.analysis import Inspection, analyse, record
 from slimnet.measuring.gathered import Gathered
 from slimnet.planning.budget import Align, Budget, Limits, Scope
@@ -43,7 +44,11 @@ from slimnet.watch import Watch, unwatched
 
 @dataclass(frozen=True)
 class Pruned:
-    """A slim network with its plan and, unless it was declined, its certificate."""
+    """A slim network with its plan and, unless it was declined, its certificate.
+
+    Both are of this cut alone: where what was cut was a slim network, :meth:`whole` gives those
+    from the original on.
+    """
 
     model: nn.Module
     plan: Plan
@@ -51,6 +56,18 @@ class Pruned:
     inspection: Inspection
     example: tuple[Any, ...] = ()
     repair: Repair | None = None  # the certificate is of the cut, before the repair
+    earlier: Lineage | None = None  # the cuts before this one
+
+    def whole(self) -> tuple[Plan, Certificate | None]:
+        """Plan and certificate of all cuts, relative to the original network."""
+        if self.earlier is None:
+            return self.plan, self.certificate
+        return self.earlier.and_then(self.plan, self.certificate)
+
+    @property
+    def trained(self) -> bool:
+        """Whether weights changed after one of the cuts, by a repair or by training in between."""
+        return self.repair is not None or (self.earlier is not None and self.earlier.trained)
 
     def __str__(self) -> str:
         before, after = self.plan.before or {}, self.plan.after or {}
@@ -75,8 +92,8 @@ def inspect(model: nn.Module, example: Example, *, heads: bool = False) -> Inspe
 
 
 def prune(
-    model: nn.Module,
-    example: Example,
+    model: nn.Module | Pruned,
+    example: Example | None = None,
     *,
     ratio: float | None = None,
     macs: float | None = None,
@@ -104,8 +121,10 @@ def prune(
     """Cut a network down to a budget; ``model`` itself is never changed.
 
     Args:
-        model: any network that runs on ``example``.
-        example: a tuple of positional inputs, or a dict of keyword inputs.
+        model: any network that runs on ``example``; or a :class:`Pruned` (or its model, or what
+            ``load`` gave), which is cut once more, and can be saved relative to the original.
+        example: a tuple of positional inputs, or a dict of keyword inputs; a :class:`Pruned` has
+            one of its own.
         ratio: share of channels to remove, in [0, 1).
         macs: share of the multiply-adds that may remain, in (0, 1].
         params: share of the parameters that may remain, in (0, 1].
@@ -146,7 +165,8 @@ def prune(
         PruneError: where nothing can be cut, or a layer would be left without channels.
         CertificateError: where the slim network cannot be proven equal to the zeroed original.
     """
-    example = positional(model, example)
+    model, example = _opened(model, example)
+    earlier = lineage_of(model)
     if drop_blocks and ratio is macs is params is bytes is None:
         ratio = 0.0
     criterion = criterion or usual(repair=repair)
@@ -207,6 +227,7 @@ def prune(
                 certificate = certify(model, slim, _proofs(proof, traces), example, seed=seed)
             break
         except Mismatch as mismatch:
+            refuse_unbound(model, slim, example)
             if drawn.beside.changes:  # which no call seemed to read: is it those?
                 beside = False
                 continue
@@ -218,7 +239,18 @@ def prune(
     gathered = None  # it may be as large as the network's activations
     if repair and samples is not None:
         slim, done = mend(model, slim, plan, samples.images, seed=seed, watch=watch)
-    return Pruned(slim, *shorter.whole(plan, certificate), inspection, example, done)
+    plan, certificate = shorter.whole(plan, certificate)
+    pruned = Pruned(slim, plan, certificate, inspection, example, done, earlier)
+    remember(slim, *pruned.whole(), trained=pruned.trained)
+    return pruned
+
+
+def _opened(
+    model: nn.Module | Pruned, example: Example | None
+) -> tuple[nn.Module, tuple[Any, ...]]:
+    network = model.model if isinstance(model, Pruned) else model
+    given: Any = model.example if isinstance(model, Pruned) and example is None else example
+    return network, positional(network, given)
 
 
 def _check_steps(steps: int) -> None:

@@ -1,4 +1,4 @@
-"""A slim network in either of its files: ``slim.pt``, or an exported program with its record.
+"""A slim network in any of its files: ``slim.pt``, ``.safetensors``, a program with its record.
 
 A ``.pt2`` that slimnet writes carries the plan and the certificate as a text beside the network, so
 that it can be proven, and pruned, again.
@@ -18,6 +18,7 @@ from slimnet.errors import InputError
 from slimnet.limits import from_json
 from slimnet.networks.payload import is_program_file, load_payload
 from slimnet.planning.plan import Plan
+from slimnet.tensors_file import SUFFIX, is_slim_tensors, read_tensors
 
 RECORD = "slimnet.json"
 """The name of the text."""
@@ -37,13 +38,17 @@ def record_of(artifact: Artifact) -> dict[str, str]:
 
 def is_slim(path: str | Path) -> bool:
     """Whether slimnet cut the network in this file; raises :class:`InputError` for no network."""
+    if Path(path).suffix == SUFFIX:
+        return is_slim_tensors(path)
     if is_program_file(path):
         return holds_text(path, RECORD)
-    return is_artifact(load_payload(path))
+    return is_artifact(load_payload(path, foreign=True))
 
 
 def read_slim(path: str | Path) -> Artifact:
     """Read a slim network without running code from its file; raises :class:`InputError`."""
+    if Path(path).suffix == SUFFIX:
+        return read_tensors(path)
     if not is_program_file(path):
         return read_artifact(path)
     exported = read_pt2(path)

@@ -261,3 +261,67 @@ def test_a_file_builds_its_network_with_options(user_file):
 def test_a_file_that_returns_no_module_is_refused(user_file):
     with pytest.raises(InputError, match=r"returned dict, not a torch\.nn\.Module"):
         parse_arch(user_file("make_model = dict")).build()
+
+
+NET = """
+from torch import nn
+class Net(nn.Linear):
+    def __init__(self, width, act="relu", sizes=(1, 2)):
+        super().__init__(4, width)
+        self.act, self.sizes = act, sizes
+"""
+
+
+def test_a_class_is_built_with_literal_arguments(user_file):
+    file = user_file(NET).rpartition(":")[0]
+    arch = parse_arch(f"{file}:Net(7, act='silu', sizes=[3, 4])")
+    assert arch == Arch("file", f"{file}:Net", {"act": "silu", "sizes": [3, 4]}, (7,))
+    built = arch.build()
+    assert (built.out_features, built.act, built.sizes) == (7, "silu", [3, 4])
+    assert str(arch) == f"{file}:Net(7, act='silu', sizes=[3, 4])"
+    assert parse_arch(str(arch)) == arch
+    assert Arch.from_json(json.loads(json.dumps(arch.to_json()))) == arch
+    assert parse_arch(f"{file}:Net(width=-2.5)").options == {"width": -2.5}
+    with pytest.raises(InputError, match=r"Net failed: TypeError.*width"):
+        parse_arch(f"{file}:Net()").build()
+
+
+def test_options_of_a_library_are_typed_by_name():
+    arch = parse_arch("torchvision:resnet18(num_classes=7)")
+    assert arch == Arch("torchvision", "resnet18", {"num_classes": 7})
+    assert arch.build().fc.out_features == 7
+    with pytest.raises(InputError, match=r"name each option, as in torchvision:resnet18\(num"):
+        parse_arch("torchvision:resnet18(7)")
+    for loads in ("weights='DEFAULT'", "weights_backbone='x'", "pretrained=True"):
+        with pytest.raises(InputError, match="would load weights, and those come from the file"):
+            parse_arch(f"torchvision:resnet18({loads})")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        *(
+            "(print(1))",
+            "(__import__('os'))",
+            "(x)",
+            "(1 + a)",
+            "(f'{1}')",
+            "(*[1])",
+            "(**{'a': 1})",
+        ),
+        *("(1)(2)", "(lambda: 1)", "(1, 2", "([x for x in [1]])", "(b'1')", "({1, 2})", "(1j)"),
+        "(" + "(" * 5000 + ")" * 5000 + ")",
+    ],
+)
+def test_nothing_but_literals_is_read(call, monkeypatch):
+    with pytest.raises(InputError):
+        parse_arch(f"net.py:Net{call}").build()
+
+
+def test_a_module_is_named_by_its_dots(tmp_path, monkeypatch):
+    (tmp_path / "nets_of_a_test").mkdir()
+    (tmp_path / "nets_of_a_test" / "linear.py").write_text(NET)
+    monkeypatch.chdir(tmp_path)
+    arch = parse_arch("nets_of_a_test.linear:Net(width=3)")
+    assert arch.source == "file" and arch.build().out_features == 3
+    assert str(arch) == "nets_of_a_test.linear:Net(width=3)"

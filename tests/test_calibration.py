@@ -1,10 +1,14 @@
+from pathlib import Path
+
 import pytest
 import torch
 
-from slimnet.calibration import network_before, read_images, read_samples
+from slimnet.calibration import check_recognised, network_before, read_images, read_samples
 from slimnet.errors import InputError
 from slimnet.files import Opened, open_network
 from slimnet.models import MODELS
+from slimnet.networks.arch import Arch
+from slimnet.samples import Samples
 from slimnet.train import load_data
 
 EXAMPLE = (torch.zeros(1, 1, 8, 8),)
@@ -65,3 +69,56 @@ def test_the_network_before_training_is_of_the_same_architecture(tmp_path):
     assert network_before(None, Opened(before, None)) is None
     with pytest.raises(InputError, match="does not fit slimnet:digits_resnet"):
         network_before(tmp_path / "digits_vgg.pt", opened["digits_resnet"])
+
+
+class Reads(torch.nn.Module):
+    """Right on the first ``share`` of every ten images: the label is what the image is full of."""
+
+    def __init__(self, share):
+        super().__init__()
+        self.share = share
+
+    def forward(self, x):
+        label = x.mean((1, 2, 3)).round().long()
+        number = x[:, 0, 0, 0].sub(label).mul(1000).round().long() % 10
+        wrong = number >= self.share * 10
+        return torch.nn.functional.one_hot(torch.where(wrong, (label + 1) % 10, label), 10).float()
+
+
+def numbered(count):
+    labels = torch.arange(count) // 10 % 10
+    images = labels.float().view(-1, 1, 1, 1).repeat(1, 1, 8, 8)
+    images[:, 0, 0, 0] += torch.arange(count) % 10 / 1000
+    return Samples(images, labels)
+
+
+def recognised(model):
+    return Opened(model, Arch("torchvision", "resnet18"), recognised=True)
+
+
+def test_a_recognised_network_that_is_hardly_better_than_one_answer_is_refused():
+    with pytest.raises(InputError) as refusal:
+        check_recognised(Path("net.pt"), recognised(Reads(0.1)), numbered(400))
+    assert str(refusal.value) == (
+        "net.pt was recognised as torchvision:resnet18, and as torchvision:resnet18 is built, it "
+        "is right on 10.0% of 400 images, where one answer for all of them is right on 10.0%: "
+        "strides, padding and activations cannot be seen in weights, so say what built it with "
+        "--arch, or see whether --data and --normalize are those that it was trained with"
+    )
+
+
+def test_what_a_recognised_network_is_right_on_is_said():
+    told = check_recognised(Path("net.pt"), recognised(Reads(0.9)), numbered(1000))
+    assert told == "as torchvision:resnet18 is built, it is right on 90.0% of 512 images"
+    few = check_recognised(Path("net.pt"), recognised(Reads(0.1)), numbered(20))
+    assert few == "as torchvision:resnet18 is built, it is right on 10.0% of 20 images"
+
+
+def test_nothing_is_said_of_a_network_that_was_named_and_without_labels():
+    named = Opened(Reads(0.0), Arch("torchvision", "resnet18"))
+    assert check_recognised(Path("net.pt"), named, numbered(400)) is None
+    images = Samples(numbered(400).images)
+    assert check_recognised(Path("net.pt"), recognised(Reads(0.0)), images) is None
+    assert check_recognised(Path("net.pt"), recognised(Reads(0.0)), None) is None
+    broken = recognised(torch.nn.Linear(3, 3))
+    assert check_recognised(Path("net.pt"), broken, numbered(400)) is None

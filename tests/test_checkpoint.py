@@ -1,5 +1,7 @@
+from argparse import Namespace
 from collections import OrderedDict
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -113,6 +115,8 @@ def test_a_checkpoint_opens_without_being_told_its_architecture(saved, digits, w
     opened = open_model(saved(WRAPPINGS[wrapping](digits.state_dict())))
     assert opened.arch == Arch("slimnet", "digits_vgg")
     assert opened.notes == ("recognised as slimnet:digits_vgg",)
+    named = open_model(saved(digits.state_dict(), "named.pt"), Arch("slimnet", "digits_vgg"))
+    assert opened.recognised and not named.recognised
     assert not opened.model.training
     assert all(parameter.requires_grad for parameter in opened.model.parameters())
     assert same(opened.model, digits)
@@ -296,3 +300,161 @@ def test_a_mask_of_minus_infinity_is_read_and_a_broken_weight_is_not(saved, tmp_
         broken[name][0, 0] = float("nan") if name == "mask" else float("inf")
         with pytest.raises(InputError, match=f"{name} holds NaN or Inf"):
             open_model(saved(broken), arch)
+
+
+# ------------------------------------------------------------- several sets, and what lies beside
+
+
+def averaged(state):
+    return {
+        name: value + 1 if value.is_floating_point() else value for name, value in state.items()
+    }
+
+
+SETS = {
+    "ema": lambda state: {"model": state, "ema": averaged(state)},
+    "state_dict_ema": lambda state: {"state_dict": state, "state_dict_ema": averaged(state)},
+    "model_ema": lambda state: {"net": state, "model_ema": averaged(state), "epoch": 3},
+    "teacher": lambda state: {"state_dict": state, "teacher": averaged(state)},
+    "best.weights": lambda state: {"model": state, "best": {"weights": averaged(state), "acc": 1}},
+    "a.b": lambda state: {"model": state, "a.b": averaged(state)},
+    "ema.module": lambda state: {
+        "model": state,
+        "ema": {"module": {f"module.{n}": t for n, t in averaged(state).items()}, "decay": 0.9},
+    },
+}
+
+
+@pytest.mark.parametrize("key", SETS)
+def test_what_was_read_is_said_and_another_can_be_chosen(saved, digits, key):
+    path = saved(SETS[key](digits.state_dict()))
+    opened = open_model(path, Arch("slimnet", "digits_vgg"))
+    assert same(opened.model, digits)
+    (told,) = (note for note in opened.notes if "were read" in note)
+    assert f"also there: '{key}' (--weights KEY chooses)" in told
+    other = open_model(path, Arch("slimnet", "digits_vgg"), weights=key)
+    bias = dict(digits.named_parameters())["classifier.bias"]
+    assert torch.equal(other.model.classifier.bias, bias + 1)
+    assert not any("were read" in note for note in other.notes)
+
+
+def test_a_key_that_is_not_there_lists_those_that_are(saved):
+    path = saved({"model": STATE, "ema": STATE, "epoch": 3, "optimizer": {"state": {"a": STATE}}})
+    for key in ("swa", "epoch", "model.a", ""):
+        with pytest.raises(InputError, match=rf"no weights under '{key}'; it holds 'model', 'ema'"):
+            read_state(path, weights=key)
+
+
+def test_weights_under_an_unusual_key_are_found_where_they_are_alone(saved):
+    assert read_state(saved({"encoder_q": STATE, "epoch": 3})).keys() == STATE.keys()
+    two = saved({"student": STATE, "teacher": STATE})
+    with pytest.raises(InputError, match=r"several sets of weights, 'student', 'teacher': say wh"):
+        read_state(two)
+    assert read_state(two, weights="student").keys() == STATE.keys()
+
+
+def test_wrappers_without_end_are_refused(saved):
+    payload = STATE
+    for _ in range(200):
+        payload = {"model": payload}
+    with pytest.raises(InputError, match="nested more than 60 deep"):
+        read_state(saved(payload))
+
+
+def test_a_pickled_module_beside_others_is_chosen_by_its_key(saved):
+    path = saved({"model": Mine(), "ema": Mine()})
+    with pytest.raises(InputError, match=r"pickled Python object \(.*Mine\)"):
+        open_model(path)
+    with pytest.raises(InputError, match=r"pickled Python object \(.*Mine\)"):
+        open_model(path, weights="ema")
+    opened = open_model(path, weights="ema", allow_pickle=True)
+    assert type(opened.model) is Mine
+    assert "also there: 'ema'" in open_model(path, allow_pickle=True).notes[0]
+
+
+def test_a_pickled_module_beside_plain_weights_stays_unread(saved):
+    assert read_state(saved({"ema": Mine(), "model": STATE})).keys() == STATE.keys()
+
+
+EXTRAS = {
+    "thop": {"total_ops": torch.zeros(1), "features.0.total_params": torch.zeros(1)},
+    "a loss": {"loss.weight": torch.ones(10)},
+    "a criterion": {"criterion.center": torch.ones(10), "train_acc.total": torch.tensor(3)},
+    "averages": {"n_averaged": torch.tensor(3)},
+}
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "model."])
+@pytest.mark.parametrize("extra", EXTRAS)
+def test_what_training_left_beside_the_weights_is_named_and_ignored(saved, digits, extra, prefix):
+    state = {prefix + name: tensor for name, tensor in digits.state_dict().items()}
+    path = saved({"state_dict": {**EXTRAS[extra], **state}, "args": Namespace(lr=0.1)})
+    for arch in (None, Arch("slimnet", "digits_vgg")):
+        opened = open_model(path, arch)
+        assert same(opened.model, digits)
+        if extra != "averages":
+            name = next(iter(EXTRAS[extra]))
+            assert any(f"not of this network, and ignored: {name}" in n for n in opened.notes)
+
+
+def test_a_part_that_the_network_does_not_have_is_ignored_where_its_class_was_named(saved, digits):
+    path = saved({**digits.state_dict(), "projector.weight": torch.ones(4, 4)})
+    opened = open_model(path, Arch("slimnet", "digits_vgg"))
+    assert "not of this network, and ignored: projector.weight" in opened.notes
+    with pytest.raises(InputError, match="no known network"):
+        open_model(path)
+
+
+@pytest.mark.parametrize("name", ["features.20.weight", "scale", "features.0.bias", "9.weight"])
+def test_what_may_be_a_layer_is_never_ignored(saved, digits, name):
+    path = saved({**digits.state_dict(), name: torch.ones(4)})
+    with pytest.raises(InputError, match=f"does not fit slimnet:digits_vgg: unexpected {name}"):
+        open_model(path, Arch("slimnet", "digits_vgg"))
+
+
+def test_a_smaller_network_does_not_take_a_part_of_a_larger_ones_weights(saved):
+    state = Arch("torchvision", "resnet34").build(init=True).state_dict()
+    with pytest.raises(InputError, match=r"does not fit torchvision:resnet18: unexpected layer1"):
+        open_model(saved(state), Arch("torchvision", "resnet18"))
+
+
+def test_a_weight_that_is_no_tensor_is_named(saved, digits):
+    state = {**digits.state_dict(), "classifier.bias": np.zeros(10)}
+    with pytest.raises(InputError, match=r"missing classifier\.bias \(a pickled numpy"):
+        open_model(saved(state), Arch("slimnet", "digits_vgg"))
+
+
+def test_a_tied_weight_may_be_stored_under_one_of_its_names(saved, tmp_path):
+    (tmp_path / "tied.py").write_text(TIED)
+    arch = parse_arch(f"{tmp_path / 'tied.py'}:make_model")
+    state = arch.build(init=True).state_dict()
+    del state["net.a.weight"]
+    opened = open_model(saved(state), arch)
+    assert torch.equal(opened.model.net["a"].weight, state["net.b.weight"])
+    assert opened.model.net["b"].weight is opened.model.net["a"].weight
+
+
+SCALED = """
+from torch import nn
+class make_model(nn.Linear):
+    def __init__(self):
+        super().__init__(3, 2)
+        self.scale = 1
+    def get_extra_state(self):
+        return {"scale": self.scale}
+    def set_extra_state(self, state):
+        self.scale = state["scale"]
+"""
+
+
+def test_a_state_of_a_modules_own_is_read(saved, tmp_path):
+    (tmp_path / "scaled.py").write_text(SCALED)
+    arch = parse_arch(f"{tmp_path / 'scaled.py'}:make_model")
+    model = arch.build(init=True)
+    model.scale = 7
+    assert open_model(saved({"model": model.state_dict()}), arch).model.scale == 7
+    state = {n: t for n, t in model.state_dict().items() if n != "_extra_state"}
+    assert open_model(saved(state), arch).model.scale == 1
+    state["_extra_state"] = Namespace(scale=7)
+    with pytest.raises(InputError, match=r"missing _extra_state \(a pickled argparse\.Namespace\)"):
+        open_model(saved(state), arch)

@@ -8,11 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from argparse import Namespace
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from slimnet import cli
@@ -495,7 +498,8 @@ def test_the_commands_of_the_refusals_are_those_of_the_program():
 
 
 def test_version_and_bare_call(slimnet):
-    assert slimnet("--version") == (0, f"slimnet {__version__}\n", "")
+    code, said, _ = slimnet("--version")
+    assert code == 0 and said.startswith(f"slimnet {__version__}, torch {version('torch')}, ")
     code, out, err = slimnet("")
     assert (code, err) == (0, "")
     assert "compare" in out
@@ -608,3 +612,56 @@ def test_a_name_reaches_the_terminal_spelled_out(name, slimnet, shelf):
         assert code == 2
         assert (out + err).isascii() and (out + err).replace("\n", "").isprintable()
     assert ascii(name)[1:-1] in err
+
+
+def test_weights_are_chosen_where_a_checkpoint_holds_several(slimnet, shelf):
+    state = torch.load(shelf / "dense.pt")
+    other = {n: t * 2 if t.is_floating_point() else t for n, t in state.items()}
+    torch.save({"model": state, "ema": other, "args": Namespace(lr=0.1)}, shelf / "both.pt")
+    code, out, _ = slimnet("prune both.pt --weights ema --ratio 0.5 -o ema.pt")
+    assert code == 0 and "strides, padding and activations cannot be seen in weights" in out
+    assert "also there: 'ema' (--weights KEY chooses)" in slimnet("inspect both.pt")[1]
+    assert slimnet("verify ema.pt --against both.pt --weights ema")[0] == 0
+    assert slimnet("verify ema.pt --against both.pt")[0] == 2
+    code, _, err = slimnet("inspect both.pt --weights swa")
+    assert code == 2 and "both.pt holds no weights under 'swa'; it holds 'model', 'ema'" in err
+    assert "holds no other weights" in slimnet("inspect ema.pt --weights ema")[2]
+
+
+def test_safetensors_go_in_and_out(slimnet, shelf):
+    save_file(torch.load(shelf / "dense.pt"), shelf / "dense.safetensors")
+    assert slimnet("prune dense.safetensors --ratio 0.5 -o first.safetensors")[0] == 0
+    assert slimnet("verify first.safetensors --against dense.safetensors")[0] == 0
+    assert slimnet("prune first.safetensors --ratio 0.3 -o second.pt")[0] == 0
+    assert slimnet("verify second.pt --against dense.pt")[0] == 0
+    code, out, _ = slimnet("export second.pt out.safetensors --safetensors")
+    assert code == 0 and "out.safetensors" in out
+    assert slimnet("verify out.safetensors --against dense.pt")[0] == 0
+    assert slimnet("export n.pt n.safetensors --safetensors")[0] == 0
+    assert "--arch mine.py:make_model" in slimnet("inspect n.safetensors")[2]
+    assert slimnet("inspect n.safetensors --arch mine.py:make_model")[0] == 0
+    code, out, _ = slimnet("export dense.pt --safetensors --json")
+    assert code == 0 and json.loads(out)["safetensors"]["path"] == "dense.safetensors"
+    assert "--onnx, or --pt2, or --safetensors" in slimnet("export n.pt --safetensors --onnx")[2]
+
+
+def test_a_class_is_named_with_its_arguments(slimnet, shelf):
+    namespace = {}
+    exec(SOURCE, namespace)
+    torch.save(namespace["Net"](3).state_dict(), shelf / "three.pt")
+    command = "prune three.pt --arch mine.py:Net(channels=3) --input 1,3,8,8 --ratio 0.5 -o t.pt"
+    assert slimnet(command)[0] == 0
+    assert "with --arch mine.py:Net(channels=3), which" in slimnet("inspect t.pt")[2]
+    assert slimnet("verify t.pt --against three.pt --arch mine.py:Net(3)")[0] == 0
+
+
+def test_a_network_that_torch_cannot_export_is_said_to_need_its_class(slimnet, shelf):
+    line = "x = torch.relu(self.second"
+    branch = SOURCE.replace(line, f"x = x + (1 if x.sum() > 0 else 2)\n        {line}")
+    (shelf / "branch.py").write_text(branch)
+    command = "prune net.pt --arch branch.py:make_model --input 1,1,8,8 --ratio 0.5 -o b.pt --json"
+    code, out, err = slimnet(command)
+    assert code == 0 and json.loads(out)["output"] == "b.pt"
+    assert "no program lies in the file, because torch.export cannot record" in " ".join(
+        err.split()
+    )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import pytest
 import torch
 from torch import nn
 
 import slimnet
 from slimnet.capture.pt2 import read_pt2
+from slimnet.example import tensors_of
 from slimnet.export import ParityError, export_pt2
 from slimnet.export.translate import ExportError
 
@@ -63,6 +66,26 @@ def test_a_network_of_a_class_is_written_too(tmp_path):
     assert written.dynamic_batch and model.training
     x = torch.randn(4, 3, 8, 8)
     assert torch.allclose(torch.export.load(tmp_path / "net.pt2").module()(x), model(x))
+
+
+class Scores(NamedTuple):
+    best: torch.Tensor
+    all: torch.Tensor
+
+
+@pytest.mark.parametrize("answer", [lambda x: {"best": x.max(1)}, lambda x: Scores(x[:1], x)])
+def test_named_tuples_are_written_as_tuples(answer, tmp_path):
+    """torch 2.14 takes them apart where it records, and refuses to write them."""
+
+    class Named(nn.Linear):
+        def forward(self, x):
+            return answer(super().forward(x))
+
+    model, x = Named(6, 4), torch.randn(3, 6)
+    export_pt2(model, (torch.randn(2, 6),), tmp_path / "net.pt2")
+    found = tensors_of(torch.export.load(tmp_path / "net.pt2").module()(x))
+    assert all(torch.allclose(a, b) for a, b in zip(found, tensors_of(model(x)), strict=True))
+    assert type(model(x)) is type(answer(x))
 
 
 def test_a_fixed_batch_stays_fixed(tmp_path):

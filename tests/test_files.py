@@ -300,3 +300,49 @@ def test_an_architecture_that_computes_something_else_is_refused(tmp_path):
     assert not (tmp_path / "slim.pt").exists()
     save(pruned, tmp_path / "slim.pt", arch)
     assert torch.equal(load(tmp_path / "slim.pt")(*example), pruned.model(*example))
+
+
+class Twice(nn.Module):
+    """One module under two names."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.a, self.last = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 2, 1)
+        self.b = self.a
+
+    def forward(self, x):
+        return self.last(self.b(self.a(self.first(x))))
+
+
+def test_one_module_under_two_names_saves_and_loads(tmp_path):
+    model, x = Twice().eval(), torch.randn(1, 3, 8, 8)
+    pruned = prune(model, (x,), ratio=0.5, align=None)
+    path = save(pruned, tmp_path / "slim.pt")
+    for loaded in (load(path), load(path, into=Twice())):
+        assert torch.equal(loaded(x), pruned.model(x))
+    assert load(path, into=Twice()).b.weight.shape[0] == pruned.model.a.weight.shape[0] < 8
+    assert verify(path, model).error < 1e-9
+
+
+class Branches(nn.Module):
+    """Its path depends on numbers, which torch.export refuses."""
+
+    def __init__(self):
+        super().__init__()
+        self.f, self.g = nn.Linear(8, 32), nn.Linear(32, 4)
+
+    def forward(self, x):
+        h = self.f(x).relu()
+        return self.g(h * 1.0 if h.sum() > -1 else h)
+
+
+def test_a_file_without_a_program_is_said_when_it_is_written(tmp_path):
+    pruned = prune(Branches().eval(), (torch.randn(2, 8),), ratio=0.5)
+    with pytest.warns(
+        UserWarning, match=r"slim\.pt: no program lies in the file, because torch\.ex"
+    ):
+        path = save(pruned, tmp_path / "slim.pt")
+    x = torch.randn(2, 8)
+    assert torch.equal(load(path, into=Branches())(x), pruned.model(x))
+    with pytest.raises(InputError, match=r"load it with .*into=make_model"):
+        load(path)

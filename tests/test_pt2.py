@@ -102,7 +102,7 @@ class Holder(nn.Module):
         for _ in range(times):
             x = self.second(self.first(x)) * self.frozen + self.shift
         x = x.masked_fill(mask, float("-inf")).clamp_min(torch.tensor([-2.0, 0.5]).sum()) * gate
-        return {"best": x.max(1), "all": [x, x.chunk(2, 1)]}
+        return {"best": tuple(x.max(1)), "all": [x, x.chunk(2, 1)]}
 
 
 def write(tmp_path, model, args, kwargs=None, shapes=None, name="net.pt2"):

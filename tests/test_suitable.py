@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import slimnet
 from slimnet.capture.suitable import refuse_unsuitable
 from slimnet.errors import InputError
 
@@ -77,3 +78,75 @@ def test_a_broken_weight_is_named(number):
 
 def test_numbers_that_are_large_but_finite_pass():
     assert refusal(with_weight(torch.full((4, 4), 3e38))) is None
+
+
+class Noted(Tensor):
+    """A plain subclass: what is computed with it is of its class."""
+
+
+def test_a_plain_subclass_as_a_buffer_is_named():
+    model = nn.Sequential(nn.Linear(4, 4))
+    model[0].register_buffer("shift", torch.ones(4).as_subclass(Noted))
+    assert refusal(model) == (
+        "0.shift is of Noted, a class that answers in torch's place: prune the network while its "
+        "weights are plain tensors"
+    )
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("make", [torch.jit.script, lambda m: torch.jit.trace(m, torch.ones(1, 4))])
+def test_scripted_and_traced_networks_are_named(make):
+    with pytest.raises(InputError, match="the model is TorchScript, which hides its operators"):
+        slimnet.prune(make(nn.Sequential(nn.Linear(4, 4))), (torch.ones(1, 4),), ratio=0.5)
+
+
+def test_a_compiled_wrapper_is_named():
+    with pytest.raises(
+        InputError, match=r"the model is compiled: prune the module before torch\.c"
+    ):
+        slimnet.prune(torch.compile(nn.Linear(4, 4)), (torch.ones(1, 4),), ratio=0.5)
+
+
+class DistributedDataParallel(nn.Module):
+    """Stands for torch's, which wants processes."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+
+class FSDPModule(nn.Linear):
+    """As ``fully_shard`` changes a module's class."""
+
+
+@pytest.mark.parametrize("model", [DistributedDataParallel(nn.Linear(4, 4)), FSDPModule(4, 4)])
+def test_distributed_networks_are_named(model):
+    name = type(model).__name__
+    assert refusal(model) == (
+        f"the model is wrapped in {name}: prune the module inside it, in one process, and wrap the "
+        "slim network anew"
+    )
+
+
+def test_data_parallel_is_cut():
+    model = nn.DataParallel(nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 2)))
+    pruned = slimnet.prune(model.eval(), (torch.randn(2, 4),), ratio=0.5)
+    assert pruned.model.module[0].out_features == 8
+
+
+@pytest.mark.parametrize("kind", [Noted, Answering])
+def test_a_subclass_as_an_input_is_taken_as_plain(kind):
+    model = nn.Sequential(nn.Conv2d(3, 16, 1), nn.ReLU(), nn.Conv2d(16, 2, 1)).eval()
+    x = torch.randn(1, 3, 8, 8)
+    pruned = slimnet.prune(model, (x.as_subclass(kind),), ratio=0.5)
+    assert type(pruned.example[0]) is Tensor
+    assert pruned.model(x).shape == (1, 2, 8, 8)
+    named = slimnet.prune(model, {"input": x.as_subclass(kind)}, ratio=0.5)
+    assert type(named.example[0]) is Tensor
+
+
+@pytest.mark.filterwarnings("ignore:.*nested tensors:UserWarning")
+def test_a_nested_tensor_as_an_input_is_named():
+    x = torch.nested.nested_tensor([torch.ones(2, 4), torch.ones(3, 4)])
+    with pytest.raises(InputError, match="the example holds a nested tensor, and a network is"):
+        slimnet.prune(nn.Linear(4, 4), (x,), ratio=0.5)

@@ -9,6 +9,7 @@ would lose of it.
 :mod:`.passes` reads the calls as a graph. :mod:`.program` runs them without the class that they
 came from, those that :mod:`.permitted` knows to be safe and in the memory that :mod:`.allowance`
 grants; :mod:`.exported`, :mod:`.pt2`, :mod:`.nodes`, :mod:`.archive` and :mod:`.effects` bring one
-from and to a file of ``torch.export``. :mod:`.modules` walks modules, and :mod:`.suitable` refuses
-what cannot be recorded.
+from and to a file of ``torch.export``. :mod:`.modules` walks modules, :mod:`.copying` copies what
+they hold, :mod:`.randomness` lets passes draw alike, and :mod:`.suitable` refuses what cannot be
+recorded.
 """

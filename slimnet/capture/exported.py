@@ -5,10 +5,11 @@ The batch is dynamic where the network allows it; a program keeps exactly the fr
 
 from __future__ import annotations
 
+import io
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, suppress
 from functools import wraps
 from inspect import Parameter, Signature
 from typing import Any
@@ -25,10 +26,10 @@ from torch.utils._pytree import (
 
 from slimnet.capture.calls import CONSTANTS, INTEGERS
 from slimnet.capture.effects import side_effect
-from slimnet.capture.modules import evaluation_mode
+from slimnet.capture.modules import evaluation_mode, named_tensors, own_names
 from slimnet.capture.permitted import refusal
 from slimnet.capture.program import Program
-from slimnet.example import is_plain, names_of, plainly
+from slimnet.example import is_plain, names_of, plainly, tensors_of
 from slimnet.exclusive import exclusive
 from slimnet.plain import encode
 
@@ -36,30 +37,103 @@ from slimnet.plain import encode
 def record_program(model: nn.Module, example: tuple[Any, ...]) -> dict[str, Any] | None:
     """The network in evaluation mode as plain data; None where torch cannot export it.
 
-    The batch is dynamic where the network allows it. ``model`` stays as it is.
+    The batch is dynamic where the network allows it. What is given back has run: on the example
+    and, with a dynamic batch, on another one, and gave what the network gives. ``model`` stays as
+    it is.
     """
     if isinstance(model, Program):
         return model.plain()
-    try:
-        encoded = _encoded(export(model, example), example)
-        return {**encoded, "arguments": names_of(model)[: len(example)]}
-    except Exception:  # whatever torch.export or the user's forward raises, and _NotPlain
-        return None
+    for free in (True, False):
+        with suppress(Exception):  # whatever torch.export or the user's forward raises
+            return _recorded(model, example, free=free)
+    return None
+
+
+def _recorded(model: nn.Module, example: tuple[Any, ...], *, free: bool) -> dict[str, Any]:
+    encoded = _encoded(_export(model, example, free=free), example, own_names(model))
+    program = {**encoded, "arguments": names_of(model)[: len(example)]}
+    _check(model, Program(program, dict(named_tensors(model))).eval(), example, free=free)
+    return program
 
 
 class _NotPlain(Exception):
     """The exported graph holds something that plain data cannot say."""
 
 
+class _Unlike(Exception):
+    """What was exported does not compute what the network computes."""
+
+
 def export(model: nn.Module, example: tuple[Any, ...]) -> torch.export.ExportedProgram:
-    """The network in evaluation mode, as torch.export records it; raises whatever that raises."""
-    with quiet(), evaluation_mode(model), torch.no_grad():
-        if isinstance(model, Program):
+    """The network in evaluation mode, as torch.export records it; raises whatever that raises.
+
+    Its batch is free where what was recorded gives the network's results at two batch sizes.
+    """
+    if isinstance(model, Program):
+        with quiet(), evaluation_mode(model), torch.no_grad():
             return _export_program(model, example)
+    with suppress(Exception):
+        exported = _export(model, example, free=True)
+        _check(model, exported.module(), example, free=True)
+        return exported
+    return _export(model, example, free=False)
+
+
+def _export(
+    model: nn.Module, example: tuple[Any, ...], *, free: bool
+) -> torch.export.ExportedProgram:
+    with quiet(), evaluation_mode(model), torch.no_grad():
         if not is_plain(model(*_own(example))):
             _answer_plainly(model)
-        exported: torch.export.ExportedProgram = _export_any(model, example)
-        return exported
+        if free:
+            return _export_free(model, example)
+        exported: Any = torch.export.export(model, example, strict=False)
+        return exported  # type: ignore[no-any-return]
+
+
+def _check(
+    model: nn.Module, other: Callable[..., Any], example: tuple[Any, ...], *, free: bool
+) -> None:
+    """Raise where the two differ on the example or, with a ``free`` batch, on three samples.
+
+    The batch that was recorded may have become a constant inside, as ``int(x.shape[0])`` does.
+    """
+    for given in (example, _three(example)) if free else (example,):
+        expected, found = (_outputs(run, given, model) for run in (model, other))
+        if len(expected) != len(found) or not all(map(_alike, expected, found)):
+            raise _Unlike
+
+
+def _outputs(run: Callable[..., Any], given: tuple[Any, ...], model: nn.Module) -> list[Tensor]:
+    with quiet(), evaluation_mode(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return tensors_of(run(*_own(given)))
+
+
+def _alike(a: Tensor, b: Tensor) -> bool:
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    if not (a.is_floating_point() or a.is_complex()) or not a.numel():
+        return torch.equal(a, b)
+    half_its_digits = torch.finfo(a.dtype).eps ** 0.5
+    scale = float(a.nan_to_num(0.0, 0.0, 0.0).abs().max())
+    return torch.allclose(a, b, half_its_digits, half_its_digits * scale, equal_nan=True)
+
+
+def _three(example: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Three samples in place of one, made of the same numbers."""
+    return tuple(
+        tree_map(
+            lambda leaf: torch.cat([leaf.roll(n, -1) for n in range(3)]) if _grows(leaf) else leaf,
+            entry,
+        )
+        for entry in example
+    )
+
+
+def _grows(leaf: Any) -> bool:
+    """Whether an input has a batch."""
+    return isinstance(leaf, Tensor) and leaf.dim() > 1
 
 
 def _export_program(program: Program, example: tuple[Any, ...]) -> torch.export.ExportedProgram:
@@ -119,25 +193,20 @@ def _doubled(leaf: Any, axes: Sequence[int]) -> Any:
     return leaf
 
 
-def _export_any(model: nn.Module, example: tuple[Any, ...]) -> Any:
-    """Two samples, so that torch takes the batch for a size and not for the constant 1.
-
-    Where it still finds a constant (a literal batch somewhere), the example's own is kept.
-    """
+def _export_free(model: nn.Module, example: tuple[Any, ...]) -> torch.export.ExportedProgram:
+    """Two samples, so that torch takes the batch for a size and not for the constant 1."""
     leaves, spec = tree_flatten(example)
-    grows = [isinstance(leaf, Tensor) and leaf.dim() > 1 for leaf in leaves]
-    several = [torch.cat([x, x]) if grow else x for x, grow in zip(leaves, grows, strict=True)]
-    shapes = [{0: torch.export.Dim.AUTO} if grow else None for grow in grows]
-    with suppress(Exception):  # the network may not run on two samples at all
-        exported = torch.export.export(
-            model,
-            tree_unflatten(several, spec),
-            dynamic_shapes=tree_unflatten(shapes, spec),
-            strict=False,
-        )
-        if has_free_batch(exported):
-            return exported
-    return torch.export.export(model, example, strict=False)
+    several = [torch.cat([x, x]) if _grows(x) else x for x in leaves]
+    shapes = [{0: torch.export.Dim.AUTO} if _grows(x) else None for x in leaves]
+    exported: torch.export.ExportedProgram = torch.export.export(
+        model,
+        tree_unflatten(several, spec),
+        dynamic_shapes=tree_unflatten(shapes, spec),
+        strict=False,
+    )
+    if not has_free_batch(exported):
+        raise _Unlike
+    return exported
 
 
 def has_free_batch(exported: torch.export.ExportedProgram) -> bool:
@@ -160,8 +229,8 @@ def _is_tensor(node: fx.Node) -> bool:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """torch.export warns and logs about its own inner life."""
-    with exclusive(), warnings.catch_warnings():
+    """torch.export warns, logs and prints about its own inner life."""
+    with exclusive(), warnings.catch_warnings(), redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
         before = logging.root.manager.disable
         logging.disable(logging.ERROR)
@@ -171,13 +240,16 @@ def quiet() -> Iterator[None]:
             logging.disable(before)
 
 
-def _encoded(exported: Any, example: tuple[Any, ...]) -> dict[str, Any]:
+def _encoded(
+    exported: Any, example: tuple[Any, ...], names: Callable[[str], str]
+) -> dict[str, Any]:
     signature = exported.graph_signature
-    weights = {
+    lifted = {
         **signature.inputs_to_parameters,
         **signature.inputs_to_buffers,
         **signature.inputs_to_lifted_tensor_constants,
     }
+    weights = {node: names(name) for node, name in lifted.items()}
     holders = [node for node in exported.graph.nodes if node.op == "placeholder"]
     given = [node for node in holders if node.name not in weights]
     leaves, _ = tree_flatten_with_path(example)
@@ -195,7 +267,7 @@ def _encoded(exported: Any, example: tuple[Any, ...]) -> dict[str, Any]:
         "calls": calls,
         "output": _output(exported),
         "constants": {n: t for n, t in exported.constants.items() if isinstance(t, Tensor)},
-        "parameters": list(signature.inputs_to_parameters.values()),
+        "parameters": list(dict.fromkeys(map(names, signature.inputs_to_parameters.values()))),
     }
 
 

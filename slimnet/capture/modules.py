@@ -9,10 +9,8 @@ from __future__ import annotations
 import copy
 import gc
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from types import MethodType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -28,6 +26,7 @@ from slimnet.capture.belongings import (
     put,
     remade,
 )
+from slimnet.capture.copying import COMPILED, Cloner
 from slimnet.errors import InputError
 from slimnet.exclusive import exclusive
 
@@ -91,7 +90,7 @@ def _modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             continue
         seen.add(id(module))
         yield path, module
-        children = module.__dict__["_modules"]
+        children = module.__dict__.get("_modules")  # TorchScript keeps them elsewhere
         if children:
             prefix = f"{path}." if path else ""
             stack.extend(
@@ -105,7 +104,7 @@ def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     for path, module in _modules(model):
         prefix = f"{path}." if path else ""
         for kind in ("_parameters", "_buffers"):
-            for name, tensor in module.__dict__[kind].items():
+            for name, tensor in module.__dict__.get(kind, {}).items():
                 if tensor is not None:
                     yield prefix + name, tensor
 
@@ -119,6 +118,36 @@ def first_names(model: nn.Module) -> dict[str, str]:
     """For every name of a parameter or buffer the first name of the same tensor."""
     first: dict[int, str] = {}
     return {name: first.setdefault(id(t), name) for name, t in named_tensors(model)}
+
+
+def own_names(model: nn.Module) -> Callable[[str], str]:
+    """Tells the name that :func:`named_tensors` has for a tensor, of any name that leads to it.
+
+    A module under two names has its tensors under the first one only.
+    """
+    known: dict[int, str] = {}
+    for name, tensor in named_tensors(model):
+        known.setdefault(id(tensor), name)
+
+    def own(name: str) -> str:
+        *path, leaf = name.split(".")
+        module: Any = model
+        for part in path:
+            module = None if module is None else vars(module)["_modules"].get(part)
+        kinds = () if module is None else ("_parameters", "_buffers")
+        found = (vars(module)[kind].get(leaf) for kind in kinds)
+        return next((known[id(tensor)] for tensor in found if tensor is not None), name)
+
+    return own
+
+
+def own_states(model: nn.Module) -> dict[str, Any]:
+    """What modules keep in a state dict beside tensors, by path (``get_extra_state``)."""
+    return {
+        path: module.get_extra_state()
+        for path, module in named_modules(model)
+        if type(module).get_extra_state is not nn.Module.get_extra_state
+    }
 
 
 @contextmanager
@@ -184,6 +213,7 @@ def _buffers(model: nn.Module) -> Iterator[Tensor]:
 
 
 def _set_training(module: nn.Module, flag: bool) -> None:
+    vars(module).pop(COMPILED, None)  # what module.compile() would run hides the operators
     with suppress(AttributeError, TypeError):  # a read-only property, or a parameter of that name
         module.training = flag
 
@@ -193,14 +223,21 @@ def clone(model: nn.Module, tensors: Callable[[str, Tensor], Tensor]) -> nn.Modu
 
     ``tensors(name, old)`` is called once for each distinct tensor, with its first name, and must
     return a tensor that the copy may own. Sharing is kept. Objects that cannot be copied (a Python
-    module, a lock) are shared with the original.
+    module, a lock) are shared with the original; what leads back to it is bound to the copy
+    (:mod:`.copying`).
     """
     memo: dict[int, Any] = {}
     with exclusive():  # another thread may be running the model in its own mode
         for name, tensor in named_tensors(model):
             if id(tensor) not in memo:
                 memo[id(tensor)] = _like(tensor, tensors(name, tensor))
-        return _Cloner(memo).module(model)
+        return Cloner(memo, parts_of(model)).module(model)
+
+
+def parts_of(model: nn.Module) -> Iterator[Any]:
+    """Its modules and tensors."""
+    for named in (named_modules(model), named_tensors(model)):
+        yield from (part for _, part in named)
 
 
 def copied(model: nn.Module) -> nn.Module:
@@ -217,64 +254,6 @@ def _like(old: Tensor, new: Tensor) -> Tensor:
     made: Tensor = Tensor._make_subclass(type(old), new.detach(), old.requires_grad)
     made.__dict__.update(old.__dict__)
     return made
-
-
-class _Cloner:
-    """A deep copy that knows modules and shares what cannot be copied."""
-
-    def __init__(self, memo: dict[int, Any]) -> None:
-        self.memo = memo
-        self.kept: list[Any] = []  # keeps ids in the memo alive
-
-    def clone(self, value: Any) -> Any:
-        kind = type(value)
-        if value is None or kind in _IMMUTABLE:
-            return value
-        if kind in _CONTAINERS and not value:
-            return kind()
-        if id(value) in self.memo:
-            return self.memo[id(value)]
-        if isinstance(value, nn.Module):
-            return self.module(value)
-        if kind in _CONTAINERS:
-            return self._container(value)
-        if isinstance(value, MethodType):
-            return MethodType(value.__func__, self.clone(value.__self__))
-        return self._leaf(value)
-
-    def module(self, module: nn.Module) -> nn.Module:
-        """A new module with a copy of everything that this one holds."""
-        new = object.__new__(type(module))  # a traced module's own __new__ makes another class
-        self.memo[id(module)] = new
-        clone = self.clone
-        new.__dict__.update({name: clone(value) for name, value in vars(module).items()})
-        return new
-
-    def _container(self, value: Any) -> Any:
-        if isinstance(value, dict):
-            new = type(value)()
-            self.memo[id(value)] = new
-            new.update({key: self.clone(entry) for key, entry in value.items()})
-            return new
-        new = type(value)(self.clone(entry) for entry in value)
-        self.memo[id(value)] = new
-        self.kept.append(value)
-        return new
-
-    def _leaf(self, value: Any) -> Any:
-        if isinstance(value, type) or callable(value):
-            return value
-        try:
-            new = copy.deepcopy(value, self.memo)
-        except Exception:  # anything a user's object may raise: share it instead
-            new = value
-        self.memo[id(value)] = new
-        self.kept.append(value)
-        return new
-
-
-_IMMUTABLE = frozenset((bool, int, float, str, bytes))
-_CONTAINERS = frozenset((dict, OrderedDict, list, tuple, set))
 
 
 def set_attribute(

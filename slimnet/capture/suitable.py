@@ -1,20 +1,28 @@
-"""Refuse, before anything runs, what cannot be recorded or is broken already.
+"""Refuse what cannot be recorded, is broken already, or cannot be copied.
 
-Takes a model and raises for the first module or tensor that hides its operators or its numbers:
-compiled and scripted modules, quantised ones with packed weights, tensors of a class that answers
-in torch's place, weights without shape or values, and numbers that are not finite.
+Takes a model and raises, before anything runs, for the first module or tensor that hides its
+operators or its numbers: compiled, scripted and distributed modules, quantised ones with packed
+weights, tensors of a class of their own, weights without shape or values, and numbers that are not
+finite. Of a copy it says what in it still runs the original.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves, tree_map
 
-from slimnet.capture.modules import named_modules, named_tensors
+from slimnet.capture.copying import leading_back
+from slimnet.capture.modules import evaluation_mode, named_modules, named_tensors, parts_of
 from slimnet.errors import InputError
+from slimnet.example import hides_results
 
 
 def refuse_unsuitable(model: nn.Module) -> None:
@@ -35,11 +43,21 @@ def _check_module(path: str, module: nn.Module) -> None:
         raise InputError(
             f"{path} is compiled: prune the module before torch.compile (model._orig_mod)"
         )
+    names = {kind.__name__ for kind in type(module).__mro__}
+    if distributed := next((name for name in _DISTRIBUTED if name in names), None):
+        raise InputError(
+            f"{path} is wrapped in {distributed}: prune the module inside it, in one process, and "
+            "wrap the slim network anew"
+        )
     if any(isinstance(value, torch.ScriptObject) for value in vars(module).values()):
         raise InputError(
             f"{path} holds packed weights, as quantised layers do: prune the network before it is "
             "quantised"
         )
+
+
+_DISTRIBUTED = ("DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule")
+"""By name: importing what defines them takes a second."""
 
 
 def _check_tensor(name: str, tensor: Tensor) -> None:
@@ -52,7 +70,7 @@ def _check_tensor(name: str, tensor: Tensor) -> None:
             f"{name} is a quantised or sparse tensor, not a dense one: prune the network before "
             "its weights are converted"
         )
-    if _answers_for_torch(type(tensor)):
+    if hides_results(type(tensor)):
         raise InputError(
             f"{name} is of {type(tensor).__name__}, a class that answers in torch's place: prune "
             "the network while its weights are plain tensors"
@@ -65,20 +83,46 @@ def _check_tensor(name: str, tensor: Tensor) -> None:
         )
 
 
-def _answers_for_torch(kind: type[Tensor]) -> bool:
-    """Whether a class of tensors overrides what torch's functions or operators do."""
-    if kind.__torch_dispatch__ is not Tensor.__torch_dispatch__:
-        return True
-    function = kind.__torch_function__
-    plain = getattr(Tensor.__torch_function__, "__func__", None)
-    return (
-        function is not torch._C._disabled_torch_function_impl
-        and getattr(function, "__func__", None) is not plain
-    )
-
-
 def _is_sound(tensor: Tensor, may_be_infinite: bool) -> bool:
     """A finite sum needs one pass and no mask; only a broken (or huge) one is looked at again."""
     if math.isfinite(float(tensor.sum())):
         return True
     return not bool(tensor.isnan().any()) if may_be_infinite else bool(tensor.isfinite().all())
+
+
+def refuse_unbound(model: nn.Module, copy: nn.Module, example: tuple[Any, ...]) -> None:
+    """Raise :class:`InputError` where a copy of a network computes with the network's own tensors.
+
+    What leads back to the original is bound to the copy as far as that is possible
+    (:mod:`.copying`); a global name, or an object that cannot be copied, may be left.
+    """
+    watch = _Watch(tensor for _, tensor in named_tensors(model))
+    with torch.no_grad(), evaluation_mode(copy), suppress(Exception), watch:
+        copy(*tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, example))
+    if watch.seen:
+        holder = leading_back(named_modules(copy), parts_of(model)) or "something outside of it"
+        raise InputError(
+            f"{holder} holds {type(model).__name__} itself where no copy can be put in its place, "
+            "so the slim network would compute with the weights of the original: call the module "
+            "through self"
+        )
+
+
+_READS = ("__get__", "size", "dim", "numel", "stride", "is_floating_point")  # no numbers are read
+
+
+class _Watch(TorchFunctionMode):
+    """Whether one of these tensors is computed with."""
+
+    def __init__(self, tensors: Iterable[Tensor]) -> None:
+        super().__init__()
+        self._known = {id(tensor): tensor for tensor in tensors}
+        self.seen = False
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if getattr(func, "__name__", "") not in _READS:
+            given = tree_leaves((args, kwargs or {}))
+            self.seen = self.seen or any(id(leaf) in self._known for leaf in given)
+        return func(*args, **(kwargs or {}))

@@ -9,10 +9,11 @@ PyTorch's tracing machinery.
 
 from __future__ import annotations
 
+import sys
 import warnings
 import weakref
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
@@ -150,14 +151,28 @@ def _failure(model: nn.Module, example: tuple[Any, ...], error: Exception) -> st
 
 @contextmanager
 def fast_paths_off() -> Iterator[None]:
-    """The fused multi-head-attention kernel hides the operators that it replaces."""
+    """Fused multi-head attention hides the operators that it replaces; so do compiled functions."""
     with exclusive():
         before = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)
         try:
-            yield
+            with _uncompiled():
+                yield
         finally:
             torch.backends.mha.set_fastpath_enabled(before)
+
+
+def _uncompiled() -> AbstractContextManager[Any]:
+    """What torch.compile made runs as it was written; importing the compiler takes two seconds."""
+    used = "torch._dynamo" in sys.modules
+    return torch.compiler.set_stance("force_eager") if used else nullcontext()
+
+
+def outside_transforms() -> AbstractContextManager[Any]:
+    """Outside of ``torch.func.vmap`` and the like, which batch what is made inside them."""
+    machinery = sys.modules.get("torch._functorch.pyfunctorch")  # loaded where it is used
+    clear = getattr(machinery, "temporarily_clear_interpreter_stack", None)
+    return clear() if clear is not None else nullcontext()
 
 
 class _SizeTracking(TorchFunctionMode):

@@ -25,7 +25,7 @@ from slimnet.cli.sensitivity import sensitivity
 from slimnet.cli.sparsify import sparsify
 from slimnet.cli.verify import verify
 from slimnet.errors import SlimnetError
-from slimnet.version import __version__
+from slimnet.version import used
 
 COMMANDS = (inspect, prune, repair, sensitivity, verify, export, compare, sparsify, demo)
 
@@ -84,14 +84,17 @@ def _help(given: Sequence[str]) -> str:
 
 def _version(value: bool) -> None:
     if value:
-        console.say(f"slimnet {__version__}")
+        console.say(used())
         raise typer.Exit
 
 
 @app.callback()
 def _common(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="print the versions: slimnet, torch"
+        ),
     ] = False,
 ) -> None:
     pass

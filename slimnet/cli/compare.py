@@ -7,7 +7,7 @@ import sys
 from dataclasses import replace
 
 from slimnet import console, options
-from slimnet.calibration import network_before, read_images
+from slimnet.calibration import check_recognised, network_before, read_images
 from slimnet.cli.shared import open_to_train, print_json, use_threads
 from slimnet.criteria import check_needs, load_criteria
 from slimnet.output import make_folder
@@ -41,6 +41,7 @@ def compare(
     batch: options.Batch = 1,
     latency: options.Latency = True,
     arch: options.Arch = None,
+    weights: options.Weights = None,
     allow_pickle: options.AllowPickle = False,
     as_json: options.Json = False,
     seed: options.Seed = 0,
@@ -85,8 +86,9 @@ def compare(
         samples=samples,
     )
     dataset = load_data(data, normalize).limited(train=train_images, test=test_images)
-    opened = open_to_train(model, arch, allow_pickle)
+    opened = open_to_train(model, arch, allow_pickle, weights)
     example = one_image(opened, dataset)
+    check_recognised(model, opened, dataset.samples(512, seed))
     settings = replace(
         settings,
         data=dataset.samples(samples, seed) if read_images(cutting(study.criteria)) else None,

@@ -1,4 +1,4 @@
-"""``slimnet export``: ONNX with parity and latency, or an exported program."""
+"""``slimnet export``: ONNX with parity and latency, an exported program, or tensors alone."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from slimnet.errors import InputError
 from slimnet.files import Opened, dense_of
 from slimnet.output import check_writable
 from slimnet.record import record_of
+from slimnet.tensors_file import SUFFIX, write_state, write_tensors
 
 
 def export(
@@ -18,17 +19,20 @@ def export(
     file: options.ExportedFile = None,
     onnx: options.Onnx = False,
     pt2: options.Pt2 = False,
+    safetensors: options.Safetensors = False,
     against: options.TimedAgainst = None,
     batch: options.Batch = 1,
     latency: options.Latency = True,
     arch: options.Arch = None,
+    weights: options.Weights = None,
     input: options.Inputs = None,
     example: options.Example = None,
     allow_pickle: options.AllowPickle = False,
     as_json: options.Json = False,
     threads: options.Threads = None,
 ) -> None:
-    """Write ONNX, compare it with PyTorch, and time it against the dense network; or write .pt2.
+    """Write ONNX, compare it with PyTorch, and time it against the dense network; or write .pt2,
+    or .safetensors.
 
     Example: slimnet export slim.pt --onnx slim.onnx
     """
@@ -37,11 +41,15 @@ def export(
     from slimnet.study import write_json
 
     use_threads(threads)
-    if onnx == pt2:
-        raise InputError("name the format to export to: --onnx, or --pt2")
-    target = file or slim.with_suffix(".onnx" if onnx else ".pt2")
+    formats = {".onnx": onnx, ".pt2": pt2, SUFFIX: safetensors}
+    if sum(formats.values()) != 1:
+        raise InputError("name the format to export to: --onnx, or --pt2, or --safetensors")
+    target = file or slim.with_suffix(next(suffix for suffix, wanted in formats.items() if wanted))
     check_writable(target)
-    opened = open_any(slim, arch, allow_pickle, program=True)
+    opened = open_any(slim, arch, allow_pickle, weights, program=True)
+    if safetensors:
+        _export_tensors(opened, target, as_json=as_json)
+        return
     inputs, described = inputs_of(slim, opened, input, example)
     if pt2:
         _export_pt2(opened, inputs, described, target, as_json=as_json)
@@ -65,6 +73,17 @@ def export(
         return
     console.say(described)
     console.show_onnx(target, exported, measured)
+
+
+def _export_tensors(opened: Opened, target: Path, *, as_json: bool) -> None:
+    if opened.artifact is None:
+        write_state(opened.model, target)
+    else:
+        write_tensors(opened.artifact, target)
+    if as_json:
+        print_json({"safetensors": {"path": str(target), "size_bytes": target.stat().st_size}})
+        return
+    console.written(target)
 
 
 def _export_pt2(

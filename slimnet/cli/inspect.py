@@ -11,6 +11,7 @@ from slimnet.prune import inspect as inspect_network
 def inspect(
     model: options.ModelFile,
     arch: options.Arch = None,
+    weights: options.Weights = None,
     input: options.Inputs = None,
     example: options.Example = None,
     allow_pickle: options.AllowPickle = False,
@@ -30,7 +31,7 @@ def inspect(
 
         check_picture(graph)
     place = options.device(device)
-    opened = open_any(model, arch, allow_pickle)
+    opened = open_any(model, arch, allow_pickle, weights)
     inputs, described = inputs_of(model, opened, input, example)
     network, inputs = on_device(place, opened.model, inputs)
     found = inspect_network(network, inputs, heads=heads)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from slimnet import console, options
-from slimnet.calibration import network_before, read_samples
+from slimnet.calibration import check_recognised, network_before, read_samples
 from slimnet.capture.modules import named_tensors
 from slimnet.cli.shared import inputs_of, on_device, open_any, print_json, use_threads, write_slim
 from slimnet.output import check_writable
@@ -37,6 +37,7 @@ def prune(
     heads: options.Heads = False,
     drop_blocks: options.DropBlocks = None,
     arch: options.Arch = None,
+    weights: options.Weights = None,
     input: options.Inputs = None,
     example: options.Example = None,
     allow_pickle: options.AllowPickle = False,
@@ -66,10 +67,11 @@ def prune(
     options.check_data(criterion, repair, data=data is not None, init=init is not None)
     place = options.device(device)
     check_writable(output)
-    opened = open_any(model, arch, allow_pickle)
+    opened = open_any(model, arch, allow_pickle, weights)
     inputs, described = inputs_of(model, opened, input, example)
     with console.watching(quiet=as_json) as watch:
         images = read_samples(data, normalize, samples, inputs, seed)
+        told = check_recognised(model, opened, images)
         before = network_before(init, opened, allow_pickle=allow_pickle)
         watch("cutting and proving" if verify else "cutting", 0.0)
         network, inputs = on_device(place, opened.model, inputs)
@@ -94,7 +96,7 @@ def prune(
         parts = {"certificate": proof, "repair": pruned.repair}
         print_json(record | {name: part and part.to_json() for name, part in parts.items()})
         return
-    console.say(described)
+    console.say("; ".join(filter(None, (described, told))))
     console.say()
     console.show_cut(pruned.plan)
     console.show_proof(proof)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from slimnet import console, options
-from slimnet.calibration import read_samples
+from slimnet.calibration import check_recognised, read_samples
 from slimnet.cli.shared import print_json, slim_and_dense, use_threads, write_slim
 from slimnet.files import repair as repair_file
 from slimnet.output import check_writable
@@ -19,6 +19,7 @@ def repair(
     normalize: options.Normalize = None,
     samples: options.Samples = 1024,
     arch: options.Arch = None,
+    weights: options.Weights = None,
     allow_pickle: options.AllowPickle = False,
     as_json: options.Json = False,
     seed: options.Seed = 0,
@@ -32,9 +33,10 @@ def repair(
     use_threads(threads)
     place = options.device(device)
     check_writable(output)
-    artifact, dense = slim_and_dense(slim, against, arch, allow_pickle)
+    artifact, dense = slim_and_dense(slim, against, arch, allow_pickle, weights)
     with console.watching(quiet=as_json) as watch:
         images = read_samples(data, normalize, samples, artifact.example, seed)
+        check_recognised(against, dense, images)
         mended = repair_file(artifact, dense.model.to(place), images, seed=seed, watch=watch)
         write_slim(mended.artifact, mended.model, output)
     done = mended.repair

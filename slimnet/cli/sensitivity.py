@@ -5,7 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from slimnet import console, options
-from slimnet.calibration import network_before, read_images, read_samples, read_test_images
+from slimnet.calibration import (
+    check_recognised,
+    network_before,
+    read_images,
+    read_samples,
+    read_test_images,
+)
 from slimnet.capture.modules import named_tensors
 from slimnet.cli.shared import inputs_of, on_device, open_any, print_json, use_threads
 from slimnet.criteria import check_needs
@@ -26,6 +32,7 @@ def sensitivity(
     init: options.Init = None,
     heads: options.Heads = False,
     arch: options.Arch = None,
+    weights: options.Weights = None,
     input: options.Inputs = None,
     example: options.Example = None,
     allow_pickle: options.AllowPickle = False,
@@ -45,13 +52,14 @@ def sensitivity(
     check_needs(criterion, data=data is not None, init=init is not None)
     check_writable(output)
     place = options.device(device)
-    opened = open_any(model, arch, allow_pickle)
+    opened = open_any(model, arch, allow_pickle, weights)
     inputs, described = inputs_of(model, opened, input, example)
     with console.watching(quiet=as_json) as watch:
         watch("reading images", 0.0)
         reads = data if read_images([criterion]) else None
         before = network_before(init, opened, allow_pickle=allow_pickle)
         images = read_test_images(data, normalize, samples, inputs)
+        check_recognised(model, opened, images)
         calibration = read_samples(reads, normalize, samples, inputs, seed)
         network, inputs = on_device(place, opened.model, inputs)
         found = measure_sensitivity(

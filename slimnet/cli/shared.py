@@ -16,7 +16,9 @@ from slimnet.errors import InputError
 from slimnet.example import tensors_of
 from slimnet.files import Opened, example_for, open_network
 from slimnet.networks.arch import parse_arch
+from slimnet.networks.checkpoint import UNSEEN
 from slimnet.record import read_slim, record_of
+from slimnet.tensors_file import SUFFIX, write_tensors
 
 
 def use_threads(threads: int | None) -> None:
@@ -25,9 +27,17 @@ def use_threads(threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
-def open_any(path: Path, arch: str | None, allow_pickle: bool, *, program: bool = False) -> Opened:
+def open_any(
+    path: Path,
+    arch: str | None,
+    allow_pickle: bool,
+    weights: str | None = None,
+    *,
+    program: bool = False,
+) -> Opened:
     """The network in the file; one that only runs as a ``program`` must be asked for."""
-    opened = open_network(path, parse_arch(arch) if arch else None, allow_pickle=allow_pickle)
+    known = parse_arch(arch) if arch else None
+    opened = open_network(path, known, weights=weights, allow_pickle=allow_pickle)
     if opened.is_program and not program and opened.artifact is not None:
         built = opened.artifact.arch or "path/to/file.py:make_model"
         raise InputError(
@@ -38,10 +48,15 @@ def open_any(path: Path, arch: str | None, allow_pickle: bool, *, program: bool 
 
 
 def open_to_train(
-    path: Path, arch: str | None, allow_pickle: bool, *, dense: bool = False
+    path: Path,
+    arch: str | None,
+    allow_pickle: bool,
+    weights: str | None = None,
+    *,
+    dense: bool = False,
 ) -> Opened:
     """The network in the file; refused where it cannot be trained, or is not ``dense``."""
-    opened = open_any(path, arch, allow_pickle)
+    opened = open_any(path, arch, allow_pickle, weights)
     if not opened.trains:
         raise InputError(
             f"{path} is an exported program, which cannot be trained: give the network's class, "
@@ -56,13 +71,14 @@ def open_to_train(
 
 
 def slim_and_dense(
-    slim: Path, against: Path, arch: str | None, allow_pickle: bool
+    slim: Path, against: Path, arch: str | None, allow_pickle: bool, weights: str | None = None
 ) -> tuple[Artifact, Opened]:
     """A slim network's file, and the network that it was cut from."""
     artifact = read_slim(slim)
     known = parse_arch(arch) if arch else artifact.arch if artifact.rebuilds else None
     try:
-        return artifact, open_network(against, known, allow_pickle=allow_pickle)
+        dense = open_network(against, known, weights=weights, allow_pickle=allow_pickle)
+        return artifact, dense
     except InputError as error:
         if known is None and artifact.arch is not None:
             raise InputError(f"{error}; {slim} was made with --arch {artifact.arch}") from error
@@ -76,7 +92,8 @@ def inputs_of(
     example, why = example_for(opened, [options.shape(text) for text in shapes or []], made_by)
     sizes = ["x".join(map(str, leaf.shape)) or "a number" for leaf in tensors_of(example)]
     made = "; ".join(opened.notes) or str(opened.arch or type(opened.model).__name__)
-    return example, f"{path.name}: {made}; input {', '.join(sizes) or 'no tensor'} ({why})"
+    said = f"{path.name}: {made}; input {', '.join(sizes) or 'no tensor'} ({why})"
+    return example, f"{said}; {UNSEEN}" if opened.recognised else said
 
 
 def on_device(
@@ -87,9 +104,14 @@ def on_device(
 
 
 def write_slim(artifact: Artifact, model: torch.nn.Module, output: Path) -> None:
-    """As slimnet's own file, or as an exported program that carries plan and certificate."""
+    """As slimnet's own file, or as an exported program or tensors that carry plan and proof."""
+    if output.suffix == SUFFIX:
+        write_tensors(artifact, output)
+        return
     if output.suffix != ".pt2":
         write_artifact(artifact, output)
+        if artifact.caveat is not None:
+            console.warn(f"{output}: {artifact.caveat}")
         return
     from slimnet.export import export_pt2
 

@@ -24,6 +24,7 @@ def sparsify(
     train_images: options.TrainImages = None,
     test_images: options.TestImages = None,
     arch: options.Arch = None,
+    weights: options.Weights = None,
     allow_pickle: options.AllowPickle = False,
     as_json: options.Json = False,
     seed: options.Seed = 0,
@@ -48,7 +49,7 @@ def sparsify(
     place = options.device(device)
     check_writable(output)
     dataset = load_data(data, normalize).limited(train=train_images, test=test_images)
-    opened = open_to_train(model, arch, allow_pickle, dense=True)
+    opened = open_to_train(model, arch, allow_pickle, weights, dense=True)
     example = one_image(opened, dataset)
     with console.watching(quiet=as_json) as watch:
         sparse = sparsify_network(

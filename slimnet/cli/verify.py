@@ -11,6 +11,7 @@ def verify(
     slim: options.SlimInput,
     against: options.Original,
     arch: options.Arch = None,
+    weights: options.Weights = None,
     allow_pickle: options.AllowPickle = False,
     as_json: options.Json = False,
     seed: options.Seed = 0,
@@ -23,7 +24,7 @@ def verify(
     """
     use_threads(threads)
     place = options.device(device)
-    artifact, dense = slim_and_dense(slim, against, arch, allow_pickle)
+    artifact, dense = slim_and_dense(slim, against, arch, allow_pickle, weights)
     certificate = verify_file(artifact, dense.model.to(place), seed=seed)
     if as_json:
         print_json({**certificate.to_json(), "trained": artifact.trained})

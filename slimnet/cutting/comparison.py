@@ -58,7 +58,9 @@ class Collected(Reference):
         if self._cursor is None:
             return None
         place = self._cursor
-        while place < len(self._recorded) and self._recorded[place].op in LAYOUT - {op}:
+        while place < len(self._recorded) and self._recorded[place].op != op:
+            if self._recorded[place].op not in LAYOUT:
+                break
             place += 1
         if place < len(self._recorded) and self._recorded[place].op == op:
             self._cursor = place + 1

@@ -26,7 +26,15 @@ from torch.utils._pytree import tree_leaves, tree_map
 from slimnet.capture.composites import OPENED, composite, is_composite, is_whole, opened
 from slimnet.capture.modules import evaluation_mode, named_tensors
 from slimnet.capture.randomness import drawing_from
-from slimnet.capture.trace import Call, Ref, Trace, Uncompiled, fast_paths_off, refs_in
+from slimnet.capture.trace import (
+    Call,
+    Ref,
+    Trace,
+    Uncompiled,
+    fast_paths_off,
+    outside_transforms,
+    refs_in,
+)
 from slimnet.coupling.couple import Coupling
 from slimnet.coupling.labels import Labels
 from slimnet.coupling.scaling.boxes import Box
@@ -247,7 +255,7 @@ class _Weights:
         """An argument in which every weight is exchanged and every float is a double."""
         if isinstance(value, Tensor):
             name = self.names.get(id(value))
-            with _disable_current_modes():  # this is no work of the network's
+            with _disable_current_modes(), outside_transforms():  # this is no work of the network's
                 stand = widened(value) if name is None else self.values(name, value)
                 # matmul chooses its operators by whether a weight asks for gradients
                 return stand.requires_grad_() if value.requires_grad else stand

@@ -8,6 +8,7 @@ at the moment of use, in float64, so that no second copy of the weights is kept.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any, TypeAlias
 from zlib import crc32
 
@@ -43,6 +44,7 @@ def weights_of(kind: str, model: nn.Module, plan: Plan, seed: int) -> tuple[Valu
             lambda name, tensor: _unrounded(name, tensor, originals, plan),
         )
 
+    @cache
     def signed(name: str) -> bool:
         """Parameters are; a buffer (a variance, a mask) keeps to what its own numbers show."""
         return name in parameters or bool((x := originals[name]).lt(0).any()) or not bool(x.any())

@@ -1,7 +1,8 @@
 """What built a network: a source, a name in it, and options, small enough for a command line.
 
-``torchvision:resnet18``, ``timm:vit_tiny_patch16_224``, ``slimnet:resnet56`` or
-``path/to/file.py:make_model``. ``recognise`` finds torchvision's and the built-in ones from the
+``torchvision:resnet18``, ``timm:vit_tiny_patch16_224``, ``slimnet:resnet56``,
+``path/to/file.py:make_model`` or ``package.module:make_model``, with literal arguments where
+needed: ``file.py:Net(width=64)``. ``recognise`` finds torchvision's and the built-in ones from the
 names and shapes of a state dict alone.
 """
 
@@ -28,8 +29,10 @@ from slimnet.models.fingerprint import (
     similarity,
     sketch,
 )
-from slimnet.networks.sources import SOURCES, USAGE
+from slimnet.networks.literals import read_call
+from slimnet.networks.sources import SOURCES, USAGE, make_from_file
 from slimnet.networks.stated import check_stated
+from slimnet.networks.userfile import names_module
 
 INDEX = Path(__file__).parents[1] / "models" / "architectures.json"
 
@@ -41,6 +44,7 @@ class Arch:
     source: str  # "torchvision" | "timm" | "slimnet" | "file"
     name: str  # "resnet18" | "vit_tiny_patch16_224" | "resnet56" | "path/to/file.py:make_model"
     options: Mapping[str, Any] = field(default_factory=dict)
+    args: tuple[Any, ...] = ()  # positional arguments; of a function of the user's only
 
     def build(self, *, init: bool = False) -> nn.Module:
         """Build the network in eval mode; nothing is downloaded.
@@ -57,6 +61,8 @@ class Arch:
 
     def _made(self, init: bool) -> nn.Module:
         try:
+            if self.args:
+                return make_from_file(self.name, self.options, self.args)
             return SOURCES[self.source].make(self.name, self.options, init)
         except SlimnetError:
             raise
@@ -75,36 +81,64 @@ class Arch:
         return None if usual is None else usual.example()
 
     def __str__(self) -> str:
-        return self.name if self.source == "file" else f"{self.source}:{self.name}"
+        return (
+            f"{self.name}{self._call()}" if self.source == "file" else f"{self.source}:{self.name}"
+        )
+
+    def _call(self) -> str:
+        given = [
+            *map(repr, self.args),
+            *(f"{name}={value!r}" for name, value in self.options.items()),
+        ]
+        return f"({', '.join(given)})" if given else ""
 
     def to_json(self) -> dict[str, Any]:
         """Return what ``from_json`` reads; raises InputError for what it would refuse."""
-        check_stated(self.source, self.name, self.options)
-        return {"source": self.source, "name": self.name, "options": dict(self.options)}
+        check_stated(self.source, self.name, self.options, self.args)
+        args = {"args": list(self.args)} if self.args else {}
+        return {"source": self.source, "name": self.name, "options": dict(self.options), **args}
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Arch:
         """Read what ``to_json`` gave, perhaps from a stranger's file; raises InputError."""
         try:
-            made = cls(str(row["source"]), str(row["name"]), dict(row.get("options", {})))
+            options, args = dict(row.get("options", {})), tuple(row.get("args", ()))
+            made = cls(str(row["source"]), str(row["name"]), options, args)
         except (KeyError, TypeError, ValueError, AttributeError):
             raise InputError(f"not an architecture (source, name, options): {row!r:.200}") from None
         SOURCES[made.source]
-        check_stated(made.source, made.name, made.options)
+        check_stated(made.source, made.name, made.options, made.args)
         return made
 
 
 def parse_arch(spec: str) -> Arch:
-    """Read ``SOURCE:NAME`` or ``FILE.py:FUNCTION``; raises InputError for what is unknown."""
-    head, colon, tail = spec.rpartition(":")
-    if head.endswith(".py"):
-        arch = Arch("file", spec)
+    """Read ``SOURCE:NAME``, ``FILE.py:FUNCTION`` or ``MODULE:FUNCTION``, perhaps with arguments.
+
+    The arguments are literals (``file.py:Net(64, act="relu")``); nothing is evaluated. Raises
+    InputError for what is unknown.
+    """
+    name, options, args = read_call(spec)
+    head, colon, tail = name.rpartition(":")
+    if head.endswith(".py") or (colon and head not in SOURCES and names_module(head)):
+        arch = Arch("file", name, options, args)
     elif colon and head in SOURCES and head != "file":
-        arch = Arch(head, tail)
+        arch = Arch(head, tail, options)
+        _check_options(spec, options, args)
     else:
         raise InputError(f"{spec!r} names no architecture: write {USAGE}")
     SOURCES[arch.source].check(arch.name)
     return arch
+
+
+def _check_options(spec: str, options: Mapping[str, Any], args: tuple[Any, ...]) -> None:
+    if args:
+        raise InputError(f"{spec}: name each option, as in torchvision:resnet18(num_classes=10)")
+    for name in options:
+        if "weights" in name or name in _LOADING:
+            raise InputError(f"{spec}: {name} would load weights, and those come from the file")
+
+
+_LOADING = ("pretrained", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay")
 
 
 def recognise(state: Mapping[str, Tensor]) -> Arch:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,31 +18,19 @@ import torch
 from torch import Tensor, nn
 
 from slimnet.capture.archive import read_archive
-from slimnet.capture.modules import named_tensors
+from slimnet.capture.modules import first_names, named_tensors, own_names
 from slimnet.capture.pt2 import read_pt2
 from slimnet.errors import InputError
 from slimnet.networks.arch import Arch, fitted, recognise
+from slimnet.networks.foreign import Foreign
+from slimnet.networks.names import aligned, is_apart, is_beside, is_own_state, shared_prefix
 from slimnet.networks.payload import WANTED, first_line, is_program_file, load_payload
+from slimnet.networks.weights import find_weights
 
 __all__ = ["OpenedModel", "load_payload", "open_model", "read_state"]
 
 State = Mapping[str, Tensor]
 PathLike = str | Path
-
-# Where training scripts keep the weights, in the order in which they are looked for.
-WRAPPERS = (
-    "state_dict",
-    "model_state_dict",
-    "model",
-    "net",
-    "network",
-    "params",
-    "ema",
-    "model_ema",
-    "ema_state_dict",
-    "params_ema",
-)
-PREFIXES = ("module.", "_orig_mod.", "model.", "net.")  # DataParallel, compile, Lightning
 
 
 @dataclass(frozen=True)
@@ -53,34 +41,55 @@ class OpenedModel:
     arch: Arch | None
     notes: tuple[str, ...] = ()
     example: tuple[Any, ...] | None = None  # inputs that lie in the file
+    recognised: bool = (
+        False  # by names and shapes alone, which show neither strides nor activations
+    )
 
 
 def open_model(
-    path: PathLike, arch: Arch | None = None, *, allow_pickle: bool = False
+    path: PathLike,
+    arch: Arch | None = None,
+    *,
+    weights: str | None = None,
+    allow_pickle: bool = False,
 ) -> OpenedModel:
     """Read a state dict, an exported program or, with ``allow_pickle``, a pickled module.
 
-    Without ``arch`` the state dict's names and shapes tell it, and an exported program runs as it
-    is. Raises InputError for a file that cannot be read, weights that are NaN or Inf, and weights
-    that do not fit the architecture.
+    ``weights`` is the dotted key of those to read where the file holds several (``"ema"``). Without
+    ``arch`` the state dict's names and shapes tell it, and an exported program runs as it is.
+    Objects of other classes beside the weights are not made, and refuse nothing. Raises InputError
+    for a file that cannot be read, weights that are NaN or Inf, and weights that do not fit the
+    architecture.
     """
     if is_program_file(path):
+        if weights is not None:
+            raise InputError(f"{path} is an exported program, which holds no other weights")
         if arch is None:
             return _opened_program(path)
         payload: Any = dict(read_archive(path).tensors)
     else:
-        payload = load_payload(path, allow_pickle=allow_pickle)
-    module = _pickled_module(payload)
+        payload = load_payload(path, allow_pickle=allow_pickle, foreign=True)
+    found = find_weights(payload, path, weights)
+    module = _unpacked(found.content)
     if module is not None and arch is None:
-        return _opened_module(module, path)
-    state = _state_in(payload if module is None else module.state_dict(), path)
+        return _opened_module(module, path, found.notes)
+    content = found.content if module is None else module.state_dict()
+    return _opened_state(_entries(content), arch, path, found.notes)
+
+
+def _opened_state(
+    entries: Mapping[str, Any], arch: Arch | None, path: PathLike, told: tuple[str, ...]
+) -> OpenedModel:
+    state = _state_in(entries, path)
     if arch is None or arch.source != "file":
         state = _renamed(state)
-    fit = recognise(state) if arch is None else fitted(arch, state)
+    tensors = {name: t for name, t in state.items() if not is_own_state(name)}
+    fit = _recognised(tensors) if arch is None else fitted(arch, tensors)
     model = fit.build()
-    notes = _load(model, state, fit, path)
+    notes = _load(model, state, entries, fit, path)
     _check_values(model, path)
-    return OpenedModel(model, fit, (*_built_as(fit, arch), *notes))
+    told = (*told, *_built_as(fit, arch), *notes)
+    return OpenedModel(model, fit, told, recognised=arch is None)
 
 
 def _opened_program(path: PathLike) -> OpenedModel:
@@ -92,49 +101,34 @@ def _opened_program(path: PathLike) -> OpenedModel:
     return OpenedModel(exported.program, None, (note,), exported.example)
 
 
-def read_state(path: PathLike) -> State:
+def read_state(path: PathLike, weights: str | None = None) -> State:
     """Read a plain or wrapped state dict; every key without the prefix that all keys share.
 
     Raises InputError for a file that cannot be read, holds no tensors, or holds NaN or Inf.
     """
-    state = _state_in(load_payload(path), path)
+    content = find_weights(load_payload(path, foreign=True), path, weights).content
+    state = _state_in(_entries(content), path)
     for name, tensor in state.items():
-        _check_value(name, tensor, path)
+        if isinstance(tensor, Tensor):
+            _check_value(name, tensor, path)
     return state
 
 
-def _state_in(payload: Any, path: PathLike) -> State:
-    tensors = {
-        str(name): value
-        for name, value in _unwrap(payload, path).items()
-        if isinstance(value, Tensor) and name != "n_averaged"  # swa_utils.AveragedModel's counter
-    }
+def _entries(content: Any) -> dict[str, Any]:
+    """What lies beside and among the weights, by name."""
+    return {str(name): value for name, value in content.items()}
+
+
+def _state_in(entries: Mapping[str, Any], path: PathLike) -> State:
+    """Without the prefix that all names share, and what counts averages; the rest as it is."""
+    tensors = {name: t for name, t in entries.items() if isinstance(t, Tensor)}
+    own = {n: s for n, s in entries.items() if is_own_state(n) and not isinstance(s, Foreign)}
+    state = {name: entry for name, entry in {**tensors, **own}.items() if name != "n_averaged"}
     if not tensors:
         raise InputError(f"{path} holds no tensors, so it is no state dict: {WANTED}")
-    prefix = _shared_prefix(tensors)
-    state = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-    _check_layouts(state, path)
-    return state
-
-
-def _unwrap(payload: Any, path: PathLike) -> Mapping[Any, Any]:
-    """Follow the wrappers' keys down to the mapping that holds the tensors."""
-    if not isinstance(payload, Mapping):
-        raise InputError(f"{path} holds a {type(payload).__name__}, not a state dict: {WANTED}")
-    if "slimnet_artifact" in payload:
-        raise InputError(f"{path} is a slimnet artifact: slimnet.load reads it")
-    wrapped = (payload[key] for key in WRAPPERS if isinstance(payload.get(key), Mapping))
-    inner = next(wrapped, None)
-    return payload if inner is None else _unwrap(inner, path)
-
-
-def _shared_prefix(names: Iterable[str]) -> str:
-    """Return the wrappers' prefixes that all names share, such as ``module.``, or nothing."""
-    names = list(names)
-    for prefix in PREFIXES:
-        if names and all(name.startswith(prefix) for name in names):
-            return prefix + _shared_prefix(name.removeprefix(prefix) for name in names)
-    return ""
+    _check_layouts(tensors, path)
+    prefix = shared_prefix(name for name in state if not is_beside(name))
+    return {name.removeprefix(prefix): entry for name, entry in state.items()}
 
 
 def _check_layouts(state: State, path: PathLike) -> None:
@@ -175,15 +169,22 @@ def _renamed(state: State) -> State:
     return renamed
 
 
-def _load(model: nn.Module, state: State, arch: Arch, path: PathLike) -> tuple[str, ...]:
+def _recognised(state: State) -> Arch:
+    """The architecture, from the names and shapes of all that is not there for training only."""
+    return recognise({name: tensor for name, tensor in state.items() if not is_beside(name)})
+
+
+def _load(
+    model: nn.Module, state: State, entries: Mapping[str, Any], arch: Arch, path: PathLike
+) -> tuple[str, ...]:
     """Load the weights, in place, into a model that nobody else holds; return what to tell."""
     own = model.state_dict()
-    prefix = _shared_prefix(own)
-    given = {prefix + name: tensor for name, tensor in state.items()}
-    wanted = OrderedDict(
-        (name, _like(own[name], tensor) if name in own else tensor)
-        for name, tensor in (_counters(own) | given).items()
-    )
+    given = aligned(state, own)
+    given = {**_implied(model, own, given, entries), **given}
+    extra = [name for name in given if name not in own]
+    if own.keys() <= given.keys() and all(is_beside(n) or is_apart(n, own) for n in extra):
+        given = {name: tensor for name, tensor in given.items() if name in own}
+    wanted = OrderedDict((n, _like(own[n], t) if n in own else t) for n, t in given.items())
     # The names are today's, so no module may take them for those of an old version.
     wanted._metadata = own._metadata  # type: ignore[attr-defined]
     try:
@@ -191,29 +192,52 @@ def _load(model: nn.Module, state: State, arch: Arch, path: PathLike) -> tuple[s
         model.load_state_dict(wanted, assign=arch.source != "file")
     except Exception as error:  # a class's own loading hooks raise what they like
         raise InputError(
-            f"{path} does not fit {arch}: {_difference(own, wanted, error)}"
+            f"{path} does not fit {arch}: {_difference(own, wanted, entries, error)}"
         ) from error
-    return _cast_notes(own, given)
+    return (*_cast_notes(own, given), *_ignored_notes(extra))
 
 
-def _counters(own: State) -> dict[str, Tensor]:
-    """Return the batch norms' counters, which old files lack and which do not matter here."""
-    return {name: own[name] for name in own if name.endswith("num_batches_tracked")}
+def _implied(
+    model: nn.Module, own: State, given: State, entries: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What a file may lack: counters of batch norms, second names of a tensor, and own states."""
+    named: dict[str, Tensor] = {}
+    first_name, first = own_names(model), first_names(model)
+    for name, tensor in given.items():
+        named.setdefault(_first_of(name, first_name, first), tensor)
+    firsts = {name: _first_of(name, first_name, first) for name in own}
+    return {
+        **{name: named[other] for name, other in firsts.items() if other in named},
+        **{n: own[n] for n in own if n.endswith("num_batches_tracked")},
+        **{n: own[n] for n in own if is_own_state(n) and n not in entries},
+    }
 
 
-def _like(own: Tensor, tensor: Tensor) -> Tensor:
+def _first_of(name: str, own: Callable[[str], str], first: Mapping[str, str]) -> str:
+    """One name for all those of a tensor, of modules under two names and of tied weights."""
+    return first.get(own(name), name)
+
+
+def _ignored_notes(extra: list[str]) -> Iterator[str]:
+    if extra:
+        yield f"not of this network, and ignored: {_first(extra)}"
+
+
+def _like(own: Any, tensor: Any) -> Any:
+    if not isinstance(own, Tensor) or not isinstance(tensor, Tensor):
+        return tensor
     floating = own.is_floating_point() and tensor.is_floating_point()
     return tensor.to(own.dtype) if floating else tensor
 
 
-def _difference(own: State, given: State, error: Exception) -> str:
+def _difference(own: State, given: State, entries: Mapping[str, Any], error: Exception) -> str:
     shapes = [
         f"{name} ({_by(given[name])} in the file, {_by(own[name])} in the network)"
         for name in own
-        if name in given and own[name].shape != given[name].shape
+        if name in given and _shape(own[name]) != _shape(given[name])
     ]
     parts = {
-        "missing": [name for name in own if name not in given],
+        "missing": [_lacking(name, entries) for name in own if name not in given],
         "unexpected": [name for name in given if name not in own],
         "of another shape": shapes,
     }
@@ -221,9 +245,19 @@ def _difference(own: State, given: State, error: Exception) -> str:
     return told or first_line(error)
 
 
+def _lacking(name: str, entries: Mapping[str, Any]) -> str:
+    """A name that is missing, and what lies there in place of a tensor."""
+    found = entries.get(name)
+    return f"{name} (a pickled {found.kind})" if isinstance(found, Foreign) else name
+
+
 def _first(names: list[str], count: int = 3) -> str:
     more = f" and {len(names) - count} more" if len(names) > count else ""
     return ", ".join(names[:count]) + more
+
+
+def _shape(value: Any) -> Any:
+    return value.shape if isinstance(value, Tensor) else None
 
 
 def _by(tensor: Tensor) -> str:
@@ -256,25 +290,25 @@ def _built_as(fit: Arch, asked: Arch | None) -> Iterator[str]:
         )
 
 
-def _pickled_module(payload: Any) -> nn.Module | None:
-    """Return the module that a pickle holds, on its own or under one of the wrappers' keys."""
-    found = [payload.get(key) for key in WRAPPERS] if isinstance(payload, Mapping) else []
-    modules = (value for value in [payload, *found] if isinstance(value, nn.Module))
-    module = next(modules, None)
-    while isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-        module = module.module
-    return module
+def _unpacked(content: Any) -> nn.Module | None:
+    """The module that a pickle holds, without what distributes it; None for a state dict."""
+    while isinstance(content, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        content = content.module
+    return content if isinstance(content, nn.Module) else None
 
 
-def _opened_module(module: nn.Module, path: PathLike) -> OpenedModel:
+def _opened_module(module: nn.Module, path: PathLike, told: tuple[str, ...]) -> OpenedModel:
     state = module.state_dict()
     _check_layouts(state, path)
     _check_values(module, path)
     halves = sorted({_dtype(t) for t in state.values() if t.dtype in (torch.half, torch.bfloat16)})
     notes = tuple(f"weights stored as {half} are used as float32" for half in halves)
     model = module.float() if halves else module
-    return OpenedModel(model.eval(), None, notes)
+    return OpenedModel(model.eval(), None, (*told, *notes))
 
+
+UNSEEN = "strides, padding and activations cannot be seen in weights"
+"""Said of every network that was recognised; what its data say: :mod:`slimnet.calibration`."""
 
 _TRANSFORMING = ("torchvision:googlenet", "torchvision:inception_v3")
 _OLD_NAMES = (  # those of torchvision's own DenseNet and ViT, which it renames as it loads

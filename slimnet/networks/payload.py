@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import pickle
 import re
+import tarfile
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -16,27 +18,48 @@ import torch
 
 from slimnet import limits
 from slimnet.errors import InputError
-from slimnet.pickles import check_torch_file
+from slimnet.networks.foreign import load_inert
+from slimnet.pickles import foreign_call
 
 WANTED = "give a state dict, saved with torch.save(model.state_dict(), FILE)"
 
 
-def load_payload(path: str | Path, *, allow_pickle: bool = False) -> Any:
+def load_payload(path: str | Path, *, allow_pickle: bool = False, foreign: bool = False) -> Any:
     """Read whatever a file made by torch.save (or safetensors) holds, on the CPU.
 
-    Only ``allow_pickle`` lets a file run code. Raises InputError for any other kind of file.
+    Only ``allow_pickle`` lets a file run code. With ``foreign``, objects of other classes do not
+    refuse the file: they are named, and not made. Raises InputError for any other kind of file.
     """
     file = Path(path)
     _check_file(file)
     if file.suffix == ".safetensors":
         return _read_safetensors(file)
     mapped = _check_kind(file)
-    if not allow_pickle:
-        _check_content(file)
-    payload = _torch_load(file, mapped=mapped, allow_pickle=allow_pickle)
+    payload = _torch_payload(file, mapped=mapped, allow_pickle=allow_pickle, foreign=foreign)
     limits.check_plain(payload, str(file))
     limits.check_tensors(payload, str(file), file.stat().st_size)
     return payload
+
+
+def _torch_payload(file: Path, *, mapped: bool, allow_pickle: bool, foreign: bool) -> Any:
+    try:
+        if not allow_pickle:
+            _check_calls(file)
+        return _torch_load(file, mapped=mapped, allow_pickle=allow_pickle)
+    except InputError as refusal:
+        if not foreign or allow_pickle or not isinstance(refusal.__cause__, pickle.UnpicklingError):
+            raise
+        return _inert(file, refusal, mapped=mapped)
+
+
+def _inert(file: Path, refusal: InputError, *, mapped: bool) -> Any:
+    """What the strict reading refused, other objects named in place of made."""
+    try:
+        if not mapped and tarfile.is_tarfile(file):  # torch's format of 2016, which it unpacks
+            raise refusal
+        return load_inert(file, mapped=mapped)
+    except Exception:  # a damaged pickle raises anything, and the strict reading has said why
+        raise refusal from refusal.__cause__
 
 
 def _check_file(file: Path) -> None:
@@ -79,12 +102,12 @@ def _check_archive(file: Path) -> None:
         raise InputError(f"{file} is a zip archive but no torch file: {WANTED}")
 
 
-def _check_content(file: Path) -> None:
-    try:
-        with file.open("rb") as opened:
-            check_torch_file(opened, file.stat().st_size, str(file))
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
-        raise InputError(f"{file} is truncated or damaged: get the file again") from error
+def _check_calls(file: Path) -> None:
+    """Refuse what would call anything but torch's makers of tensors, before torch does."""
+    with file.open("rb") as opened:
+        called = foreign_call(opened, file.stat().st_size, str(file))
+    if called is not None:
+        raise pickled(file, called) from pickle.UnpicklingError(called)
 
 
 def is_program_file(path: str | Path) -> bool:
@@ -102,7 +125,9 @@ def _is_program(names: set[str]) -> bool:
 
 def _torch_load(file: Path, *, mapped: bool, allow_pickle: bool) -> Any:
     try:
-        return torch.load(file, map_location="cpu", weights_only=not allow_pickle, mmap=mapped)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of protocols of pickle that torch does not expect
+            return torch.load(file, map_location="cpu", weights_only=not allow_pickle, mmap=mapped)
     except Exception as error:  # unpickling raises whatever the file's code raises
         if allow_pickle:
             raise InputError(f"{file} does not unpickle: {first_line(error)}") from error
@@ -113,20 +138,36 @@ def _refusal(file: Path, error: Exception) -> InputError:
     found = re.search(r"GLOBAL ([\w.]*\w) (?:was not|whose)", str(error))
     if not isinstance(error, pickle.UnpicklingError) or found is None:
         return InputError(f"{file} is no torch file, or a damaged one: {WANTED}")
+    return pickled(file, found[1])
+
+
+def pickled(file: str | Path, kind: str) -> InputError:
+    """The refusal of what only running a file's code would give."""
     return InputError(
-        f"{file} is a pickled Python object ({found[1]}); loading one runs its code: save its "
+        f"{file} is a pickled Python object ({kind}); loading one runs its code: save its "
         "state_dict() instead, or pass --allow-pickle if you trust it"
     )
 
 
 def _read_safetensors(file: Path) -> dict[str, torch.Tensor]:
-    try:
-        from safetensors.torch import load_file
-    except ImportError:
-        raise InputError(f"{file}: install the safetensors package to read it") from None
+    from safetensors.torch import load_file
+
     try:
         tensors: dict[str, torch.Tensor] = load_file(file)
         return tensors
+    except Exception as error:  # its error type differs between versions of the package
+        raise InputError(f"{file} is no safetensors file: {first_line(error)}") from error
+
+
+def read_metadata(path: str | Path) -> dict[str, str]:
+    """The texts that a ``.safetensors`` file carries; raises InputError for another file."""
+    from safetensors import safe_open
+
+    file = Path(path)
+    _check_file(file)
+    try:
+        with safe_open(file, "pt") as opened:
+            return dict(opened.metadata() or {})
     except Exception as error:  # its error type differs between versions of the package
         raise InputError(f"{file} is no safetensors file: {first_line(error)}") from error
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -21,7 +21,10 @@ from slimnet.models import MODELS
 from slimnet.networks.userfile import call_in_file
 from slimnet.registry import Registry
 
-USAGE = "torchvision:resnet18 | timm:NAME | slimnet:resnet56 | path/to/file.py:make_model"
+USAGE = (
+    "torchvision:resnet18 | timm:NAME | slimnet:resnet56 | path/to/file.py:make_model | "
+    "package.module:make_model, with literal arguments where needed: file.py:Net(width=64)"
+)
 Options = Mapping[str, Any]
 
 
@@ -189,8 +192,9 @@ def _check_file(name: str) -> None:
     """Nothing to check before the file is run."""
 
 
-def _make_from_file(name: str, options: Options, init: bool) -> nn.Module:
-    made = call_in_file(name, options)
+def make_from_file(name: str, options: Options, args: Sequence[Any] = ()) -> nn.Module:
+    """What a function of the user's builds; raises InputError where that is no network."""
+    made = call_in_file(name, options, args)
     if isinstance(made, nn.Module):
         return made
     raise InputError(f"{name} returned {type(made).__name__}, not a torch.nn.Module")
@@ -215,5 +219,11 @@ SOURCES.add(
 SOURCES.add("timm", Source(_check_timm, _make_timm, _timm_usual, _timm_lengths))
 SOURCES.add("slimnet", Source(_check_slimnet, _make_slimnet, _slimnet_usual, _slimnet_lengths))
 SOURCES.add(
-    "file", Source(_check_file, _make_from_file, lambda name, options: None, lambda name: {})
+    "file",
+    Source(
+        _check_file,
+        lambda name, options, init: make_from_file(name, options),
+        lambda name, options: None,
+        lambda name: {},
+    ),
 )

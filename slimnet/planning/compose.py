@@ -19,19 +19,25 @@ from slimnet.planning.plan import Change, Plan, Scale
 
 def compose(first: Plan, second: Plan, dense: nn.Module) -> Plan:
     """Both cuts as one; ``dense`` is the network that ``first`` cut (only its shapes are read)."""
+    return composed(first, second, {name: tuple(t.shape) for name, t in named_tensors(dense)})
+
+
+def composed(first: Plan, second: Plan, shapes: Mapping[str, tuple[int, ...]]) -> Plan:
+    """Both cuts as one; ``shapes`` are those of the network that ``first`` cut.
+
+    What the first cut's blocks took with them may be missing from it.
+    """
     removed: dict[str, dict[int, tuple[int, ...]]] = {}
-    for name, tensor in named_tensors(dense):
+    for name, shape in shapes.items():
         before, after = first.removed.get(name, {}), second.removed.get(name, {})
-        axes = {
-            d: _both(n, before.get(d, ()), after.get(d, ())) for d, n in enumerate(tensor.shape)
-        }
+        axes = {d: _both(n, before.get(d, ()), after.get(d, ())) for d, n in enumerate(shape)}
         if any(axes.values()):
             removed[name] = {d: indices for d, indices in axes.items() if indices}
     both = Plan(
         removed=removed,
         changes=_chained(first.changes, second.changes),
         remapped=_after(first.remapped or {}, second.remapped or {}),
-        scaled=_multiplied(first, second, dense),
+        scaled=_multiplied(first, second, shapes),
         groups=(*first.groups, *second.groups),
         blocks=(*first.blocks, *second.blocks),
         untouched=second.untouched,
@@ -67,13 +73,15 @@ def _both(length: int, first: tuple[int, ...], second: tuple[int, ...]) -> tuple
     return tuple(np.flatnonzero(~alive).tolist())
 
 
-def _multiplied(first: Plan, second: Plan, dense: nn.Module) -> dict[str, tuple[Scale, ...]]:
+def _multiplied(
+    first: Plan, second: Plan, shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, tuple[Scale, ...]]:
     """What both fold in, the second's indices counted in the dense network."""
     merged = dict(first.scaled)
-    for name, tensor in named_tensors(dense):
+    for name, shape in shapes.items():
         for scale in second.scaled.get(name, ()):
             gone = first.removed.get(name, {}).get(scale.axis, ())
-            kept = np.delete(np.arange(tensor.shape[scale.axis]), gone)
+            kept = np.delete(np.arange(shape[scale.axis]), gone)
             places = tuple(kept[list(scale.indices)].tolist())
             merged[name] = (*merged.get(name, ()), Scale(scale.axis, places, scale.factor))
     return merged
