@@ -282,7 +282,7 @@ def write_artifact(artifact: Artifact, path: str | Path) -> Path:
     for name in artifact.tensors:
         limits.checked_path(name)
     example = encode(artifact.example, describe)
-    _check_size(example)
+    check_size(example)
     payload = {
         _KEY: FORMAT,
         "tensors": dict(artifact.tensors),
@@ -327,7 +327,7 @@ def read_artifact(path: str | Path) -> Artifact:
 def _artifact(payload: Mapping[str, Any]) -> Artifact:
     certificate, arch = payload["certificate"], payload["arch"]
     return Artifact(
-        tensors=_dense_tensors(payload["tensors"]),
+        tensors=dense_tensors(payload["tensors"]),
         plan=Plan.from_json(payload["plan"]),
         certificate=None if certificate is None else Certificate.from_json(certificate),
         arch=None if arch is None else Arch.from_json(arch),
@@ -337,7 +337,7 @@ def _artifact(payload: Mapping[str, Any]) -> Artifact:
         class_name=str(payload["class"]),
         versions=_mapping("versions", payload["versions"], str),
         trained=bool(payload["trained"]),
-        states=_mapping("states", payload.get("states", {}), dict),
+        states=_states_of(payload.get("states", {})),
     )
 
 
@@ -350,7 +350,8 @@ def _mapping(what: str, value: Any, kind: type = object) -> dict[str, Any]:
     return dict(value)
 
 
-def _dense_tensors(value: Any) -> dict[str, Tensor]:
+def dense_tensors(value: Any) -> dict[str, Tensor]:
+    """Tensors by name, if that is what they are."""
     tensors: dict[str, Tensor] = _mapping("tensors", value, Tensor)
     for name, tensor in tensors.items():
         if tensor.is_quantized or tensor.layout is not torch.strided:
@@ -361,14 +362,24 @@ def _dense_tensors(value: Any) -> dict[str, Tensor]:
 
 def _inputs(data: Any) -> tuple[Any, ...]:
     """The example; how large it is comes first."""
-    _check_size(data)
+    check_size(data)
     value = decode(data, draw)
     if not isinstance(value, tuple):
         raise InputError("its example inputs are no tuple")
     return value
 
 
-def _check_size(data: Any) -> None:
+def _states_of(value: Any) -> dict[str, Any]:
+    """What modules keep beside tensors, still encoded: by path, of plain values."""
+    states = _mapping("states", value, dict)
+    for path, state in states.items():
+        limits.checked_path(path, "module")
+        decode(state, _plain)
+    return states
+
+
+def check_size(data: Any) -> None:
+    """Refuse encoded inputs that would need too much memory."""
     shapes: list[tuple[Any, torch.dtype]] = []
     decode(data, lambda leaf: shapes.append(_shape_of(leaf)) if "shape" in leaf else None)
     limits.check_example(shapes)

@@ -15,10 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from slimnet.artifact import FORMAT, Artifact, describe, draw
+from slimnet.artifact import FORMAT, Artifact, check_size, dense_tensors, describe, draw
 from slimnet.capture.modules import first_names, named_tensors
 from slimnet.cutting.verify import Certificate
 from slimnet.errors import InputError
+from slimnet.limits import checked_path, from_json
 from slimnet.networks.arch import Arch
 from slimnet.networks.payload import load_payload, read_metadata
 from slimnet.output import replacing
@@ -93,7 +94,7 @@ def read_tensors(path: str | Path) -> Artifact:
             f"{path} has format {texts['slimnet']!r:.40}, and this slimnet reads format {FORMAT}"
         )
     try:
-        return _artifact({name: json.loads(texts[name]) for name in _PARTS}, texts, path)
+        return _artifact({name: from_json(texts[name], name) for name in _PARTS}, texts, path)
     except KeyError as error:
         raise InputError(f"{path} is a damaged slim network: it lacks {error}") from error
     except (TypeError, ValueError, AttributeError, RuntimeError, InputError) as error:
@@ -103,22 +104,23 @@ def read_tensors(path: str | Path) -> Artifact:
 def _artifact(parts: Mapping[str, Any], texts: Mapping[str, str], path: str | Path) -> Artifact:
     tensors = load_payload(path)
     shared = {name: tensors[first] for name, first in dict(parts["shared"]).items()}
+    check_size(parts["example"])
     example = decode(parts["example"], _drawn)
     if not isinstance(example, tuple):
         raise InputError("its example inputs are no tuple")
     certificate, arch = parts["certificate"], parts["arch"]
     return Artifact(
-        tensors={**tensors, **shared},
+        tensors=dense_tensors({**tensors, **shared}),
         plan=Plan.from_json(parts["plan"]),
         certificate=None if certificate is None else Certificate.from_json(certificate),
         arch=None if arch is None else Arch.from_json(arch),
         example=example,
-        frozen=tuple(map(str, parts["frozen"])),
+        frozen=tuple(map(checked_path, parts["frozen"])),
         class_name=texts["class"],
         versions={str(name): str(value) for name, value in dict(parts["versions"]).items()},
         trained=texts["trained"] == "true",
         states={
-            str(path): encode(decode(state, _drawn), _same)
+            checked_path(path, "module"): encode(decode(state, _numbered), _same)
             for path, state in dict(parts["states"]).items()
         },
     )
@@ -144,9 +146,14 @@ def _by_numbers(value: Any) -> Any:
 
 
 def _drawn(leaf: Any) -> Any:
+    return _numbered(leaf) if "numbers" in leaf else draw(leaf)
+
+
+def _numbered(leaf: Any) -> Any:
+    """A value, or a tensor by its numbers."""
     if "numbers" not in leaf:
-        return draw(leaf)
-    kind = getattr(torch, leaf["dtype"])
+        return leaf["value"]
+    kind = vars(torch).get(leaf["dtype"])
     if not isinstance(kind, torch.dtype):
         raise InputError(f"its example has no type {leaf['dtype']!r:.40}")
     return torch.tensor(leaf["numbers"], dtype=kind)

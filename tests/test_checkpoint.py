@@ -357,7 +357,7 @@ def test_wrappers_without_end_are_refused(saved):
     payload = STATE
     for _ in range(200):
         payload = {"model": payload}
-    with pytest.raises(InputError, match="no tensors|is nested more than 60 deep"):
+    with pytest.raises(InputError, match="nested more than 60 deep"):
         read_state(saved(payload))
 
 

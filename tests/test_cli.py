@@ -563,6 +563,57 @@ def test_piped_lines_are_not_folded(shelf):
     )
 
 
+LOUD = """
+import ctypes, os
+print("LOUD")
+from mine import Net as Quiet
+
+class Net(Quiet):
+    def forward(self, x):
+        print("LOUD forward")
+        return super().forward(x)
+
+def make():
+    print("LOUD make")
+    ctypes.CDLL(None).puts(b"LOUD in C")
+    os.system("echo LOUD child")
+    return Net()
+"""
+
+
+def test_json_stays_json_whatever_a_users_code_prints(shelf):
+    (shelf / "loud.py").write_text(LOUD)
+    command = "inspect net.pt --arch loud.py:make --input 1,1,8,8 --json"
+    done = subprocess.run(
+        [sys.executable, "-m", "slimnet", *command.split()],
+        cwd=shelf,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(done.stdout)["layers"]
+    for line in ("LOUD", "LOUD make", "LOUD in C", "LOUD child", "LOUD forward"):
+        assert line in done.stderr.splitlines()
+
+
+def test_words_of_a_users_code_are_not_those_of_the_command(slimnet, shelf):
+    (shelf / "loud.py").write_text(LOUD)
+    out, err = slimnet("inspect net.pt --arch loud.py:make --input 1,1,8,8")[1:]
+    assert "LOUD" not in out and "LOUD make" in err
+    assert "loud.py:make" in out
+
+
+@pytest.mark.parametrize("name", ["a\x1b[2Jb.pt", "[red]x.pt", "a\x07\u202eb.pt"])
+def test_a_name_reaches_the_terminal_spelled_out(name, slimnet, shelf):
+    torch.save({name: torch.zeros(3)}, shelf / "odd.pt")
+    for path in ("odd.pt", name):
+        code, out, err = slimnet(f"inspect {path}")
+        assert code == 2
+        assert (out + err).isascii() and (out + err).replace("\n", "").isprintable()
+    assert ascii(name)[1:-1] in err
+
+
 def test_weights_are_chosen_where_a_checkpoint_holds_several(slimnet, shelf):
     state = torch.load(shelf / "dense.pt")
     other = {n: t * 2 if t.is_floating_point() else t for n, t in state.items()}
@@ -614,54 +665,3 @@ def test_a_network_that_torch_cannot_export_is_said_to_need_its_class(slimnet, s
     assert "no program lies in the file, because torch.export cannot record" in " ".join(
         err.split()
     )
-
-
-LOUD = """
-import ctypes, os
-print("LOUD")
-from mine import Net as Quiet
-
-class Net(Quiet):
-    def forward(self, x):
-        print("LOUD forward")
-        return super().forward(x)
-
-def make():
-    print("LOUD make")
-    ctypes.CDLL(None).puts(b"LOUD in C")
-    os.system("echo LOUD child")
-    return Net()
-"""
-
-
-def test_json_stays_json_whatever_a_users_code_prints(shelf):
-    (shelf / "loud.py").write_text(LOUD)
-    command = "inspect net.pt --arch loud.py:make --input 1,1,8,8 --json"
-    done = subprocess.run(
-        [sys.executable, "-m", "slimnet", *command.split()],
-        cwd=shelf,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert json.loads(done.stdout)["layers"]
-    for line in ("LOUD", "LOUD make", "LOUD in C", "LOUD child", "LOUD forward"):
-        assert line in done.stderr.splitlines()
-
-
-def test_words_of_a_users_code_are_not_those_of_the_command(slimnet, shelf):
-    (shelf / "loud.py").write_text(LOUD)
-    out, err = slimnet("inspect net.pt --arch loud.py:make --input 1,1,8,8")[1:]
-    assert "LOUD" not in out and "LOUD make" in err
-    assert "loud.py:make" in out
-
-
-@pytest.mark.parametrize("name", ["a\x1b[2Jb.pt", "[red]x.pt", "a\x07\u202eb.pt"])
-def test_a_name_reaches_the_terminal_spelled_out(name, slimnet, shelf):
-    torch.save({name: torch.zeros(3)}, shelf / "odd.pt")
-    for path in ("odd.pt", name):
-        code, out, err = slimnet(f"inspect {path}")
-        assert code == 2
-        assert (out + err).isascii() and (out + err).replace("\n", "").isprintable()
-    assert ascii(name)[1:-1] in err

@@ -256,99 +256,6 @@ def test_missing_weights_are_refused():
         Program(program, {})
 
 
-class Counted(nn.Module):
-    """``int`` of a batch is a constant where torch.export looks, and the recorded batch is two."""
-
-    def __init__(self):
-        super().__init__()
-        self.f, self.g = nn.Linear(8, 32), nn.Linear(32, 4)
-
-    def forward(self, x):
-        n = int(x.shape[0])
-        h = self.f(x).relu().view(n, 5, -1)
-        return self.g(h + torch.cat([torch.arange(5.0) for _ in range(n)]).view(n, 5, 1))
-
-
-class Unbound(Counted):
-    def forward(self, x):
-        samples = [self.f(t) for t in x]
-        return self.g(torch.stack(samples).relu() + len(samples))
-
-
-class Scaled(Counted):
-    """Runs at any batch, and only the numbers would be wrong."""
-
-    def forward(self, x):
-        return self.g(self.f(x).relu()) / max(int(x.shape[0]), 1)
-
-
-@pytest.mark.parametrize("kind", [Counted, Unbound, Scaled])
-@pytest.mark.parametrize("batch", [1, 2, 4])
-def test_a_batch_that_became_a_constant_is_kept_as_the_examples(kind, batch):
-    torch.manual_seed(0)
-    model, x = kind().eval(), torch.randn(batch, 5, 8)
-    runs = Program(reloaded(record_program(model, (x,))), stored(model))
-    assert torch.allclose(runs(x), model(x))
-    with pytest.raises(InputError, match=f"recorded for the inputs {batch}x5x8"):
-        runs(torch.randn(batch + 1, 5, 8))
-
-
-def test_a_network_that_draws_numbers_is_recorded_with_a_free_batch():
-    class Drawn(nn.Linear):
-        def forward(self, x):
-            return super().forward(x + torch.rand_like(x))
-
-    model = Drawn(8, 4).eval()
-    runs = Program(record_program(model, (torch.randn(1, 8),)), stored(model))
-    assert runs(torch.randn(7, 8)).shape == (7, 4)
-
-
-def test_a_program_that_gives_other_numbers_is_not_kept(monkeypatch):
-    monkeypatch.setattr(
-        exported, "_plain", lambda value, plain=exported._plain: other(value, plain)
-    )
-
-    def other(value, plain):
-        return 0.25 if value == 0.5 else plain(value)
-
-    class Leaky(nn.Linear):
-        def forward(self, x):
-            return nn.functional.leaky_relu(super().forward(x), 0.5)
-
-    assert record_program(Leaky(8, 4).eval(), (torch.randn(2, 8),)) is None
-
-
-class Twice(nn.Module):
-    """One module under two names, and one tensor."""
-
-    def __init__(self):
-        super().__init__()
-        self.first, self.a, self.last = nn.Linear(8, 16), nn.Linear(16, 16), nn.Linear(16, 2)
-        self.b = self.a
-        self.inner = nn.ModuleDict({"again": self.a, "last": self.last})
-        self.bias = self.a.bias
-
-    def forward(self, x):
-        x = self.inner["again"](self.b(self.first(x)).relu())
-        return self.inner["last"](x + self.bias)
-
-
-def test_a_module_under_two_names_runs_from_its_tensors_first_names():
-    model, x = Twice().eval(), torch.randn(2, 8)
-    program = reloaded(record_program(model, (x,)))
-    assert set(program["weights"].values()) <= stored(model).keys()
-    assert torch.equal(Program(program, stored(model))(x), model(x))
-
-
-def test_nothing_is_printed_where_torch_cannot_export(capfd):
-    class Branches(nn.Linear):
-        def forward(self, x):
-            return super().forward(x) * 2 if x.sum() > 0 else x
-
-    assert record_program(Branches(4, 4).eval(), (torch.ones(2, 4),)) is None
-    assert capfd.readouterr() == ("", "")
-
-
 CODE = 'a" + (str(exec("import sys; sys.touched = 1")) and "") + "'
 
 
@@ -508,3 +415,96 @@ def test_an_operator_that_no_program_may_hold_is_not_recorded():
             return x.as_strided((2, 2), (1, 2))
 
     assert record_program(Strided(), (torch.ones(2, 6),)) is None
+
+
+class Counted(nn.Module):
+    """``int`` of a batch is a constant where torch.export looks, and the recorded batch is two."""
+
+    def __init__(self):
+        super().__init__()
+        self.f, self.g = nn.Linear(8, 32), nn.Linear(32, 4)
+
+    def forward(self, x):
+        n = int(x.shape[0])
+        h = self.f(x).relu().view(n, 5, -1)
+        return self.g(h + torch.cat([torch.arange(5.0) for _ in range(n)]).view(n, 5, 1))
+
+
+class Unbound(Counted):
+    def forward(self, x):
+        samples = [self.f(t) for t in x]
+        return self.g(torch.stack(samples).relu() + len(samples))
+
+
+class Scaled(Counted):
+    """Runs at any batch, and only the numbers would be wrong."""
+
+    def forward(self, x):
+        return self.g(self.f(x).relu()) / max(int(x.shape[0]), 1)
+
+
+@pytest.mark.parametrize("kind", [Counted, Unbound, Scaled])
+@pytest.mark.parametrize("batch", [1, 2, 4])
+def test_a_batch_that_became_a_constant_is_kept_as_the_examples(kind, batch):
+    torch.manual_seed(0)
+    model, x = kind().eval(), torch.randn(batch, 5, 8)
+    runs = Program(reloaded(record_program(model, (x,))), stored(model))
+    assert torch.allclose(runs(x), model(x))
+    with pytest.raises(InputError, match=f"recorded for the inputs {batch}x5x8"):
+        runs(torch.randn(batch + 1, 5, 8))
+
+
+def test_a_network_that_draws_numbers_is_recorded_with_a_free_batch():
+    class Drawn(nn.Linear):
+        def forward(self, x):
+            return super().forward(x + torch.rand_like(x))
+
+    model = Drawn(8, 4).eval()
+    runs = Program(record_program(model, (torch.randn(1, 8),)), stored(model))
+    assert runs(torch.randn(7, 8)).shape == (7, 4)
+
+
+def test_a_program_that_gives_other_numbers_is_not_kept(monkeypatch):
+    monkeypatch.setattr(
+        exported, "_plain", lambda value, plain=exported._plain: other(value, plain)
+    )
+
+    def other(value, plain):
+        return 0.25 if value == 0.5 else plain(value)
+
+    class Leaky(nn.Linear):
+        def forward(self, x):
+            return nn.functional.leaky_relu(super().forward(x), 0.5)
+
+    assert record_program(Leaky(8, 4).eval(), (torch.randn(2, 8),)) is None
+
+
+class Twice(nn.Module):
+    """One module under two names, and one tensor."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.a, self.last = nn.Linear(8, 16), nn.Linear(16, 16), nn.Linear(16, 2)
+        self.b = self.a
+        self.inner = nn.ModuleDict({"again": self.a, "last": self.last})
+        self.bias = self.a.bias
+
+    def forward(self, x):
+        x = self.inner["again"](self.b(self.first(x)).relu())
+        return self.inner["last"](x + self.bias)
+
+
+def test_a_module_under_two_names_runs_from_its_tensors_first_names():
+    model, x = Twice().eval(), torch.randn(2, 8)
+    program = reloaded(record_program(model, (x,)))
+    assert set(program["weights"].values()) <= stored(model).keys()
+    assert torch.equal(Program(program, stored(model))(x), model(x))
+
+
+def test_nothing_is_printed_where_torch_cannot_export(capfd):
+    class Branches(nn.Linear):
+        def forward(self, x):
+            return super().forward(x) * 2 if x.sum() > 0 else x
+
+    assert record_program(Branches(4, 4).eval(), (torch.ones(2, 4),)) is None
+    assert capfd.readouterr() == ("", "")

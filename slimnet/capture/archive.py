@@ -20,7 +20,7 @@ from torch import Tensor
 
 from slimnet import limits
 from slimnet.errors import InputError
-from slimnet.pickles import check_torch_file
+from slimnet.pickles import foreign_call
 
 MAJOR = 8
 """The version of the graph's schema that torch 2.5 to 2.15 write."""
@@ -189,7 +189,8 @@ def _view(flat: Tensor, meta: Mapping[str, Any]) -> Tensor:
 def _loaded(raw: bytes, what: str) -> Any:
     try:
         stream = io.BytesIO(raw)
-        check_torch_file(stream, len(raw), f"its member {what}")
+        if foreign_call(stream, len(raw), f"its member {what}") is not None:
+            raise ValueError("it is no file of tensors")
         loaded = torch.load(stream, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever unpickling raises
         raise InputError(

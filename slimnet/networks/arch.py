@@ -94,7 +94,7 @@ class Arch:
 
     def to_json(self) -> dict[str, Any]:
         """Return what ``from_json`` reads; raises InputError for what it would refuse."""
-        check_stated(self.source, self.name, self.options)
+        check_stated(self.source, self.name, self.options, self.args)
         args = {"args": list(self.args)} if self.args else {}
         return {"source": self.source, "name": self.name, "options": dict(self.options), **args}
 
@@ -107,9 +107,7 @@ class Arch:
         except (KeyError, TypeError, ValueError, AttributeError):
             raise InputError(f"not an architecture (source, name, options): {row!r:.200}") from None
         SOURCES[made.source]
-        if made.args and made.source != "file":
-            raise InputError(f"{made.source}:{made.name} takes its options by name")
-        check_stated(made.source, made.name, made.options)
+        check_stated(made.source, made.name, made.options, made.args)
         return made
 
 

@@ -63,7 +63,7 @@ class _Reader(_Unpickler):  # type: ignore[misc]
 
     def find_class(self, module: str, name: str) -> Any:
         """The bare name; of types of numbers and storages themselves."""
-        if module == "torch" and isinstance(kind := getattr(torch, name, None), torch.dtype):
+        if module == "torch" and isinstance(kind := vars(torch).get(name), torch.dtype):
             return kind
         if (module, name) == ("torch.storage", "UntypedStorage"):
             return torch.UntypedStorage

@@ -19,7 +19,7 @@ import torch
 from slimnet import limits
 from slimnet.errors import InputError
 from slimnet.networks.foreign import load_inert
-from slimnet.pickles import check_torch_file
+from slimnet.pickles import foreign_call
 
 WANTED = "give a state dict, saved with torch.save(model.state_dict(), FILE)"
 
@@ -35,8 +35,6 @@ def load_payload(path: str | Path, *, allow_pickle: bool = False, foreign: bool 
     if file.suffix == ".safetensors":
         return _read_safetensors(file)
     mapped = _check_kind(file)
-    if not allow_pickle:
-        _check_content(file, foreign=foreign)
     payload = _torch_payload(file, mapped=mapped, allow_pickle=allow_pickle, foreign=foreign)
     limits.check_plain(payload, str(file))
     limits.check_tensors(payload, str(file), file.stat().st_size)
@@ -45,6 +43,8 @@ def load_payload(path: str | Path, *, allow_pickle: bool = False, foreign: bool 
 
 def _torch_payload(file: Path, *, mapped: bool, allow_pickle: bool, foreign: bool) -> Any:
     try:
+        if not allow_pickle:
+            _check_calls(file)
         return _torch_load(file, mapped=mapped, allow_pickle=allow_pickle)
     except InputError as refusal:
         if not foreign or allow_pickle or not isinstance(refusal.__cause__, pickle.UnpicklingError):
@@ -102,12 +102,12 @@ def _check_archive(file: Path) -> None:
         raise InputError(f"{file} is a zip archive but no torch file: {WANTED}")
 
 
-def _check_content(file: Path, *, foreign: bool) -> None:
-    try:
-        with file.open("rb") as opened:
-            check_torch_file(opened, file.stat().st_size, str(file), foreign=foreign)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
-        raise InputError(f"{file} is truncated or damaged: get the file again") from error
+def _check_calls(file: Path) -> None:
+    """Refuse what would call anything but torch's makers of tensors, before torch does."""
+    with file.open("rb") as opened:
+        called = foreign_call(opened, file.stat().st_size, str(file))
+    if called is not None:
+        raise pickled(file, called) from pickle.UnpicklingError(called)
 
 
 def is_program_file(path: str | Path) -> bool:

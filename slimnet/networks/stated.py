@@ -9,7 +9,7 @@ types or writes in Python is his own and is not looked at.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from slimnet.errors import InputError
@@ -47,14 +47,16 @@ STATED: Mapping[str, frozenset[str]] = {
 """For each source that a file's architecture is built from: the options that it may state."""
 
 
-def check_stated(source: str, name: str, options: Mapping[str, Any]) -> None:
+def check_stated(
+    source: str, name: str, options: Mapping[str, Any], args: Sequence[Any] = ()
+) -> None:
     """Raise InputError for an architecture that no file may state."""
     if source == "file":  # never built because a file says so
         if len(name) > LONGEST:
             raise InputError("a file's architecture has a name of more than a line")
         return
     checked_name(name, "architecture's name")
-    for option, value in options.items():
+    for option, value in (*options.items(), *(("(no name)", value) for value in args)):
         if option not in STATED.get(source, ()) or not _is_plain(option, value):
             raise InputError(
                 f"{source}:{name} is stated with {legible(f'{option}={value!r:.60}')}, and a file "
