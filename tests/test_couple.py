@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from micro import Net, bn, buffer, conv, lin, weight
 from torch import nn
 
@@ -135,3 +136,36 @@ def test_a_view_takes_the_reading_that_leaves_most_free():
 def test_only_parameters_that_ran_have_labels():
     coupling = coupled(lambda m, x: m.b(m.a(x)), unused=conv(3, 3))
     assert set(coupling.weights) == {"a.weight", "a.bias", "b.weight", "b.bias"}
+
+
+def test_padded_slots_may_go_where_code_computes_their_number():
+    """As BlazeFace pads its shortcut."""
+
+    def block(m, x):
+        y = m.a(x)
+        return m.b(m.c(y) + F.pad(y, (0, 0, 0, 0, 0, m.extra)))
+
+    parts = {"b": conv(24, 4), "c": conv(16, 24)}
+    coupling = coupled(block, **parts, extra=8)
+    assert free(coupling, "c.weight").all() and free(coupling, "a.weight").all()
+    (mend,) = coupling.mends
+    for gone in (0, 3, 8):
+        alive = np.ones(len(coupling.atoms.reason), bool)
+        alive[atoms(coupling, "c.weight")[16 : 16 + gone]] = False
+        assert mend.value(alive, coupling.atoms) == 8 - gone
+    literal = coupled(lambda m, x: m.b(m.c(m.a(x)) + F.pad(m.a(x), (0, 0, 0, 0, 8, 0))), **parts)
+    assert free(literal, "c.weight")[8:].all() and not free(literal, "c.weight")[:8].any()
+
+
+@pytest.mark.parametrize(
+    ("amount", "expected"), [(lambda m: m.o - m.i, 16), (lambda m: 8 * m.times, 0)]
+)
+def test_padding_that_is_computed_may_become_nothing(amount, expected):
+    def block(m, x):
+        y = m.a(x)
+        return m.b(m.c(y) + F.pad(y, (0, 0, 0, 0, 0, amount(m))))
+
+    coupling = coupled(block, b=conv(24, 4), c=conv(16, 24), o=24, i=16, times=1)
+    alive = np.ones(len(coupling.atoms.reason), bool)
+    alive[atoms(coupling, "c.weight")[16:]] = False
+    assert [mend.value(alive, coupling.atoms) for mend in coupling.mends] == [expected]

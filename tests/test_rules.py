@@ -244,7 +244,7 @@ def test_what_treats_channels_one_by_one_or_adds_zeros_is_exact(body):
         "aten.select takes one slot by its place": lambda m, x: x[:, 11],
         "aten.view is given the literal size 12": lambda m, x: x.view(2, 12, 16),
         "aten.split_with_sizes is given the literal size 5": lambda m, x: x.split([5, 7], 1),
-        "aten.index takes slots by literal indices": lambda m, x: x[:, torch.tensor([0, 11])],
+        "aten.index looks up slots by number": lambda m, x: x[:, torch.tensor([0, 11])],
         "aten._fft_r2c has no rule": lambda m, x: torch.fft.fft(x, dim=2).real,
     }.items(),
 )

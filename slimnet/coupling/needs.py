@@ -144,7 +144,9 @@ class Mend:
             value = need.demanded(self.attribute, alive, atoms)
             if value is not None:
                 return [int(value)]
-        return range(1, self.old + 1) if self.old > 0 else range(self.old, 0)
+        if self.old <= 0:
+            return range(self.old, 0)
+        return [*range(1, self.old + 1), 0]  # padding may shrink to nothing
 
     def holds(self, alive: Alive, atoms: Atoms) -> bool:
         """Whether there is a value after this removal (which must leave something)."""

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from slimnet.coupling.labels import Axis, Labelled
-from slimnet.coupling.rules import At, Axes, rule
+from slimnet.coupling.labels import Labelled
+from slimnet.coupling.rules import At, Axes, meet, rule
 
 aten = torch.ops.aten
 
@@ -34,7 +34,7 @@ def pointwise(at: At, *args: Any, **kwargs: Any) -> Axes:
     operands = list(_operands((*args, *kwargs.values())))
     _say_what_zeros_become(at, args, kwargs)
     shape = at.call.outputs[0].shape
-    return tuple(_meet(at, operands, d - len(shape), n) for d, n in enumerate(shape))
+    return tuple(meet(at, operands, d - len(shape), n) for d, n in enumerate(shape))
 
 
 def _operands(tree: Any) -> Iterator[Labelled]:
@@ -43,28 +43,6 @@ def _operands(tree: Any) -> Iterator[Labelled]:
             yield entry
         elif isinstance(entry, (list, tuple)):
             yield from _operands(entry)
-
-
-def _meet(at: At, operands: list[Labelled], d: int, length: int) -> Axis:
-    """The labels of output dimension ``d`` (counted from the back) of this length."""
-    found: Axis = None
-    fixed = False
-    for operand in operands:
-        if len(operand.shape) < -d:
-            continue
-        axis = operand.axes[d]
-        if operand.shape[d] != length:
-            at.pin(axis, "spreads it over another axis")
-        elif axis is None:
-            fixed = True
-        elif found is None:
-            found = axis
-        else:
-            at.tie(found, axis)
-    if fixed:
-        at.tie(found, None)
-        return None  # it stays, and is in nobody's way
-    return found
 
 
 def _say_what_zeros_become(at: At, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

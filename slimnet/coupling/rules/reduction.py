@@ -1,4 +1,4 @@
-"""Reductions and pooling: axes that disappear or are scanned by windows."""
+"""Reductions, orders and pooling: axes that disappear, are sorted or are scanned by windows."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from slimnet.coupling.labels import Labelled
-from slimnet.coupling.rules import At, Axes, Rule, rule
+from slimnet.coupling.rules import At, Axes, Rule, dim, rule
 
 aten = torch.ops.aten
 
@@ -60,6 +60,32 @@ def between(at: At, x: Labelled, y: Labelled) -> Axes:
     from slimnet.coupling.rules.pointwise import pointwise
 
     return pointwise(at, x, y)
+
+
+def ordered(place: int = 0) -> Rule:
+    """A rule for operators that compare the slots of one axis with each other, in their order.
+
+    ``place`` is the argument after the tensor that names the axis. How long the axis is afterwards
+    does not matter: all of it stays.
+    """
+
+    def compare(at: At, x: Labelled, *args: Any, **kwargs: Any) -> Any:
+        d = dim(x, int(kwargs.get("dim", args[place] if len(args) > place else -1)))
+        at.vanish(False)  # among equals any number may come out
+        if place:
+            at.need(at.number("topk", "kthvalue", place=1, key="k"), None, int(args[0]))
+        at.pin(x.axes[d] if x.axes else None, "compares its slots with each other")
+        shapes = [out.shape for out in at.call.outputs]
+        after = (None,) if len(shapes[0]) == len(x.shape) else ()
+        axes = (*x.axes[:d], *after, *x.axes[d + 1 :])[: len(shapes[0])]
+        return axes if len(shapes) == 1 else [axes] * len(shapes)
+
+    return compare
+
+
+rule(aten.sort, aten.median.dim, aten.nanmedian.dim, aten.mode)(ordered())
+rule(aten.cummax, aten.cummin, aten.cumprod, aten.logcumsumexp)(ordered())
+rule(aten.topk, aten.kthvalue)(ordered(place=1))
 
 
 def windows(spatial: int, outputs: int = 1) -> Rule:
