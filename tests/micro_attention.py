@@ -199,6 +199,17 @@ for name, body in (
     row(f"{name}_heads", "exact", body, whole_heads=True, **HEADS)
 
 
+def fused_in_two_ways(m: Net, x: Tensor) -> Tensor:
+    """Queries name heads and width, keys and values let torch count the heads."""
+    q = m.q(x).view(*x.shape[:2], m.heads, m.width).transpose(1, 2)
+    k, v = (layer(x).view(*x.shape[:2], -1, m.width).transpose(1, 2) for layer in (m.k, m.v))
+    return m.b(merge_heads(F.scaled_dot_product_attention(q, k, v)))
+
+
+row("sdpa_views_of_two_kinds", "exact", fused_in_two_ways, width=8, **HEADS)
+row("sdpa_views_of_two_kinds_heads", "exact", fused_in_two_ways, width=8, whole_heads=True, **HEADS)
+
+
 def grouped_query(m: Net, x: Tensor) -> Tensor:
     q, k, v = split_heads(m.q(x), 4), split_heads(m.k(x), 2), split_heads(m.v(x), 2)
     return m.b(merge_heads(F.scaled_dot_product_attention(q, k, v, enable_gqa=True)))

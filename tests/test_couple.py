@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 from micro import Net, bn, buffer, conv, lin, weight
@@ -169,3 +170,56 @@ def test_padding_that_is_computed_may_become_nothing(amount, expected):
     alive = np.ones(len(coupling.atoms.reason), bool)
     alive[atoms(coupling, "c.weight")[16:]] = False
     assert [mend.value(alive, coupling.atoms) for mend in coupling.mends] == [expected]
+
+
+HEAD_VIEWS = {
+    "heads and width": lambda m, n: (n[0], n[1], m.heads, m.width),
+    "tokens computed": lambda m, n: (n[0], -1, m.heads, m.width),
+    "heads computed": lambda m, n: (n[0], n[1], -1, m.width),
+    "width computed": lambda m, n: (n[0], n[1], m.heads, -1),
+}
+
+
+@pytest.mark.parametrize("heads", [False, True], ids=["widths", "heads"])
+@pytest.mark.parametrize("theirs", HEAD_VIEWS)
+@pytest.mark.parametrize("own", HEAD_VIEWS)
+def test_queries_and_keys_may_name_their_sizes_in_different_ways(own, theirs, heads):
+    def body(m, x):
+        def split(layer, view):
+            return layer(x).view(HEAD_VIEWS[view](m, x.shape[:2])).transpose(1, 2)
+
+        y = F.scaled_dot_product_attention(split(m.q, own), split(m.k, theirs), split(m.v, theirs))
+        return m.o(y.transpose(1, 2).flatten(2))
+
+    parts = {name: lin(8, 32) for name in "qkv"} | {"o": lin(32, 4), "heads": 4, "width": 8}
+    model = Net(body, parts).eval()
+    coupling = couple([capture(model, (torch.randn(2, 5, 8),))], heads=heads)
+    for name in "qkv":
+        assert free(coupling, f"{name}.weight").all()
+        rows = atoms(coupling, f"{name}.weight").reshape(4, 8)
+        whole, part = (rows == rows[:, :1]).all(), (rows == rows[:1]).all()
+        assert whole != part and (whole or not heads)
+
+
+def test_each_attention_of_a_network_has_its_own_reading():
+    """One whose queries state the width and one whose keys do, and a projection that stays."""
+
+    def attended(m, x, own, theirs):
+        q, k, v = (
+            layer(x).view(HEAD_VIEWS[view](m, x.shape[:2])).transpose(1, 2)
+            for layer, view in ((m.q, own), (m.k, theirs), (m.v, theirs))
+        )
+        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+    def body(m, x):
+        y = attended(m.one, x, "heads computed", "heads and width")
+        z = attended(m.two, x, "width computed", "heads computed")
+        return m.o(y + z), m.p(x).view(*x.shape[:2], 4, -1)
+
+    attention = {name: lin(8, 32) for name in "qkv"} | {"heads": 4, "width": 8}
+    parts = {key: partial(Net, None, attention) for key in ("one", "two")}
+    model = Net(body, parts | {"o": lin(32, 4), "p": lin(8, 32)}).eval()
+    coupling = couple([capture(model, (torch.randn(2, 5, 8),))])
+    for name in "qkv":
+        assert free(coupling, f"one.{name}.weight").all()
+        assert free(coupling, f"two.{name}.weight").all()
