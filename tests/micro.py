@@ -945,19 +945,19 @@ row(
 )
 row(
     "spectral_norm",
-    "exact or approximate",
+    "exact",
     lambda m, x: m.b(m.a(x).relu()),
     a=partial(lambda: parametrizations.spectral_norm(nn.Conv2d(3, 16, 3))),
 )
 row(
     "spectral_norm_chain",
-    "exact or approximate",
+    "exact",
     lambda m, x: m.b(m.c(m.a(x)).relu()),
     c=partial(lambda: parametrizations.spectral_norm(nn.Conv2d(16, 16, 3))),
 )
 row(
     "spectral_norm_hook",
-    "exact or approximate",
+    "exact",
     lambda m, x: m.b(m.a(x).relu()),
     a=partial(lambda: nn.utils.spectral_norm(nn.Conv2d(3, 16, 3))),
 )

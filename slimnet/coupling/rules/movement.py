@@ -193,6 +193,7 @@ def _spread(at: At, axis: Axis, length: int, stated: Source | int | None) -> Axi
         return None
     labels = at.fresh(length)
     at.need(stated, labels, length)
+    at.vanish(False)  # every copy holds what the one slot holds
     return labels
 
 

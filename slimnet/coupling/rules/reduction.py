@@ -12,16 +12,20 @@ from slimnet.coupling.rules import At, Axes, Rule, dim, rule
 aten = torch.ops.aten
 
 
-def reduction(*, zero_is_neutral: bool, outputs: int = 1, place: int = 0) -> Rule:
+def reduction(
+    *, zero_is_neutral: bool, outputs: int = 1, place: int = 0, zero_stays: bool = True
+) -> Rule:
     """A rule for ``op(x, [place arguments], dims, keepdim)``.
 
     Over a live axis the result changes with removal, unless removed zeros do not count.
+    ``zero_stays``: whether the result over zeros alone is zero.
     """
 
     def reduce(at: At, x: Labelled, *args: Any, **kwargs: Any) -> Any:
         dims = kwargs.get("dim", args[place] if len(args) > place else None)
         over = _dims(x, dims)
         kept = len(at.call.outputs[0].shape) == len(x.shape)
+        at.vanish(x.vanishes and zero_stays)
         for d in over:
             if not (zero_is_neutral and x.vanishes):
                 at.statistic(x.axes[d], "is a statistic over it")
@@ -43,9 +47,10 @@ def _dims(x: Labelled, dims: Any) -> set[int]:
 rule(aten.sum, aten.any)(reduction(zero_is_neutral=True))
 rule(aten.linalg_vector_norm)(reduction(zero_is_neutral=True, place=1))
 rule(aten.norm)(reduction(zero_is_neutral=True, place=1))
-rule(aten.mean, aten.amax, aten.amin, aten.prod, aten.var, aten.std, aten.logsumexp)(
+rule(aten.mean, aten.amax, aten.amin, aten.prod, aten.var, aten.std)(
     reduction(zero_is_neutral=False)
 )
+rule(aten.logsumexp)(reduction(zero_is_neutral=False, zero_stays=False))
 rule(aten.argmax, aten.argmin, aten.all)(reduction(zero_is_neutral=False))
 rule(aten.max.dim, aten.min.dim, aten.var_mean.correction, aten.std_mean.correction)(
     reduction(zero_is_neutral=False, outputs=2)
