@@ -242,7 +242,7 @@ VECTOR, ROWS = (CHANNELS,), (5, CHANNELS)
 # What has zeros in the removed slots of one axis may have none in those of another.
 KEEPS_NO_ZEROS: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
     "one number is added": lambda m, x: (x + m.s[:1]).sum(1),
-    "one slot is spread": lambda m, x: m.v.sum().expand(2, x.shape[1]).sum(1),
+    "one slot is spread": lambda m, x: m.v.sum(0, keepdim=True).expand(x.shape[1]).sum(),
     "an outer sum": lambda m, x: (m.v[:, None] + m.w[None, :]).sum(1),
     "noise is added": lambda m, x: (x + torch.rand_like(x)).sum(1),
     "a logarithm of sums": lambda m, x: x.logsumexp((2, 3)).sum(1),
