@@ -301,8 +301,8 @@ class _Reader:
             partial = int(np.prod(ref.shape)) < storage.size
             storage.vanishes = flag and (storage.vanishes or not partial)
             return storage
-        if operands and call.op.is_view:
-            return operands[0].storage
+        if operands and call.op.is_view and (flag or not operands[0].vanishes):
+            return operands[0].storage  # a slot that a view spreads is another's, and not zero
         return Storage(flag, int(np.prod(ref.shape)))
 
     def _argument(self, value: Any) -> Any:
