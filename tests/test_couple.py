@@ -159,14 +159,14 @@ def test_padded_slots_may_go_where_code_computes_their_number():
 
 
 @pytest.mark.parametrize(
-    ("amount", "expected"), [(lambda m: m.o - m.i, 16), (lambda m: 8 * m.times, 0)]
+    ("amount", "expected"), [(lambda m: m.o - m.i, 16), (lambda m: m.extra + 0, 0)]
 )
 def test_padding_that_is_computed_may_become_nothing(amount, expected):
     def block(m, x):
         y = m.a(x)
         return m.b(m.c(y) + F.pad(y, (0, 0, 0, 0, 0, amount(m))))
 
-    coupling = coupled(block, b=conv(24, 4), c=conv(16, 24), o=24, i=16, times=1)
+    coupling = coupled(block, b=conv(24, 4), c=conv(16, 24), o=24, i=16, extra=8)
     alive = np.ones(len(coupling.atoms.reason), bool)
     alive[atoms(coupling, "c.weight")[16:]] = False
     assert [mend.value(alive, coupling.atoms) for mend in coupling.mends] == [expected]
