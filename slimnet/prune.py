@@ -86,8 +86,9 @@ def inspect(model: nn.Module, example: Example, *, heads: bool = False) -> Inspe
     ``example`` is a tuple of positional inputs, or a dict of keyword inputs; with ``heads``,
     attention can lose whole heads. Raises :class:`CaptureError` where the model does not run on it.
     """
-    refuse_unsuitable(model)
-    traces = record(model, positional(model, example))
+    example = positional(model, example)
+    refuse_unsuitable(model, example)
+    traces = record(model, example)
     return analyse(model, traces, (), heads=heads).inspection
 
 
@@ -207,7 +208,7 @@ def prune(
     while True:
         with no_collection(), unchanging(model):
             if not traces:
-                refuse_unsuitable(model)
+                refuse_unsuitable(model, example)
             traces = traces or record(model, example)
             analysis = analyse(model, traces, pins, strict=strict, heads=heads, least=min_channels)
             gathered = gathered or scorer.gather(model, analysis.groups)
