@@ -78,7 +78,10 @@ Scope = Annotated[
     ),
 ]
 MinChannels = Annotated[
-    int | None, typer.Option("--min-channels", help="the least that a group keeps")
+    int | None,
+    typer.Option(
+        "--min-channels", help="the least that a group keeps; below 8, narrow groups leave too"
+    ),
 ]
 Keep = Annotated[
     list[str] | None, typer.Option("--keep", help="layers to leave alone: layer4.* ; repeatable")

@@ -86,8 +86,9 @@ def inspect(model: nn.Module, example: Example, *, heads: bool = False) -> Inspe
     ``example`` is a tuple of positional inputs, or a dict of keyword inputs; with ``heads``,
     attention can lose whole heads. Raises :class:`CaptureError` where the model does not run on it.
     """
-    refuse_unsuitable(model)
-    traces = record(model, positional(model, example))
+    example = positional(model, example)
+    refuse_unsuitable(model, example)
+    traces = record(model, example)
     return analyse(model, traces, (), heads=heads).inspection
 
 
@@ -147,7 +148,7 @@ def prune(
             channels, and for narrower ones an eighth to a sixteenth of their width; None leaves
             them as they come.
         min_channels: the least that a group keeps; without it, a ratio that would empty a layer is
-            an error.
+            an error, and groups of fewer than 8 channels are left alone.
         keep: layer names or patterns (``layer4.*``) that are left alone.
         layer_ratio: ratios for layers by name or pattern.
         seed: of the random criterion and of the proof's random weights and inputs.
@@ -207,9 +208,9 @@ def prune(
     while True:
         with no_collection(), unchanging(model):
             if not traces:
-                refuse_unsuitable(model)
+                refuse_unsuitable(model, example)
             traces = traces or record(model, example)
-            analysis = analyse(model, traces, pins, strict=strict, heads=heads)
+            analysis = analyse(model, traces, pins, strict=strict, heads=heads, least=min_channels)
             gathered = gathered or scorer.gather(model, analysis.groups)
             drawn = draft(
                 model, analysis, budget, limits, scorer, gathered, steps=steps, beside=beside

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 import torchvision
 from micro import MICRO, Net, bn, conv, lin
 from torch import nn
@@ -233,6 +234,23 @@ def test_a_literal_is_refused_with_the_way_out_which_is_one(tmp_path):
     torch.export.save(torch.export.export(model, image, strict=False), tmp_path / "net.pt2")
     slim = slimnet.prune(read_pt2(tmp_path / "net.pt2").program, image, ratio=0.5, align=None).model
     assert dict(slim.named_parameters())["a.weight"].shape[0] == 8
+
+
+def test_lenet_loses_channels_where_its_narrow_layers_may():
+    def lenet(m, x):
+        y = F.max_pool2d(m.a(x).relu(), 2)
+        return m.b(F.max_pool2d(m.c(y).relu(), 2).flatten(1))
+
+    parts = {"a": conv(1, 6, 5), "c": conv(6, 16, 5), "b": lin(16 * 4, 10)}
+    model, example = Net(lenet, parts).eval(), (torch.randn(1, 1, 8, 8),)
+    plain = slimnet.prune(model, example, ratio=0.5, align=None).model
+    assert (plain.a.out_channels, plain.c.out_channels) == (6, 8)
+    pruned = slimnet.prune(model, example, ratio=0.5, align=None, min_channels=1)
+    assert (pruned.model.a.out_channels, pruned.model.c.out_channels) == (3, 8)
+    assert pruned.certificate.exact
+    narrow = Net(lambda m, x: m.b(m.a(x)), {"a": conv(1, 6), "b": conv(6, 4)}).eval()
+    with pytest.raises(PruneError, match=r"a \(6 channels\) .* \(--min-channels 1\)"):
+        slimnet.prune(narrow, example, ratio=0.5)
 
 
 def test_the_printed_reason_is_a_line_of_its_own():

@@ -70,7 +70,10 @@ def unchanging(model: nn.Module) -> Iterator[None]:
 
 
 def named_modules(model: nn.Module) -> Iterable[tuple[str, nn.Module]]:
-    """Every module once, with its path, parents first."""
+    """Every module once, with its path, parents first.
+
+    Not the scripted parts: what they hold lies outside of Python, and they are copied as a whole.
+    """
     known = _walked.models.get(id(model))
     return known[0] if known else _modules(model)
 
@@ -96,7 +99,7 @@ def _modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             stack.extend(
                 (prefix + name, child)
                 for name, child in reversed(children.items())
-                if child is not None
+                if child is not None and not isinstance(child, torch.jit.ScriptModule)
             )
 
 
