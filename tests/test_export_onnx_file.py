@@ -188,7 +188,7 @@ def test_a_failure_leaves_the_older_file_alone(tmp_path):
 def test_a_path_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "missing" / "a.onnx", tmp_path / "file" / "a.onnx"):
-        with pytest.raises(InputError, match=r"a\.onnx cannot be written: .*; give a file in"):
+        with pytest.raises(InputError, match=r"a\.onnx cannot be written: there is no folder"):
             export_onnx(toy(), IMAGES, path)
     with pytest.raises(InputError, match="is a folder"):
         export_onnx(toy(), IMAGES, tmp_path)

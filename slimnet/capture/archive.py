@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from slimnet.digest import DAMAGE
 from slimnet.errors import InputError
 
 MAJOR = 8
@@ -68,10 +69,7 @@ def holds_text(path: str | Path, name: str) -> bool:
         return f"extra/{name}" in _Files(opened).names
 
 
-_DAMAGE = (
-    *(zipfile.BadZipFile, OSError, KeyError, TypeError, ValueError, AttributeError),
-    *(IndexError, RuntimeError, NotImplementedError, EOFError),
-)
+_DAMAGE = (*DAMAGE, KeyError, TypeError, AttributeError, IndexError)
 
 
 class _Files:

@@ -9,7 +9,7 @@ from slimnet import console, options
 from slimnet.cli.shared import inputs_of, open_any, print_json, use_threads
 from slimnet.errors import InputError
 from slimnet.files import Opened, dense_of
-from slimnet.output import check_writable
+from slimnet.output import check_writable, write_json
 from slimnet.record import record_of
 from slimnet.tensors_file import SUFFIX, write_state, write_tensors
 
@@ -38,7 +38,6 @@ def export(
     """
     from slimnet.export import export_onnx
     from slimnet.export.against import measure_against
-    from slimnet.study import write_json
 
     use_threads(threads)
     formats = {".onnx": onnx, ".pt2": pt2, SUFFIX: safetensors}

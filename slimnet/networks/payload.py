@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from slimnet.digest import DAMAGE, is_intact
 from slimnet.errors import InputError
 from slimnet.networks.foreign import load_inert
 
@@ -86,8 +87,11 @@ def _check_archive(file: Path) -> None:
     try:
         with zipfile.ZipFile(file) as archive:
             names = {name.partition("/")[2] or name for name in archive.namelist()}
-    except (zipfile.BadZipFile, OSError, ValueError):
-        raise InputError(f"{file} is truncated or damaged: get the file again") from None
+            intact = is_intact(archive)
+    except DAMAGE:
+        intact = False
+    if not intact:
+        raise InputError(f"{file} is truncated or damaged: get the file again")
     if "constants.pkl" in names:
         raise InputError(f"{file} is a TorchScript archive, which is not read: {WANTED}")
     if _is_program(names):
@@ -101,7 +105,7 @@ def is_program_file(path: str | Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return _is_program({n.partition("/")[2] or n for n in archive.namelist()})
-    except (zipfile.BadZipFile, OSError, ValueError):
+    except DAMAGE:
         return False
 
 

@@ -11,7 +11,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from slimnet.output import replacing
+from slimnet.output import write_text
 from slimnet.report.plots import sensitivity_plot
 from slimnet.report.templates import filled
 from slimnet.sensitivity import Curve, Point, Sensitivity
@@ -63,8 +63,7 @@ def write_sensitivity(
         versions=versions,
         plotly=Markup(get_plotlyjs()),
     )
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(path, text)
 
 
 def _at(curve: Curve, share: float) -> Point | None:

@@ -5,8 +5,6 @@ Every reader raises ``InputError`` with the file or folder and what is wrong wit
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ from torch import Tensor
 from torchvision.datasets import CIFAR10, ImageFolder
 from torchvision.transforms import v2
 
+from slimnet.digest import DAMAGE
 from slimnet.errors import InputError
 from slimnet.networks.userfile import call_in_file
 from slimnet.train.dataset import Dataset, Images
@@ -59,7 +58,7 @@ def read_npz(file: str, size: int) -> Splits:
             arrays = _archive(stream)
     except FileNotFoundError:
         raise InputError(f"{file}: there is no such file") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except DAMAGE as error:
         raise InputError(f"{file}: not a NumPy .npz archive that can be read ({error})") from None
     missing = [key for key in KEYS if key not in arrays]
     if missing:
