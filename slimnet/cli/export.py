@@ -7,9 +7,10 @@ from typing import Any
 
 from slimnet import console, options
 from slimnet.cli.shared import inputs_of, open_any, print_json, use_threads
+from slimnet.cli.targets import ONNX, PROGRAM, TENSORS, check_target
 from slimnet.errors import InputError
 from slimnet.files import Opened, dense_of
-from slimnet.output import check_writable, write_json
+from slimnet.output import write_json
 from slimnet.record import record_of
 from slimnet.tensors_file import SUFFIX, write_state, write_tensors
 
@@ -23,6 +24,7 @@ def export(
     against: options.TimedAgainst = None,
     batch: options.Batch = 1,
     latency: options.Latency = True,
+    overwrite: options.Overwrite = False,
     arch: options.Arch = None,
     weights: options.Weights = None,
     input: options.Inputs = None,
@@ -43,8 +45,11 @@ def export(
     formats = {".onnx": onnx, ".pt2": pt2, SUFFIX: safetensors}
     if sum(formats.values()) != 1:
         raise InputError("name the format to export to: --onnx, or --pt2, or --safetensors")
+    kinds = {".onnx": (ONNX, [".json", ".data"]), ".pt2": (PROGRAM, []), SUFFIX: (TENSORS, [])}
     target = file or slim.with_suffix(next(suffix for suffix, wanted in formats.items() if wanted))
-    check_writable(target)
+    wanted, beside = next(kinds[suffix] for suffix in kinds if formats[suffix])
+    reads = (slim, against, arch, example)
+    check_target(target, wanted, reads, overwrite=overwrite, beside=beside)
     opened = open_any(slim, arch, allow_pickle, weights, program=True)
     if safetensors:
         _export_tensors(opened, target, as_json=as_json)

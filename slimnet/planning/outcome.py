@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from slimnet.planning.plan import GroupCut, Plan
+from slimnet.planning.shortfall import FINER
 
 MANY = 60
 """Of more groups than this, those with the same numbers and reasons are told together."""
@@ -30,13 +31,22 @@ def asked_and_achieved(plan: Plan) -> Iterator[str]:
     yield f"asked for: {_achieved(plan)}"
     if abs(_removed(plan) - asked.get("ratio", _removed(plan))) > 0.005:
         yield "they differ because " + _causes(plan)
-    if asked.get("align") == "auto":
+    if asked.get("align") == "auto" and not any(note.startswith(FINER) for note in plan.notes):
         yield (
             "widths are multiples of 16 (of less in groups of fewer than 128 channels), which "
             "runtimes like: unaligned slim networks can run slower than dense; --align off turns "
             "it off"
         )
     yield from plan.notes
+
+
+def refusal(plan: Plan, why: str) -> str:
+    """The sentence where what was asked for cannot be had: what can, why, and what to do."""
+    return (
+        f"the budget cannot be met: {_achieved(plan)}; {why}. Ask for what can be reached, loosen "
+        "what holds it (slimnet inspect says what holds each layer), or take the nearest with "
+        "--best-effort (best_effort=True)"
+    )
 
 
 def _achieved(plan: Plan) -> str:
