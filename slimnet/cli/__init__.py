@@ -22,7 +22,7 @@ from slimnet.cli.prune import prune
 from slimnet.cli.repair import repair
 from slimnet.cli.sensitivity import sensitivity
 from slimnet.cli.sparsify import sparsify
-from slimnet.cli.stopping import code_of, farewell, stoppable
+from slimnet.cli.stopping import Stopped, farewell, stoppable
 from slimnet.cli.verify import verify
 from slimnet.errors import SlimnetError
 from slimnet.version import used
@@ -51,9 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _refuse(str(error))
     except _UsageError as error:
         _refuse(f"{error.format_message().rstrip('.')} ({_help(given)})")
-    except (KeyboardInterrupt, typer.Abort) as error:
+    except (Stopped, KeyboardInterrupt, typer.Abort) as error:
         console.err.print(f"slimnet: {farewell(_command(given))}")
-        sys.exit(code_of(error))
+        sys.exit(error.code if isinstance(error, Stopped) else 130)
     except BrokenPipeError:  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)

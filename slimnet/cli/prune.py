@@ -107,3 +107,5 @@ def prune(
     if pruned.repair is not None:
         console.show_repair(pruned.repair)
     console.written(output)
+    if bytes is not None:
+        console.say(f"it takes {output.stat().st_size:,} bytes: the plan lies in it, too")

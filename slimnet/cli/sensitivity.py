@@ -51,8 +51,8 @@ def sensitivity(
 
     use_threads(threads)
     check_needs(criterion, data=data is not None, init=init is not None)
-    reads = (model, init, data, arch, example)
-    check_target(output, PAGE, reads, overwrite=overwrite)
+    files = (model, init, data, arch, example)
+    check_target(output, PAGE, files, overwrite=overwrite)
     place = options.device(device)
     opened = open_any(model, arch, allow_pickle, weights)
     inputs, described = inputs_of(model, opened, input, example)

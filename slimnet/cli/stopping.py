@@ -13,39 +13,40 @@ from contextlib import contextmanager
 from typing import Any
 
 
-class Stopped(KeyboardInterrupt):
-    """A signal asked the program to end."""
+class Stopped(BaseException):
+    """A signal asked the program to end; no KeyboardInterrupt, which typer keeps for itself."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
-        self.code = 128 + number
+        self.code = 128 + number  # 130 after Ctrl-C, 143 after SIGTERM
 
 
 @contextmanager
 def stoppable() -> Iterator[None]:
     """Inside, the signals raise :class:`Stopped`, except those that somebody handles or ignores."""
-    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    taken = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
-    if threading.current_thread() is not threading.main_thread():
-        taken = []  # only the main thread may
+    before = {number: signal.getsignal(number) for number in _numbers()}
+    usual = (signal.SIG_DFL, signal.default_int_handler)
+    taken = {number: handler for number, handler in before.items() if handler in usual}
     for number in taken:
         signal.signal(number, _stop)
     try:
         yield
     finally:
-        for number in taken:
-            signal.signal(number, signal.SIG_DFL)
+        for number, handler in taken.items():
+            signal.signal(number, handler)
+
+
+def _numbers() -> list[int]:
+    """Those that end a program here; none outside the main thread, which alone may be told."""
+    if threading.current_thread() is not threading.main_thread():
+        return []
+    names = ("SIGINT", "SIGTERM", "SIGHUP")
+    return [getattr(signal, name) for name in names if hasattr(signal, name)]
 
 
 def _stop(number: int, frame: Any) -> None:
     signal.signal(number, signal.SIG_DFL)
     raise Stopped(number)
-
-
-def code_of(error: BaseException) -> int:
-    """What the program exits with: 130 after Ctrl-C, 143 after SIGTERM."""
-    stopped = error if isinstance(error, Stopped) else error.__cause__
-    return stopped.code if isinstance(stopped, Stopped) else 128 + signal.SIGINT
 
 
 _CELLS = "finished cells are kept, and the same command goes on from there"

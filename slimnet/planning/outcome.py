@@ -28,7 +28,8 @@ def asked_and_achieved(plan: Plan) -> Iterator[str]:
     if plan.blocks and asked.get("ratio") == 0:  # nothing but blocks
         yield from plan.notes
         return
-    yield f"asked for: {_achieved(plan)}"
+    wanted, achieved = _budget(plan)
+    yield f"asked for: {wanted}; achieved: {achieved}"
     if abs(_removed(plan) - asked.get("ratio", _removed(plan))) > 0.005:
         yield "they differ because " + _causes(plan)
     if asked.get("align") == "auto" and not any(note.startswith(FINER) for note in plan.notes):
@@ -42,23 +43,24 @@ def asked_and_achieved(plan: Plan) -> Iterator[str]:
 
 def refusal(plan: Plan, why: str) -> str:
     """The sentence where what was asked for cannot be had: what can, why, and what to do."""
+    wanted, achieved = _budget(plan)
     return (
-        f"the budget cannot be met: {_achieved(plan)}; {why}. Ask for what can be reached, loosen "
-        "what holds it (slimnet inspect says what holds each layer), or take the nearest with "
+        f"what was asked for ({wanted}) cannot be met, the nearest is {achieved}: {why}; ask for "
+        "that, loosen what holds it (slimnet inspect says what holds each layer), or take it with "
         "--best-effort (best_effort=True)"
     )
 
 
-def _achieved(plan: Plan) -> str:
+def _budget(plan: Plan) -> tuple[str, str]:
+    """What was asked for, and what came out."""
     asked, before, after = plan.asked or {}, plan.before or {}, plan.after or {}
     if "bytes" in asked:
-        return f"at most {asked['bytes']:,.0f} bytes; achieved: {after['bytes']:,}"
+        return f"at most {asked['bytes']:,.0f} bytes", f"{after['bytes']:,}"
     if "ratio" in asked:
-        ratio = _percent(asked["ratio"])
-        return f"{ratio} of the channels removed; achieved: {_removed(plan):.1%}"
+        return f"{_percent(asked['ratio'])} of the channels removed", f"{_removed(plan):.1%}"
     kind, unit = ("macs", "MACs") if "macs" in asked else ("params", "parameters")
     share = after[kind] / max(before[kind], 1)
-    return f"{_percent(asked[kind])} of the {unit} left; achieved: {share:.1%}"
+    return f"{_percent(asked[kind])} of the {unit} left", f"{share:.1%}"
 
 
 def _percent(share: float) -> str:
