@@ -14,9 +14,9 @@ import os
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 
 import torch
 
@@ -62,7 +62,7 @@ def replacing_all(target: Path) -> Iterator[Path]:
     others. Raises :class:`InputError` where they cannot be written.
     """
     place = _place(target)
-    with _refusing(target), temporary_folder(place) as folder:
+    with _refusing(target, (OSError,)), temporary_folder(place) as folder:
         yield folder
         parts = sorted(folder.iterdir(), key=lambda part: part.name == target.name)
         for part in parts:
@@ -76,7 +76,9 @@ def replacing_all(target: Path) -> Iterator[Path]:
 def scratch() -> Iterator[Path]:
     """A folder for what is needed for a while; raises :class:`InputError` where there is none."""
     place = Path(tempfile.gettempdir())
-    with _refusing(place), temporary_folder(place / f"slimnet-{_user()}") as folder:
+    with ExitStack() as stack:
+        with _refusing(place):
+            folder = stack.enter_context(temporary_folder(place / f"slimnet-{_user()}"))
         yield folder
 
 
@@ -185,11 +187,14 @@ def _settle(path: Path) -> None:
         os.close(descriptor)
 
 
+Kinds: TypeAlias = tuple[type[Exception], ...]
+
+
 @contextmanager
-def _refusing(target: Path) -> Iterator[None]:
+def _refusing(target: Path, kinds: Kinds = (OSError, RuntimeError)) -> Iterator[None]:
     try:
         yield
-    except (OSError, RuntimeError) as error:
+    except kinds as error:  # torch's writers raise RuntimeErrors
         raise InputError(f"{target} cannot be written: {_reason(error)}") from error
 
 

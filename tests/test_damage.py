@@ -1,6 +1,7 @@
 """One flipped bit anywhere in any file that slimnet writes: one sentence, or the same numbers."""
 
 import dataclasses
+import json
 import logging
 import random
 from pathlib import Path
@@ -11,6 +12,7 @@ from torch import nn
 
 import slimnet
 from slimnet.capture.modules import named_tensors
+from slimnet.demo import _restored
 from slimnet.digest import digest
 from slimnet.errors import InputError
 from slimnet.export import export_pt2
@@ -232,3 +234,27 @@ def test_another_training_is_set_aside_and_not_overwritten(tmp_path, data, caplo
         "and the training starts anew"
     ]
     assert (tmp_path / f"{file.name}.other").read_bytes() == whole
+
+
+def test_cells_of_before_they_knew_their_version_stay_and_are_run_again(tmp_path, data, caplog):
+    record = ran(tmp_path, data).records[1]
+    path = tmp_path / "cells" / f"{record.cell.id}.json"
+    fields = json.loads(path.read_text())
+    del fields["digest"], fields["cell"]["version"]
+    (tmp_path / "cells" / "0123456789abcdef.json").write_text(json.dumps(fields))
+    path.unlink()
+    assert ran(tmp_path, data).records[1].accuracy == record.accuracy
+    assert "1 of the cells were finished by slimnet 0.1.0 or earlier" in caplog.text
+    assert len(list((tmp_path / "cells").iterdir())) == 3
+
+
+def test_a_damaged_network_of_the_demo_is_set_aside_and_trained_again(tmp_path, caplog):
+    kept = tmp_path / "dense.pt"
+    write_state(Net(), kept)
+    assert _restored(Net(), kept) and not caplog.messages
+    spoil(kept)
+    assert not _restored(Net(), kept)
+    assert caplog.messages == [
+        f"{kept} is damaged: it is kept as dense.pt.damaged, and the network is trained again"
+    ]
+    assert not _restored(Net(), kept) and len(caplog.messages) == 1

@@ -1,5 +1,6 @@
 """The ONNX file equals the model, takes any batch, and is there only when it is right."""
 
+import hashlib
 import json
 import math
 import warnings
@@ -100,6 +101,7 @@ def test_the_record_counts_what_is_in_the_file(tmp_path):
     assert record.batch_norms == 0
     assert record.opset == file.opset_import[0].version
     assert record.size_bytes == (tmp_path / "toy.onnx").stat().st_size
+    assert record.sha256 == hashlib.sha256((tmp_path / "toy.onnx").read_bytes()).hexdigest()
     assert json.loads(json.dumps(record.to_json()))["parity"]["error"] <= 1e-4
 
 

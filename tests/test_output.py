@@ -20,6 +20,7 @@ from slimnet.output import (
     make_folder,
     replacing,
     replacing_all,
+    scratch,
     set_aside,
     write_bytes,
     write_text,
@@ -196,6 +197,29 @@ def test_every_way_of_being_full_says_so(tmp_path, number, monkeypatch):
     with pytest.raises(InputError, match="out cannot be written: no space left"):
         write_torch(tmp_path / "out", {"a": torch.zeros(3)})
     assert not names(tmp_path)
+
+
+def test_what_goes_wrong_beside_the_writing_keeps_its_name(tmp_path):
+    for writing in (scratch(), replacing_all(tmp_path / "out")):
+        with pytest.raises(RuntimeError, match="of the network"), writing:
+            raise RuntimeError("of the network")
+    with pytest.raises(FileNotFoundError), scratch():
+        (tmp_path / "missing").read_text()
+
+
+def test_what_is_needed_for_a_while_goes_with_who_needs_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with scratch() as folder:
+        (folder / "dense.onnx").write_text("large")
+        left = names(tmp_path)
+    assert not names(tmp_path)
+    (tmp_path / left[0]).mkdir()
+    (tmp_path / left[0] / "dense.onnx").write_text("left by a kill")
+    with scratch():
+        assert len(names(tmp_path)) == 1 and names(tmp_path) != left
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+    with pytest.raises(InputError, match="gone cannot be written: No such file"), scratch():
+        pass
 
 
 def test_a_writer_that_must_not_fail_writes_to_memory(tmp_path):

@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ class OnnxExport:
     parameters: int  # floating-point numbers in the file's initializers
     batch_norms: int  # BatchNormalization nodes left; the others are folded into convolutions
     size_bytes: int
+    sha256: str  # of the file itself, 64 hexadecimal digits
     parity: Parity | None  # None where the check was turned off
 
     def to_json(self) -> dict[str, Any]:
@@ -168,8 +170,17 @@ def _described(file: onnx.ModelProto, path: Path) -> OnnxExport:
         ),
         batch_norms=sum(node.op_type == "BatchNormalization" for node in graph.node),
         size_bytes=sum(part.stat().st_size for part in path.parent.iterdir()),
+        sha256=_sha256(path),
         parity=None,
     )
+
+
+def _sha256(path: Path) -> str:
+    found = sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            found.update(piece)
+    return found.hexdigest()
 
 
 _FLOATS = {
