@@ -2,8 +2,8 @@
 
 torch looks at no checksum: a flipped bit would come in as another weight. What slimnet writes is
 sealed with a digest of its content, archives of any origin are held to their own checksums, and
-both are checked wherever a file is read. (``.safetensors`` files and pickles of before torch 1.6
-carry none, so of theirs nothing can be said.)
+both are checked wherever a file is read. Others' ``.safetensors`` files, and pickles of before
+torch 1.6, carry none: nothing can be said of them.
 """
 
 from __future__ import annotations
@@ -47,6 +47,17 @@ def unsealed(content: Mapping[str, Any]) -> dict[str, Any]:
 def sealed_json(content: Mapping[str, Any]) -> dict[str, Any]:
     """The content as JSON gives it back, with its digest."""
     return sealed(json.loads(json.dumps(content, allow_nan=False)))
+
+
+def seal_of(tensors: Mapping[str, Tensor], texts: Mapping[str, str]) -> str:
+    """The digest of tensors by name and texts beside them, in any order and layout."""
+    told = sorted((name, text) for name, text in texts.items() if name != SEAL)
+    return digest([told, [(name, _of_numbers(tensors[name])) for name in sorted(tensors)]])
+
+
+def _of_numbers(tensor: Tensor) -> str:
+    flat = tensor.detach().reshape(-1).clone(memory_format=torch.contiguous_format)
+    return digest([list(tensor.shape), flat])
 
 
 def digest(value: Any) -> str:

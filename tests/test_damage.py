@@ -22,6 +22,8 @@ from slimnet.record import read_slim, record_of
 from slimnet.sparsify import Recipe, sparsify, write_state
 from slimnet.study import Candidate, Study, read_results, run_study, write_results
 from slimnet.study.store import Store
+from slimnet.tensors_file import write_state as write_tensors_of
+from slimnet.tensors_file import write_tensors
 from slimnet.train import Schedule, load_data
 
 FLIPS = 120
@@ -72,6 +74,16 @@ def program(folder, data):
     return folder / "slim.pt2", slim_of
 
 
+def tensors(folder, data):
+    built_in(folder, data)
+    return write_tensors(read_slim(folder / "slim.pt"), folder / "slim.safetensors"), slim_of
+
+
+def tensors_alone(folder, data):
+    path = write_tensors_of(Net(), folder / "net.safetensors")
+    return path, lambda path: digest([(n, t.tolist()) for n, t in load_payload(path).items()])
+
+
 def state(folder, data):
     write_state(Net(), folder / "sparse.pt")
     return folder / "sparse.pt", lambda path: digest(load_payload(path))
@@ -95,7 +107,7 @@ def results(folder, data):
     return path, read_results
 
 
-@pytest.mark.parametrize("kind", [built_in, own, program, state, results])
+@pytest.mark.parametrize("kind", [built_in, own, program, tensors, tensors_alone, state, results])
 def test_a_flipped_bit_is_refused_or_harmless(kind, tmp_path, data):
     path, read = kind(tmp_path, data)
     whole, before = path.read_bytes(), read(path)

@@ -35,6 +35,7 @@ for command in commands:
 COMMANDS = [
     "prune m.pt --ratio 0.5 --no-verify -o old.pt",
     "prune m.pt --ratio 0.5 --no-verify -o old.pt2",
+    "prune m.pt --ratio 0.5 --no-verify -o old.safetensors",
     "export s.pt old.onnx --onnx --no-latency",
     "export s.pt old.pt2 --pt2",
     "inspect m.pt --graph old.svg",
@@ -66,7 +67,10 @@ def process(folder, *arguments, **options):
 
 
 def test_a_full_disk_is_one_sentence_from_every_command_that_writes(folder):
-    old = {f"old.{ending}": b"old" for ending in ("pt", "pt2", "onnx", "svg", "html", "pth")}
+    old = {
+        f"old.{ending}": b"old" for ending in ("pt", "pt2", "safetensors", "onnx", "svg", "html")
+    }
+    old["old.safetensors"] = b"old"
     for name, content in old.items():
         (folder / name).write_bytes(content)
     told, _ = process(folder, "-c", FULL, *COMMANDS).communicate(timeout=280)

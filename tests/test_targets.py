@@ -122,7 +122,8 @@ def test_a_file_may_be_overwritten_where_that_is_said(shelf, tmp_path):
 SAYS = {
     f"{PRUNE} -o slim.onnx": "slim.onnx says ONNX, and a slim network is written: name it slim.pt; "
     "slimnet export makes ONNX of it",
-    f"{PRUNE} -o slim.safetensors": "slim.safetensors says safetensors, and a slim network",
+    "export s.pt x.onnx --safetensors": "x.onnx says ONNX, and safetensors is written",
+    "sparsify m.pt --data npz:d.npz -o x.safetensors": "x.safetensors says safetensors, and a st",
     f"{PRUNE} -o slim.ONNX": "slim.ONNX says ONNX",
     f"{PRUNE} -o slim.json": "slim.json says a text",
     "repair s.pt --against m.pt --data npz:d.npz -o r.npz": "r.npz says arrays",
@@ -150,7 +151,7 @@ def test_a_name_of_another_format_or_kind_is_refused_before_any_work(command, sh
 
 
 def test_endings_that_say_nothing_are_taken(shelf, tmp_path):
-    for name in ("slim", "slim.v2", "slim.PT2", "slim.pth"):
+    for name in ("slim", "slim.v2", "slim.PT2", "slim.pth", "slim.SAFETENSORS"):
         (tmp_path / "m.pt").write_bytes((shelf / "m.pt").read_bytes())
         assert run(tmp_path, f"{PRUNE} --no-verify -o {name}") == 0
         assert run(tmp_path, f"verify {name} --against m.pt") == 0

@@ -12,7 +12,7 @@ from slimnet.errors import InputError
 from slimnet.files import Opened, dense_of
 from slimnet.output import write_json
 from slimnet.record import record_of
-from slimnet.tensors_file import SUFFIX, write_state, write_tensors
+from slimnet.tensors_file import write_state, write_tensors
 
 
 def export(
@@ -42,14 +42,12 @@ def export(
     from slimnet.export.against import measure_against
 
     use_threads(threads)
-    formats = {".onnx": onnx, ".pt2": pt2, SUFFIX: safetensors}
-    if sum(formats.values()) != 1:
+    formats = {ONNX: onnx, PROGRAM: pt2, TENSORS: safetensors}
+    asked = [kind for kind, wanted in formats.items() if wanted]
+    if len(asked) != 1:
         raise InputError("name the format to export to: --onnx, or --pt2, or --safetensors")
-    kinds = {".onnx": (ONNX, [".json", ".data"]), ".pt2": (PROGRAM, []), SUFFIX: (TENSORS, [])}
-    target = file or slim.with_suffix(next(suffix for suffix, wanted in formats.items() if wanted))
-    wanted, beside = next(kinds[suffix] for suffix in kinds if formats[suffix])
-    reads = (slim, against, arch, example)
-    check_target(target, wanted, reads, overwrite=overwrite, beside=beside)
+    target = file or slim.with_suffix(asked[0].endings[0])
+    check_target(target, asked[0], (slim, against, arch, example), overwrite=overwrite)
     opened = open_any(slim, arch, allow_pickle, weights, program=True)
     if safetensors:
         _export_tensors(opened, target, as_json=as_json)

@@ -25,13 +25,14 @@ class Format:
     name: str
     endings: tuple[str, ...]
     otherwise: str = ""  # what to do where another format is wanted
+    beside: tuple[str, ...] = ()  # what is added to the name of files that are written with it
 
 
 _TORCH = (".pt", ".pth", ".bin", ".ckpt")
 _EXPORT = "; slimnet export makes ONNX of it"
 SLIM = Format("a slim network", (*_TORCH, ".pt2", ".safetensors"), _EXPORT)
-STATE = Format("a state dict of torch", _TORCH)
-ONNX = Format("ONNX", (".onnx",))
+STATE = Format("a state dict of torch", _TORCH, beside=(".training",))
+ONNX = Format("ONNX", (".onnx",), beside=(".json", ".data"))
 PROGRAM = Format("an exported program", (".pt2",))
 TENSORS = Format("safetensors", (".safetensors",))
 PAGE = Format("a page", (".html", ".htm"))
@@ -51,15 +52,10 @@ _SAYS = {
 }
 
 
-def check_target(
-    target: Path, wanted: Format, reads: Reads, *, overwrite: bool, beside: Sequence[str] = ()
-) -> None:
-    """Raise :class:`InputError` where ``target`` cannot, or should not, be written.
-
-    ``beside`` are the endings of what is written with it.
-    """
+def check_target(target: Path, wanted: Format, reads: Reads, *, overwrite: bool) -> None:
+    """Raise :class:`InputError` where ``target`` cannot, or should not, be written."""
     check_writable(target)
-    others = (target.with_name(f"{target.name}{ending}") for ending in beside)
+    others = (target.with_name(f"{target.name}{ending}") for ending in wanted.beside)
     check_apart([target, *others], reads, overwrite=overwrite)
     ending = target.suffix.lower()
     if ending in _SAYS and ending not in wanted.endings:

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from slimnet.digest import DAMAGE, is_intact
+from slimnet.digest import DAMAGE, SEAL, is_intact, seal_of
 from slimnet.errors import InputError
 from slimnet.networks.foreign import load_inert
 
@@ -31,7 +31,7 @@ def load_payload(path: str | Path, *, allow_pickle: bool = False, foreign: bool 
     """
     file = Path(path)
     _check_file(file)
-    if file.suffix == ".safetensors":
+    if file.suffix.lower() == ".safetensors":
         return _read_safetensors(file)
     return _torch_payload(
         file, mapped=_check_kind(file), allow_pickle=allow_pickle, foreign=foreign
@@ -144,9 +144,12 @@ def _read_safetensors(file: Path) -> dict[str, torch.Tensor]:
 
     try:
         tensors: dict[str, torch.Tensor] = load_file(file)
-        return tensors
     except Exception as error:  # its error type differs between versions of the package
         raise InputError(f"{file} is no safetensors file: {first_line(error)}") from error
+    texts = read_metadata(file)
+    if SEAL in texts and texts[SEAL] != seal_of(tensors, texts):
+        raise InputError(f"{file} is damaged: its content is not what was written")
+    return tensors
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
