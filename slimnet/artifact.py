@@ -28,10 +28,11 @@ from slimnet.capture.modules import (
 from slimnet.capture.program import LITERALS, Program
 from slimnet.cutting.rebuild import adjust, without_blocks
 from slimnet.cutting.verify import Certificate
+from slimnet.digest import sealed, unsealed
 from slimnet.errors import InputError
 from slimnet.networks.arch import Arch, fitted, parse_arch
 from slimnet.networks.payload import load_payload
-from slimnet.output import replacing
+from slimnet.output import write_torch
 from slimnet.plain import decode, encode
 from slimnet.planning.plan import Plan
 from slimnet.version import __version__
@@ -297,8 +298,7 @@ def write_artifact(artifact: Artifact, path: str | Path) -> Path:
         "trained": artifact.trained,
         "states": dict(artifact.states),
     }
-    with replacing(Path(path)) as temporary:
-        torch.save(payload, temporary)
+    write_torch(Path(path), sealed(payload))
     return Path(path)
 
 
@@ -317,7 +317,7 @@ def read_artifact(path: str | Path) -> Artifact:
             f"{path} has format {payload[_KEY]!r:.40}, and this slimnet reads format {FORMAT}"
         )
     try:
-        return _artifact(payload)
+        return _artifact(unsealed(payload))
     except KeyError as error:
         raise InputError(f"{path} is a damaged slim network: it lacks {error}") from error
     except (TypeError, ValueError, AttributeError, RuntimeError, InputError) as error:

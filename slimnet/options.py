@@ -143,6 +143,16 @@ Criterion = Annotated[
 OneCriterion = Annotated[
     str, typer.Option("--criterion", help=f"one of: {', '.join(load_criteria())}")
 ]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="also write over a file that is read here")
+]
+BestEffort = Annotated[
+    bool,
+    typer.Option(
+        "--best-effort",
+        help="take the nearest where the budget cannot be met; without it, nothing is written then",
+    ),
+]
 Repair = Annotated[
     bool,
     typer.Option(

@@ -28,12 +28,13 @@ from slimnet.cutting.rebuild import cut, rebuild
 from slimnet.cutting.reference import Proof
 from slimnet.cutting.shorten import Wanted, shorten, shorten_as
 from slimnet.cutting.verify import Certificate, Mismatch, certify, joined
-from slimnet.errors import CaptureError, CertificateError, InputError
+from slimnet.errors import CaptureError, CertificateError, InputError, PruneError
 from slimnet.example import Example, positional
 from slimnet.lineage import Lineage, lineage_of, remember
 from slimnet.measuring.analysis import Inspection, analyse, record
 from slimnet.measuring.gathered import Gathered
 from slimnet.planning.budget import Align, Budget, Limits, Scope
+from slimnet.planning.outcome import refusal
 from slimnet.planning.plan import Plan, agrees, surviving
 from slimnet.planning.scoring import Scorer
 from slimnet.repair import Repair, check_images
@@ -117,6 +118,7 @@ def prune(
     heads: bool = False,
     drop_blocks: Wanted = (),
     steps: int = 1,
+    best_effort: bool = False,
     watch: Watch = unwatched,
 ) -> Pruned:
     """Cut a network down to a budget; ``model`` itself is never changed.
@@ -159,11 +161,15 @@ def prune(
             patterns (``layer3.*``), or how many, those of the smallest scale first. Without a
             budget, nothing else leaves; shares of MACs and parameters are those of the original.
         steps: plan in so many rounds, each scored on the network as already cut.
+        best_effort: take the nearest where the budget cannot be met; without it, that is an error.
+            MACs, parameters and bytes are never exceeded (alignment gives way to them); a ratio may
+            be missed by one aligned step of each group.
         watch: told what is being gathered from the data, and how much of it is (0..1).
 
     Raises:
         InputError: for arguments that cannot be used.
-        PruneError: where nothing can be cut, or a layer would be left without channels.
+        PruneError: where nothing can be cut, a layer would be left without channels, or the budget
+            cannot be met.
         CertificateError: where the slim network cannot be proven equal to the zeroed original.
     """
     model, example = _opened(model, example)
@@ -197,6 +203,7 @@ def prune(
         "heads": heads,
         "drop_blocks": drop_blocks if isinstance(drop_blocks, int) else list(drop_blocks),
         "steps": steps,
+        "best_effort": best_effort,
         "repair": repair,
         "seed": seed,
     }
@@ -217,6 +224,8 @@ def prune(
             )
             notes = (*drawn.plan.notes, *_missed(analysis.coupling, heads))
             plan = replace(drawn.plan, asked=asked, notes=notes)
+            if drawn.unmet and not best_effort:
+                raise PruneError(refusal(shorter.whole(plan, None)[0], drawn.unmet))
             proof = Proof(traces[0], analysis.coupling, plan, drawn.alive)
             slim = rebuild(model, plan)
         proof = folded(model, slim, proof, example)

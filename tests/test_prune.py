@@ -68,7 +68,7 @@ def test_a_slim_network_of_the_users_class_with_its_plan_and_certificate():
         {"ratio": 0.5, "scope": "global"},
         {"macs": 0.5, "criterion": "bn-scale"},
         {"params": 0.7, "criterion": "random", "seed": 3},
-        {"ratio": 0.9, "min_channels": 4},
+        {"ratio": 0.9, "min_channels": 4, "best_effort": True},
     ],
 )
 def test_the_users_model_is_never_changed(options):
@@ -374,3 +374,52 @@ def test_asking_for_heads_where_there_are_none_is_said():
     asked = slimnet.prune(model, example, ratio=0.5, heads=True)
     assert any("no attention was found" in note for note in asked.plan.notes)
     assert not slimnet.prune(model, example, ratio=0.5).plan.notes
+
+
+# ------------------------------------------------------------------- budgets that cannot be met
+
+TOO_MUCH = {
+    "macs": ({"macs": 0.001}, r"0\.1% of the MACs left\) cannot be met, the nearest is 6\.2%: "),
+    "params": ({"params": 1e-9}, "1e-07% of the parameters left"),
+    "bytes": ({"bytes": 10}, r"at most 10 bytes\) cannot be met, the nearest is \d+: "),
+    "guard": ({"ratio": 0.5, "min_channels": 99}, r"50% .*0\.0%: .*a \(at least 16 channels\)"),
+    "guarded cost": ({"macs": 0.5, "min_channels": 99}, "every group keeps at least 99 channels"),
+    "name": ({"ratio": 0.5, "keep": ["*"]}, r"the nearest is 0\.0%: .*a \(kept by name\)"),
+    "named cost": ({"macs": 0.5, "layer_ratio": {"a": 0.0}}, "names prescribe the width of 1 of 1"),
+}
+
+
+@pytest.mark.parametrize("case", TOO_MUCH)
+def test_a_budget_that_cannot_be_met_is_refused_unless_the_nearest_will_do(case):
+    budget, why = TOO_MUCH[case]
+    with pytest.raises(PruneError, match=why) as refusal:
+        slimnet.prune(network(), IMAGE, **budget)
+    assert "--best-effort" in str(refusal.value) and "\n" not in str(refusal.value)
+    pruned = slimnet.prune(network(), IMAGE, **budget, best_effort=True)
+    assert pruned.certificate is not None and pruned.plan.asked["best_effort"]
+
+
+@pytest.mark.parametrize("align", ["auto", 16, None])
+@pytest.mark.parametrize("scope", ["local", "global", "harm"])
+def test_bytes_are_those_that_are_there_afterwards_and_never_more(scope, align):
+    model = MODELS["digits_resnet"].make().eval()
+    example = (torch.zeros(1, *MODELS["digits_resnet"].input_shape),)
+    dense = stored(model)
+    for share in (0.9, 0.4, 0.1, 0.02, 0.004):
+        asked = dense * share
+        options = {"scope": scope, "align": align, "verify": False}
+        slim = slimnet.prune(model, example, bytes=asked, **options)
+        assert stored(slim.model) == slim.plan.after["bytes"] <= asked
+
+
+def stored(model):
+    return sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
+
+
+def test_a_share_that_dropped_blocks_leave_is_one_of_the_original():
+    model = MODELS["digits_resnet"].make().eval()
+    example = (torch.zeros(1, *MODELS["digits_resnet"].input_shape),)
+    with pytest.raises(PruneError, match=r"0\.001% of the MACs left\) cannot be met"):
+        slimnet.prune(model, example, macs=1e-5, drop_blocks=1, verify=False)
+    pruned = slimnet.prune(model, example, macs=0.3, drop_blocks=1, verify=False)
+    assert pruned.plan.after["macs"] <= 0.3 * pruned.plan.before["macs"]

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import math
 import re
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from slimnet.export.inputs import Example, batch_of
 from slimnet.export.parity import TOLERANCE, Parity, ParityError, check_parity
 from slimnet.export.session import first_line
 from slimnet.export.translate import ExportError, translate
+from slimnet.output import replacing_all
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class OnnxExport:
     parameters: int  # floating-point numbers in the file's initializers
     batch_norms: int  # BatchNormalization nodes left; the others are folded into convolutions
     size_bytes: int
+    sha256: str  # of the file itself, 64 hexadecimal digits
     parity: Parity | None  # None where the check was turned off
 
     def to_json(self) -> dict[str, Any]:
@@ -70,10 +71,9 @@ def export_onnx(
     batch_of(inputs)
     target = Path(path)
     request = _Request(model, inputs, opset, tolerance if verify else None)
-    with _folder_beside(target) as folder:
+    with replacing_all(target) as folder:
         written = folder / target.name
         record = _best(request, written) if dynamic_batch else _write(request, written, False)
-        _move(folder, target)
     return replace(record, path=str(path))
 
 
@@ -83,20 +83,6 @@ class _Request:
     example: Example
     opset: int | None
     tolerance: float | None
-
-
-@contextmanager
-def _folder_beside(target: Path) -> Iterator[Path]:
-    if target.is_dir():
-        raise InputError(f"{target} is a folder: give the name of an ONNX file to write")
-    try:
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".slimnet-") as folder:
-            yield Path(folder)
-    except OSError as error:
-        raise InputError(
-            f"{target} cannot be written: {error.strerror or error}; give a file in a folder that "
-            "exists, may be written and has room"
-        ) from error
 
 
 def _best(request: _Request, path: Path) -> OnnxExport:
@@ -184,8 +170,17 @@ def _described(file: onnx.ModelProto, path: Path) -> OnnxExport:
         ),
         batch_norms=sum(node.op_type == "BatchNormalization" for node in graph.node),
         size_bytes=sum(part.stat().st_size for part in path.parent.iterdir()),
+        sha256=_sha256(path),
         parity=None,
     )
+
+
+def _sha256(path: Path) -> str:
+    found = sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            found.update(piece)
+    return found.hexdigest()
 
 
 _FLOATS = {
@@ -194,9 +189,3 @@ _FLOATS = {
     onnx.TensorProto.FLOAT16,
     onnx.TensorProto.BFLOAT16,
 }
-
-
-def _move(folder: Path, target: Path) -> None:
-    """Weights first, so that the file never stands there without them."""
-    for part in sorted(folder.iterdir(), key=lambda part: part.name == target.name):
-        part.replace(target.with_name(part.name))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from slimnet.export.inputs import batch_of, random_inputs
 from slimnet.export.parity import TOLERANCE, Parity, ParityError
 from slimnet.export.session import first_line
 from slimnet.export.translate import ExportError, on_cpu
-from slimnet.output import replacing
+from slimnet.output import in_memory, replacing
 
 
 @dataclass(frozen=True)
@@ -63,12 +63,17 @@ def export_pt2(
         ) from error
     dynamic = has_free_batch(exported)
     with replacing(target) as temporary:
-        with quiet(), temporary.open("wb") as file:
-            torch.export.save(exported, file, extra_files=dict(extra or {}))
+        temporary.write_bytes(in_memory(lambda file: _save(exported, file, extra or {})))
         parity = _compared(model, temporary, inputs, tolerance, dynamic=dynamic)
         size = temporary.stat().st_size
     numbers = sum(t.numel() for t in exported.state_dict.values() if t.is_floating_point())
     return ProgramExport(str(path), dynamic, numbers, size, parity)
+
+
+def _save(exported: torch.export.ExportedProgram, file: BinaryIO, extra: Mapping[str, str]) -> None:
+    """torch's writer ends the whole process where the file fails it, or a signal comes."""
+    with quiet():
+        torch.export.save(exported, file, extra_files=dict(extra))
 
 
 def _compared(
