@@ -14,6 +14,7 @@ import shutil
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,10 @@ def settle(folder: Path, world: World, pipes: Sequence[int], fuse: int) -> None:
             os.environ[name] = value
     os.umask(world.umask)
     _streams(world, pipes)
+    warnings.resetwarnings()
+    warnings.simplefilter("ignore")
+    if "torch" in sys.modules:  # a fork has none of its parent's threads
+        sys.modules["torch"].set_num_threads(1)
     _limit(resource.RLIMIT_AS, fuse)
     _limit(resource.RLIMIT_CORE, 0)
     _limit(resource.RLIMIT_FSIZE, world.largest_file)
@@ -52,10 +57,16 @@ def _streams(world: World, pipes: Sequence[int]) -> None:
     os.dup2(pipes[1], 2)
     if world.stdout == "full":
         os.dup2(os.open("/dev/full", os.O_WRONLY), 1)
-    if world.stdout == "closed":
-        os.close(1)
-    if world.stderr == "closed":
-        os.close(2)
+    sys.stdout = _stream(1, closed=world.stdout == "closed", errors="strict")
+    sys.stderr = _stream(2, closed=world.stderr == "closed", errors="backslashreplace")
+
+
+def _stream(number: int, *, closed: bool, errors: str) -> Any:
+    """As a Python of its own would have it; ``None`` for a stream that is closed."""
+    if closed:
+        os.close(number)
+        return None
+    return open(number, "w", encoding="utf-8", errors=errors, closefd=False)
 
 
 def _limit(kind: int, value: int | None) -> None:

@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +70,9 @@ def run(
     sys.stdout.flush()
     sys.stderr.flush()
     began = time.monotonic()
-    pid = os.fork()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Python 3.12 warns where there may be threads
+        pid = os.fork()
     if pid == 0:
         _become(work, folder, world, stop_at, fresh, [write for _, write in pipes])
     for _, write in pipes:
@@ -103,7 +106,8 @@ def _become(
     finally:
         for stream in (sys.stdout, sys.stderr):
             try:
-                stream.flush()
+                if stream is not None:
+                    stream.flush()
             except (OSError, ValueError):
                 code = code or 120  # as Python itself ends then
         os._exit(code)

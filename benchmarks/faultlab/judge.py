@@ -14,13 +14,13 @@ import shutil
 import signal
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from faultlab.child import HOME, TEMPORARY, slimnet_command
-from faultlab.fault import CANARY, PLAIN, Fault, World
+from faultlab.fault import CANARY, PLAIN, Fault
 from faultlab.forks import MEMORY, Ran, run
 from faultlab.shelf import Shelf
 
@@ -74,21 +74,25 @@ class _Course:
         return snapshot(self.folder) if self.folder.exists() else {}
 
 
-def judge(fault: Fault, shelf: Shelf) -> Verdict:
+Perform = Callable[[tuple[str, ...]], Callable[[], int]]
+"""What a command line stands for: work that gives an exit code."""
+
+
+def judge(fault: Fault, shelf: Shelf, perform: Perform = slimnet_command) -> Verdict:
     """Plant it, run it, look."""
-    undisturbed = _undisturbed(fault, shelf) if _is_compared(fault) else {}
+    undisturbed = _undisturbed(fault, shelf, perform) if _is_compared(fault) else {}
     folder = Path(tempfile.mkdtemp(prefix="fault-", dir=shelf.folder))
     try:
         shelf.put(fault.needs, folder)
         detail = fault.plant(folder) or ""
         before = snapshot(folder)
-        ran = _ran(fault.command, folder, fault.world, _moment(fault, undisturbed))
+        ran = _ran(perform, fault, folder, _moment(fault, undisturbed))
         course = _Course(fault, folder, before, ran)
         violations = list(_violations(course, undisturbed))
         end = _end(ran)
         if fault.again and not violations:
             again = replace(fault, allows=frozenset({"same"}), world=PLAIN, keeps=())
-            second = _Course(again, folder, before, _ran(fault.command, folder, PLAIN, None))
+            second = _Course(again, folder, before, _ran(perform, again, folder))
             violations += [
                 replace(found, what=f"run again: {found.what}")
                 for found in _violations(second, undisturbed)
@@ -111,20 +115,21 @@ def _is_compared(fault: Fault) -> bool:
     return "same" in fault.allows or fault.world.stop is not None or fault.again
 
 
-def _ran(command: tuple[str, ...], folder: Path, world: World, moment: float | None) -> Ran:
-    fresh = ("-m", "slimnet", *command) if world.fresh else ()
-    return run(slimnet_command(command), folder, world, stop_at=moment, fresh=fresh)
+def _ran(perform: Perform, fault: Fault, folder: Path, moment: float | None = None) -> Ran:
+    fresh = ("-m", "slimnet", *fault.command) if fault.world.fresh else ()
+    return run(perform(fault.command), folder, fault.world, stop_at=moment, fresh=fresh)
 
 
-def _undisturbed(fault: Fault, shelf: Shelf) -> dict[str, Any]:
+def _undisturbed(fault: Fault, shelf: Shelf, perform: Perform) -> dict[str, Any]:
     """What the command comes to where nothing is planted, found out once."""
 
     def find() -> dict[str, Any]:
         folder = Path(tempfile.mkdtemp(prefix="plain-", dir=shelf.folder))
         try:
             shelf.put(fault.needs, folder)
-            made = shelf.run(slimnet_command(fault.command), folder)
-            made = _ran(fault.command, folder, PLAIN, None) if made.code == 0 else made
+            made = shelf.run(perform(fault.command), folder)
+            if made.code == 0:  # now that everything is imported
+                made = _ran(perform, replace(fault, world=PLAIN), folder)
             if made.code:
                 raise RuntimeError(f"{fault}: does not work undisturbed:\n{made.err}")
             results = {name: _opened(name, folder)[1] for name in fault.results}
@@ -225,7 +230,7 @@ def _of_words(course: _Course) -> Iterator[Violation]:
     if course.fault.world.stderr == "closed" or ran.ended:
         return
     if ran.code == 2:
-        yield from _of_sentence(ran.err)
+        yield from _of_sentence(ran.err, course.fault)
     told = stop is not None and stop.signal != signal.SIGKILL and _is_stopped(ran, stop.signal)
     if stop is not None and told and "slimnet: " not in ran.err:
         yield Violation("unclear", f"stopped by {stop.signal.name} without a word")
@@ -241,7 +246,10 @@ def _of_words(course: _Course) -> Iterator[Violation]:
             yield Violation("unclear", f"--json printed no JSON: {ran.out[:60]!r}")
 
 
-def _of_sentence(err: str) -> Iterator[Violation]:
+def _of_sentence(err: str, fault: Fault) -> Iterator[Violation]:
+    full = fault.world.largest_file is not None
+    if full and not re.search("space|too large|room|full", err):
+        yield Violation("unclear", f"not a word about the disk: {_last(err)}")
     said = [line for line in err.splitlines() if line.startswith("slimnet: ")]
     if len(said) != 1 or _last(err) != said[0][:300]:
         yield Violation("unclear", f"exit code 2 without one sentence: {_last(err)}")
@@ -268,14 +276,14 @@ def _of_files(course: _Course) -> Iterator[Violation]:
         if old == new or name == CANARY:
             continue
         result = _is_told(name, (*fault.results, *(f"{r}.json" for r in fault.results)))
+        kept = _is_told(name, fault.keeps)
         if new is None:
-            allowed = done and _is_told(name, fault.keeps)
+            allowed = done and kept
         elif _is_litter(name):
             allowed = _is_killed(ran, fault)
-        elif result:
-            allowed = done or (_is_stopped_at_all(ran, fault) and _whole(name, course))
         else:
-            allowed = _is_told(name, fault.keeps)
+            stopped = _is_stopped_at_all(ran, fault)
+            allowed = kept or (result and (done or (stopped and _whole(name, course))))
         if not allowed:
             yield Violation("lost", _lost(name, old, new, ran))
     yield from _of_temporary(course)

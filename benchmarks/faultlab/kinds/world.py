@@ -91,7 +91,7 @@ def full_disks_under_results(random: Random) -> Iterator[Fault]:
 @family("disk")
 def few_files(random: Random) -> Iterator[Fault]:
     for work in (WORK[0], WORK[3], WORK[6]):
-        yield work.fault("12 open files", World(open_files=12), SAFE)
+        yield work.fault("64 open files", World(open_files=64), SAFE)
 
 
 KILLED = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
@@ -166,7 +166,7 @@ SURROUNDINGS = (
     ),
     Surroundings("no HOME", _environment(HOME=None)),
     Surroundings("HOME is not there", _environment(HOME="/nonexistent")),
-    Surroundings("HOME is a device", _environment(HOME="/dev/null"), EXPORT, needs=("slim.pt",)),
+    Surroundings("HOME is a device", _environment(HOME="/dev/null")),
     Surroundings(
         "no PATH", _environment(PATH=None), f"{PRUNE_OWN} -o out.pt", needs=("own.pt", "net.py")
     ),
