@@ -84,7 +84,7 @@ class Fault:
     allows: frozenset[End] = DAMAGED
     world: World = PLAIN
     writes: tuple[str, ...] = ()  # results, beside what the command names
-    keeps: tuple[str, ...] = ()  # may stay behind where the command did not end
+    keeps: tuple[str, ...] = ()  # globs of what may stay behind, or be set aside
     again: bool = False  # run once more, undisturbed: it must come to the undisturbed result
 
     def __str__(self) -> str:

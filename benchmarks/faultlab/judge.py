@@ -16,6 +16,7 @@ import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -276,7 +277,7 @@ def _of_files(course: _Course) -> Iterator[Violation]:
         if old == new or name == CANARY:
             continue
         result = _is_told(name, (*fault.results, *(f"{r}.json" for r in fault.results)))
-        kept = _is_told(name, fault.keeps)
+        kept = any(fnmatch(name, glob) for glob in fault.keeps)
         if new is None:
             allowed = done and kept
         elif _is_litter(name):

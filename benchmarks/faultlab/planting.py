@@ -115,17 +115,28 @@ def change_json(path: Path, ending: str, change: Callable[[Any], Any]) -> None:
 
     def edited(content: bytes) -> bytes:
         data = json.loads(content)
+        if isinstance(data, dict):
+            data.pop(SEAL, None)
         changed = change(data)
         return json.dumps(data if changed is None else changed).encode()
 
     change_member(path, ending, edited)
 
 
-def change_payload(path: Path, change: Callable[[Any], Any]) -> None:
-    """What ``torch.load`` gives, saved again; ``change`` edits in place, or returns another."""
+SEAL = "digest"
+"""What slimnet writes beside a content; an attacker would leave it out, or compute it anew."""
+
+
+def change_payload(path: Path, change: Callable[[Any], Any], *, damage: bool = False) -> None:
+    """What ``torch.load`` gives, saved again; ``change`` edits in place, or returns another.
+
+    ``damage`` leaves the digest as it was: nobody meant it.
+    """
     import torch
 
     payload = torch.load(path, weights_only=True)
+    if not damage and isinstance(payload, dict):
+        payload.pop(SEAL, None)
     changed = change(payload)
     torch.save(payload if changed is None else changed, path)
 

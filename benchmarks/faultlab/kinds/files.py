@@ -66,7 +66,7 @@ OURS = (
 )
 """Files that slimnet writes and reads again."""
 STATES = (
-    Met("sparse.pt.training", SPARSIFY, ("dense.pt", "data.npz"), SAME, ("sparse.pt.training",)),
+    Met("sparse.pt.training", SPARSIFY, ("dense.pt", "data.npz"), SAME, ("sparse.pt.training*",)),
     Met("study/cells/*.json", COMPARE, ("dense.pt", "data.npz"), SAME),
     Met("study/results.json", COMPARE, ("dense.pt", "data.npz"), SAME),
     Met("study/report.html", COMPARE, ("dense.pt", "data.npz"), SAME),

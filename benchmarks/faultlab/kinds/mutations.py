@@ -49,7 +49,7 @@ def _member(ending: str) -> Change:
     return lambda path, change: change_json(path, ending, change)
 
 
-def _part(*keys: str) -> Change:
+def _part(*keys: str, damage: bool = False) -> Change:
     """One part of what torch.load gives: mutations of all of it would mostly hit tensors' names."""
 
     def change_part(path: Path, change: Callable[[Any], Any]) -> None:
@@ -59,7 +59,7 @@ def _part(*keys: str) -> Change:
                 part = part[key]
             return with_part(payload, keys, change(part))
 
-        change_payload(path, all_of)
+        change_payload(path, all_of, damage=damage)
 
     return change_part
 
@@ -82,7 +82,7 @@ FILES: tuple[Nested, ...] = (
     Nested("dense.pt", change_payload, ("load dense.pt", "inspect dense.pt"), count=12),
     Nested(
         "sparse.pt.training",
-        _part("snapshot"),
+        _part("snapshot", damage=True),
         (SPARSIFY,),
         ("dense.pt", "data.npz"),
         SAME,
@@ -104,7 +104,7 @@ def wrong_types(random: Random) -> Iterator[Fault]:
                 needs=(row.file, *row.needs),
                 plant=lambda folder, row=row, seed=seed: _plant(folder, row, seed),
                 allows=row.allows,
-                keeps=("sparse.pt.training",),
+                keeps=("sparse.pt.training*",),
             )
 
 

@@ -106,7 +106,7 @@ def odd_weights(random: Random) -> Iterator[Fault]:
                 needs=("dense.pt", "data.npz"),
                 plant=_weights(PLACES[place], change),
                 allows=allows,
-                keeps=("sparse.pt.training",),
+                keeps=("sparse.pt.training*",),
             )
 
 
@@ -188,7 +188,7 @@ def odd_images(random: Random) -> Iterator[Fault]:
                     folder / "data.py", DATA.format(change=change)
                 ),
                 allows=SAFE,
-                keeps=("sparse.pt.training", "study"),
+                keeps=("sparse.pt.training*", "study*"),
             )
 
 
@@ -222,7 +222,7 @@ def odd_arrays(random: Random) -> Iterator[Fault]:
             needs=("dense.pt", "slim.pt", "data.npz"),
             plant=lambda folder, change=change: _arrays(folder / "data.npz", change),
             allows=SAFE,
-            keeps=("sparse.pt.training", "study"),
+            keeps=("sparse.pt.training*", "study*"),
         )
 
 
@@ -322,7 +322,7 @@ def options_of_others(random: Random) -> Iterator[Fault]:
             command=command(text),
             needs=("dense.pt", "data.npz"),
             allows=SAFE,
-            keeps=("sparse.pt.training", "study", "s"),
+            keeps=("sparse.pt.training*", "study*", "s", "s/*"),
         )
 
 

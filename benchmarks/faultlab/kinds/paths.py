@@ -169,7 +169,7 @@ def _aimed(way: str, target: Target, *, compare: bool = False) -> Fault:
         needs=NEEDS,
         plant=target.plant,
         allows=SAFE if folders or (compare and target.allows == REFUSED) else target.allows,
-        keeps=(target.name, *(("study", ".") if compare else ())),
+        keeps=("*",) if folders else (),
     )
 
 

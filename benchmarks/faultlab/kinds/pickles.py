@@ -89,7 +89,7 @@ def pickles_that_call(random: Random) -> Iterator[Fault]:
                 needs=tuple({file: 0, "dense.pt": 0, "data.npz": 0}),
                 plant=_plant(file, member, call, spliced),
                 allows=SAFE,
-                keeps=("sparse.pt.training",),
+                keeps=("sparse.pt.training*",),
             )
 
 

@@ -205,7 +205,7 @@ def bombs(random: Random) -> Iterator[Fault]:
                 folder / file, member, BOMB
             ),
             allows=SAFE,
-            keeps=("sparse.pt.training",),
+            keeps=("sparse.pt.training*",),
         )
 
 
