@@ -82,7 +82,9 @@ Perform = Callable[[tuple[str, ...]], Callable[[], int]]
 def judge(fault: Fault, shelf: Shelf, perform: Perform = slimnet_command) -> Verdict:
     """Plant it, run it, look."""
     undisturbed = _undisturbed(fault, shelf, perform) if _is_compared(fault) else {}
-    folder = Path(tempfile.mkdtemp(prefix="fault-", dir=shelf.folder))
+    outer = Path(tempfile.mkdtemp(prefix="fault-", dir=shelf.folder))
+    folder = outer / "here"  # what goes wrong above it is removed, too
+    folder.mkdir()
     try:
         shelf.put(fault.needs, folder)
         detail = fault.plant(folder) or ""
@@ -109,7 +111,7 @@ def judge(fault: Fault, shelf: Shelf, perform: Perform = slimnet_command) -> Ver
             ran.seconds,
         )
     finally:
-        _remove(folder)
+        _remove(outer)
 
 
 def _is_compared(fault: Fault) -> bool:

@@ -159,6 +159,9 @@ def targets_of_others(random: Random) -> Iterator[Fault]:
         yield _aimed(way, name)
 
 
+_STUDY = ("folder/*", "missing*", "cells*", "results.json", "report.html")
+
+
 def _aimed(way: str, target: Target, *, compare: bool = False) -> Fault:
     words = command(way)
     named = (words[0], words[1], target.name, *words[2:])  # export: the second argument
@@ -169,7 +172,7 @@ def _aimed(way: str, target: Target, *, compare: bool = False) -> Fault:
         needs=NEEDS,
         plant=target.plant,
         allows=SAFE if folders or (compare and target.allows == REFUSED) else target.allows,
-        keeps=("*",) if folders else (),
+        keeps=_STUDY if folders else (),
     )
 
 
