@@ -6,6 +6,7 @@ one fixed input, and prints a digest of all its numbers.
 
 from __future__ import annotations
 
+import faulthandler
 import hashlib
 import json
 import os
@@ -38,6 +39,7 @@ def settle(folder: Path, world: World, pipes: Sequence[int], fuse: int) -> None:
         if value is not None:
             os.environ[name] = value
     os.umask(world.umask)
+    faulthandler.disable()  # its words are pytest's
     _streams(world, pipes)
     warnings.resetwarnings()
     warnings.simplefilter("ignore")

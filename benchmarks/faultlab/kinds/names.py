@@ -6,7 +6,7 @@ and the name gets as far as it can.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -15,9 +15,10 @@ from faultlab.fault import CANARY, SAFE, Fault, command, family
 from faultlab.planting import change_json, change_payload, renamed
 from faultlab.shelf import OWN
 
-_CALL = f"__import__('os').system('touch {CANARY}')"
+_CALL = f"open('{CANARY}','w')"  # without a dot: names are split at dots
+WORST = f'a" + (str({_CALL}) and "") + "'
 CODE = (
-    f'a" + (str({_CALL})) + "',
+    WORST,
     f"a' + (str({_CALL})) + '",
     f"x); {_CALL}; (x",
     f"x = {_CALL}",
@@ -100,12 +101,17 @@ def in_program(old: str, new: str) -> Callable[[Path], None]:
 @family("crafted")
 def names_in_programs(random: Random) -> Iterator[Fault]:
     """The first door that was found open: a name in a .pt2 was put into source text."""
-    meets = list(COMMANDS)
     for what, old in PROGRAM.items():
-        for new in [CODE[0], *random.sample(CODE[1:], 4), random.choice(SEEN)]:
-            meet = random.choice(meets[:3] if new in CODE and random.random() < 0.5 else meets)
+        for new, meet in _met(random, tuple(COMMANDS)):
             name = f"{meet}: {what} of a .pt2 is called {_shown(new)}"
             yield _fault(name, "program.pt2", meet, in_program(old, new))
+
+
+def _met(random: Random, meets: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Names, and commands that meet them; the worst meets those that write programs."""
+    yield from ((WORST, meet) for meet in ("prune", "export --pt2") if meet in meets)
+    yield from ((new, random.choice(meets[:3])) for new in random.sample(CODE[1:], 3))
+    yield from ((new, random.choice(meets)) for new in random.sample(CODE[1:] + SEEN, 2))
 
 
 EMBEDDED = {
@@ -131,10 +137,8 @@ def in_slim(old: str, new: str) -> Callable[[Path], None]:
 
 @family("crafted")
 def names_in_slim_files(random: Random) -> Iterator[Fault]:
-    meets = ["load", "export --pt2", "export --onnx", "load", "inspect"]
     for what, old in EMBEDDED.items():
-        for new in [CODE[0], *random.sample(CODE[1:], 4), random.choice(SEEN)]:
-            meet = random.choice(meets)
+        for new, meet in _met(random, ("load", "export --pt2", "export --onnx", "inspect")):
             name = f"{meet}: {what} of a slim.pt's program is called {_shown(new)}"
             yield _fault(name, "slimown.pt", meet, in_slim(old, new))
 
