@@ -146,7 +146,12 @@ def judged_one(name: str) -> dict[str, Any]:
     _bench["shelf"].preload()
     fault = row.fault
     facts = {"id": name, "kind": row.kind, "family": row.family, "name": fault.name}
-    return {**facts, "command": list(fault.command), **judge(fault, _bench["shelf"]).to_json()}
+    try:
+        verdict = judge(fault, _bench["shelf"]).to_json()
+    except Exception as error:  # the benchmark's own: the others must still be judged
+        found = [{"kind": "broken", "what": f"the benchmark itself: {error!r}"}]
+        verdict = {"end": "broken", "violations": found, "told": "", "detail": "", "seconds": 0}
+    return {**facts, "command": list(fault.command), **verdict}
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ COMPARE = (
     "compare dense.pt --data npz:data.npz --ratio 0.3,0.5 --regime finetune --seeds 2 --epochs 4 "
     "--no-latency -o study"
 )
+VERIFY = f"verify slim.pt2 --against own.pt --arch {ARCH}"
 EXPORT = "export slim.pt slim.onnx --onnx --no-latency"
 
 SOURCE = """import torch

@@ -15,7 +15,7 @@ from random import Random
 
 from faultlab.fault import DAMAGED, SAFE, SAME, End, Fault, command, family
 from faultlab.planting import ZIP_PARTS, flip_anywhere, flip_in_zip, truncate
-from faultlab.shelf import COMPARE, EXPORT, OWN, PRUNE, SPARSIFY
+from faultlab.shelf import COMPARE, EXPORT, OWN, PRUNE, SPARSIFY, VERIFY
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ OURS = (
     Met("slimown.pt", "load slimown.pt net.py:make_model", ("net.py",)),
     Met("repaired.pt", "load repaired.pt"),
     Met("slim.pt2", "load slim.pt2"),
-    Met("slim.pt2", "verify slim.pt2 --against program.pt2", ("program.pt2",)),
+    Met("slim.pt2", VERIFY, ("own.pt", "net.py")),
 )
 """Files that slimnet writes and reads again."""
 STATES = (

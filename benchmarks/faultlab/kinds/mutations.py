@@ -14,7 +14,7 @@ from typing import Any
 
 from faultlab.fault import SAFE, SAME, End, Fault, command, family
 from faultlab.planting import change_file, change_json, change_payload, drawn_place, with_part
-from faultlab.shelf import COMPARE, EXPORT, SPARSIFY
+from faultlab.shelf import COMPARE, EXPORT, SPARSIFY, VERIFY
 
 VALUES: tuple[Any, ...] = (
     *(None, True, -1, 0, 10**18, 1e308, float("nan"), "", "\x1b[2J\x1b]0;owned\x07", "../.."),
@@ -67,7 +67,7 @@ def _part(*keys: str, damage: bool = False) -> Change:
 _SLIM = ("load slim.pt", "inspect slim.pt", "verify slim.pt --against dense.pt", EXPORT)
 _OWN = ("load slimown.pt", "export slimown.pt out.pt2 --pt2")
 _PT2 = ("load program.pt2", "inspect program.pt2", "prune program.pt2 --ratio 0.5 -o out.pt2")
-_AGAIN = ("load slim.pt2", "verify slim.pt2 --against program.pt2")
+_AGAIN = ("load slim.pt2", VERIFY)
 
 FILES: tuple[Nested, ...] = (
     Nested("slim.pt", change_payload, _SLIM, ("dense.pt",), count=40),
@@ -78,7 +78,7 @@ FILES: tuple[Nested, ...] = (
     Nested("slimown.pt", _part("example"), _OWN, count=10),
     Nested("program.pt2", _member("models/model.json"), _PT2, count=50),
     Nested("program.pt2", _member("_weights_config.json"), _PT2, count=20),
-    Nested("slim.pt2", _member("slimnet.json"), _AGAIN, ("program.pt2",), count=24),
+    Nested("slim.pt2", _member("slimnet.json"), _AGAIN, ("own.pt", "net.py"), count=24),
     Nested("dense.pt", change_payload, ("load dense.pt", "inspect dense.pt"), count=12),
     Nested(
         "sparse.pt.training",

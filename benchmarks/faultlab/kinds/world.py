@@ -190,9 +190,9 @@ SURROUNDINGS = (
     ),
     Surroundings("umask 077", replace(FRESH, umask=0o077)),
     Surroundings("umask 777", replace(FRESH, umask=0o777), allows=SAFE),
-    Surroundings("the folder is gone", replace(FRESH, gone=True), allows=REFUSED),
-    Surroundings("the folder is gone", replace(FRESH, gone=True), "demo", REFUSED),
-    Surroundings("the folder is gone", replace(FRESH, gone=True), "--version"),
+    Surroundings("the folder is gone", World(gone=True), allows=REFUSED),
+    Surroundings("the folder is gone", World(gone=True), "demo", REFUSED),
+    Surroundings("the folder is gone", World(gone=True), "--version"),
     Surroundings(
         "a user's file prints",
         FRESH,
