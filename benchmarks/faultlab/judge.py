@@ -34,6 +34,7 @@ KINDS = {
     "code": "code from a file ran, or it reached the network or another file",
     "numbers": "silently other numbers",
     "unclear": "not one clean sentence with exit code 2, or done what must be refused",
+    "broken": "a fault that the benchmark itself could not plant or judge",
 }
 SENTENCE = 2000
 """Characters: a longer refusal is no sentence."""
