@@ -15,7 +15,6 @@ from slimnet.artifact import Artifact, make_artifact, write_artifact
 from slimnet.capture.modules import device_of, evaluation_mode, named_modules
 from slimnet.capture.program import Program
 from slimnet.capture.trace import capture, map_tensors
-from slimnet.cutting.shorten import shorten_as
 from slimnet.cutting.verify import Certificate, difference
 from slimnet.errors import CaptureError, InputError
 from slimnet.example import normal, positional, tensors_of
@@ -201,9 +200,9 @@ def repair(
     artifact = slim if isinstance(slim, Artifact) else read_slim(slim)
     images = data.images if isinstance(data, Samples) else data
     small = artifact.model(against).to(device_of(against))
-    dense = shorten_as(against, artifact.example, artifact.plan, seed=seed).model
-    plan = replace(artifact.plan, blocks=())
-    mended, done = mend(dense, small, plan, images, seed=seed, refine=refine, watch=watch)
+    mended, done = mend(
+        against, small, artifact.plan, images, seed=seed, refine=refine, watch=watch
+    )
     fresh = make_artifact(
         mended, artifact.plan, artifact.certificate, artifact.example, artifact.arch, trained=True
     )

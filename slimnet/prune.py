@@ -177,6 +177,7 @@ def prune(
         "repair": repair,
         "seed": seed,
     }
+    original = model
     shorter = shorten(model, example, drop_blocks, seed=seed, verify=verify)
     model, budget = shorter.model, shorter.budget(budget)
     pins: list[Pin] = []
@@ -208,9 +209,10 @@ def prune(
             pins.append(culprit)
     done = None
     gathered = None  # it may be as large as the network's activations
+    plan, certificate = shorter.whole(plan, certificate)
     if repair and samples is not None:
-        slim, done = mend(model, slim, plan, samples.images, seed=seed, watch=watch)
-    return Pruned(slim, *shorter.whole(plan, certificate), inspection, example, done)
+        slim, done = mend(original, slim, plan, samples.images, seed=seed, watch=watch)
+    return Pruned(slim, plan, certificate, inspection, example, done)
 
 
 def _check_steps(steps: int) -> None:

@@ -8,6 +8,7 @@ from torch import nn
 
 import slimnet
 from slimnet.errors import InputError
+from slimnet.models.resnet import BasicBlock
 from slimnet.repair import reestimated, repair
 from slimnet.repair.mending import Mending
 
@@ -103,6 +104,39 @@ def test_a_chain_is_refined_in_segments_that_overlap():
     _, together = repair(model, pruned.model, pruned.plan, IMAGES)
     assert sum(layer.refined for layer in together.layers) >= 2
     assert together.after < alone.after
+
+
+class Stage(nn.Module):
+    """Blocks that are modules of their own: one that leaves is its shortcut, addition included."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 3, padding=1)
+        self.blocks = nn.Sequential(*(BasicBlock(16, 16, 1, None) for _ in range(3)))
+        self.head = nn.Linear(16, 10)
+
+    def forward(self, x):
+        return self.head(self.blocks(self.stem(x).relu()).mean((2, 3)))
+
+
+@pytest.mark.parametrize("options", [{}, {"ratio": 0.3, "align": None}])
+@pytest.mark.parametrize("make", [Residual, Stage])
+def test_what_follows_a_dropped_block_makes_up_for_it(make, options, tmp_path):
+    """The original is the network that was given, not the one without the block."""
+    torch.manual_seed(0)
+    model = reestimated(make().eval(), IMAGES, 32).eval()
+    options = {"drop_blocks": ["blocks.0"], "criterion": "l1", **options}
+    dropped = slimnet.prune(model, (IMAGES[:1],), **options)
+    mended = slimnet.prune(model, (IMAGES[:1],), repair=True, data=IMAGES, **options)
+    assert mended.repair.after < 0.5 * mended.repair.before
+    fresh = torch.randn(64, 3, 12, 12)
+    with torch.no_grad():
+        answers, raw, now = (net(fresh) for net in (model, dropped.model, mended.model))
+    assert (now - answers).square().mean() < 0.5 * (raw - answers).square().mean()
+    later = slimnet.repair(slimnet.save(dropped, tmp_path / "slim.pt"), model, IMAGES)
+    assert later.repair == mended.repair
+    for one, other in zip(later.model.parameters(), mended.model.parameters(), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_channels_that_are_copies_cost_nothing():

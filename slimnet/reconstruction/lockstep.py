@@ -49,12 +49,15 @@ class Walk:
         stops: Mapping[int, frozenset[int]],
         *,
         after: bool,
+        places: Mapping[int, int] | None = None,
     ) -> None:
         """``stops``: index of a call → numbers of the recorded tensors that it wants to see.
 
-        ``after``: wait after these calls rather than before them.
+        ``after``: wait after these calls rather than before them. ``places``: where the calls of
+        the others' pass are in this one, for a network that runs more than they do.
         """
         self.output: Any = None
+        self._places = places
         self._stop: Stop | None = None
         self._error: BaseException | None = None
         self._go, self._arrived = threading.Semaphore(0), threading.Semaphore(0)
@@ -75,6 +78,7 @@ class Walk:
 
     def reach(self, index: int) -> Stop:
         """Run on to the stop at a call, past those before it."""
+        index = index if self._places is None else self._places[index]
         while (stop := self._advance()) is not None and stop.call.index <= index:
             if stop.call.index == index:
                 return stop

@@ -66,7 +66,7 @@ def repair(
     """A copy of ``slim``, which ``plan`` cut from ``model``, with weights that make up for the cut.
 
     Args:
-        model: the original; it stays as it is.
+        model: the original, with the blocks that the plan drops; it stays as it is.
         slim: what the plan made of it.
         plan: which says what of the original survives.
         images: [N, C, H, W], normalised; no label is used.
