@@ -169,7 +169,7 @@ def test_large_images_come_in_smaller_batches(monkeypatch):
     sizes = []
     model = network(lambda m, x: [sizes.append(len(x)), m.b(m.a(x)).mean((2, 3))][1])
     groups = groups_of(model)
-    for numbers, expected in ((3 * 8 * 8 * 3, [3, 3, 3, 1]), (1, [1] * 10)):
+    for numbers, expected in ((3 * 8 * 8 * 3, [3, 3, 2, 2]), (1, [1] * 10)):
         sizes.clear()
         monkeypatch.setattr(batches, "NUMBERS", numbers)
         gather(model, groups, ["gradients"], samples=SAMPLES)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 from torch import nn
 
 import slimnet
-from slimnet.errors import InputError
+from slimnet.errors import InputError, SlimnetError
 from slimnet.models.resnet import BasicBlock
 from slimnet.repair import reestimated, repair
-from slimnet.repair.mending import Mending
+from slimnet.repair.mending import Mended, Mending
 
 IMAGES = torch.randn(96, 3, 12, 12, generator=torch.Generator().manual_seed(0))
 
@@ -227,6 +229,100 @@ def test_images_that_do_not_fit_are_refused(criterion):
     images = torch.randn(4, 5, 12, 12)
     with pytest.raises(InputError, match="Residual does not run on the calibration images of 5x12"):
         cut(trained(), repair=True, data=images, criterion=criterion)
+
+
+def plain(last=None):
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.ReLU()]
+    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 4)]
+    return nn.Sequential(*layers, *([] if last is None else [Last(last)])).eval()
+
+
+class Last(nn.Module):
+    def __init__(self, answer):
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, y):
+        return self.answer(y)
+
+
+NETWORK = plain()
+BROKEN = IMAGES.clone()
+BROKEN[5, 2, 3, 3] = torch.nan
+ODD = {
+    "1e18": (IMAGES * 1e18, "too large to be squared and summed: normalise"),
+    "1e30": (IMAGES * 1e30, "too large to be squared and summed: normalise"),
+    "3e38": (IMAGES.sign() * 3e38, "NaN or infinite outputs on the calibration images|too large"),
+    "1e-30": (
+        IMAGES * 1e-30,
+        "the same outputs for all 6 images that are held back|none whose answers vary",
+    ),
+    "a NaN": (BROKEN, "1 of the 96 calibration images hold NaN or infinite numbers"),
+    "alike": (IMAGES[:1].repeat(9, 1, 1, 1), "all 9 calibration images are the same"),
+    "zeros": (torch.zeros(9, 3, 12, 12), "all 9 calibration images are the same"),
+    "one": (IMAGES[:1], "at least 2 images"),
+    "none": (IMAGES[:0], "give floating point images"),
+    "uint8": (IMAGES.to(torch.uint8), "uint8 .* give floating point images .* normalised"),
+    "channels": (IMAGES[:, :2], "Sequential does not run on the calibration images of"),
+    "size": (IMAGES[:, :, :3, :3], "Sequential does not run on the calibration images of"),
+    "a list": ([1, 2], "holds a list: give images as a tensor"),
+}
+
+
+@pytest.mark.parametrize("criterion", ["obs", "l1"])
+@pytest.mark.parametrize("name", ODD)
+def test_images_that_say_nothing_are_refused_in_a_sentence(name, criterion):
+    images, why = ODD[name]
+    with pytest.raises(SlimnetError, match=why) as refused:
+        slimnet.prune(
+            NETWORK, (IMAGES[:1],), ratio=0.5, criterion=criterion, repair=True, data=images
+        )
+    assert "\n" not in str(refused.value)
+    with pytest.raises(InputError, match=why):
+        slimnet.repair(slimnet.prune(NETWORK, (IMAGES[:1],), ratio=0.5), NETWORK, images)
+
+
+@pytest.mark.parametrize("criterion", ["thinet", "lasso", "mean-activation", "taylor"])
+@pytest.mark.parametrize("name", set(ODD) - {"one", "a list"})
+def test_criteria_end_on_any_images(name, criterion):
+    """In a cut, or in a sentence: never in a loop that sums what is no number."""
+    images, _ = ODD[name]
+    labels = torch.arange(len(images)) % 4
+    try:
+        data = slimnet.Samples(images, labels)
+        slimnet.prune(NETWORK, (IMAGES[:1],), ratio=0.5, criterion=criterion, data=data)
+    except SlimnetError as error:
+        assert "\n" not in str(error)
+
+
+OUTPUTS = {
+    "[N]": lambda y: y[:, 0],
+    "[N·K]": torch.flatten,
+    "scalar": lambda y: y.mean(),
+    "class": lambda y: y.argmax(1),
+    "dict": lambda y: {"scores": y, "best": y.argmax(1)},
+    "several": lambda y: (y, [y.sum(1), torch.ones(3, 2)]),
+}
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_whatever_a_network_answers_is_compared(name):
+    model = plain(OUTPUTS[name])
+    pruned = slimnet.prune(model, (IMAGES[:1],), ratio=0.5, repair=True, data=IMAGES)
+    assert pruned.repair.after < (0.7 * pruned.repair.before or 1e-9)
+
+
+@pytest.mark.parametrize("count", [2, 3, 17, 66])
+def test_batch_norms_of_vectors_meet_no_single_image(count, monkeypatch):
+    """In training mode, or without running statistics, they cannot run on one."""
+    monkeypatch.setattr(sys.modules[Mended.__module__.rpartition(".")[0]], "batch_of", lambda x: 4)
+    torch.manual_seed(0)
+    layers = [nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU()]
+    model = nn.Sequential(*layers, nn.Linear(16, 3)).eval()
+    images = torch.randn(count, 6)
+    pruned = slimnet.prune(model, (images[:1],), ratio=0.5, repair=True, data=images)
+    assert pruned.repair.after <= pruned.repair.before
 
 
 def test_one_image_is_too_few():

@@ -1,8 +1,8 @@
 """One gatherer for what criteria need beside the weights: gradients, activations, initial weights.
 
 Takes a model, calibration samples and needs, gives a :class:`~slimnet.measuring.gathered.Gathered`.
-Passes run batch by batch on a copy in evaluation mode: of the user's model nothing changes, no
-``.grad``, no flag and no statistic.
+Passes run batch by batch on a copy in evaluation mode, and in single precision where the network is
+in half: of the user's model nothing changes, no ``.grad``, no flag and no statistic.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from slimnet.capture.modules import copied, first_names, named_tensors
+from slimnet.capture.modules import copied, first_names, named_tensors, single
 from slimnet.coupling.groups import Group
 from slimnet.errors import InputError
 from slimnet.measuring.activations import activations
@@ -39,9 +39,10 @@ def gather(
     Raises :class:`InputError` where the network does not run on the images, where gradients are
     needed and there are no labels, and where the initial weights are another network's.
     """
-    found = Gathered()
+    found, own = Gathered(), model
+    model = single(model) if samples is not None else model
     if init is not None and "initial" in needs:
-        found = replace(found, initial=_initial(model, init))
+        found = replace(found, initial=_initial(own, init))
     if samples is not None and "gradients" in needs:
         found = replace(found, gradients=loss_gradients(copied(model), samples, watch))
     if samples is not None and "gates" in needs:

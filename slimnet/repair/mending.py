@@ -22,7 +22,7 @@ from slimnet.reconstruction.consumers import Consumer, consumers_of
 from slimnet.reconstruction.forms import Places
 from slimnet.reconstruction.least_squares import fit_of
 from slimnet.reconstruction.lockstep import Stop, Walk, together, walking
-from slimnet.reconstruction.readings import recorded, rows_grid
+from slimnet.reconstruction.readings import overflow, recorded, rows_grid
 from slimnet.reconstruction.refine import ROWS, WORTH, Part, Whitening, refined
 from slimnet.reconstruction.segments import Segment, aligned, segments_of
 from slimnet.watch import Watch
@@ -242,6 +242,8 @@ class _Layer:
         for rows, wanted in self._rows(said[held:], read[held:], places):
             fit.add(rows, wanted)
         before = fit.error()
+        if not fit.finite:
+            raise overflow(name)
         change, constants = fit.solve(constant=self.consumer.shifts)
         if fit.lower is not None:
             self.whitening = self._whitening(fit.lower, fit.mean)
