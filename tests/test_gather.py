@@ -378,3 +378,21 @@ def test_initial_weights_of_another_network_are_refused():
     state = {**model.state_dict(), "b.weight": torch.zeros(4, 8, 3, 3)}
     with pytest.raises(InputError, match=r"b\.weight is 4x8x3x3 there and 4x16x3x3 here"):
         gathered(model, "initial", init=state)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_halves_are_summed_in_single_precision(kind):
+    """A sum of 640 halves of 200 overflows float16, and gradients of 1e-8 vanish in it."""
+    model = network()
+    with torch.no_grad():
+        model.a.weight *= 1000
+        model.b.weight *= 1e-3
+    groups, halves = groups_of(model), deepcopy(model).to(kind)
+    whole, half = (gather(m, groups, ALL, samples=SAMPLES) for m in (model, halves))
+    for need in ("gradients", "gates", "activations"):
+        for name, known in getattr(half, need).items():
+            assert known.dtype in (torch.float32, torch.float64)
+            assert known.isfinite().all() and known.any()
+            torch.testing.assert_close(
+                known.double(), getattr(whole, need)[name].double(), rtol=0.1, atol=0.05
+            )

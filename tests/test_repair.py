@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 
 import pytest
@@ -294,6 +295,81 @@ def test_criteria_end_on_any_images(name, criterion):
         slimnet.prune(NETWORK, (IMAGES[:1],), ratio=0.5, criterion=criterion, data=data)
     except SlimnetError as error:
         assert "\n" not in str(error)
+
+
+HALVES = [torch.float16, torch.bfloat16]
+
+
+@pytest.mark.parametrize("kind", [torch.float64, *HALVES])
+@pytest.mark.parametrize("given", [torch.float32, torch.float64, torch.float16])
+def test_a_network_of_any_precision_is_repaired_as_well(kind, given):
+    """It stays in its own; what is solved is solved in double precision."""
+    whole = slimnet.prune(plain(), (IMAGES[:1],), ratio=0.5, repair=True, data=IMAGES)
+    example = (IMAGES[:1].to(kind),)
+    pruned = slimnet.prune(plain().to(kind), example, ratio=0.5, repair=True, data=IMAGES.to(given))
+    assert {t.dtype for t in pruned.model.parameters()} == {kind}
+    assert pruned.plan.removed == whole.plan.removed
+    assert pruned.repair.solved
+    near = 1e-2 if kind == torch.float64 else 0.1
+    assert pruned.repair.after == pytest.approx(whole.repair.after, rel=near)
+
+
+def test_a_network_of_two_precisions_keeps_both():
+    class Mixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 16, 3).half(), nn.Conv2d(16, 16, 1)
+            self.norm, self.c = nn.BatchNorm2d(16), nn.Conv2d(16, 4, 1)
+
+        def forward(self, x):
+            x = self.a(x.to(self.a.weight.dtype)).relu().float()
+            return self.c(self.norm(self.b(x)).relu()).mean((2, 3))
+
+    torch.manual_seed(0)
+    model = Mixed().eval()
+    kinds = [t.dtype for t in model.parameters()]
+    pruned = slimnet.prune(model, (IMAGES[:1],), ratio=0.5, repair=True, data=IMAGES)
+    assert [t.dtype for t in pruned.model.parameters()] == kinds
+    assert pruned.repair.after < 0.5 * pruned.repair.before
+
+
+def test_what_overflows_after_the_cut_is_mended_or_refused():
+    """float16 ends at 65504: two large parts cancel, and the cut takes one of them away."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 4))
+    with torch.no_grad():
+        model[0].weight[:8] = torch.eye(6)[0]
+        model[0].bias[:8] = 5.0
+        model[0].weight[4:8] /= 2
+        model[0].bias[4:8] /= 2
+        model[0].weight[8:] += 3.0
+        model[2].weight[:, :4], model[2].weight[:, 4:8] = 1e4, -2e4
+    model, images = model.eval().half(), torch.randn(96, 6)
+    example = (images[:1].half(),)
+    options = {"ratio": 0.25, "align": None, "criterion": "l1"}
+    cut = slimnet.prune(model, example, **options)
+    assert cut.plan.removed["0.weight"][0] == (4, 5, 6, 7)
+    assert not cut.model(images.half()).isfinite().all()
+    mended = slimnet.repair(cut, model, images)
+    assert mended.repair.before == float("inf") and mended.repair.solved
+    assert json.loads(json.dumps(mended.repair.to_json(), allow_nan=False))["before"] is None
+    assert mended.model(images.half()).isfinite().all()
+
+
+def test_code_that_casts_to_half_is_named():
+    class Casting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = plain().half()
+
+        def forward(self, x):
+            return self.net(x.half())
+
+    for criterion in ("obs", "l1"):
+        with pytest.raises(InputError, match=r"in single precision.*weight\.dtype"):
+            slimnet.prune(
+                Casting(), (IMAGES[:1],), ratio=0.5, repair=True, data=IMAGES, criterion=criterion
+            )
 
 
 OUTPUTS = {

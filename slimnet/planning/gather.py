@@ -13,13 +13,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from slimnet.capture.modules import copied, first_names, named_tensors, single
+from slimnet.capture.modules import copied, first_names, named_tensors
 from slimnet.coupling.groups import Group
 from slimnet.errors import InputError
 from slimnet.measuring.activations import activations
 from slimnet.measuring.gathered import Gathered, Need
 from slimnet.measuring.gradients import loss_gradients, squared_gates
-from slimnet.reconstruction.batches import batches
+from slimnet.reconstruction.batches import batches, in_single
 from slimnet.reconstruction.readings import read_inputs
 from slimnet.samples import Samples
 from slimnet.watch import Watch, unwatched
@@ -39,8 +39,9 @@ def gather(
     Raises :class:`InputError` where the network does not run on the images, where gradients are
     needed and there are no labels, and where the initial weights are another network's.
     """
-    found, own = Gathered(), model
-    model = single(model) if samples is not None else model
+    found, own, needs = Gathered(), model, set(needs)
+    if samples is not None and needs - {"initial"}:
+        model = in_single(model, samples)
     if init is not None and "initial" in needs:
         found = replace(found, initial=_initial(own, init))
     if samples is not None and "gradients" in needs:

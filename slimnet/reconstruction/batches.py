@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import nn
 
-from slimnet.capture.modules import device_of, kind_of
+from slimnet.capture.modules import device_of, evaluation_mode, kind_of, single
 from slimnet.errors import InputError
 from slimnet.samples import Samples
 from slimnet.watch import Watch
@@ -33,6 +34,27 @@ def fitting(model: nn.Module, samples: Samples) -> Samples:
     """The same where the model is, in its precision."""
     kind = kind_of(model) or samples.images.dtype
     return replace(samples, images=samples.images.to(kind)).to(device_of(model))
+
+
+def in_single(model: nn.Module, samples: Samples) -> nn.Module:
+    """The network in single precision; itself where it is in single or double.
+
+    Raises :class:`InputError` for code that casts to half itself.
+    """
+    wide = single(model)
+    if wide is model:
+        return model
+    with torch.no_grad(), evaluation_mode(wide):
+        try:
+            wide(fitting(wide, samples.first(2)).images)
+        except Exception as error:  # the user's forward may raise anything
+            first = str(error).strip().split("\n")[0]
+            raise InputError(
+                f"{type(model).__name__} does not run in single precision, in which images are "
+                f"read for a network in half: {first}; let its code take the type from its "
+                "weights (weight.dtype)"
+            ) from error
+    return wide
 
 
 def run(model: nn.Module, batch: Samples) -> Any:

@@ -34,7 +34,7 @@ from slimnet.capture.modules import (
 from slimnet.errors import InputError
 from slimnet.planning.plan import Plan
 from slimnet.reconstruction.answers import answers
-from slimnet.reconstruction.batches import fitting
+from slimnet.reconstruction.batches import fitting, in_single
 from slimnet.reconstruction.readings import batch_of
 from slimnet.repair.change import change, check_answers
 from slimnet.repair.mending import Mended, Mending
@@ -100,7 +100,7 @@ def repair(
     check_answers(said, type(model).__name__)
     mended = copied(cut)
     splits = [images.split(batch_sizes(len(images), batch)) for images in (fitted, measured)]
-    mending = Mending(single(model), mended, plan, *splits, refine=refine)
+    mending = Mending(in_single(model, Samples(given)), mended, plan, *splits, refine=refine)
     layers = mending.run(torch.Generator().manual_seed(seed), watch)
     watch("measuring", 1.0)
     networks = {
