@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import sys
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import slimnet
+from slimnet.cli import main
 from slimnet.errors import InputError, SlimnetError
+from slimnet.models import MODELS
 from slimnet.models.resnet import BasicBlock
 from slimnet.repair import reestimated, repair
 from slimnet.repair.mending import Mended, Mending
+from slimnet.train import load_data
 
 IMAGES = torch.randn(96, 3, 12, 12, generator=torch.Generator().manual_seed(0))
 
@@ -223,6 +227,105 @@ def test_repairing_later_is_the_same_as_at_once(tmp_path):
     )
     assert later.repair.after == pytest.approx(at_once.repair.after)
     assert later.artifact.trained
+
+
+COLOUR = np.random.default_rng(0).integers(0, 256, (9, 8, 8, 3), np.uint8)
+
+
+def same_weights(one, other):
+    pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    return all(torch.equal(left, right) for left, right in pairs)
+
+
+def test_what_prune_returned_is_repaired_saved_verified_and_repaired_again(tmp_path):
+    model, options = trained(), {"macs": 0.6, "align": None, "criterion": "obs", "scope": "harm"}
+    at_once = slimnet.prune(model, (IMAGES[:1],), repair=True, data=IMAGES, **options)
+    mended = slimnet.repair(
+        slimnet.prune(model, (IMAGES[:1],), data=IMAGES, **options), model, IMAGES
+    )
+    assert same_weights(mended.model, at_once.model) and mended.repair == at_once.repair
+    assert slimnet.verify(mended, model).error < 1e-9
+    path = slimnet.save(mended, tmp_path / "mended.pt")
+    assert slimnet.verify(path, model).error < 1e-9
+    assert same_weights(slimnet.load(path, model), mended.model)
+    again = slimnet.repair(mended, model, IMAGES)
+    from_file = slimnet.repair(path, model, IMAGES)
+    assert again.repair == from_file.repair and again.repair.before == mended.repair.after
+    assert slimnet.verify(from_file, model).error < 1e-9
+    path = slimnet.save(from_file, tmp_path / "again.pt")
+    assert same_weights(slimnet.load(path, model), again.model)
+    assert slimnet.repair(from_file, model, IMAGES).repair.before == again.repair.after
+
+
+def test_rounds_are_repaired_against_what_was_cut():
+    model, example = trained(), (IMAGES[:1],)
+    first = slimnet.repair(slimnet.prune(model, example, ratio=0.3, align=None), model, IMAGES)
+    second = slimnet.prune(first.model, example, ratio=0.3, align=None)
+    mended = slimnet.repair(second, first.model, IMAGES)
+    assert mended.repair.after < 0.5 * mended.repair.before
+    assert slimnet.verify(mended, first.model).error < 1e-9
+    with pytest.raises(InputError, match=r"not cut from this Sequential: .*no such tensor"):
+        slimnet.repair(first, plain(), IMAGES)
+
+
+def test_a_repaired_file_keeps_its_architecture(tmp_path):
+    model, images = MODELS["digits_vgg"].make(), torch.randn(24, 1, 8, 8)
+    pruned = slimnet.prune(model.eval(), (images[:1],), ratio=0.3)
+    path = slimnet.save(pruned, tmp_path / "slim.pt", "slimnet:digits_vgg")
+    mended = slimnet.repair(path, model, images)
+    loaded = slimnet.load(slimnet.save(mended, tmp_path / "mended.pt"))
+    assert type(loaded) is type(model) and same_weights(loaded, mended.model)
+
+
+def says(*arguments):
+    with pytest.raises(SystemExit) as stopped:
+        main(list(map(str, arguments)))
+    return stopped.value.code
+
+
+def test_the_command_line_repairs_as_python_does(tmp_path, capsys):
+    """At once, later, and after a second cut; also a program."""
+    torch.manual_seed(0)
+    model = MODELS["digits_vgg"].make().eval()
+    dense, slim, mended, at_once, less = (tmp_path / f"{n}.pt" for n in "abcde")
+    torch.save(model.state_dict(), dense)
+    data, cut = ("--data", "digits", "--samples", 64), ("--ratio", 0.3, "--criterion", "l1")
+    assert says("prune", dense, *cut, "--scope", "local", "-o", slim) == 0
+    assert says("repair", slim, "--against", dense, *data, "-o", mended) == 0
+    assert says("prune", dense, *cut, "--scope", "local", "--repair", *data, "-o", at_once) == 0
+    images = load_data("digits").samples(64)
+    in_python = slimnet.prune(
+        model, (images.images[:1],), ratio=0.3, criterion="l1", repair=True, data=images
+    )
+    for path in (mended, at_once):
+        assert same_weights(slimnet.load(path), in_python.model)
+    assert says("prune", mended, *cut, "-o", less) == 0
+    assert says("repair", less, "--against", dense, *data, "-o", mended) == 0
+    assert says("verify", mended, "--against", dense) == 0
+    assert says("repair", mended, "--against", dense, *data, "-o", tmp_path / "f.pt2") == 0
+    assert says("verify", tmp_path / "f.pt2", "--against", dense) == 0
+
+
+@pytest.mark.parametrize(
+    ("pixels", "why"),
+    [
+        (np.zeros((9, 8, 8, 1), np.uint8), "all 9 calibration images are the same"),
+        (np.zeros((1, 8, 8, 1), np.uint8), "at least 2 images"),
+        (COLOUR, "does not run on the calibration images of 3x8x8"),
+    ],
+)
+def test_the_command_line_refuses_images_that_say_nothing(pixels, why, tmp_path, capsys):
+    dense, data = tmp_path / "dense.pt", tmp_path / "data.npz"
+    torch.save(MODELS["digits_vgg"].make().state_dict(), dense)
+    labels = np.arange(len(pixels))
+    np.savez(data, x_train=pixels, y_train=labels, x_test=pixels, y_test=labels)
+    slim = tmp_path / "slim.pt"
+    assert (
+        says("prune", dense, "--ratio", 0.3, "--repair", "--data", f"npz:{data}", "-o", slim) == 2
+    )
+    said = capsys.readouterr().err
+    assert why in " ".join(said.split()) and "Traceback" not in said
+    assert not slim.exists()
 
 
 @pytest.mark.parametrize("criterion", ["obs", "l1"])
