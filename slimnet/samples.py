@@ -97,6 +97,15 @@ def samples_of(data: Any) -> Samples | None:
     return samples
 
 
+def check_labels(labels: Tensor, classes: int) -> None:
+    """Raise :class:`InputError` unless every label is one of the network's classes."""
+    if int(labels.min()) < 0 or int(labels.max()) >= classes:
+        raise InputError(
+            f"the labels of the calibration images lie outside the network's {classes} classes, "
+            f"0 to {classes - 1}"
+        )
+
+
 def _check_finite(images: Tensor) -> None:
     broken = [n for n, image in enumerate(images) if not bool(image.isfinite().all())]
     if broken:

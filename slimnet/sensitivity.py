@@ -32,7 +32,7 @@ from slimnet.planning.scoring import Scorer
 from slimnet.prune import folded
 from slimnet.reconstruction.answers import numbers_of
 from slimnet.reconstruction.batches import fitting
-from slimnet.samples import Samples, samples_of
+from slimnet.samples import Samples, check_labels, samples_of
 from slimnet.watch import Watch, unwatched
 
 BATCH = 64  # images per pass
@@ -233,6 +233,7 @@ def _right(outputs: Any, labels: Tensor | None) -> int:
             f"accuracy needs one score per class [N, classes], and this network gives "
             f"{list(scores.shape)}: give images without labels"
         )
+    check_labels(labels, scores.shape[1])
     return int((scores.argmax(1) == labels).sum())
 
 

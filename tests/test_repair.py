@@ -146,6 +146,37 @@ def test_what_follows_a_dropped_block_makes_up_for_it(make, options, tmp_path):
         assert torch.equal(one, other)
 
 
+class Linearly(nn.Module):
+    """Branches without a nonlinearity: what one adds, the next one could add too."""
+
+    def __init__(self, norm):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3)
+        self.first = nn.Conv2d(8, 8, 1)
+        self.read, self.last = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1, bias=not norm)
+        self.norm = nn.BatchNorm2d(8) if norm else nn.Identity()
+
+    def forward(self, x):
+        x = self.stem(x)
+        x = x + self.first(x)
+        return x + self.norm(self.last(self.read(x)))
+
+
+@pytest.mark.parametrize("refine", [True, False])
+@pytest.mark.parametrize("norm", [True, False])
+def test_a_layer_makes_up_for_what_the_stream_lacks_that_it_is_added_to(norm, refine):
+    """Through the norm between them, whatever that multiplies with."""
+    torch.manual_seed(0)
+    model = Linearly(norm)
+    if norm:
+        nn.init.uniform_(model.norm.weight, 0.2, 3.0)
+    model = reestimated(model.eval(), IMAGES, 32).eval()
+    cut = slimnet.prune(model, (IMAGES[:1],), drop_blocks=["first"])
+    _, done = repair(model, cut.model, cut.plan, IMAGES, refine=refine)
+    assert done.before > 0.05
+    assert done.after < 1e-2 * done.before
+
+
 def test_channels_that_are_copies_cost_nothing():
     """What can be reproduced exactly is: the sum of two equal channels' weights."""
     torch.manual_seed(0)

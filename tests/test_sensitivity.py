@@ -197,3 +197,14 @@ def test_outputs_that_are_no_numbers_are_refused():
         sensitivity(network(), IMAGE, labelled().images.sign() * 3e38)
     with pytest.raises(InputError, match="images are the same"):
         sensitivity(network(), IMAGE, torch.zeros(4, 3, 8, 8))
+
+
+@pytest.mark.parametrize("labels", [torch.arange(32), torch.arange(32) % 4 - 1])
+def test_labels_of_no_class_of_the_network_are_refused(labels):
+    with pytest.raises(InputError, match="outside the network's 4 classes, 0 to 3"):
+        sensitivity(network(), IMAGE, Samples(labelled().images, labels))
+
+
+def test_labels_of_one_class_are_measured():
+    data = Samples(labelled().images, torch.ones(32).long())
+    assert 0 <= sensitivity(network(), IMAGE, data, points=1).accuracy <= 100
