@@ -169,6 +169,11 @@ class Artifact:
             ) from error
 
 
+def check_cut_from(dense: nn.Module, slim: nn.Module, plan: Plan) -> None:
+    """Raise :class:`InputError` unless ``slim`` has ``dense``'s tensors as the plan cuts them."""
+    Artifact(dict(named_tensors(slim)), plan, None, None, ())._check_fits(dense)
+
+
 def cut_shape(
     shape: tuple[int, ...] | None, removed: Mapping[int, tuple[int, ...]]
 ) -> tuple[int, ...] | None:

@@ -207,6 +207,7 @@ def prune(
         "repair": repair,
         "seed": seed,
     }
+    original = model
     shorter = shorten(model, example, drop_blocks, seed=seed, verify=verify)
     model, budget = shorter.model, shorter.budget(budget)
     pins: list[Pin] = []
@@ -247,9 +248,9 @@ def prune(
             pins.append(pin)
     done = None
     gathered = None  # it may be as large as the network's activations
-    if repair and samples is not None:
-        slim, done = mend(model, slim, plan, samples.images, seed=seed, watch=watch)
     plan, certificate = shorter.whole(plan, certificate)
+    if repair and samples is not None:
+        slim, done = mend(original, slim, plan, samples.images, seed=seed, watch=watch)
     pruned = Pruned(slim, plan, certificate, inspection, example, done, earlier)
     remember(slim, *pruned.whole(), trained=pruned.trained)
     return pruned

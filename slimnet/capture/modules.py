@@ -117,6 +117,13 @@ def device_of(model: nn.Module) -> torch.device:
     return next((t.device for _, t in named_tensors(model)), torch.device("cpu"))
 
 
+def kind_of(model: nn.Module) -> torch.dtype | None:
+    """The type of the first parameter of real numbers, else buffer; None without any."""
+    found = [(name, t) for name, t in named_tensors(model) if t.is_floating_point()]
+    own = [t.dtype for _, t in found if isinstance(t, nn.Parameter)]
+    return next(iter([*own, *(t.dtype for _, t in found)]), None)
+
+
 def first_names(model: nn.Module) -> dict[str, str]:
     """For every name of a parameter or buffer the first name of the same tensor."""
     first: dict[int, str] = {}
@@ -246,6 +253,22 @@ def parts_of(model: nn.Module) -> Iterator[Any]:
 def copied(model: nn.Module) -> nn.Module:
     """A copy with weights of its own."""
     return clone(model, lambda _, tensor: tensor.detach().clone())
+
+
+def in_single(tensor: Tensor) -> Tensor:
+    """In single precision where it is in half: sums of halves overflow, and squares vanish."""
+    half = tensor.is_floating_point() and tensor.element_size() < _SINGLE
+    return tensor.float() if half else tensor
+
+
+_SINGLE = 4  # bytes
+
+
+def single(model: nn.Module) -> nn.Module:
+    """A copy that computes in single precision, of a network with halves; any other itself."""
+    if all(in_single(t) is t for _, t in named_tensors(model)):
+        return model
+    return clone(model, lambda _, tensor: in_single(tensor.detach()).clone())
 
 
 def _like(old: Tensor, new: Tensor) -> Tensor:

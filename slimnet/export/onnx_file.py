@@ -10,19 +10,22 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import onnx
+import torch
 from torch import nn
 
+from slimnet.capture.modules import kind_of
 from slimnet.errors import InputError
 from slimnet.example import positional
 from slimnet.export.inputs import Example, batch_of
-from slimnet.export.parity import TOLERANCE, Parity, ParityError, check_parity
+from slimnet.export.parity import Parity, ParityError, check_parity, tolerance_of
 from slimnet.export.session import first_line
 from slimnet.export.translate import ExportError, translate
 from slimnet.output import replacing_all
@@ -57,12 +60,13 @@ def export_onnx(
     dynamic_batch: bool = True,
     opset: int | None = None,
     verify: bool = True,
-    tolerance: float = TOLERANCE,
+    tolerance: float | None = None,
 ) -> OnnxExport:
     """Write ``model`` in evaluation mode to ``path``; the model itself stays as it is.
 
     ``example`` is a tuple of positional inputs, or a dict of keyword inputs. ``opset=None`` takes
-    torch's own. The weights lie inside the file, or in ``path`` + ".data" beside it above 2 GB.
+    torch's own, ``tolerance=None`` that of the network's type. The weights lie inside the file, or
+    in ``path`` + ".data" beside it above 2 GB.
     Raises :class:`ExportError` where the network has no ONNX form, :class:`ParityError` where the
     file differs from PyTorch, InputError for a path that cannot be written; nothing is left behind
     then.
@@ -70,7 +74,8 @@ def export_onnx(
     inputs = positional(model, example)
     batch_of(inputs)
     target = Path(path)
-    request = _Request(model, inputs, opset, tolerance if verify else None)
+    allowed = tolerance_of(model) if tolerance is None else tolerance
+    request = _Request(model, inputs, opset, allowed if verify else None)
     with replacing_all(target) as folder:
         written = folder / target.name
         record = _best(request, written) if dynamic_batch else _write(request, written, False)
@@ -105,12 +110,29 @@ def _write(request: _Request, path: Path, dynamic_batch: bool) -> OnnxExport:
     file = onnx.load(str(path), load_external_data=False)
     _tidy(file)
     onnx.save(file, str(path))
-    _check(file, path, request)
-    record = _described(file, path)
-    if request.tolerance is None:
-        return record
-    parity = check_parity(request.model, path, request.example, tolerance=request.tolerance)
+    with _way_out(request.model):
+        _check(file, path, request)
+        record = _described(file, path)
+        if request.tolerance is None:
+            return record
+        parity = check_parity(request.model, path, request.example, tolerance=request.tolerance)
     return replace(record, parity=parity)
+
+
+@contextmanager
+def _way_out(model: nn.Module) -> Iterator[None]:
+    """Refusals of a type that ONNX, or its runtime, has few operators for, say what to do."""
+    try:
+        yield
+    except (ExportError, InputError) as error:
+        kind = kind_of(model)
+        if kind in (None, torch.float32, torch.float16):
+            raise
+        name = str(kind).removeprefix("torch.")
+        raise type(error)(
+            f"{error}; the network is in {name}, which few runtimes of ONNX compute in: export it "
+            "in float32 (model.float())"
+        ) from error
 
 
 def _tidy(file: onnx.ModelProto) -> None:
