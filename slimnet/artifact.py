@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -395,9 +396,15 @@ def _shape_of(leaf: Mapping[str, Any]) -> tuple[Any, torch.dtype]:
 
 
 def describe(value: Any) -> Any:
-    """An input as plain data: floating point by shape and type, anything else by value."""
-    if isinstance(value, Tensor) and value.is_floating_point():
-        return {"shape": list(value.shape), "dtype": str(value.dtype).removeprefix("torch.")}
+    """An input as plain data: many floating-point numbers by shape, type and range; else itself.
+
+    A network may take roots of them, or read few of them as boxes: others would prove nothing.
+    """
+    if isinstance(value, Tensor) and value.is_floating_point() and value.numel() > _FEW:
+        kind = str(value.dtype).removeprefix("torch.")
+        ends = [float(end) for end in value.detach().aminmax()]
+        range_ = {"range": ends} if all(map(isfinite, ends)) else {}
+        return {"shape": list(value.shape), "dtype": kind, **range_}
     if isinstance(value, Tensor):
         return {"value": value.detach().cpu().clone()}
     return {"value": _plain(value)}
@@ -414,11 +421,22 @@ def _plain(value: Any) -> Any:
 
 
 def draw(leaf: Any) -> Any:
-    """An input of the described shape, the same numbers every time."""
+    """An input of the described shape and range, the same numbers every time.
+
+    Normal noise, as the examples are that slimnet makes itself; where that leaves the range, even.
+    """
     if "shape" not in leaf:
         return _plain(leaf["value"])
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(leaf["shape"], generator=generator).to(_FLOATING[leaf["dtype"]])
+    numbers = torch.randn(leaf["shape"], generator=generator).to(_FLOATING[leaf["dtype"]])
+    low, high = map(float, leaf.get("range", (-inf, inf)))
+    if bool((numbers >= low).all()) and bool((numbers <= high).all()):
+        return numbers
+    even = torch.rand(leaf["shape"], generator=generator, dtype=torch.float64)
+    return (low + even * (high - low)).clamp(low, high).to(numbers.dtype)
+
+
+_FEW = 4096  # numbers that a file can hold as they are
 
 
 _FLOATING = {

@@ -133,7 +133,7 @@ def _same(leaf: Any) -> Any:
 
 
 def _json_leaf(value: Any) -> Any:
-    """An input in JSON: floating point by shape and type, other tensors by their numbers."""
+    """An input in JSON: many numbers by shape, type and range, other tensors by their numbers."""
     described = describe(value)
     return described if "shape" in described else _by_numbers(described["value"])
 

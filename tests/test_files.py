@@ -7,11 +7,15 @@ from torch import nn
 from torchvision.models import resnet18
 
 import slimnet
+from slimnet.artifact import make_artifact
+from slimnet.cli.shared import write_slim
 from slimnet.errors import CertificateError, InputError
+from slimnet.example import normal
 from slimnet.files import Opened, example_for, load, open_network, save, verify
 from slimnet.models import MODELS
 from slimnet.networks.arch import Arch, parse_arch
 from slimnet.prune import prune
+from slimnet.record import read_slim
 
 SOURCE = """
 import torch
@@ -347,3 +351,44 @@ def test_a_file_without_a_program_is_said_when_it_is_written(tmp_path):
     assert torch.equal(load(path, into=Branches())(x), pruned.model(x))
     with pytest.raises(InputError, match=r"load it with .*into=make_model"):
         load(path)
+
+
+RANGES = {
+    "a root of few": (lambda x: x.sqrt(), (1, 3, 8, 8)),
+    "a logarithm of many": (lambda x: (x + 1e-3).log(), (1, 3, 64, 64)),
+}
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors", ".pt2"])
+@pytest.mark.parametrize("reads", RANGES)
+def test_a_files_example_keeps_to_the_range_of_the_inputs(reads, suffix, tmp_path):
+    function, shape = RANGES[reads]
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 16, 1), nn.Conv2d(16, 4, 1)
+
+        def forward(self, x):
+            return self.b(self.a(function(x)).relu())
+
+    torch.manual_seed(0)
+    dense, x = Net().eval(), torch.rand(shape)
+    pruned = prune(dense, (x,), ratio=0.5, align=None)
+    path = tmp_path / f"slim{suffix}"
+    made = make_artifact(pruned.model, pruned.plan, pruned.certificate, pruned.example)
+    write_slim(made, pruned.model, path)
+    if suffix != ".pt2":
+        (example,) = read_slim(path).example
+        assert example.shape == x.shape and x.min() <= example.min() <= example.max() <= x.max()
+        assert torch.equal(example, read_slim(path).example[0])
+        assert verify(path, dense).exact
+    assert verify(pruned, dense).exact
+
+
+def test_noise_that_slimnet_made_is_the_same_noise_again(tmp_path):
+    model, _ = small("digits_resnet")
+    large = (normal((4, 1, 40, 40)),)
+    pruned = prune(model, large, ratio=0.5)
+    save(pruned, tmp_path / "slim.pt", "slimnet:digits_resnet")
+    assert torch.equal(read_slim(tmp_path / "slim.pt").example[0], large[0])
