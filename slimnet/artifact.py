@@ -28,10 +28,11 @@ from slimnet.capture.modules import (
 from slimnet.capture.program import LITERALS, Program
 from slimnet.cutting.rebuild import adjust, without_blocks
 from slimnet.cutting.verify import Certificate
+from slimnet.digest import sealed, unsealed
 from slimnet.errors import InputError
 from slimnet.networks.arch import Arch, fitted, parse_arch
 from slimnet.networks.payload import load_payload
-from slimnet.output import replacing
+from slimnet.output import write_torch
 from slimnet.plain import decode, encode
 from slimnet.planning.plan import Plan
 from slimnet.version import __version__
@@ -168,6 +169,11 @@ class Artifact:
             ) from error
 
 
+def check_cut_from(dense: nn.Module, slim: nn.Module, plan: Plan) -> None:
+    """Raise :class:`InputError` unless ``slim`` has ``dense``'s tensors as the plan cuts them."""
+    Artifact(dict(named_tensors(slim)), plan, None, None, ())._check_fits(dense)
+
+
 def cut_shape(
     shape: tuple[int, ...] | None, removed: Mapping[int, tuple[int, ...]]
 ) -> tuple[int, ...] | None:
@@ -297,8 +303,7 @@ def write_artifact(artifact: Artifact, path: str | Path) -> Path:
         "trained": artifact.trained,
         "states": dict(artifact.states),
     }
-    with replacing(Path(path)) as temporary:
-        torch.save(payload, temporary)
+    write_torch(Path(path), sealed(payload))
     return Path(path)
 
 
@@ -317,7 +322,7 @@ def read_artifact(path: str | Path) -> Artifact:
             f"{path} has format {payload[_KEY]!r:.40}, and this slimnet reads format {FORMAT}"
         )
     try:
-        return _artifact(payload)
+        return _artifact(unsealed(payload))
     except KeyError as error:
         raise InputError(f"{path} is a damaged slim network: it lacks {error}") from error
     except (TypeError, ValueError, AttributeError, RuntimeError, InputError) as error:

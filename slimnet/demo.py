@@ -19,13 +19,13 @@ from slimnet.files import save
 from slimnet.models import MODELS
 from slimnet.networks.arch import Arch
 from slimnet.networks.payload import load_payload
-from slimnet.output import replacing
+from slimnet.output import set_aside, write_torch
 from slimnet.prune import prune
 from slimnet.report import Network
 from slimnet.study import Study
 from slimnet.train import Dataset, Schedule, load_data, train
 from slimnet.version import __version__
-from slimnet.watch import Watch, unwatched
+from slimnet.watch import Watch, remark, unwatched
 from slimnet.workflow import Settings, conditions_of, run_comparison, write_comparison
 
 
@@ -114,15 +114,18 @@ def _trained(
             progress=lambda part: watch(f"{name}: training the dense network", part),
         )
         directory.mkdir(exist_ok=True)
-        with replacing(kept) as temporary:
-            torch.save(model.state_dict(), temporary)
+        write_torch(kept, model.state_dict())
     return model.eval()
 
 
 def _restored(model: nn.Module, kept: Path) -> bool:
+    if not kept.exists():
+        return False
     try:
         model.load_state_dict(load_payload(kept))
     except (InputError, RuntimeError, TypeError):
+        aside = set_aside(kept, "damaged")
+        remark(f"{kept} is damaged: it is kept as {aside.name}, and the network is trained again")
         return False
     return True
 

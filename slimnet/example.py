@@ -95,6 +95,12 @@ def _check_names(model: str, parameters: Iterable[Parameter], example: Mapping[s
                 f"{model}.forward takes {name!r} by keyword only, and a network is recorded with "
                 "positional inputs: wrap it in a module whose forward takes it by position"
             )
+        if name not in named and Parameter.VAR_KEYWORD in kinds.values():
+            raise InputError(
+                f"{model}.forward takes {name!r} among any others (**), and a network is recorded "
+                "with positional inputs: give a tuple of the inputs, or a module whose forward "
+                "names them"
+            )
         if name not in named:
             raise InputError(f"{model}.forward has no input {name!r}: its inputs are {known}")
     for p in parameters:

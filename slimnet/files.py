@@ -6,17 +6,16 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from slimnet.artifact import Artifact, make_artifact, write_artifact
-from slimnet.capture.modules import device_of, evaluation_mode, named_modules
+from slimnet.artifact import Artifact, check_cut_from, make_artifact, write_artifact
+from slimnet.capture.modules import copied, device_of, evaluation_mode, named_modules
 from slimnet.capture.program import Program
 from slimnet.capture.trace import capture, map_tensors
-from slimnet.cutting.shorten import shorten_as
 from slimnet.cutting.verify import Certificate, difference
 from slimnet.errors import CaptureError, InputError
 from slimnet.example import normal, positional, tensors_of
@@ -24,11 +23,12 @@ from slimnet.lineage import is_cut_from, remember
 from slimnet.networks.arch import Arch
 from slimnet.networks.checkpoint import open_model
 from slimnet.networks.userfile import call_in_file
+from slimnet.planning.plan import Plan
 from slimnet.prune import Pruned, prove
 from slimnet.record import is_slim, read_slim
 from slimnet.repair import Repair
 from slimnet.repair import repair as mend
-from slimnet.samples import Samples
+from slimnet.samples import Samples, samples_of
 from slimnet.watch import Watch, unwatched
 
 
@@ -125,10 +125,23 @@ def dense_of(
     return None
 
 
+@dataclass(frozen=True, eq=False)
+class Repaired:
+    """A slim network with new weights, its file's content, and what the repair did."""
+
+    model: nn.Module
+    artifact: Artifact
+    repair: Repair
+
+
 def save(
-    pruned: Pruned, path: str | Path, arch: Arch | str | None = None, *, trained: bool = False
+    pruned: Pruned | Repaired,
+    path: str | Path,
+    arch: Arch | str | None = None,
+    *,
+    trained: bool = False,
 ) -> Path:
-    """Write a slim network to one file.
+    """Write a slim network to one file; one that was repaired from a file, as that knows it.
 
     ``arch`` names a built-in or torchvision architecture (``"torchvision:resnet18"``), which then
     is rebuilt on loading; without it the network is embedded as a program. Say ``trained`` where
@@ -137,25 +150,44 @@ def save(
     the example (options that no shape shows belong into an :class:`~slimnet.networks.arch.Arch`).
     Warns where torch cannot record the network, so that the file loads only with its class.
     """
+    held = pruned.artifact if isinstance(pruned, Repaired) else pruned
+    changed = trained or held.trained
     artifact = make_artifact(
-        pruned.model, *pruned.whole(), pruned.example, arch, trained=trained or pruned.trained
+        pruned.model, *_made_by(pruned), held.example, arch or _arch_of(pruned), trained=changed
     )
     if artifact.rebuilds:
-        _check_rebuilt(pruned, artifact)
+        _check_rebuilt(pruned.model, artifact)
     written = write_artifact(artifact, path)
     if artifact.caveat is not None:
         warnings.warn(f"{path}: {artifact.caveat}", stacklevel=2)
     return written
 
 
-def _check_rebuilt(pruned: Pruned, artifact: Artifact) -> None:
-    rebuilt = artifact.model().to(device_of(pruned.model))
+def _made_by(slim: Pruned | Repaired) -> tuple[Plan, Certificate | None]:
+    """Plan and certificate from the original on."""
+    if isinstance(slim, Repaired):
+        return slim.artifact.plan, slim.artifact.certificate
+    return slim.whole()
+
+
+def _arch_of(slim: Pruned | Repaired) -> Arch | None:
+    return slim.artifact.arch if isinstance(slim, Repaired) else None
+
+
+def _plan_against(slim: Pruned, against: nn.Module) -> Plan:
+    """The plan of all cuts where ``against`` is the original, else that of the last one."""
+    whole, _ = slim.whole()
+    return whole if is_cut_from(slim.model, whole, against) else slim.plan
+
+
+def _check_rebuilt(slim: nn.Module, artifact: Artifact) -> None:
+    rebuilt = artifact.model().to(device_of(slim))
     with torch.no_grad():
         outputs = []
-        for model in (pruned.model, rebuilt):
+        for model in (slim, rebuilt):
             with evaluation_mode(model), torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
-                given = map_tensors(torch.Tensor.clone, pruned.example)
+                given = map_tensors(torch.Tensor.clone, artifact.example)
                 outputs.append(tensors_of(model(*given)))
     off = difference(*outputs)
     if off > _REBUILT:
@@ -187,55 +219,81 @@ def _remembered(artifact: Artifact, model: nn.Module) -> nn.Module:
     return model
 
 
-@dataclass(frozen=True, eq=False)
-class Repaired:
-    """A slim network with new weights, its file's content, and what the repair did."""
-
-    model: nn.Module
-    artifact: Artifact
-    repair: Repair
-
-
+@overload
 def repair(
-    slim: Artifact | str | Path,
+    slim: Pruned,
     against: nn.Module,
     data: Samples | Tensor,
     *,
     seed: int = 0,
     refine: bool = True,
     watch: Watch = unwatched,
-) -> Repaired:
+) -> Pruned: ...
+@overload
+def repair(
+    slim: Repaired | Artifact | str | Path,
+    against: nn.Module,
+    data: Samples | Tensor,
+    *,
+    seed: int = 0,
+    refine: bool = True,
+    watch: Watch = unwatched,
+) -> Repaired: ...
+def repair(
+    slim: Pruned | Repaired | Artifact | str | Path,
+    against: nn.Module,
+    data: Samples | Tensor,
+    *,
+    seed: int = 0,
+    refine: bool = True,
+    watch: Watch = unwatched,
+) -> Pruned | Repaired:
     """Win back, without training, what a cut of ``against`` cost (:mod:`slimnet.repair`).
 
-    ``data`` are images [N, C, H, W], normalised; no label is used. Without ``refine`` each layer is
-    solved by itself. Raises :class:`InputError` where
-    they do not fit the network, or the file is no slim network of ``against``.
+    ``slim`` is what :func:`slimnet.prune` returned, or a file; what comes back of it can be saved,
+    verified and repaired again. ``data`` are images [N, C, H, W], normalised; no label is used.
+    Without ``refine`` each layer is solved by itself. Raises :class:`InputError` where they do not
+    fit the network, or the slim network is not one of ``against``.
     """
-    artifact = slim if isinstance(slim, Artifact) else read_slim(slim)
-    images = data.images if isinstance(data, Samples) else data
-    small = artifact.model(against).to(device_of(against))
-    dense = shorten_as(against, artifact.example, artifact.plan, seed=seed).model
-    plan = replace(artifact.plan, blocks=())
-    mended, done = mend(dense, small, plan, images, seed=seed, refine=refine, watch=watch)
+    samples = samples_of(data)
+    if samples is None:
+        raise InputError("repair needs images to solve on: give them as data")
+    how: dict[str, Any] = {"seed": seed, "refine": refine, "watch": watch}
+    place = device_of(against)
+    if isinstance(slim, Pruned):
+        plan = _plan_against(slim, against)
+        check_cut_from(against, slim.model, plan)
+        small = slim.model if device_of(slim.model) == place else copied(slim.model).to(place)
+        mended, done = mend(against, small, plan, samples.images, **how)
+        repaired = replace(slim, model=mended, repair=done)
+        remember(mended, *repaired.whole(), trained=True)
+        return repaired
+    artifact = _artifact_of(slim)
+    small = artifact.model(against).to(place)
+    mended, done = mend(against, small, artifact.plan, samples.images, **how)
     fresh = make_artifact(
         mended, artifact.plan, artifact.certificate, artifact.example, artifact.arch, trained=True
     )
-    return Repaired(mended, fresh, done)
+    return Repaired(_remembered(fresh, mended), fresh, done)
+
+
+def _artifact_of(slim: Repaired | Artifact | str | Path) -> Artifact:
+    held = slim.artifact if isinstance(slim, Repaired) else slim
+    return held if isinstance(held, Artifact) else read_slim(held)
 
 
 def verify(
-    slim: Pruned | Artifact | str | Path, against: nn.Module, *, seed: int = 0
+    slim: Pruned | Repaired | Artifact | str | Path, against: nn.Module, *, seed: int = 0
 ) -> Certificate:
     """Prove again that a slim network is ``against`` with the removed channels zeroed.
 
-    Of a network whose weights were trained after the cut, only the structure is proven, with random
-    weights. Raises :class:`~slimnet.errors.CertificateError` where the proof fails.
+    Of a network whose weights were repaired or trained after the cut, only the structure is proven,
+    with random weights. Raises :class:`~slimnet.errors.CertificateError` where the proof fails.
     """
     if isinstance(slim, Pruned):
-        whole, _ = slim.whole()
-        plan = whole if is_cut_from(slim.model, whole, against) else slim.plan
+        plan = _plan_against(slim, against)
         return prove(against, slim.model, plan, slim.example, seed=seed, trained=slim.trained)
-    artifact = slim if isinstance(slim, Artifact) else read_slim(slim)
+    artifact = _artifact_of(slim)
     place = device_of(against)
     model = artifact.model(against).to(place)
     example = map_tensors(lambda x: x.to(place), artifact.example)

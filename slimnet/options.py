@@ -78,7 +78,10 @@ Scope = Annotated[
     ),
 ]
 MinChannels = Annotated[
-    int | None, typer.Option("--min-channels", help="the least that a group keeps")
+    int | None,
+    typer.Option(
+        "--min-channels", help="the least that a group keeps; below 8, narrow groups leave too"
+    ),
 ]
 Keep = Annotated[
     list[str] | None, typer.Option("--keep", help="layers to leave alone: layer4.* ; repeatable")
@@ -139,6 +142,16 @@ Criterion = Annotated[
 ]
 OneCriterion = Annotated[
     str, typer.Option("--criterion", help=f"one of: {', '.join(load_criteria())}")
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="also write over a file that is read here")
+]
+BestEffort = Annotated[
+    bool,
+    typer.Option(
+        "--best-effort",
+        help="take the nearest where the budget cannot be met; without it, nothing is written then",
+    ),
 ]
 Repair = Annotated[
     bool,

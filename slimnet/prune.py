@@ -28,12 +28,13 @@ from slimnet.cutting.rebuild import cut, rebuild
 from slimnet.cutting.reference import Proof
 from slimnet.cutting.shorten import Wanted, shorten, shorten_as
 from slimnet.cutting.verify import Certificate, Mismatch, certify, joined
-from slimnet.errors import CaptureError, CertificateError, InputError
+from slimnet.errors import CaptureError, CertificateError, InputError, PruneError
 from slimnet.example import Example, positional
 from slimnet.lineage import Lineage, lineage_of, remember
 from slimnet.measuring.analysis import Inspection, analyse, record
 from slimnet.measuring.gathered import Gathered
 from slimnet.planning.budget import Align, Budget, Limits, Scope
+from slimnet.planning.outcome import refusal
 from slimnet.planning.plan import Plan, agrees, surviving
 from slimnet.planning.scoring import Scorer
 from slimnet.repair import Repair, check_images
@@ -86,8 +87,9 @@ def inspect(model: nn.Module, example: Example, *, heads: bool = False) -> Inspe
     ``example`` is a tuple of positional inputs, or a dict of keyword inputs; with ``heads``,
     attention can lose whole heads. Raises :class:`CaptureError` where the model does not run on it.
     """
-    refuse_unsuitable(model)
-    traces = record(model, positional(model, example))
+    example = positional(model, example)
+    refuse_unsuitable(model, example)
+    traces = record(model, example)
     return analyse(model, traces, (), heads=heads).inspection
 
 
@@ -116,6 +118,7 @@ def prune(
     heads: bool = False,
     drop_blocks: Wanted = (),
     steps: int = 1,
+    best_effort: bool = False,
     watch: Watch = unwatched,
 ) -> Pruned:
     """Cut a network down to a budget; ``model`` itself is never changed.
@@ -147,7 +150,7 @@ def prune(
             channels, and for narrower ones an eighth to a sixteenth of their width; None leaves
             them as they come.
         min_channels: the least that a group keeps; without it, a ratio that would empty a layer is
-            an error.
+            an error, and groups of fewer than 8 channels are left alone.
         keep: layer names or patterns (``layer4.*``) that are left alone.
         layer_ratio: ratios for layers by name or pattern.
         seed: of the random criterion and of the proof's random weights and inputs.
@@ -158,11 +161,15 @@ def prune(
             patterns (``layer3.*``), or how many, those of the smallest scale first. Without a
             budget, nothing else leaves; shares of MACs and parameters are those of the original.
         steps: plan in so many rounds, each scored on the network as already cut.
+        best_effort: take the nearest where the budget cannot be met; without it, that is an error.
+            MACs, parameters and bytes are never exceeded (alignment gives way to them); a ratio may
+            be missed by one aligned step of each group.
         watch: told what is being gathered from the data, and how much of it is (0..1).
 
     Raises:
         InputError: for arguments that cannot be used.
-        PruneError: where nothing can be cut, or a layer would be left without channels.
+        PruneError: where nothing can be cut, a layer would be left without channels, or the budget
+            cannot be met.
         CertificateError: where the slim network cannot be proven equal to the zeroed original.
     """
     model, example = _opened(model, example)
@@ -196,9 +203,11 @@ def prune(
         "heads": heads,
         "drop_blocks": drop_blocks if isinstance(drop_blocks, int) else list(drop_blocks),
         "steps": steps,
+        "best_effort": best_effort,
         "repair": repair,
         "seed": seed,
     }
+    original = model
     shorter = shorten(model, example, drop_blocks, seed=seed, verify=verify)
     model, budget = shorter.model, shorter.budget(budget)
     pins: list[Pin] = []
@@ -207,15 +216,17 @@ def prune(
     while True:
         with no_collection(), unchanging(model):
             if not traces:
-                refuse_unsuitable(model)
+                refuse_unsuitable(model, example)
             traces = traces or record(model, example)
-            analysis = analyse(model, traces, pins, strict=strict, heads=heads)
+            analysis = analyse(model, traces, pins, strict=strict, heads=heads, least=min_channels)
             gathered = gathered or scorer.gather(model, analysis.groups)
             drawn = draft(
                 model, analysis, budget, limits, scorer, gathered, steps=steps, beside=beside
             )
             notes = (*drawn.plan.notes, *_missed(analysis.coupling, heads))
             plan = replace(drawn.plan, asked=asked, notes=notes)
+            if drawn.unmet and not best_effort:
+                raise PruneError(refusal(shorter.whole(plan, None)[0], drawn.unmet))
             proof = Proof(traces[0], analysis.coupling, plan, drawn.alive)
             slim = rebuild(model, plan)
         proof = folded(model, slim, proof, example)
@@ -237,9 +248,9 @@ def prune(
             pins.append(pin)
     done = None
     gathered = None  # it may be as large as the network's activations
-    if repair and samples is not None:
-        slim, done = mend(model, slim, plan, samples.images, seed=seed, watch=watch)
     plan, certificate = shorter.whole(plan, certificate)
+    if repair and samples is not None:
+        slim, done = mend(original, slim, plan, samples.images, seed=seed, watch=watch)
     pruned = Pruned(slim, plan, certificate, inspection, example, done, earlier)
     remember(slim, *pruned.whole(), trained=pruned.trained)
     return pruned

@@ -38,7 +38,7 @@ def record_of(artifact: Artifact) -> dict[str, str]:
 
 def is_slim(path: str | Path) -> bool:
     """Whether slimnet cut the network in this file; raises :class:`InputError` for no network."""
-    if Path(path).suffix == SUFFIX:
+    if Path(path).suffix.lower() == SUFFIX:
         return is_slim_tensors(path)
     if is_program_file(path):
         return holds_text(path, RECORD)
@@ -47,7 +47,7 @@ def is_slim(path: str | Path) -> bool:
 
 def read_slim(path: str | Path) -> Artifact:
     """Read a slim network without running code from its file; raises :class:`InputError`."""
-    if Path(path).suffix == SUFFIX:
+    if Path(path).suffix.lower() == SUFFIX:
         return read_tensors(path)
     if not is_program_file(path):
         return read_artifact(path)

@@ -8,7 +8,7 @@ a cut is approximate is the slim network really made.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from slimnet.capture.modules import copied, device_of, evaluation_mode, named_tensors
+from slimnet.capture.modules import copied, evaluation_mode, named_tensors
 from slimnet.capture.suitable import refuse_unsuitable
 from slimnet.coupling.groups import Group
 from slimnet.criteria import Choice, Scores, check_needs
@@ -30,7 +30,9 @@ from slimnet.planning.budget import removed_members
 from slimnet.planning.plan import Plan, make_plan, survivors_mask
 from slimnet.planning.scoring import Scorer
 from slimnet.prune import folded
-from slimnet.samples import Samples, samples_of
+from slimnet.reconstruction.answers import numbers_of
+from slimnet.reconstruction.batches import fitting
+from slimnet.samples import Samples, check_labels, samples_of
 from slimnet.watch import Watch, unwatched
 
 BATCH = 64  # images per pass
@@ -42,7 +44,8 @@ class Point:
 
     channels: int
     removed: float  # share of the group's channels
-    error: float  # ‖outputs − dense outputs‖ / ‖dense outputs‖, over all images
+    error: float  # ‖outputs − dense outputs‖ / ‖dense outputs‖, over all images; of whole numbers
+    # the root of the share that differ
     accuracy: float | None = None  # percent; None without labels
 
 
@@ -167,10 +170,11 @@ class _Measure:
         self.model = model
         self.analysis = analysis
         self.example = example
-        self.images = images if images is None else images.to(device_of(model))
+        self.images = images if images is None else fitting(model, images)
         self.working = copied(model)
         dense = self._dense()
-        self.reference = [_floats(outputs) for outputs, _ in dense]
+        self.reference = [numbers_of(outputs) for outputs, _ in dense]
+        _check_finite(x for numbers in self.reference for x in numbers)
         self.accuracy = self._percent(sum(_right(*batch) for batch in dense))
 
     def _dense(self) -> list[tuple[Any, Tensor | None]]:
@@ -198,9 +202,9 @@ class _Measure:
         squared = total = 0.0
         right = 0
         for (outputs, labels), dense in zip(self._run(network), self.reference, strict=True):
-            for a, b in zip(dense, _floats(outputs), strict=True):
-                squared += float((a - b).square().sum())
-                total += float(a.square().sum())
+            for a, b in zip(dense, numbers_of(outputs), strict=True):
+                squared += _squares(a, b)
+                total += _squares(a) if a.is_floating_point() else a.numel()
             right += _right(outputs, labels)
         return _Found(float(np.sqrt(squared / max(total, 1e-300))), self._percent(right))
 
@@ -229,11 +233,24 @@ def _right(outputs: Any, labels: Tensor | None) -> int:
             f"accuracy needs one score per class [N, classes], and this network gives "
             f"{list(scores.shape)}: give images without labels"
         )
+    check_labels(labels, scores.shape[1])
     return int((scores.argmax(1) == labels).sum())
 
 
-def _floats(outputs: Any) -> list[Tensor]:
-    return [x.detach().double() for x in tensors_of(outputs) if x.is_floating_point()]
+def _squares(a: Tensor, b: Tensor | None = None) -> float:
+    """Of a, or of its difference to b, summed; of whole numbers, how many differ."""
+    if b is not None and not a.is_floating_point():
+        return float((a != b).sum())
+    a = a.double()
+    return float((a if b is None else a - b.double()).square().sum())
+
+
+def _check_finite(numbers: Iterable[Tensor]) -> None:
+    if not all(bool(x.isfinite().all()) for x in numbers):
+        raise InputError(
+            "the network gives NaN or infinite outputs, and no change of them can be measured: "
+            "give images that are normalised as it takes them"
+        )
 
 
 @contextmanager

@@ -17,14 +17,16 @@ from torch import Tensor, nn
 
 from slimnet.capture.modules import copied, device_of
 from slimnet.capture.trace import map_tensors
+from slimnet.digest import sealed, unsealed
 from slimnet.errors import InputError
 from slimnet.networks.payload import load_payload
-from slimnet.output import replacing
+from slimnet.output import set_aside, write_torch
 from slimnet.study.cells import weights_digest
 from slimnet.train import Dataset, History, Schedule, Snapshot, evaluate, train
 from slimnet.train.sparseness import Sparseness, sparseness
 from slimnet.train.sparsity import load_sparsifiers
 from slimnet.version import __version__
+from slimnet.watch import remark
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def sparsify(
     """Train a copy of ``model`` sparse.
 
     ``checkpoint`` is written after every epoch; one of the same network, data and recipe is taken
-    up, any other is overwritten. Raises ``InputError`` where the method finds nothing to work on.
+    up, any other is set aside. Raises ``InputError`` where the method finds nothing to work on.
     """
     row = load_sparsifiers()[recipe.method]
     copy = copied(model)
@@ -117,8 +119,7 @@ def checkpoint_of(output: Path) -> Path:
 def write_state(model: nn.Module, output: Path) -> None:
     """Write a plain state dict, whole or not at all, and forget the training's checkpoint."""
     state = {name: _on_cpu(value) for name, value in model.state_dict().items()}
-    with replacing(output) as temporary:
-        torch.save(state, temporary)
+    write_torch(output, state)
     checkpoint_of(output).unlink(missing_ok=True)
 
 
@@ -144,16 +145,29 @@ class _Checkpoint:
         return cls(path, identity)
 
     def read(self) -> Snapshot | None:
-        """The snapshot of this training; None where there is none, or the file is damaged."""
-        try:
-            payload = load_payload(self.path)
-            if payload["identity"] != self.identity:
-                return None
-            # a copy: the file that these are mapped from is about to be replaced
-            return Snapshot.from_payload(map_tensors(Tensor.clone, payload["snapshot"]))
-        except (InputError, KeyError, TypeError):
+        """The snapshot of this training; None where there is none.
+
+        One that is damaged, or of another training, is set aside.
+        """
+        if not self.path.exists():
             return None
+        try:
+            payload = unsealed(load_payload(self.path))
+            identity, kept = dict(payload["identity"]), payload["snapshot"]
+            if identity == self.identity:
+                # a copy: the file that these are mapped from is about to be replaced
+                return Snapshot.from_payload(map_tensors(Tensor.clone, kept))
+        except (InputError, KeyError, TypeError, AttributeError, ValueError):
+            self._set_aside("damaged", "is damaged")
+            return None
+        others = [name for name in self.identity if identity.get(name) != self.identity[name]]
+        self._set_aside("other", f"is of a training with other {' and '.join(others)}")
+        return None
+
+    def _set_aside(self, kind: str, why: str) -> None:
+        aside = set_aside(self.path, kind)
+        remark(f"{self.path} {why}: it is kept as {aside.name}, and the training starts anew")
 
     def write(self, snapshot: Snapshot) -> None:
-        with replacing(self.path) as temporary:
-            torch.save({"identity": self.identity, "snapshot": snapshot.to_payload()}, temporary)
+        content = {"identity": self.identity, "snapshot": snapshot.to_payload()}
+        write_torch(self.path, sealed(content))

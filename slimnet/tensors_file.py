@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from slimnet.artifact import FORMAT, Artifact, check_size, dense_tensors, describe, draw
 from slimnet.capture.modules import first_names, named_tensors
 from slimnet.cutting.verify import Certificate
+from slimnet.digest import SEAL, seal_of
 from slimnet.errors import InputError
 from slimnet.limits import checked_path, from_json
 from slimnet.networks.arch import Arch
 from slimnet.networks.payload import load_payload, read_metadata
-from slimnet.output import replacing
+from slimnet.output import write_bytes
 from slimnet.plain import decode, encode
 from slimnet.planning.plan import Plan
 from slimnet.version import __version__
@@ -59,11 +60,12 @@ def write_state(model: nn.Module, path: Path) -> Path:
 def _write(
     tensors: Mapping[str, Tensor], first: Mapping[str, str], texts: dict[str, str], path: Path
 ) -> Path:
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     stored = {n: t.detach().cpu().contiguous().clone() for n, t in tensors.items() if first[n] == n}
-    with replacing(path) as temporary:
-        save_file(stored, temporary, {"format": "pt", **texts})
+    texts = {"format": "pt", **texts}
+    # in memory: a full disk is then an error that says so
+    write_bytes(path, save(stored, {**texts, SEAL: seal_of(stored, texts)}))
     return path
 
 

@@ -1,7 +1,8 @@
-"""How long work says what it is doing."""
+"""How long work says what it is doing, and what else its user should know."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -11,3 +12,8 @@ Watch: TypeAlias = Callable[[str, float], None]
 
 def unwatched(text: str, part: float) -> None:
     """Nobody looks."""
+
+
+def remark(text: str) -> None:
+    """Say what stops nothing and should be known: on stderr, or wherever logging sends it."""
+    logging.getLogger("slimnet").warning("%s", text)

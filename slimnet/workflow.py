@@ -5,7 +5,6 @@ Built from the public pieces only; the command line parses, calls this, and prin
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -18,10 +17,12 @@ from torch import nn
 
 from slimnet.capture.modules import copied, named_tensors
 from slimnet.capture.trace import capture
+from slimnet.digest import sealed_json
 from slimnet.errors import CaptureError, InputError
 from slimnet.export import export_onnx, measure_latency
 from slimnet.files import Opened
 from slimnet.measuring.cost import count
+from slimnet.output import scratch, write_json
 from slimnet.prune import Pruned, prune
 from slimnet.repair import check_images, repair
 from slimnet.report import Network, Report, slim_networks, write_html
@@ -34,7 +35,6 @@ from slimnet.study import (
     latency_facts,
     run_study,
     slim_candidate,
-    write_json,
 )
 from slimnet.study.cells import cells, weights_digest
 from slimnet.study.masked import UNSTRUCTURED, cutting, masked_candidate
@@ -126,8 +126,8 @@ def run_comparison(
 ) -> Network:
     """Run a study of one network; what was finished in ``directory`` before is not run again."""
     study = replace(study, settings={**study.settings, **settings.to_json(example, study)})
-    with tempfile.TemporaryDirectory(prefix="slimnet-") as folder:
-        timer = _Timer(model, example, settings, Path(folder))
+    with scratch() as folder:
+        timer = _Timer(model, example, settings, folder)
         dense = _dense_candidate(model, example, dataset, study, directory, timer)
 
         def make_slim(criterion: str, ratio: float) -> Candidate:
@@ -249,7 +249,7 @@ def write_comparison(
         measured.append(f"Latency: {conditions}.")
     write_json(
         directory / "results.json",
-        {network.name: network.results.to_json() for network in networks if network.results},
+        {n.name: sealed_json(n.results.to_json()) for n in networks if n.results},
     )
     report = Report(title, command, networks, versions(), measured)
     return write_html(directory / "report.html", report)

@@ -419,6 +419,27 @@ row(
     c=conv(3, 24),
     extra=8,
 )
+row(
+    "pad_of_a_difference",
+    "exact",
+    lambda m, x: (lambda y, z: m.b(z + F.pad(y, (0, 0, 0, 0, 0, z.shape[1] - y.shape[1]))))(
+        m.a(x), m.c(x)
+    ),
+    b=conv(24, 5),
+    c=conv(3, 24),
+    layer="c",
+)
+row(
+    "pad_of_attributes",
+    "exact",
+    lambda m, x: (
+        lambda y: m.b(m.c(y) + F.pad(y, (0, 0, 0, 0, (m.o - m.i) // 2, (m.o - m.i) // 2)))
+    )(m.a(x)),
+    b=conv(32, 5),
+    c=conv(16, 32),
+    i=16,
+    o=32,
+)
 row("pad_space", "exact", lambda m, x: m.b(F.pad(m.a(x), (1, 1, 2, 0))))
 row("pad_reflect", "exact", lambda m, x: m.b(F.pad(m.a(x), (1, 1, 1, 1), mode="reflect")))
 row(
@@ -449,6 +470,115 @@ row(
     lambda m, x: m.b(m.a(x) * m.g(x).expand(-1, m.c, -1, -1)),
     g=conv(3, 1),
     c=16,
+)
+
+# ------------------------------------------------------------------------ slots looked up by number
+
+
+def points() -> tuple:
+    return (torch.randn(2, 12, 3),)
+
+
+def nearest(m: Net, x: Tensor) -> Tensor:
+    """As PointNet++ gathers points: rows and numbers, channels untouched."""
+    y = m.a(x).relu()
+    near = torch.cdist(x, x[:, :4]).topk(3, dim=1).indices.mT  # [B, 4, 3]
+    rows = torch.arange(x.shape[0]).view(-1, 1, 1).expand_as(near)
+    return m.b(y[rows, near, :].amax(2))
+
+
+def last_token(m: Net, ids: Tensor) -> Tensor:
+    y = m.a(m.e(ids)).relu()
+    return m.b(y[torch.arange(len(ids)), ids.argmax(-1)])
+
+
+def messages(m: Net, x: Tensor, edges: Tensor) -> Tensor:
+    """As every layer of PyTorch Geometric: gather by source, add up by target."""
+    y = m.a(x)
+    sent = y[edges[0]]
+    into = edges[1].view(-1, 1).expand_as(sent)
+    return m.b(torch.zeros_like(y).scatter_add_(0, into, sent).relu())
+
+
+def added_messages(m: Net, x: Tensor, edges: Tensor) -> Tensor:
+    y = m.a(x)
+    return m.b(y.index_add(0, edges[1], y.index_select(0, edges[0])))
+
+
+def experts(m: Net, x: Tensor) -> Tensor:
+    """Each row goes through the weights of the expert that its gate names."""
+    y = m.a(x)
+    weights, names = m.gate(y).softmax(-1).topk(2, -1)
+    parts = (torch.bmm(y[:, None], m.w[names[:, j]])[:, 0] for j in range(2))
+    return m.b(sum(weights[:, j, None] * part for j, part in enumerate(parts)))
+
+
+def graph() -> tuple:
+    return torch.randn(6, 8), torch.randint(0, 6, (2, 15))
+
+
+CLOUD = {"a": lin(3, 16), "b": lin(16, 5), "example": points}
+NODES = {"a": lin(8, 16), "b": lin(16, 5), "example": graph}
+row("points_gathered", "exact", nearest, **CLOUD)
+row(
+    "token_by_number",
+    "exact",
+    last_token,
+    e=partial(nn.Embedding, 9, 8),
+    a=lin(8, 16),
+    b=lin(16, 5),
+    example=lambda: (torch.randint(0, 9, (2, 6)),),
+)
+row("messages_scattered", "exact", messages, **NODES)
+row("messages_added", "exact", added_messages, **NODES)
+for layer in ("a", "w"):
+    row(
+        f"experts_{layer}",
+        "exact",
+        experts,
+        gate=lin(16, 4),
+        w=weight(4, 16, 16),
+        layer=layer,
+        **NODES | {"example": vector},
+    )
+row(
+    "experts_gate",
+    "pinned:aten.topk compares its slots with each other",
+    lambda m, x: m.gate(m.a(x)).topk(4, -1).values,
+    a=lin(8, 16),
+    b=None,
+    gate=lin(16, 12),
+    layer="gate.bias",
+    example=vector,
+)
+row(
+    "points_by_mask",
+    "exact",
+    lambda m, x: m.b(m.a(x)[x[..., 0] > 0]),
+    **CLOUD,
+)
+row(
+    "points_written",
+    "exact",
+    lambda m, x: (lambda y: m.b(y.index_put((x[..., 0] > 0,), m.t)))(m.a(x)),
+    t=weight(16),
+    layer="t",
+    **CLOUD,
+)
+row(
+    "tokens_gathered",
+    "exact",
+    lambda m, x: (
+        lambda y: m.b(y.gather(1, y.detach()[:, :, :1].argsort(1).expand(-1, -1, y.shape[2])))
+    )(m.a(x)),
+    **CLOUD,
+)
+row(
+    "corners_indexed",
+    "exact",
+    lambda m, x: m.b(m.a(x)[:, :, m.places, m.places].mT),
+    b=lin(16, 5),
+    places=torch.tensor([1, 2, 3]),
 )
 
 # --------------------------------------------------------------------------- views down to a linear
@@ -815,19 +945,19 @@ row(
 )
 row(
     "spectral_norm",
-    "exact or approximate",
+    "exact",
     lambda m, x: m.b(m.a(x).relu()),
     a=partial(lambda: parametrizations.spectral_norm(nn.Conv2d(3, 16, 3))),
 )
 row(
     "spectral_norm_chain",
-    "exact or approximate",
+    "exact",
     lambda m, x: m.b(m.c(m.a(x)).relu()),
     c=partial(lambda: parametrizations.spectral_norm(nn.Conv2d(16, 16, 3))),
 )
 row(
     "spectral_norm_hook",
-    "exact or approximate",
+    "exact",
     lambda m, x: m.b(m.a(x).relu()),
     a=partial(lambda: nn.utils.spectral_norm(nn.Conv2d(3, 16, 3))),
 )
@@ -961,6 +1091,13 @@ row(
 )
 row("maxout", "exact", lambda m, x: m.b(torch.maximum(m.a(x), m.c(x))), c=conv(3, 16))
 row("crelu_square", "exact", lambda m, x: m.b(m.a(x).relu() ** 2))
+row(
+    "dropout_of_maps_beside_a_layer_that_never_runs",
+    "exact",
+    lambda m, x: m.b(m.d(m.a(x))),
+    d=partial(nn.Dropout2d, 0.2),
+    never=lin(4, 4),
+)
 row(
     "dropout",
     "exact",

@@ -199,6 +199,17 @@ for name, body in (
     row(f"{name}_heads", "exact", body, whole_heads=True, **HEADS)
 
 
+def fused_in_two_ways(m: Net, x: Tensor) -> Tensor:
+    """Queries name heads and width, keys and values let torch count the heads."""
+    q = m.q(x).view(*x.shape[:2], m.heads, m.width).transpose(1, 2)
+    k, v = (layer(x).view(*x.shape[:2], -1, m.width).transpose(1, 2) for layer in (m.k, m.v))
+    return m.b(merge_heads(F.scaled_dot_product_attention(q, k, v)))
+
+
+row("sdpa_views_of_two_kinds", "exact", fused_in_two_ways, width=8, **HEADS)
+row("sdpa_views_of_two_kinds_heads", "exact", fused_in_two_ways, width=8, whole_heads=True, **HEADS)
+
+
 def grouped_query(m: Net, x: Tensor) -> Tensor:
     q, k, v = split_heads(m.q(x), 4), split_heads(m.k(x), 2), split_heads(m.v(x), 2)
     return m.b(merge_heads(F.scaled_dot_product_attention(q, k, v, enable_gqa=True)))
@@ -329,10 +340,6 @@ def same(m: Net, x: Tensor) -> Tensor:
     return x
 
 
-def by_tensor(m: Net, q: Tensor, scores: Tensor) -> Tensor:
-    return scores / torch.tensor(q.shape[-1]).sqrt()
-
-
 SCALES: dict[str, tuple[Callable, Callable, Callable]] = {
     "root_of_shape_times_query": (lambda m, q: q * q.shape[-1] ** -0.5, same, lambda m, q, s: s),
     "root_of_shape_times_key": (same, lambda m, k: k / math.sqrt(k.shape[-1]), lambda m, q, s: s),
@@ -352,12 +359,6 @@ for name, steps in SCALES.items():
     body = partial(scaled, q_scale=steps[0], k_scale=steps[1], after=steps[2])
     row(f"scale_{name}", "exact", body, width=8, **HEADS)
     row(f"scale_{name}_heads", "exact", body, width=8, whole_heads=True, **HEADS)
-row(
-    "scale_root_of_tensor",
-    "pinned:gives another result when cut (micro_attention.py",
-    partial(scaled, q_scale=same, k_scale=same, after=by_tensor),
-    **HEADS,
-)
 
 
 def by_einsum(m: Net, x: Tensor) -> Tensor:
@@ -405,6 +406,20 @@ row(
     scale=0.35,
     layer="qkv",
 )
+
+# Numbers that the code puts into tensors are followed like plain ones.
+SCALARS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "root_of_tensor": lambda q, s: s / torch.sqrt(torch.tensor(q.size(-1), dtype=q.dtype)),
+    "tensor_of_root": lambda q, s: s / torch.tensor(math.sqrt(q.size(-1)), dtype=q.dtype),
+    "tensor_of_integer": lambda q, s: s * torch.tensor(q.shape[-1]).to(q.dtype) ** -0.5,
+    "tensor_before": lambda q, s: torch.tensor(q.shape[-1], dtype=q.dtype).rsqrt() * s,
+    "tensor_of_list": lambda q, s: s / torch.tensor([q.shape[-1]]).to(q.dtype).sqrt(),
+    "tensor_filled": lambda q, s: s / torch.full((1, 1), q.shape[-1], dtype=q.dtype).sqrt(),
+    "tensor_like": lambda q, s: s / s.new_tensor(q.shape[-1]).sqrt(),
+}
+for name, number in SCALARS.items():
+    body = partial(scaled, q_scale=same, k_scale=same, after=lambda m, q, s, n=number: n(q, s))
+    row(f"scale_{name}", "exact", body, **HEADS)
 
 # -------------------------------------------------------------------------- biases on the attention
 

@@ -28,9 +28,12 @@ class Example:
     shapes: tuple[tuple[int, ...], ...] = (MAP,)
     free: bool = True  # whether any slot can leave
     random: bool = False  # values differ from call to call: only shapes are compared
+    axes: tuple[int, ...] | None = None  # of the first tensor: those that can lose slots
 
 
 EXAMPLES: dict[str, Example] = {}
+NEIGHBOURS: dict[str, Example] = {}
+"""The same operators called in other ways, each with the axes that then can lose slots."""
 
 
 def example(name: str, body: Callable[..., Any], *shapes: tuple[int, ...], **options: bool) -> None:
@@ -47,6 +50,12 @@ def undecomposed(body: Callable[..., Any]) -> Callable[..., Any]:
             return body(*args)
 
     return inside
+
+
+def neighbour(name: str, axes: tuple[int, ...], body: Callable[..., Any], *shapes: Any) -> None:
+    if name in NEIGHBOURS:
+        raise ValueError(f"neighbour {name!r} is there twice")
+    NEIGHBOURS[name] = Example(body, shapes or (MAP,), bool(axes), axes=axes)
 
 
 NOT_ON_CPU = {"cudnn_batch_norm", "miopen_batch_norm", "convolution_overrideable"}
@@ -379,3 +388,105 @@ example("randint", lambda x: x + torch.randint(3, (6,)), random=True)
 example("split_with_sizes_copy", lambda x: aten.split_with_sizes_copy(x, [3, 5], 1))
 example("expand_copy", lambda x: aten.expand_copy(x[:, None], [4, 5, 8, 6, 6]), free=False)
 example("view_copy", lambda x: aten.view_copy(x, [4, 8, 36]), free=False)
+
+# ------------------------------------------------------------------------ slots looked up by number
+
+PLACES = torch.tensor([[0, 3, 3], [1, 2, 0]])
+
+
+def places_along(x: Tensor, d: int = 2) -> Tensor:
+    """Three places along one axis, for every slot of the others, as long as they are."""
+    shape = [3 if k == d else n for k, n in enumerate(x.shape)]
+    return x.new_zeros(shape).long() + 1
+
+
+example("gather", lambda x: x.gather(2, places_along(x)))
+for name, join in (
+    ("scatter", lambda x, p, y: x.scatter(2, p, y)),
+    ("scatter_", lambda x, p, y: x.clone().scatter_(2, p, y)),
+    ("scatter_add", lambda x, p, y: x.scatter_add(2, p, y)),
+    ("scatter_add_", lambda x, p, y: torch.zeros_like(x).scatter_add_(2, p, y)),
+    ("scatter_reduce", lambda x, p, y: x.scatter_reduce(2, p, y, "amax")),
+    ("scatter_reduce_", lambda x, p, y: x.clone().scatter_reduce_(2, p, y, "sum")),
+):
+    example(name, lambda x, y, j=join: j(x, places_along(x), y[:, :, :3]), MAP, MAP)
+ROWS = torch.tensor([2, 0, 2])
+for name, join in (
+    ("index_add", lambda x, y: x.index_add(2, ROWS, y)),
+    ("index_add_", lambda x, y: x.clone().index_add_(2, ROWS, y)),
+    ("index_copy", lambda x, y: x.index_copy(2, ROWS[:2], y[:, :, :2])),
+    ("index_copy_", lambda x, y: x.clone().index_copy_(2, ROWS[:2], y[:, :, :2])),
+    ("index_reduce", lambda x, y: x.index_reduce(2, ROWS, y, "amin")),
+    ("index_reduce_", lambda x, y: x.clone().index_reduce_(2, ROWS, y, "amin")),
+):
+    example(name, join, MAP, (4, 8, 3, 6))
+example("index_fill", lambda x: x.index_fill(2, ROWS, 2.0))
+example("index_fill_", lambda x: x.clone().index_fill_(2, ROWS, 0.0))
+example("index_put", lambda x: aten.index_put(x, [None, None, ROWS[:2]], x[:, :, :2]))
+example("index_put_", lambda x: aten.index_put_(x.clone(), [None, None, ROWS[:2]], x[:, :, :2]))
+example("_index_put_impl_", lambda x: aten._index_put_impl_(x.clone(), [ROWS], x[:3]))
+example("_unsafe_index", lambda x: aten._unsafe_index(x, [None, None, ROWS, ROWS]))
+example("_unsafe_index_put", lambda x: aten._unsafe_index_put(x, [ROWS], x[:3]))
+MASK = torch.tensor([True, False, True, True])
+BOTH = torch.arange(36).view(6, 6) % 3 > 0
+for name, axes, body in (
+    ("x[a]", (1, 2, 3), lambda x: x[ROWS]),
+    ("x[..., a]", (0, 1, 2), lambda x: x[..., ROWS]),
+    ("x[:, :, a, b]", (0, 1), lambda x: x[:, :, ROWS, ROWS]),
+    ("x[a, :, b]", (1, 3), lambda x: x[ROWS, :, ROWS]),
+    ("x[a, :, b, None]", (1, 3), lambda x: x[ROWS, :, ROWS, None]),
+    ("x[:, None, a, :, b]", (0, 2), lambda x: x[:, None, ROWS, :, ROWS]),
+    ("x[a, b, :], a matrix", (2, 3), lambda x: x[PLACES, PLACES, :]),
+    ("x[:, :, a, b], broadcast", (0, 1), lambda x: x[:, :, ROWS[:, None], ROWS[None]]),
+    ("x[:, a], a matrix", (0, 2, 3), lambda x: x[:, PLACES]),
+    ("x[mask]", (1, 2, 3), lambda x: x[MASK]),
+    ("x[:, :, mask], two axes", (0, 1), lambda x: x[:, :, BOTH]),
+    ("x[mask, :, a]", (1, 3), lambda x: x[MASK, :, ROWS]),
+    ("x[rows] where rows follow x", (1, 2, 3), lambda x: x[x.sum((1, 2, 3)).long() * 0]),
+    ("gather along the first axis", (1, 2, 3), lambda x: x.gather(0, places_along(x, 0))),
+    ("gather of fewer slots", (0, 3), lambda x: x.gather(2, places_along(x)[:, :4])),
+    ("take_along_dim", (0, 1, 3), lambda x: x.take_along_dim(places_along(x), 2)),
+    ("index_select, negative", (0, 1, 2), lambda x: x.index_select(-1, ROWS)),
+):
+    neighbour(name, axes, body)
+
+
+def put(*places: Any, **options: Any) -> Callable[..., Any]:
+    def body(x: Tensor, y: Tensor) -> Tensor:
+        x = x.clone()
+        x[places] = y
+        return x
+
+    return body
+
+
+for name, axes, body, shape in (
+    ("x[a] = y", (1, 2, 3), put(ROWS[:2]), (2, 8, 6, 6)),
+    ("x[:, :, a, b] = y", (0, 1), put(slice(None), slice(None), ROWS[:2], ROWS[:2]), (4, 8, 2)),
+    ("x[a, :, b] = y", (1, 3), put(ROWS[:2], slice(None), ROWS[:2]), (2, 8, 6)),
+    ("x[a] = y, spread", (1, 2, 3), put(ROWS[:2]), (8, 1, 6)),
+    ("x[mask] = y", (1, 2, 3), put(MASK), (3, 8, 6, 6)),
+    ("x[:, mask] = y", (0, 2, 3), put(slice(None), torch.arange(8) > 4), (4, 3, 6, 6)),
+):
+    neighbour(name, axes, body, MAP, shape)
+
+# ---------------------------------------------------------------------------- orders along one axis
+
+for name in ("sort", "cummax", "cummin", "cumprod", "logcumsumexp"):
+    example(name, lambda x, n=name: getattr(torch, n)(x, dim=2))
+for name in ("median", "nanmedian", "mode"):
+    example(name, lambda x, n=name: getattr(torch, n)(x, dim=2))
+example("topk", lambda x: x.topk(2, 3))
+example("kthvalue", lambda x: x.kthvalue(2, 3))
+for name in ("tril", "triu"):
+    example(name, lambda x, n=name: getattr(torch, n)(x, 1))
+    example(f"{name}_", lambda x, n=name: getattr(x.clone(), f"{n}_")())
+for name, axes, body in (
+    ("sort along the last axis", (0, 1, 2), lambda x: x.sort(descending=True)),
+    ("sort along the first axis", (1, 2, 3), lambda x: x.sort(dim=0, stable=True)),
+    ("topk along the channels", (0, 2, 3), lambda x: x.topk(3, 1)),
+    ("kthvalue that is kept", (0, 2, 3), lambda x: x.kthvalue(3, 1, keepdim=True)),
+    ("median of the channels", (0, 2, 3), lambda x: x.median(1)),
+    ("tril", (0, 1), lambda x: x.tril()),
+):
+    neighbour(name, axes, body)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -17,6 +19,7 @@ from slimnet.models import MODELS
 from slimnet.planning.allocate import allocate
 from slimnet.planning.budget import Budget, Limits, alignment
 from slimnet.planning.ladder import ladder
+from slimnet.planning.shortfall import FINER
 
 quick = settings(max_examples=150, deadline=None, derandomize=True, database=None)
 
@@ -176,10 +179,14 @@ def test_a_budget_is_never_exceeded_and_met_within_a_percent_or_a_single_step(
     like = {g.number: g.number % 2 for g in groups}
     found = allocate(groups, scores, Budget(macs=share), limits, cost, like=like)
     amount, spent = share * cost(whole(groups)).macs, cost(found.survivors).macs
-    rungs = {g.number: ladder(g, limits, g.size) for g in groups}
+    for finer in (1, 2, 4, 8, 16):  # the first multiples with which the budget can be met
+        rungs = {g.number: ladder(g, replace(limits, finer=finer), g.size) for g in groups}
+        if cost({n: x.least for n, x in rungs.items()}).macs <= amount:
+            break
+    assert bool(found.unmet) == (spent > amount)
     if spent > amount:  # nothing narrower is allowed
         assert found.survivors == {n: x.least for n, x in rungs.items()}
-        assert "is the least that can remain" in found.notes[0]
+        assert "is the least that can remain" in found.unmet == found.notes[0]
         return
     above = [
         cost({**found.survivors, n: up}).macs
@@ -187,7 +194,8 @@ def test_a_budget_is_never_exceeded_and_met_within_a_percent_or_a_single_step(
         if (up := x.up(found.survivors[n])) is not None
     ]
     assert amount - spent <= 0.01 * amount or all(x > amount for x in above)
-    assert bool(found.notes) == (amount - spent > 0.01 * amount)
+    assert any(note.startswith(FINER) for note in found.notes) == (finer > 1)
+    assert len(found.notes) - (finer > 1) == (amount - spent > 0.01 * amount)
 
 
 @quick
@@ -328,3 +336,48 @@ def test_a_budget_of_everything_removes_nothing():
     model = Net(lambda m, x: m.b(m.a(x)), {"a": conv(3, 16), "b": conv(16, 4)}).eval()
     pruned = slimnet.prune(model, (torch.randn(1, 3, 8, 8),), macs=1.0)
     assert not pruned.plan.removed and pruned.plan.after == pruned.plan.before
+
+
+# --------------------------------------------------------------------- what cannot be met
+
+
+def found_by(groups, budget, limits):
+    def cost(survivors):
+        total = sum(survivors[g.number] * g.channels_per_atom for g in groups)
+        return Cost(total, total, total)
+
+    scores = {g.number: np.arange(float(g.size)) for g in groups}
+    return allocate(groups, scores, budget, limits, cost)
+
+
+@pytest.mark.parametrize("scope", ["local", "global", "harm"])
+@pytest.mark.parametrize("align", [16, "auto"])
+def test_a_budget_that_an_aligned_network_exceeds_is_met_by_a_narrower_one(scope, align):
+    groups = [group(128, number=0), group(128, number=1)]
+    found = found_by(groups, Budget(macs=14 / 256), Limits(scope, align))
+    assert sum(found.survivors.values()) == 12  # 8 and 4: multiples of 4
+    assert not found.unmet
+    assert found.notes[0] == (
+        "the budget is too small for widths that are multiples of 16: widths are multiples of 4, "
+        "or of less in narrower groups"
+    )
+    usual = found_by(groups, Budget(macs=32 / 256), Limits(scope, align))
+    assert usual.survivors == {0: 16, 1: 16} and not usual.notes
+
+
+@pytest.mark.parametrize("scope", ["local", "global", "harm"])
+def test_a_ratio_is_missed_where_guards_hold_more_than_a_step_of_each_group(scope):
+    groups = [group(64, number=0, layers=("a",)), group(128, number=1, layers=("b",))]
+    for least in (64, 128, 1000):
+        found = found_by(groups, Budget(ratio=0.5), Limits(scope, min_channels=least))
+        assert "% of the channels would leave: a" in found.unmet
+        assert f"(at least {min(least, 64)} channels)" in found.unmet
+    assert not found_by(groups, Budget(ratio=0.5), Limits(scope, min_channels=36)).unmet
+    tiny = found_by(groups, Budget(ratio=0.01), Limits("local"))
+    assert tiny.unmet == (
+        "only 0.0% of the channels would leave: a (a multiple of 8), b (a multiple of 16)"
+    )
+    kept = found_by(groups, Budget(ratio=0.5), Limits(scope, keep=("*",)))
+    assert kept.unmet == ("only 0.0% of the channels would leave: a, b (kept by name)")
+    assert not found_by(groups, Budget(ratio=0.5), Limits(scope, keep=("a",))).unmet
+    assert not found_by(groups, Budget(ratio=0.0), Limits(scope, keep=("*",))).unmet

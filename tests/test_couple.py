@@ -5,7 +5,9 @@ from __future__ import annotations
 from functools import partial
 
 import numpy as np
+import pytest
 import torch
+import torch.nn.functional as F
 from micro import Net, bn, buffer, conv, lin, weight
 from torch import nn
 
@@ -135,3 +137,89 @@ def test_a_view_takes_the_reading_that_leaves_most_free():
 def test_only_parameters_that_ran_have_labels():
     coupling = coupled(lambda m, x: m.b(m.a(x)), unused=conv(3, 3))
     assert set(coupling.weights) == {"a.weight", "a.bias", "b.weight", "b.bias"}
+
+
+def test_padded_slots_may_go_where_code_computes_their_number():
+    """As BlazeFace pads its shortcut."""
+
+    def block(m, x):
+        y = m.a(x)
+        return m.b(m.c(y) + F.pad(y, (0, 0, 0, 0, 0, m.extra)))
+
+    parts = {"b": conv(24, 4), "c": conv(16, 24)}
+    coupling = coupled(block, **parts, extra=8)
+    assert free(coupling, "c.weight").all() and free(coupling, "a.weight").all()
+    (mend,) = coupling.mends
+    for gone in (0, 3, 8):
+        alive = np.ones(len(coupling.atoms.reason), bool)
+        alive[atoms(coupling, "c.weight")[16 : 16 + gone]] = False
+        assert mend.value(alive, coupling.atoms) == 8 - gone
+    literal = coupled(lambda m, x: m.b(m.c(m.a(x)) + F.pad(m.a(x), (0, 0, 0, 0, 8, 0))), **parts)
+    assert free(literal, "c.weight")[8:].all() and not free(literal, "c.weight")[:8].any()
+
+
+@pytest.mark.parametrize(
+    ("amount", "expected"), [(lambda m: m.o - m.i, 16), (lambda m: m.extra + 0, 0)]
+)
+def test_padding_that_is_computed_may_become_nothing(amount, expected):
+    def block(m, x):
+        y = m.a(x)
+        return m.b(m.c(y) + F.pad(y, (0, 0, 0, 0, 0, amount(m))))
+
+    coupling = coupled(block, b=conv(24, 4), c=conv(16, 24), o=24, i=16, extra=8)
+    alive = np.ones(len(coupling.atoms.reason), bool)
+    alive[atoms(coupling, "c.weight")[16:]] = False
+    assert [mend.value(alive, coupling.atoms) for mend in coupling.mends] == [expected]
+
+
+HEAD_VIEWS = {
+    "heads and width": lambda m, n: (n[0], n[1], m.heads, m.width),
+    "tokens computed": lambda m, n: (n[0], -1, m.heads, m.width),
+    "heads computed": lambda m, n: (n[0], n[1], -1, m.width),
+    "width computed": lambda m, n: (n[0], n[1], m.heads, -1),
+}
+
+
+@pytest.mark.parametrize("heads", [False, True], ids=["widths", "heads"])
+@pytest.mark.parametrize("theirs", HEAD_VIEWS)
+@pytest.mark.parametrize("own", HEAD_VIEWS)
+def test_queries_and_keys_may_name_their_sizes_in_different_ways(own, theirs, heads):
+    def body(m, x):
+        def split(layer, view):
+            return layer(x).view(HEAD_VIEWS[view](m, x.shape[:2])).transpose(1, 2)
+
+        y = F.scaled_dot_product_attention(split(m.q, own), split(m.k, theirs), split(m.v, theirs))
+        return m.o(y.transpose(1, 2).flatten(2))
+
+    parts = {name: lin(8, 32) for name in "qkv"} | {"o": lin(32, 4), "heads": 4, "width": 8}
+    model = Net(body, parts).eval()
+    coupling = couple([capture(model, (torch.randn(2, 5, 8),))], heads=heads)
+    for name in "qkv":
+        assert free(coupling, f"{name}.weight").all()
+        rows = atoms(coupling, f"{name}.weight").reshape(4, 8)
+        whole, part = (rows == rows[:, :1]).all(), (rows == rows[:1]).all()
+        assert whole != part and (whole or not heads)
+
+
+def test_each_attention_of_a_network_has_its_own_reading():
+    """One whose queries state the width and one whose keys do, and a projection that stays."""
+
+    def attended(m, x, own, theirs):
+        q, k, v = (
+            layer(x).view(HEAD_VIEWS[view](m, x.shape[:2])).transpose(1, 2)
+            for layer, view in ((m.q, own), (m.k, theirs), (m.v, theirs))
+        )
+        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+    def body(m, x):
+        y = attended(m.one, x, "heads computed", "heads and width")
+        z = attended(m.two, x, "width computed", "heads computed")
+        return m.o(y + z), m.p(x).view(*x.shape[:2], 4, -1)
+
+    attention = {name: lin(8, 32) for name in "qkv"} | {"heads": 4, "width": 8}
+    parts = {key: partial(Net, None, attention) for key in ("one", "two")}
+    model = Net(body, parts | {"o": lin(32, 4), "p": lin(8, 32)}).eval()
+    coupling = couple([capture(model, (torch.randn(2, 5, 8),))])
+    for name in "qkv":
+        assert free(coupling, f"one.{name}.weight").all()
+        assert free(coupling, f"two.{name}.weight").all()

@@ -48,6 +48,17 @@ def test_what_forward_does_not_take_is_refused(example, reason):
         positional(Named(), example)
 
 
+def test_what_forward_takes_among_any_others_is_given_as_a_tuple():
+    class Any(nn.Module):
+        def forward(self, *given, **named):
+            return given
+
+    reason = r"Any.forward takes 'x' among any others \(\*\*\).*: give a tuple of the inputs"
+    with pytest.raises(InputError, match=reason):
+        positional(Any(), {"x": A})
+    assert positional(Any(), (A,)) == (A,)
+
+
 @dataclass
 class Record:
     a: torch.Tensor

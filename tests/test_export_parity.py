@@ -5,8 +5,16 @@ import torch
 from torch import nn
 
 from slimnet.errors import InputError
-from slimnet.export import ParityError, check_parity, export_onnx
+from slimnet.export import (
+    ExportError,
+    ParityError,
+    check_parity,
+    export_onnx,
+    export_pt2,
+    measure_latency,
+)
 from slimnet.export.inputs import random_inputs
+from slimnet.export.parity import TOLERANCES
 
 IMAGES = (torch.zeros(1, 3, 6, 6),)
 
@@ -99,3 +107,56 @@ def test_random_inputs_keep_kind_and_range_and_follow_the_batch():
 def test_a_constant_example_gives_noise():
     (images,) = random_inputs((torch.zeros(1, 3, 4),), batch=2)
     assert images.std() > 0.1
+
+
+class Rooted(nn.Module):
+    """NaN on half of what a normal distribution draws, in the file as in PyTorch."""
+
+    def forward(self, x):
+        return x.sqrt().sum((2, 3))
+
+
+def test_two_that_both_give_nan_are_not_equal(tmp_path):
+    path = tmp_path / "rooted.onnx"
+    export_onnx(Rooted(), IMAGES, path, verify=False)
+    with pytest.raises(ParityError, match="itself gives NaN at batch 1 on random inputs"):
+        check_parity(Rooted(), path, IMAGES)
+    assert check_parity(Rooted(), path, (torch.rand(1, 3, 6, 6),)).error < 1e-6
+
+
+def test_a_broken_weight_is_not_exported(tmp_path):
+    model = toy().eval()
+    with torch.no_grad():
+        model[2].bias[0] = torch.nan
+    for write in (export_onnx, export_pt2):
+        with pytest.raises(ParityError, match="look for NaN in its weights"):
+            write(model, IMAGES, tmp_path / "broken")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_the_tolerance_is_that_of_the_networks_type(kind, tmp_path):
+    model, example = toy(width=16).to(kind), (IMAGES[0].to(kind),)
+    parity = export_pt2(model, example, tmp_path / "toy.pt2").parity
+    assert parity.tolerance == TOLERANCES.get(kind, 1e-4)
+    if kind == torch.float16:
+        parity = export_onnx(model, example, tmp_path / "toy.onnx").parity
+        assert parity.error < parity.tolerance == 1e-2
+        with pytest.raises(ParityError, match="allowed"):
+            check_parity(toy(seed=1, width=16).half(), tmp_path / "toy.onnx", example)
+    else:  # onnxruntime on a CPU has no such convolution
+        with pytest.raises((ExportError, InputError), match=r"export it in float32 \(model.float"):
+            export_onnx(model, example, tmp_path / "toy.onnx")
+        assert [file.name for file in tmp_path.iterdir()] == ["toy.pt2"]
+
+
+def test_a_half_network_in_many_layers_rounds_within_its_tolerance(tmp_path):
+    torch.manual_seed(0)
+    layers = [nn.Sequential(nn.Conv2d(16, 16, 3), nn.BatchNorm2d(16), nn.ReLU()) for _ in range(6)]
+    model = nn.Sequential(nn.Conv2d(3, 16, 1), *layers).eval().half()
+    example = (torch.randn(1, 3, 16, 16).half(),)
+    assert 1e-4 < export_onnx(model, example, tmp_path / "deep.onnx").parity.error < 1e-2
+    timed = measure_latency(
+        {"deep": tmp_path / "deep.onnx", "again": tmp_path / "deep.onnx"}, example, rounds=2
+    )
+    assert timed.timing("again").median_ms > 0

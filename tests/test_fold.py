@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
 from micro import MICRO, Net, lin
-from micro_attention import merge_heads, split_heads
+from micro_attention import SCALARS, merge_heads, split_heads
 from oracle import float64, outputs, relative_error, zeroed
 from torch import Tensor, nn
 
@@ -27,6 +28,7 @@ FOLDED = (
     *("sdpa", "sdpa_mask_float", "grouped_query", "vision_fused", "mha", "mha_no_weights"),
     *("scale_root_of_shape_times_query", "scale_root_of_shape_under_scores", "attention_einsum"),
     *("encoder_layer", "query_norm_rms", "vit", "pooled_by_conv"),
+    *(f"scale_{name}" for name in SCALARS),
 )
 
 
@@ -194,3 +196,95 @@ def test_an_attention_without_a_scale_of_its_own_is_folded_or_stays():
         model = Net(body, parts | {"scale": scale}).eval()
         result = slimnet.prune(model, EXAMPLE, ratio=0.5, align=None)
         assert bool(result.plan.scaled) == folded and result.model.q.out_features == 16
+
+
+def test_a_module_that_runs_twice_is_multiplied_once():
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.inner, self.b = (
+                nn.Linear(8, 32),
+                Net(self.attend, SHARED),
+                nn.Linear(32, 5),
+            )
+
+        @staticmethod
+        def attend(m: Net, x: Tensor) -> Tensor:
+            q, k, v = (split_heads(layer(x), 4) for layer in (m.q, m.k, m.v))
+            return m.o(merge_heads(F.scaled_dot_product_attention(q, k, v)))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.b(self.inner(self.inner(self.a(x))))
+
+    torch.manual_seed(0)
+    result = slimnet.prune(Twice().eval(), EXAMPLE, ratio=0.5, align=None)
+    assert result.certificate.exact
+    assert {name: len(scales) for name, scales in result.plan.scaled.items()} == {
+        "inner.q.weight": 1,
+        "inner.q.bias": 1,
+    }
+    for scales in result.plan.scaled.values():
+        assert math.isclose(scales[0].factor, 0.5**0.5)
+
+
+SHARED = {name: lin(32, 32) for name in "qkvo"}
+
+
+def test_a_number_that_multiplies_twice_is_folded_twice():
+    def body(m: Net, x: Tensor) -> Tensor:
+        q, k, v = (split_heads(layer(x), 4) for layer in (m.q, m.k, m.v))
+        for _ in range(2):
+            q = q * q.shape[-1] ** -0.25
+        return m.b(merge_heads((q @ k.mT).softmax(-1) @ v))
+
+    torch.manual_seed(0)
+    parts = {name: lin(8, 32) for name in "qkv"} | {"b": lin(32, 5)}
+    result = slimnet.prune(Net(body, parts).eval(), EXAMPLE, ratio=0.5, align=None)
+    assert result.model.q.out_features == 16 and result.certificate.exact
+    factors = [scale.factor for scale in result.plan.scaled["q.weight"]]
+    assert len(factors) == 2 and math.isclose(math.prod(factors), 0.5**0.5)
+
+
+def test_a_cut_that_is_folded_and_cut_again_is_folded_by_both():
+    """Each cut multiplies by its own ratio: two in a row are the ratio of both."""
+    dense = attention()
+    first = slimnet.prune(dense, EXAMPLE, ratio=0.25, align=None)
+    again = slimnet.prune(first.model, EXAMPLE, ratio=0.5, align=None)
+    kept = [i for i in range(64) if i not in first.plan.removed["qkv.weight"][0]]
+    kept = [i for n, i in enumerate(kept) if n not in again.plan.removed["qkv.weight"][0]]
+    expected = dense.qkv.bias.detach()[kept] * (len(kept) / 64) ** 0.5
+    torch.testing.assert_close(again.model.qkv.bias[: len(kept)], expected)
+    assert again.certificate.exact
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        lambda d: torch.sqrt(torch.tensor(d, dtype=torch.float)),
+        lambda d: torch.tensor(math.sqrt(d)),
+        lambda d: torch.tensor(d) ** 0.5,
+        lambda d: torch.sqrt(torch.FloatTensor([d])),
+        lambda d: torch.full((1,), d * 1.0).sqrt(),
+    ],
+)
+def test_numbers_in_tensors_of_single_precision_are_proven(number):
+    def body(m: Net, x: Tensor) -> Tensor:
+        q, k, v = (split_heads(layer(x), 4) for layer in (m.q, m.k, m.v))
+        return m.b(merge_heads((q @ k.mT / number(q.size(-1))).softmax(-1) @ v))
+
+    parts = {name: lin(8, 32) for name in "qkv"} | {"b": lin(32, 5)}
+    result = slimnet.prune(Net(body, parts).eval(), EXAMPLE, ratio=0.5, align=None)
+    assert result.model.q.out_features == 16 and result.certificate.exact
+    (scale,) = result.plan.scaled["q.bias"]
+    assert math.isclose(scale.factor, 0.5**0.5, rel_tol=1e-6)
+
+
+def test_a_number_that_an_input_or_a_weight_decides_is_not_folded():
+    def body(m: Net, x: Tensor) -> Tensor:
+        q, k, v = (split_heads(layer(x), 4) for layer in (m.q, m.k, m.v))
+        return m.b(merge_heads((q @ k.mT * m.s / x.abs().mean()).softmax(-1) @ v))
+
+    parts = {name: lin(8, 32) for name in "qkv"} | {"b": lin(32, 5)}
+    model = Net(body, parts | {"s": partial(lambda: nn.Parameter(torch.tensor(0.3)))}).eval()
+    result = slimnet.prune(model, EXAMPLE, ratio=0.5, align=None)
+    assert result.model.q.out_features == 16 and not result.plan.scaled

@@ -169,7 +169,7 @@ def test_large_images_come_in_smaller_batches(monkeypatch):
     sizes = []
     model = network(lambda m, x: [sizes.append(len(x)), m.b(m.a(x)).mean((2, 3))][1])
     groups = groups_of(model)
-    for numbers, expected in ((3 * 8 * 8 * 3, [3, 3, 3, 1]), (1, [1] * 10)):
+    for numbers, expected in ((3 * 8 * 8 * 3, [3, 3, 2, 2]), (1, [1] * 10)):
         sizes.clear()
         monkeypatch.setattr(batches, "NUMBERS", numbers)
         gather(model, groups, ["gradients"], samples=SAMPLES)
@@ -189,6 +189,7 @@ def test_images_take_the_precision_of_the_network():
         (network(), Samples(IMAGES), "gradients need labels"),
         (network(lambda m, x: m.b(m.a(x))), SAMPLES, r"one score per class \[N, classes\]"),
         (network(lambda m, x: {"out": m.b(m.a(x))}), SAMPLES, r"one score per class"),
+        (network(b=conv(16, 1)), SAMPLES, "zero for a network of one class"),
         (network(), Samples(IMAGES, SAMPLES.labels + 1), "outside the network's 4 classes, 0 to 3"),
         (network(), Samples(IMAGES[:, :1], SAMPLES.labels), "does not run on the .* 4x1x8x8: "),
         (
@@ -378,3 +379,21 @@ def test_initial_weights_of_another_network_are_refused():
     state = {**model.state_dict(), "b.weight": torch.zeros(4, 8, 3, 3)}
     with pytest.raises(InputError, match=r"b\.weight is 4x8x3x3 there and 4x16x3x3 here"):
         gathered(model, "initial", init=state)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_halves_are_summed_in_single_precision(kind):
+    """A sum of 640 halves of 200 overflows float16, and gradients of 1e-8 vanish in it."""
+    model = network()
+    with torch.no_grad():
+        model.a.weight *= 1000
+        model.b.weight *= 1e-3
+    groups, halves = groups_of(model), deepcopy(model).to(kind)
+    whole, half = (gather(m, groups, ALL, samples=SAMPLES) for m in (model, halves))
+    for need in ("gradients", "gates", "activations"):
+        for name, known in getattr(half, need).items():
+            assert known.dtype in (torch.float32, torch.float64)
+            assert known.isfinite().all() and known.any()
+            torch.testing.assert_close(
+                known.double(), getattr(whole, need)[name].double(), rtol=0.1, atol=0.05
+            )

@@ -85,7 +85,17 @@ def test_narrow_groups_are_left_alone(width):
     groups, layers = found(lambda m, x: m.b(m.a(x)), a=conv(3, width), b=conv(width, 4))
     assert len(groups) == (width >= NARROW)
     if width < NARROW:
-        assert layers["a"].reasons == ("fewer than 8 channels hang together there: left alone",)
+        assert layers["a"].reasons == (
+            "fewer than 8 channels hang together there: left alone, unless a lower minimum is "
+            "asked for (--min-channels 1)",
+        )
+
+
+@pytest.mark.parametrize(("least", "number"), [(None, 0), (9, 0), (7, 0), (6, 1), (1, 1)])
+def test_narrow_groups_leave_where_a_lower_minimum_is_asked_for(least, number):
+    model = Net(lambda m, x: m.b(m.a(x)), {"a": conv(3, 6), "b": conv(6, 4)}).eval()
+    groups, layers = find_groups(model, couple([capture(model, IMAGE)]), least)
+    assert len(groups) == number and layers[0].prunable == 6 * number
 
 
 def test_channels_that_can_only_leave_at_once_stay():

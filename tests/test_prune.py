@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 import torchvision
 from micro import MICRO, Net, bn, conv, lin
 from torch import nn
@@ -67,7 +68,7 @@ def test_a_slim_network_of_the_users_class_with_its_plan_and_certificate():
         {"ratio": 0.5, "scope": "global"},
         {"macs": 0.5, "criterion": "bn-scale"},
         {"params": 0.7, "criterion": "random", "seed": 3},
-        {"ratio": 0.9, "min_channels": 4},
+        {"ratio": 0.9, "min_channels": 4, "best_effort": True},
     ],
 )
 def test_the_users_model_is_never_changed(options):
@@ -235,6 +236,23 @@ def test_a_literal_is_refused_with_the_way_out_which_is_one(tmp_path):
     assert dict(slim.named_parameters())["a.weight"].shape[0] == 8
 
 
+def test_lenet_loses_channels_where_its_narrow_layers_may():
+    def lenet(m, x):
+        y = F.max_pool2d(m.a(x).relu(), 2)
+        return m.b(F.max_pool2d(m.c(y).relu(), 2).flatten(1))
+
+    parts = {"a": conv(1, 6, 5), "c": conv(6, 16, 5), "b": lin(16 * 4, 10)}
+    model, example = Net(lenet, parts).eval(), (torch.randn(1, 1, 8, 8),)
+    plain = slimnet.prune(model, example, ratio=0.5, align=None).model
+    assert (plain.a.out_channels, plain.c.out_channels) == (6, 8)
+    pruned = slimnet.prune(model, example, ratio=0.5, align=None, min_channels=1)
+    assert (pruned.model.a.out_channels, pruned.model.c.out_channels) == (3, 8)
+    assert pruned.certificate.exact
+    narrow = Net(lambda m, x: m.b(m.a(x)), {"a": conv(1, 6), "b": conv(6, 4)}).eval()
+    with pytest.raises(PruneError, match=r"a \(6 channels\) .* \(--min-channels 1\)"):
+        slimnet.prune(narrow, example, ratio=0.5)
+
+
 def test_the_printed_reason_is_a_line_of_its_own():
     line = FFT.args[0].__code__.co_firstlineno
     assert str(slimnet.inspect(FFT(), IMAGE)).split("\n")[:2] == [
@@ -356,3 +374,52 @@ def test_asking_for_heads_where_there_are_none_is_said():
     asked = slimnet.prune(model, example, ratio=0.5, heads=True)
     assert any("no attention was found" in note for note in asked.plan.notes)
     assert not slimnet.prune(model, example, ratio=0.5).plan.notes
+
+
+# ------------------------------------------------------------------- budgets that cannot be met
+
+TOO_MUCH = {
+    "macs": ({"macs": 0.001}, r"0\.1% of the MACs left\) cannot be met, the nearest is 6\.2%: "),
+    "params": ({"params": 1e-9}, "1e-07% of the parameters left"),
+    "bytes": ({"bytes": 10}, r"at most 10 bytes\) cannot be met, the nearest is \d+: "),
+    "guard": ({"ratio": 0.5, "min_channels": 99}, r"50% .*0\.0%: .*a \(at least 16 channels\)"),
+    "guarded cost": ({"macs": 0.5, "min_channels": 99}, "every group keeps at least 99 channels"),
+    "name": ({"ratio": 0.5, "keep": ["*"]}, r"the nearest is 0\.0%: .*a \(kept by name\)"),
+    "named cost": ({"macs": 0.5, "layer_ratio": {"a": 0.0}}, "names prescribe the width of 1 of 1"),
+}
+
+
+@pytest.mark.parametrize("case", TOO_MUCH)
+def test_a_budget_that_cannot_be_met_is_refused_unless_the_nearest_will_do(case):
+    budget, why = TOO_MUCH[case]
+    with pytest.raises(PruneError, match=why) as refusal:
+        slimnet.prune(network(), IMAGE, **budget)
+    assert "--best-effort" in str(refusal.value) and "\n" not in str(refusal.value)
+    pruned = slimnet.prune(network(), IMAGE, **budget, best_effort=True)
+    assert pruned.certificate is not None and pruned.plan.asked["best_effort"]
+
+
+@pytest.mark.parametrize("align", ["auto", 16, None])
+@pytest.mark.parametrize("scope", ["local", "global", "harm"])
+def test_bytes_are_those_that_are_there_afterwards_and_never_more(scope, align):
+    model = MODELS["digits_resnet"].make().eval()
+    example = (torch.zeros(1, *MODELS["digits_resnet"].input_shape),)
+    dense = stored(model)
+    for share in (0.9, 0.4, 0.1, 0.02, 0.004):
+        asked = dense * share
+        options = {"scope": scope, "align": align, "verify": False}
+        slim = slimnet.prune(model, example, bytes=asked, **options)
+        assert stored(slim.model) == slim.plan.after["bytes"] <= asked
+
+
+def stored(model):
+    return sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
+
+
+def test_a_share_that_dropped_blocks_leave_is_one_of_the_original():
+    model = MODELS["digits_resnet"].make().eval()
+    example = (torch.zeros(1, *MODELS["digits_resnet"].input_shape),)
+    with pytest.raises(PruneError, match=r"0\.001% of the MACs left\) cannot be met"):
+        slimnet.prune(model, example, macs=1e-5, drop_blocks=1, verify=False)
+    pruned = slimnet.prune(model, example, macs=0.3, drop_blocks=1, verify=False)
+    assert pruned.plan.after["macs"] <= 0.3 * pruned.plan.before["macs"]

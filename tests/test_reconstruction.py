@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -11,9 +12,13 @@ from sklearn.linear_model import Lasso
 from torch import nn
 
 import slimnet
-from slimnet.criteria import reconstruction
+from slimnet.capture.modules import named_tensors
+from slimnet.criteria import reconstruction, score
 from slimnet.criteria.reconstruction import Problem, lasso, surgeon, thinet
+from slimnet.measuring.analysis import analyse, record
+from slimnet.measuring.gathered import Gathered
 from slimnet.reconstruction.least_squares import RIDGE
+from slimnet.reconstruction.readings import read_inputs
 from slimnet.repair import repair
 
 ATOMS, KERNEL, OUTPUTS, ROWS = 5, 2, 3, 300
@@ -170,3 +175,31 @@ def test_grouped_and_flattened_readers_are_read(criterion):
     )
     assert pruned.model[0].out_channels == 8
     assert pruned.certificate.error < 1e-9
+
+
+@pytest.mark.parametrize(("criterion", "times"), [("obs", 3.0), ("thinet", 1.0), ("lasso", 1.0)])
+def test_an_error_late_in_the_network_counts_more_where_others_are_solved_anew(criterion, times):
+    """Three times as much in the last layer as in the first, in which later ones make up for it."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 8, 3)).eval()
+    images = torch.randn(16, 3, 12, 12)
+    analysis = analyse(model, record(model, (images[:1],)), ())
+    reading = read_inputs(model, images)["2.weight"]
+    scores = [
+        score(
+            analysis.groups,
+            dict(named_tensors(model)),
+            criterion,
+            gathered=Gathered(inputs={"2.weight": replace(reading, depth=depth)}),
+        )
+        for depth in (0.0, 0.5, 1.0)
+    ]
+    first, middle, last = (next(iter(found.values())).sum() for found in scores)
+    assert last / first == pytest.approx(times, rel=1e-6)
+    assert middle / first == pytest.approx((1 + times) / 2, rel=1e-6)
+
+
+def test_the_first_layer_is_at_depth_0_and_the_last_at_1():
+    model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 8), nn.Linear(8, 2)).eval()
+    found = read_inputs(model, torch.randn(32, 4))
+    assert [reading.depth for reading in found.values()] == [0.0, 0.5, 1.0]

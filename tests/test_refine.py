@@ -149,3 +149,44 @@ def test_a_layer_without_statistics_stays():
     del known["2.weight"]
     changes = refined(segment, [fitted], [check], dict(named_tensors(slim)), known, None)
     assert [change.layer.weight for change in changes] == ["0.weight"]
+
+
+def watched(monkeypatch):
+    """What the images held back say of each step, in order."""
+    found, loss = [], refine._Problem.loss
+
+    def told(self, x, parts):
+        found.append(loss(self, x, parts))
+        return found[-1]
+
+    monkeypatch.setattr(refine._Problem, "loss", told)
+    return found
+
+
+def test_it_stops_where_images_held_back_find_steps_worse(monkeypatch):
+    """Two in a row, and no further: every step costs a pass over all images."""
+    model, slim = network(8), network(5)
+    segment, fitted, check = problem(slim, model)
+    with torch.no_grad():
+        said = segment.layers[-1].form.outputs(slim(next(iter(check.values.values()))), None)
+    perfect = Part(check.calls, check.values, said)
+    told = watched(monkeypatch)
+    given = (dict(named_tensors(slim)), whitenings(slim, images(64, 0)), None)
+    assert not refined(segment, [fitted], [perfect], *given)
+    assert len(told) == 3  # as it is, and two steps
+
+
+def test_of_all_steps_the_one_is_taken_that_images_held_back_find_best(monkeypatch):
+    model, slim = network(8), network(5)
+    monkeypatch.setattr(refine, "ENOUGH", 1e-3)
+    monkeypatch.setattr(refine, "STEPS", 60)
+    segment, fitted, check = problem(slim, model, 1)  # one image: it is soon learnt by heart
+    known = whitenings(slim, images(64, 0))
+    told = watched(monkeypatch)
+    changes = refined(segment, [fitted], [check], dict(named_tensors(slim)), known, None)
+    steps = list(told)
+    assert min(steps) < steps[-1]  # it went past the best one
+    fit = refine._Problem(
+        segment, segment.layers, dict(named_tensors(written(slim, changes))), known, None
+    )
+    assert fit.loss(fit.start, [check]) == pytest.approx(min(steps))

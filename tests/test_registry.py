@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from operators import EXAMPLES, NOT_ON_CPU, Example
+from operators import EXAMPLES, NEIGHBOURS, NOT_ON_CPU, Example
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
@@ -58,14 +58,25 @@ def is_unknown(reason: Reason) -> bool:
     return "its rule does not know" in reason.text or "has no rule" in reason.text
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize("name", NEIGHBOURS)
+def test_of_each_way_to_call_it_the_right_axes_can_lose_slots(name):
+    _, coupling, _ = labelled(Holder(NEIGHBOURS[name]))
+    first = coupling.weights["given.0"]
+    free = {d: coupling.atoms.free[coupling.atoms.of[axis]] for d, axis in enumerate(first.axes)}
+    assert tuple(d for d, flags in free.items() if flags.any()) == NEIGHBOURS[name].axes
+    assert all(flags.all() for flags in free.values() if flags.any())
+    assert not [r for r in coupling.reasons if is_unknown(r)]
+
+
+@pytest.mark.parametrize("name", [*EXAMPLES, *NEIGHBOURS])
 def test_what_survives_of_the_result_is_the_result_on_what_survives(name):
-    model = Holder(EXAMPLES[name])
+    made = {**EXAMPLES, **NEIGHBOURS}[name]
+    model = Holder(made)
     _, coupling, refs = labelled(model)
     alive = ~(
         coupling.atoms.free & (np.random.default_rng(0).random(len(coupling.atoms.free)) < 0.4)
     )
-    whole, slim = Holder(EXAMPLES[name]), Holder(EXAMPLES[name])
+    whole, slim = Holder(made), Holder(made)
     for index in range(len(model.given)):
         weight = coupling.weights.get(f"given.{index}")
         if weight is None:
@@ -80,7 +91,7 @@ def test_what_survives_of_the_result_is_the_result_on_what_survives(name):
     for ref, expected, found in pairs:
         expected = survivors(expected, coupling.tensors[0][ref.id].axes, coupling, alive)
         assert found.shape == expected.shape
-        if not EXAMPLES[name].random and not coupling.restricted:
+        if not made.random and not coupling.restricted:
             torch.testing.assert_close(found, expected)
 
 

@@ -237,6 +237,55 @@ def test_what_treats_channels_one_by_one_or_adds_zeros_is_exact(body):
     assert not statistics_of(body)
 
 
+VECTOR, ROWS = (CHANNELS,), (5, CHANNELS)
+
+# What has zeros in the removed slots of one axis may have none in those of another.
+KEEPS_NO_ZEROS: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
+    "one number is added": lambda m, x: (x + m.s[:1]).sum(1),
+    "one slot is spread": lambda m, x: m.v.sum(0, keepdim=True).expand(x.shape[1]).sum(),
+    "an outer sum": lambda m, x: (m.v[:, None] + m.w[None, :]).sum(1),
+    "noise is added": lambda m, x: (x + torch.rand_like(x)).sum(1),
+    "a logarithm of sums": lambda m, x: x.logsumexp((2, 3)).sum(1),
+    "a shift for every channel": lambda m, x: F.layer_norm(x, (4,), None, m.t).sum(1),
+    "a number for each row": lambda m, x: torch.addmm(m.w[:1], m.r.mT, m.u2).sum(0),
+    "a bias for every row": lambda m, x: torch.addmm(m.r4, m.p.view(12, 1), m.u1).sum(0),
+    "a bias for every sample": lambda m, x: F.conv1d(m.p.view(12, 1, 1), m.k, m.r4).sum(0),
+}
+KEEPS_ZEROS: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
+    "an outer product": lambda m, x: (m.v[:, None] * m.w[None, :]).sum(1),
+    "rows of a matrix by a buffer": lambda m, x: torch.mv(m.r.mT, m.b5).sum(0),
+    "columns of a matrix beside a buffer": lambda m, x: (m.b5 @ m.r).sum(0),
+    "a spectral norm": lambda m, x: torch.dot(m.b12, torch.mv(m.r.mT, m.b5)),
+    "no shift": lambda m, x: F.layer_norm(x, (4,)).sum(1),
+    "no bias for each sample": lambda m, x: F.conv1d(m.p.view(12, 1, 1), m.k).sum(0),
+}
+
+
+class Tensors(Spread):
+    """More parameters and buffers to put together."""
+
+    def __init__(self, move: Callable[[nn.Module, Tensor], object]):
+        super().__init__(move)
+        shapes = {"s": (2,), "v": VECTOR, "w": (9,), "t": (4,), "r": ROWS}
+        shapes |= {"u2": (5, 3), "u1": (1, 4), "r4": (4,), "k": (4, 1, 1)}
+        for name, shape in shapes.items():
+            setattr(self, name, nn.Parameter(torch.randn(shape)))
+        for length in (5, CHANNELS):
+            self.register_buffer(f"b{length}", torch.randn(length))
+
+
+@pytest.mark.parametrize("name", KEEPS_NO_ZEROS)
+def test_a_sum_over_slots_that_do_not_vanish_is_a_statistic(name):
+    coupling, _ = coupled(Tensors(KEEPS_NO_ZEROS[name]))
+    assert [str(s.reason) for s in coupling.statistics]
+
+
+@pytest.mark.parametrize("name", KEEPS_ZEROS)
+def test_a_sum_over_slots_that_vanish_is_exact(name):
+    coupling, _ = coupled(Tensors(KEEPS_ZEROS[name]))
+    assert not [str(s.reason) for s in coupling.statistics] and coupling.atoms.free.any()
+
+
 @pytest.mark.parametrize(
     ("text", "body"),
     {
@@ -244,7 +293,7 @@ def test_what_treats_channels_one_by_one_or_adds_zeros_is_exact(body):
         "aten.select takes one slot by its place": lambda m, x: x[:, 11],
         "aten.view is given the literal size 12": lambda m, x: x.view(2, 12, 16),
         "aten.split_with_sizes is given the literal size 5": lambda m, x: x.split([5, 7], 1),
-        "aten.index takes slots by literal indices": lambda m, x: x[:, torch.tensor([0, 11])],
+        "aten.index looks up slots by number": lambda m, x: x[:, torch.tensor([0, 11])],
         "aten._fft_r2c has no rule": lambda m, x: torch.fft.fft(x, dim=2).real,
     }.items(),
 )

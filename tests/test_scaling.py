@@ -204,7 +204,7 @@ def test_the_queries_make_up_for_a_number_under_the_scores():
 def test_what_lies_on_the_way_is_known():
     _, trace = recorded(*LINEAR["separate layers"])
     made = {ref.id: call.op for call in trace.calls for ref in call.outputs}
-    passed = {made[number] for number in path_of(trace).tensors if number in made}
+    passed = {made[number] for number in path_of(trace).boxes if number in made}
     assert torch.ops.aten.addmm.default in passed and SDPA not in passed
 
 

@@ -163,3 +163,48 @@ def test_the_command_line_measures_writes_and_prints(tmp_path, capsys):
     assert "−33%" in said and "layer2.0.conv1" in said
     assert "accuracy in percent on 64 images, dense " in said
     assert page.stat().st_size > 100_000
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.float16, torch.bfloat16])
+def test_any_precision_is_measured_on_images_of_any(kind):
+    data = labelled()
+    whole = sensitivity(network(), IMAGE, data, points=1, criterion="taylor", calibration=data)
+    model, image = network().to(kind), (IMAGE[0].to(kind),)
+    found = sensitivity(model, image, data, points=1, criterion="taylor", calibration=data)
+    for one, other in zip(whole.curves, found.curves, strict=True):
+        assert other.points[0].error == pytest.approx(one.points[0].error, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("answer", "most"),
+    [(lambda y: y.argmax(1), 1.0), (lambda y: y[:, 0], None), (torch.mean, None)],
+)
+def test_whatever_a_network_answers_is_measured(answer, most):
+    """Whole numbers by the share that differ: their squares say nothing."""
+    net = network()
+    model = Net(lambda m, x: answer(m.net(x)), {"net": net}).eval()
+    found = sensitivity(model, IMAGE, labelled().images, points=3)
+    errors = [point.error for curve in found.curves for point in curve.points]
+    assert max(errors) > 0
+    if most is not None:
+        rows = net(labelled().images).argmax(1)
+        assert {round(error**2 * len(rows), 6) % 1 for error in errors} == {0.0}
+        assert max(errors) <= most
+
+
+def test_outputs_that_are_no_numbers_are_refused():
+    with pytest.raises(InputError, match="NaN or infinite outputs"):
+        sensitivity(network(), IMAGE, labelled().images.sign() * 3e38)
+    with pytest.raises(InputError, match="images are the same"):
+        sensitivity(network(), IMAGE, torch.zeros(4, 3, 8, 8))
+
+
+@pytest.mark.parametrize("labels", [torch.arange(32), torch.arange(32) % 4 - 1])
+def test_labels_of_no_class_of_the_network_are_refused(labels):
+    with pytest.raises(InputError, match="outside the network's 4 classes, 0 to 3"):
+        sensitivity(network(), IMAGE, Samples(labelled().images, labels))
+
+
+def test_labels_of_one_class_are_measured():
+    data = Samples(labelled().images, torch.ones(32).long())
+    assert 0 <= sensitivity(network(), IMAGE, data, points=1).accuracy <= 100

@@ -52,6 +52,31 @@ def test_a_scripted_part_is_named():
     )
 
 
+class Scripted(nn.Module):
+    """A layer, and a scripted part that may run."""
+
+    def __init__(self, part, runs):
+        super().__init__()
+        self.a, self.b, self.part, self.runs = nn.Linear(4, 16), nn.Linear(16, 4), part, runs
+
+    def forward(self, x):
+        y = self.b(self.a(x).relu())
+        return self.part(y) if self.runs else y
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("make", [torch.jit.script, lambda m: torch.jit.trace(m, torch.ones(1, 4))])
+def test_a_scripted_part_that_never_runs_is_left_as_it_is(make):
+    part, example = make(nn.Sequential(nn.Linear(4, 4), nn.ReLU())), (torch.ones(2, 4),)
+    model = Scripted(part, False)
+    slim = slimnet.prune(model, example, ratio=0.5, align=None).model
+    assert slim.a.out_features == 8 and slim.part is not part and part.training
+    torch.testing.assert_close(slim.part(*example), part(*example))
+    assert slimnet.inspect(model, example).layers[0].prunable == 16
+    with pytest.raises(InputError, match="part is TorchScript, which hides its operators"):
+        slimnet.prune(Scripted(part, True), example, ratio=0.5)
+
+
 def test_a_tensor_that_answers_for_torch_is_named():
     model = with_weight(torch.randn(4, 4).as_subclass(Answering))
     assert refusal(model) == (

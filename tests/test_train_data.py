@@ -11,9 +11,10 @@ import torch
 from PIL import Image
 
 from slimnet.errors import InputError
-from slimnet.train import DATA, check_fits, describe, load_data
+from slimnet.train import DATA, Dataset, check_fits, describe, load_data
 from slimnet.train.augment import augmented
 from slimnet.train.data import parse_normalize
+from slimnet.train.dataset import check_classes
 
 SPECS = {"digits", "npz", "cifar10", "imagefolder", "file"}
 
@@ -243,6 +244,43 @@ def test_data_that_does_not_fit_the_network_is_refused():
         check_fits(data, (3, 8, 8), 10)
     with pytest.raises(InputError, match="labels run from 0 to 9 and the network has 4 outputs"):
         check_fits(data, (1, 8, 8), 4)
+
+
+def made(**changes):
+    images, labels = torch.rand(6, 1, 8, 8), torch.arange(6) % 3
+    parts = {"x_train": images, "y_train": labels, "x_test": images, "y_test": labels, **changes}
+    return Dataset("made", num_classes=3, normalize=parse_normalize("none"), **parts)
+
+
+BROKEN = torch.rand(6, 1, 8, 8)
+BROKEN[4, 0, 3, 3] = torch.nan
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"x_train": BROKEN}, "made: train images hold NaN or infinite numbers"),
+        ({"x_test": BROKEN * torch.inf}, "made: test images hold NaN or infinite numbers"),
+        (
+            {"x_train": torch.ones(6, 1, 8, 8).long()},
+            "images are torch.int64: give uint8, or",
+        ),
+        ({"y_train": [0, 1, 2, 0, 1, 2]}, "train labels are a list: give a tensor of int64"),
+        ({"y_test": torch.arange(6).int() % 3}, r"test labels are torch.int32 of shape \[6\]"),
+        ({"y_train": torch.eye(6)[:, :3]}, r"train labels are torch.float32 of shape \[6, 3\]"),
+    ],
+)
+def test_what_no_network_learns_from_is_refused(changes, sentence):
+    with pytest.raises(InputError, match=sentence):
+        made(**changes)
+
+
+def test_images_of_one_class_are_no_training_data():
+    one = made(y_train=torch.full((6,), 2))
+    for check in (check_classes, lambda data: check_fits(data, (1, 8, 8), 3)):
+        check(made())
+        with pytest.raises(InputError, match="all 6 training images are of class 2"):
+            check(one)
 
 
 def test_a_limited_set_is_part_of_the_whole_and_always_the_same(tmp_path):

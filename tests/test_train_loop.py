@@ -1,6 +1,7 @@
 """The training loop: it learns, repeats itself to the bit, and says when it cannot go on."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -165,6 +166,23 @@ def test_a_last_batch_of_one_image_does_not_break_batch_norm():
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.BatchNorm1d(10))
     _, history = trained(data, model)
     assert history.epochs == 2
+
+
+def test_batches_of_one_image_beside_batch_norm_are_refused(data):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.BatchNorm1d(10))
+    with pytest.raises(InputError, match=r"does not run on images of shape \[1, 1, 8, 8\]"):
+        trained(data, model, schedule=Schedule(epochs=1, batch=1))
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_a_network_in_half_is_trained(data, kind):
+    _, history = trained(data, net().to(kind))
+    assert history.losses[-1] < history.losses[0]
+
+
+def test_images_of_one_class_teach_nothing(data):
+    with pytest.raises(InputError, match="all 300 training images are of class 3"):
+        trained(replace(data, y_train=torch.full_like(data.y_train, 3)))
 
 
 class WithAuxiliary(nn.Module):

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from slimnet import limits
+from slimnet.digest import DAMAGE
 from slimnet.errors import InputError
 from slimnet.pickles import foreign_call
 
@@ -79,10 +80,7 @@ def holds_text(path: str | Path, name: str) -> bool:
         return f"extra/{name}" in _Files(opened).names
 
 
-_DAMAGE = (
-    *(zipfile.BadZipFile, OSError, KeyError, TypeError, ValueError, AttributeError),
-    *(IndexError, RuntimeError, NotImplementedError, EOFError),
-)
+_DAMAGE = (*DAMAGE, KeyError, TypeError, AttributeError, IndexError)
 
 
 class _Files:

@@ -60,6 +60,9 @@ class Cloner:
 
     def module(self, module: nn.Module) -> nn.Module:
         """A new module with a copy of everything that this one holds."""
+        if isinstance(module, torch.jit.ScriptModule):  # what it holds lies outside of Python
+            whole: nn.Module = self._known(module, copy.deepcopy(module))
+            return whole
         new = object.__new__(type(module))  # a traced module's own __new__ makes another class
         self.memo[id(module)] = new
         clone = self.clone

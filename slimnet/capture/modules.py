@@ -70,7 +70,10 @@ def unchanging(model: nn.Module) -> Iterator[None]:
 
 
 def named_modules(model: nn.Module) -> Iterable[tuple[str, nn.Module]]:
-    """Every module once, with its path, parents first."""
+    """Every module once, with its path, parents first.
+
+    Not the scripted parts: what they hold lies outside of Python, and they are copied as a whole.
+    """
     known = _walked.models.get(id(model))
     return known[0] if known else _modules(model)
 
@@ -96,7 +99,7 @@ def _modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             stack.extend(
                 (prefix + name, child)
                 for name, child in reversed(children.items())
-                if child is not None
+                if child is not None and not isinstance(child, torch.jit.ScriptModule)
             )
 
 
@@ -112,6 +115,13 @@ def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 def device_of(model: nn.Module) -> torch.device:
     """Where the first parameter or buffer is; the CPU for a network without any."""
     return next((t.device for _, t in named_tensors(model)), torch.device("cpu"))
+
+
+def kind_of(model: nn.Module) -> torch.dtype | None:
+    """The type of the first parameter of real numbers, else buffer; None without any."""
+    found = [(name, t) for name, t in named_tensors(model) if t.is_floating_point()]
+    own = [t.dtype for _, t in found if isinstance(t, nn.Parameter)]
+    return next(iter([*own, *(t.dtype for _, t in found)]), None)
 
 
 def first_names(model: nn.Module) -> dict[str, str]:
@@ -243,6 +253,22 @@ def parts_of(model: nn.Module) -> Iterator[Any]:
 def copied(model: nn.Module) -> nn.Module:
     """A copy with weights of its own."""
     return clone(model, lambda _, tensor: tensor.detach().clone())
+
+
+def in_single(tensor: Tensor) -> Tensor:
+    """In single precision where it is in half: sums of halves overflow, and squares vanish."""
+    half = tensor.is_floating_point() and tensor.element_size() < _SINGLE
+    return tensor.float() if half else tensor
+
+
+_SINGLE = 4  # bytes
+
+
+def single(model: nn.Module) -> nn.Module:
+    """A copy that computes in single precision, of a network with halves; any other itself."""
+    if all(in_single(t) is t for _, t in named_tensors(model)):
+        return model
+    return clone(model, lambda _, tensor: in_single(tensor.detach()).clone())
 
 
 def _like(old: Tensor, new: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
@@ -25,20 +26,22 @@ from slimnet.errors import InputError
 from slimnet.example import hides_results
 
 
-def refuse_unsuitable(model: nn.Module) -> None:
-    """Raise :class:`InputError` for a network that cannot be recorded, or is broken already."""
+def refuse_unsuitable(model: nn.Module, example: tuple[Any, ...] | None = None) -> None:
+    """Raise :class:`InputError` for a network that cannot be recorded, or is broken already.
+
+    With an ``example`` a scripted part that never runs on it, such as a loss, is no reason.
+    """
     for path, module in named_modules(model):
         _check_module(path or "the model", module)
+    for path in _scripts(model, example):
+        raise InputError(_SCRIPTED.format(path))
     for name, tensor in named_tensors(model):
         _check_tensor(name, tensor)
 
 
 def _check_module(path: str, module: nn.Module) -> None:
-    if isinstance(module, torch.jit.ScriptModule):
-        raise InputError(
-            f"{path} is TorchScript, which hides its operators: prune the module that it was made "
-            "of"
-        )
+    if _is_script(module):
+        raise InputError(_SCRIPTED.format(path))
     if "_orig_mod" in vars(module)["_modules"]:
         raise InputError(
             f"{path} is compiled: prune the module before torch.compile (model._orig_mod)"
@@ -54,6 +57,38 @@ def _check_module(path: str, module: nn.Module) -> None:
             f"{path} holds packed weights, as quantised layers do: prune the network before it is "
             "quantised"
         )
+
+
+_SCRIPTED = "{} is TorchScript, which hides its operators: prune the module that it was made of"
+
+
+def _scripts(model: nn.Module, example: tuple[Any, ...] | None) -> list[str]:
+    """The paths of scripted parts; with an example, of those that it calls."""
+    scripts = {
+        id(child): f"{path}.{name}".lstrip(".")
+        for path, module in named_modules(model)
+        for name, child in vars(module)["_modules"].items()
+        if _is_script(child)
+    }
+    if not scripts or example is None:
+        return list(scripts.values())
+    called: set[int] = set()
+    hook = register_module_forward_pre_hook(lambda module, _: called.add(id(module)))
+    try:
+        with torch.no_grad(), evaluation_mode(model), suppress(Exception):  # recording says why
+            model(*_own(example))
+    finally:
+        hook.remove()
+    return [path for number, path in scripts.items() if number in called]
+
+
+def _is_script(module: nn.Module) -> bool:
+    return isinstance(module, torch.jit.ScriptModule)
+
+
+def _own(example: tuple[Any, ...]) -> Any:
+    """A copy: a forward may write into its input."""
+    return tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, example)
 
 
 _DISTRIBUTED = ("DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule")
@@ -98,7 +133,7 @@ def refuse_unbound(model: nn.Module, copy: nn.Module, example: tuple[Any, ...]) 
     """
     watch = _Watch(tensor for _, tensor in named_tensors(model))
     with torch.no_grad(), evaluation_mode(copy), suppress(Exception), watch:
-        copy(*tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, example))
+        copy(*_own(example))
     if watch.seen:
         holder = leading_back(named_modules(copy), parts_of(model)) or "something outside of it"
         raise InputError(

@@ -48,7 +48,7 @@ class Ref:
     name: str | None = None
     kind: str = "activation"  # parameter | buffer | input | activation | constant
     dtype: torch.dtype = torch.float32
-    values: np.ndarray[Any, Any] | None = None  # of integer tensors used as an index
+    values: np.ndarray[Any, Any] | None = None  # of an index, and of a constant of one element
 
 
 @dataclass(frozen=True, eq=False)
@@ -264,7 +264,8 @@ class _Recorder(Uncompiled):
             return found[1]
         weight = self._weights.get(id(tensor))
         if weight is None:
-            return self._remember(tensor, kind="constant")
+            ref = self._remember(tensor, kind="constant")
+            return replace(ref, values=np.asarray(tensor.tolist())) if _is_one(tensor) else ref
         kind = "parameter" if isinstance(tensor, nn.Parameter) else "buffer"
         return self._remember(tensor, kind=kind, name=weight[0])
 
@@ -364,6 +365,10 @@ class _Recorder(Uncompiled):
             return ref
         values = tensor.detach().cpu().numpy().copy()
         return replace(ref, values=values)
+
+
+def _is_one(tensor: Tensor) -> bool:
+    return tensor.numel() == 1 and not tensor.is_meta and tensor.layout == torch.strided
 
 
 def _request(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Request:

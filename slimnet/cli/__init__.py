@@ -23,6 +23,7 @@ from slimnet.cli.prune import prune
 from slimnet.cli.repair import repair
 from slimnet.cli.sensitivity import sensitivity
 from slimnet.cli.sparsify import sparsify
+from slimnet.cli.stopping import Stopped, farewell, stoppable
 from slimnet.cli.verify import verify
 from slimnet.errors import SlimnetError
 from slimnet.version import used
@@ -57,14 +58,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point: a refusal is one sentence and exit code 2."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        sys.exit(app(given or ["--help"], prog_name="slimnet", standalone_mode=False) or 0)
+        with stoppable():
+            done = app(given or ["--help"], prog_name="slimnet", standalone_mode=False)
+        sys.exit(done or 0)
     except SlimnetError as error:
         _refuse(str(error))
     except _UsageError as error:
         _refuse(f"{error.format_message().rstrip('.')} ({_help(given)})")
-    except (KeyboardInterrupt, typer.Abort):
-        console.err.print("slimnet: stopped")
-        sys.exit(130)
+    except (Stopped, KeyboardInterrupt, typer.Abort) as error:
+        console.err.print(f"slimnet: {farewell(_command(given))}")
+        sys.exit(error.code if isinstance(error, Stopped) else 130)
     except BrokenPipeError:  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
@@ -77,9 +80,12 @@ def _refuse(sentence: str) -> None:
 
 
 def _help(given: Sequence[str]) -> str:
+    return f"{' '.join(['slimnet', _command(given)]).strip()} --help shows how"
+
+
+def _command(given: Sequence[str]) -> str:
     known = {command.__name__ for command in COMMANDS}
-    name = given[0] if given and given[0] in known else ""
-    return f"{' '.join(['slimnet', name]).strip()} --help shows how"
+    return given[0] if given and given[0] in known else ""
 
 
 def _version(value: bool) -> None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from slimnet import console, options
 from slimnet.calibration import check_recognised, network_before, read_images
 from slimnet.cli.shared import open_to_train, print_json, use_threads
+from slimnet.cli.targets import check_apart
 from slimnet.criteria import check_needs, load_criteria
 from slimnet.output import make_folder
 
@@ -38,8 +39,10 @@ def compare(
     keep: options.Keep = None,
     layer_ratio: options.LayerRatio = None,
     heads: options.Heads = False,
+    best_effort: options.BestEffort = False,
     batch: options.Batch = 1,
     latency: options.Latency = True,
+    overwrite: options.Overwrite = False,
     arch: options.Arch = None,
     weights: options.Weights = None,
     allow_pickle: options.AllowPickle = False,
@@ -67,6 +70,8 @@ def compare(
     )
 
     use_threads(threads)
+    pages = [output / name for name in ("results.json", "report.html")]
+    check_apart(pages, (model, init, data, arch), overwrite=overwrite)
     study = Study(
         ratios=options.numbers(ratio, "--ratio"),
         criteria=options.names(criterion, load_criteria(), UNSTRUCTURED),
@@ -79,7 +84,14 @@ def compare(
         options.check_cut(ratio=0.0, criterion=name, across=across, reduce=reduce, **limits)
         check_needs(name, data=True, init=init is not None)
     settings = Settings(
-        prune={**limits, "across": across, "reduce": reduce, "heads": heads, "seed": seed},
+        prune={
+            **limits,
+            "across": across,
+            "reduce": reduce,
+            "heads": heads,
+            "best_effort": best_effort,
+            "seed": seed,
+        },
         latency_batch=batch if latency else None,
         threads=threads,
         device=str(options.device(device)),

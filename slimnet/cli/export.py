@@ -7,11 +7,12 @@ from typing import Any
 
 from slimnet import console, options
 from slimnet.cli.shared import inputs_of, open_any, print_json, use_threads
+from slimnet.cli.targets import ONNX, PROGRAM, TENSORS, check_target
 from slimnet.errors import InputError
 from slimnet.files import Opened, dense_of
-from slimnet.output import check_writable
+from slimnet.output import write_json
 from slimnet.record import record_of
-from slimnet.tensors_file import SUFFIX, write_state, write_tensors
+from slimnet.tensors_file import write_state, write_tensors
 
 
 def export(
@@ -23,6 +24,7 @@ def export(
     against: options.TimedAgainst = None,
     batch: options.Batch = 1,
     latency: options.Latency = True,
+    overwrite: options.Overwrite = False,
     arch: options.Arch = None,
     weights: options.Weights = None,
     input: options.Inputs = None,
@@ -38,14 +40,14 @@ def export(
     """
     from slimnet.export import export_onnx
     from slimnet.export.against import measure_against
-    from slimnet.study import write_json
 
     use_threads(threads)
-    formats = {".onnx": onnx, ".pt2": pt2, SUFFIX: safetensors}
-    if sum(formats.values()) != 1:
+    formats = {ONNX: onnx, PROGRAM: pt2, TENSORS: safetensors}
+    asked = [kind for kind, wanted in formats.items() if wanted]
+    if len(asked) != 1:
         raise InputError("name the format to export to: --onnx, or --pt2, or --safetensors")
-    target = file or slim.with_suffix(next(suffix for suffix, wanted in formats.items() if wanted))
-    check_writable(target)
+    target = file or slim.with_suffix(asked[0].endings[0])
+    check_target(target, asked[0], (slim, against, arch, example), overwrite=overwrite)
     opened = open_any(slim, arch, allow_pickle, weights, program=True)
     if safetensors:
         _export_tensors(opened, target, as_json=as_json)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from slimnet import console, options
 from slimnet.capture.trace import capture
 from slimnet.cli.shared import inputs_of, on_device, open_any, print_json, use_threads
+from slimnet.cli.targets import check_apart
 from slimnet.prune import inspect as inspect_network
 
 
@@ -17,6 +18,7 @@ def inspect(
     allow_pickle: options.AllowPickle = False,
     heads: options.Heads = False,
     graph: options.Graph = None,
+    overwrite: options.Overwrite = False,
     as_json: options.Json = False,
     device: options.Device = None,
     threads: options.Threads = None,
@@ -30,6 +32,7 @@ def inspect(
         from slimnet.report.picture import check_picture
 
         check_picture(graph)
+        check_apart([graph], (model, arch, example), overwrite=overwrite)
     place = options.device(device)
     opened = open_any(model, arch, allow_pickle, weights)
     inputs, described = inputs_of(model, opened, input, example)

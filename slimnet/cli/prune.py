@@ -9,7 +9,7 @@ from slimnet import console, options
 from slimnet.calibration import check_recognised, network_before, read_samples
 from slimnet.capture.modules import named_tensors
 from slimnet.cli.shared import inputs_of, on_device, open_any, print_json, use_threads, write_slim
-from slimnet.output import check_writable
+from slimnet.cli.targets import SLIM, check_target
 from slimnet.prune import prune as prune_network
 
 
@@ -36,6 +36,8 @@ def prune(
     steps: options.Steps = 1,
     heads: options.Heads = False,
     drop_blocks: options.DropBlocks = None,
+    best_effort: options.BestEffort = False,
+    overwrite: options.Overwrite = False,
     arch: options.Arch = None,
     weights: options.Weights = None,
     input: options.Inputs = None,
@@ -66,7 +68,8 @@ def prune(
     options.check_cut(**settings)
     options.check_data(criterion, repair, data=data is not None, init=init is not None)
     place = options.device(device)
-    check_writable(output)
+    reads = (model, init, data, arch, example)
+    check_target(output, SLIM, reads, overwrite=overwrite)
     opened = open_any(model, arch, allow_pickle, weights)
     inputs, described = inputs_of(model, opened, input, example)
     with console.watching(quiet=as_json) as watch:
@@ -82,6 +85,7 @@ def prune(
             init=None if before is None else dict(named_tensors(before)),
             steps=steps,
             heads=heads,
+            best_effort=best_effort,
             repair=repair,
             seed=seed,
             verify=verify,
@@ -103,3 +107,5 @@ def prune(
     if pruned.repair is not None:
         console.show_repair(pruned.repair)
     console.written(output)
+    if bytes is not None:
+        console.say(f"it takes {output.stat().st_size:,} bytes: the plan lies in it, too")

@@ -7,8 +7,8 @@ from pathlib import Path
 from slimnet import console, options
 from slimnet.calibration import check_recognised, read_samples
 from slimnet.cli.shared import print_json, slim_and_dense, use_threads, write_slim
+from slimnet.cli.targets import SLIM, check_target
 from slimnet.files import repair as repair_file
-from slimnet.output import check_writable
 
 
 def repair(
@@ -18,6 +18,7 @@ def repair(
     output: options.Repaired = Path("repaired.pt"),
     normalize: options.Normalize = None,
     samples: options.Samples = 1024,
+    overwrite: options.Overwrite = False,
     arch: options.Arch = None,
     weights: options.Weights = None,
     allow_pickle: options.AllowPickle = False,
@@ -32,7 +33,7 @@ def repair(
     """
     use_threads(threads)
     place = options.device(device)
-    check_writable(output)
+    check_target(output, SLIM, (slim, against, data, arch), overwrite=overwrite)
     artifact, dense = slim_and_dense(slim, against, arch, allow_pickle, weights)
     with console.watching(quiet=as_json) as watch:
         images = read_samples(data, normalize, samples, artifact.example, seed)

@@ -14,8 +14,8 @@ from slimnet.calibration import (
 )
 from slimnet.capture.modules import named_tensors
 from slimnet.cli.shared import inputs_of, on_device, open_any, print_json, use_threads
+from slimnet.cli.targets import PAGE, check_target
 from slimnet.criteria import check_needs
-from slimnet.output import check_writable
 from slimnet.sensitivity import sensitivity as measure_sensitivity
 
 
@@ -31,6 +31,7 @@ def sensitivity(
     samples: options.MeasuredImages = 512,
     init: options.Init = None,
     heads: options.Heads = False,
+    overwrite: options.Overwrite = False,
     arch: options.Arch = None,
     weights: options.Weights = None,
     input: options.Inputs = None,
@@ -50,7 +51,8 @@ def sensitivity(
 
     use_threads(threads)
     check_needs(criterion, data=data is not None, init=init is not None)
-    check_writable(output)
+    files = (model, init, data, arch, example)
+    check_target(output, PAGE, files, overwrite=overwrite)
     place = options.device(device)
     opened = open_any(model, arch, allow_pickle, weights)
     inputs, described = inputs_of(model, opened, input, example)

@@ -105,10 +105,10 @@ def on_device(
 
 def write_slim(artifact: Artifact, model: torch.nn.Module, output: Path) -> None:
     """As slimnet's own file, or as an exported program or tensors that carry plan and proof."""
-    if output.suffix == SUFFIX:
+    if output.suffix.lower() == SUFFIX:
         write_tensors(artifact, output)
         return
-    if output.suffix != ".pt2":
+    if output.suffix.lower() != ".pt2":
         write_artifact(artifact, output)
         if artifact.caveat is not None:
             console.warn(f"{output}: {artifact.caveat}")

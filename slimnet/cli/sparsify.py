@@ -6,7 +6,7 @@ from pathlib import Path
 
 from slimnet import console, options
 from slimnet.cli.shared import open_to_train, print_json, use_threads
-from slimnet.output import check_writable
+from slimnet.cli.targets import STATE, check_target
 
 
 def sparsify(
@@ -23,6 +23,7 @@ def sparsify(
     normalize: options.Normalize = None,
     train_images: options.TrainImages = None,
     test_images: options.TestImages = None,
+    overwrite: options.Overwrite = False,
     arch: options.Arch = None,
     weights: options.Weights = None,
     allow_pickle: options.AllowPickle = False,
@@ -47,7 +48,7 @@ def sparsify(
     schedule = Schedule(epochs=epochs, lr=lr, batch=train_batch, weight_decay=weight_decay)
     amount = load_sparsifiers()[method].amount(method, strength, rate)
     place = options.device(device)
-    check_writable(output)
+    check_target(output, STATE, (model, data, arch), overwrite=overwrite)
     dataset = load_data(data, normalize).limited(train=train_images, test=test_images)
     opened = open_to_train(model, arch, allow_pickle, weights, dense=True)
     example = one_image(opened, dataset)

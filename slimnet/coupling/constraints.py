@@ -7,7 +7,7 @@ then solves it. It knows labels, sizes and sites, but no operator.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -51,6 +51,26 @@ class Statistic:
     reason: Reason
 
 
+View: TypeAlias = tuple[int, int, int]
+"""A view that splits an axis: (trace, call, the first axis that it makes of it)."""
+Choices: TypeAlias = dict[View, int]
+"""Which axis carries the labels; of a view that is not in it, the best."""
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """A view whose labels several of its axes could carry, best first, and the one that does."""
+
+    axes: tuple[int, ...]
+    chosen: int
+    labels: Labels
+
+    @property
+    def next(self) -> int:
+        """The axis after the chosen one."""
+        return self.axes[(self.axes.index(self.chosen) + 1) % len(self.axes)]
+
+
 @dataclass(eq=False)
 class Constraints:
     """Everything that was said about labels while the rules ran over a trace."""
@@ -64,8 +84,8 @@ class Constraints:
     attended: list[Labels] = field(default_factory=list)  # widths of what attention multiplies
     squeezed: list[Labels] = field(default_factory=list)  # channels of maps of one position
     remaps: list[tuple[Labelled, Labels]] = field(default_factory=list)
-    choices: dict[tuple[int, int], int] = field(default_factory=dict)
-    open_choices: dict[tuple[int, int], Labels] = field(default_factory=dict)
+    choices: Choices = field(default_factory=dict)
+    open_choices: dict[View, Choice] = field(default_factory=dict)
     values: dict[int, np.ndarray[Any, Any]] = field(default_factory=dict)  # of index tensors
     trace: int = 0  # which of the recorded passes the rules are at
     vanishing: bool = False
@@ -106,8 +126,9 @@ class Constraints:
 
     def choose(self, call: Call, candidates: dict[int, Labels]) -> int:
         """Take one of several readings, best first; the others remain for another attempt."""
-        key = (self.trace, call.index)
-        chosen = list(candidates)[self.choices.get(key, 0) % len(candidates)]
+        axes = tuple(candidates)
+        key = (self.trace, call.index, min(axes))
+        chosen = self.choices[key] if self.choices.get(key) in candidates else axes[0]
         if len(candidates) > 1:
-            self.open_choices[key] = candidates[chosen]
+            self.open_choices[key] = Choice(axes, chosen, candidates[chosen])
         return chosen

@@ -8,15 +8,23 @@ themselves, an attribute is mended, slots are tied, or they are pinned with the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 
 from slimnet.capture.trace import Call, Ref, Trace, refs_in
-from slimnet.coupling.constraints import Constraints, Reason, Statistic
+from slimnet.coupling.constraints import (
+    Choice,
+    Choices,
+    Constraints,
+    Reason,
+    Statistic,
+    View,
+)
 from slimnet.coupling.labels import Atoms, Axis, Labelled, Labels, Storage
 from slimnet.coupling.needs import Mend, Multiple
 from slimnet.coupling.rules import At, Rule, load_rules
@@ -83,26 +91,20 @@ def couple(
     With ``heads``, attention loses whole heads instead of a part of the width of each. Raises
     :class:`PruneError` with ``strict`` where an operator has no rule.
     """
-    best = last = _attempt(traces, {}, strict, pins)
-    whole = last.attended() if heads else []
+    best = _attempt(traces, {}, strict, pins)
+    whole = best.attended() if heads else {}
     if whole:
-        best = last = _attempt(traces, dict.fromkeys(whole, 1), strict, pins)
-    for _ in range(_READINGS):
-        pinned = [
-            key
-            for key, labels in last.constraints.open_choices.items()
-            if key not in whole and not last.atoms.free[last.atoms.of[labels]].any()
-        ]
-        if not pinned:
+        best = _attempt(traces, whole, strict, pins)
+    for _ in range(_ROUNDS):
+        others = [_attempt(traces, c, strict, pins) for c in best.other_readings(frozenset(whole))]
+        better = max(others, key=lambda attempt: attempt.freedom, default=best)
+        if better.freedom <= best.freedom:
             break
-        choices = dict(last.constraints.choices)
-        choices.update({key: choices.get(key, 0) + 1 for key in pinned})
-        last = _attempt(traces, choices, strict, pins)
-        best = max(best, last, key=lambda attempt: attempt.freedom)
+        best = better
     return replace(best.coupling(), whole_heads=len(whole))
 
 
-_READINGS = 2  # alternatives tried for views whose carrier ended up pinned
+_ROUNDS = 3  # of other readings for views that ended up pinned; each starts from the best so far
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +119,7 @@ class _Attempt:
         """The solved ties."""
         return self.settled.atoms
 
-    @property
+    @cached_property
     def freedom(self) -> int:
         """How many slots of parameters may be removed."""
         return sum(
@@ -127,10 +129,30 @@ class _Attempt:
             if axis is not None
         )
 
-    def attended(self) -> list[tuple[int, int]]:
+    def attended(self) -> Choices:
         """Views that handed the labels to the width of heads: whole heads are the other reading."""
         widths = {self._slots(axis) for axis in self.constraints.attended}
-        return [k for k, x in self.constraints.open_choices.items() if self._slots(x) in widths]
+        views = self.constraints.open_choices.items()
+        return {key: view.next for key, view in views if self._slots(view.labels) in widths}
+
+    def other_readings(self, fixed: Collection[View]) -> list[Choices]:
+        """Views that ended up pinned, read anew: each its next way, or all alike.
+
+        What meets has to agree: queries and keys that name their sizes in different ways want the
+        innermost of their axes, or the outermost.
+        """
+        stuck = {
+            key: view
+            for key, view in self.constraints.open_choices.items()
+            if key not in fixed and not self.atoms.free[self.atoms.of[view.labels]].any()
+        }
+        now = {key: view.chosen for key, view in stuck.items()}
+        found: list[Choices] = []
+        for read in _READINGS:
+            others = {key: read(view) for key, view in stuck.items()}
+            if others != now and others not in found:
+                found.append(others)
+        return [{**self.constraints.choices, **others} for others in found]
 
     def _slots(self, axis: Labels) -> tuple[int, ...]:
         return tuple(np.sort(self.atoms.of[axis]).tolist())
@@ -154,7 +176,7 @@ class _Attempt:
 
 def _attempt(
     traces: Sequence[Trace],
-    choices: dict[tuple[int, int], int],
+    choices: Choices,
     strict: bool,
     pins: Sequence[Pin],
 ) -> _Attempt:
@@ -181,6 +203,13 @@ def _pin_call(
         for axis in tensors[ref.id].axes if ref.id in tensors else ():
             if axis is not None:
                 constraints.pin(axis, pin.because, call.site)
+
+
+_READINGS: Sequence[Callable[[Choice], int]] = (
+    lambda view: view.next,
+    lambda view: max(view.axes),
+    lambda view: min(view.axes),
+)
 
 
 class _Reader:
@@ -272,8 +301,8 @@ class _Reader:
             partial = int(np.prod(ref.shape)) < storage.size
             storage.vanishes = flag and (storage.vanishes or not partial)
             return storage
-        if operands and call.op.is_view:
-            return operands[0].storage
+        if operands and call.op.is_view and (flag or not operands[0].vanishes):
+            return operands[0].storage  # a slot that a view spreads is another's, and not zero
         return Storage(flag, int(np.prod(ref.shape)))
 
     def _argument(self, value: Any) -> Any:

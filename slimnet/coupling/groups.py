@@ -25,7 +25,7 @@ from slimnet.coupling.labels import Labels
 
 NARROW = 8
 """Groups of fewer channels are left alone: three colours or four box coordinates can be cut
-exactly, and nobody wants it."""
+exactly, and nobody wants it; who does says so with a lower minimum (``min_channels``)."""
 
 NARROW_SQUEEZE = 4
 """The same for the squeeze of squeeze-and-excitation, which is narrow in early blocks: channels
@@ -78,8 +78,14 @@ class Layer:
     groups: tuple[int, ...]
 
 
-def find_groups(model: nn.Module, coupling: Coupling) -> tuple[list[Group], list[Layer]]:
-    """Everything that can be removed, and every layer with its reasons."""
+def find_groups(
+    model: nn.Module, coupling: Coupling, least: int | None = None
+) -> tuple[list[Group], list[Layer]]:
+    """Everything that can be removed, and every layer with its reasons.
+
+    Groups of fewer channels than :data:`NARROW` are left alone, unless ``least``, what a group has
+    to keep, asks for fewer.
+    """
     owners = _owners(model)
     axes = [
         (name, d, coupling.atoms.of[labels])
@@ -97,7 +103,10 @@ def find_groups(model: nn.Module, coupling: Coupling) -> tuple[list[Group], list
         for step in (steps.get(number, 1),)
     ]
     squeezed = _squeezed(coupling, of_atom)
-    wide = [g for g in found if g.width >= (NARROW_SQUEEZE if g.number in squeezed else NARROW)]
+    narrow = {True: NARROW_SQUEEZE, False: NARROW}
+    if least is not None:
+        narrow = {squeeze: min(width, least) for squeeze, width in narrow.items()}
+    wide = [g for g in found if g.width >= narrow[g.number in squeezed]]
     kept = [group for group in wide if group.size > 1]
     whole = {group.number for group in wide if group.size == 1}
     is_kept = np.zeros(len(found) + 1, bool)
@@ -286,7 +295,10 @@ class _Rows:
     def _small(self, group: int) -> str:
         if group in self.whole:
             return "all its channels hang together: they could only leave at once"
-        return f"fewer than {NARROW} channels hang together there: left alone"
+        return f"fewer than {NARROW} channels hang together there: {_LEFT_ALONE}"
+
+
+_LEFT_ALONE = "left alone, unless a lower minimum is asked for (--min-channels 1)"
 
 
 def _layers(

@@ -144,7 +144,10 @@ class Mend:
             value = need.demanded(self.attribute, alive, atoms)
             if value is not None:
                 return [int(value)]
-        return range(1, self.old + 1) if self.old > 0 else range(self.old, 0)
+        if self.old <= 0:
+            return range(self.old, 0)
+        gone = any(need.survivors(alive, atoms) == 0 for need in self.needs)  # say, of padding
+        return range(0 if gone else 1, self.old + 1)
 
     def holds(self, alive: Alive, atoms: Atoms) -> bool:
         """Whether there is a value after this removal (which must leave something)."""
@@ -227,9 +230,11 @@ def trials(atoms: Atoms) -> list[Alive]:
 
 
 def stepped_trials(steps: Sequence[Multiple], atoms: Atoms) -> list[Alive]:
-    """Random removals that take whole steps: one, some, all but one."""
+    """Random removals that take whole steps: one, some, all but one; of all axes, and of each."""
     rng = np.random.default_rng(0)
     found = []
+    for multiple in steps if len(steps) > 1 else ():  # alone, as a plan may
+        found.append(_without(multiple.atoms[: multiple.step].tolist(), atoms))
     for share in (0.0, *_TRIALS, 1.0):
         gone: list[int] = []
         for multiple in steps:

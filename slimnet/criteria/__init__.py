@@ -253,9 +253,11 @@ def score(
 def _nothing_to_read(criterion: str, known: Registry[Judge]) -> str:
     others = ", ".join(name for name in known if name != criterion and not known[name].needs)
     read = " or ".join(known[criterion].roles)
+    varies = "inputs" in known[criterion].needs
+    that = " whose answers vary over the calibration images" if varies else ""
     return (
-        f"criterion {criterion} reads the {read} of every channel, and this network has none; "
-        f"choose another one: {others}"
+        f"criterion {criterion} reads the {read} of every channel, and this network has none{that};"
+        f" choose another one: {others}"
     )
 
 

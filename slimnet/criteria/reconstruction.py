@@ -21,6 +21,7 @@ from torch import Tensor
 
 from slimnet.coupling.groups import Group, Slot
 from slimnet.criteria import CRITERIA, Scores
+from slimnet.errors import InputError
 from slimnet.measuring.gathered import Gathered, Need
 from slimnet.reconstruction.least_squares import RIDGE, Rows
 from slimnet.reconstruction.readings import Reading
@@ -208,8 +209,11 @@ _TINY = 1e-300
 def inverse(second: Tensor) -> Tensor:
     """Of a matrix of second moments with the ridge on its diagonal, more where that is too little.
 
-    What is so flat that rounding makes it negative is a direction that nothing is read from.
+    What is so flat that rounding makes it negative is a direction that nothing is read from. Raises
+    :class:`InputError` for moments that are no numbers, of which no ridge makes any.
     """
+    if not bool(second.isfinite().all()):
+        raise InputError("what a layer reads is too large to be squared and summed")
     unit = second.diagonal().mean().clamp(min=torch.finfo(torch.float32).tiny)
     ridge, failed = RIDGE, 1
     while failed:

@@ -40,6 +40,7 @@ class Draft:
     plan: Plan
     alive: np.ndarray[Any, np.dtype[np.bool_]]  # [atoms]
     beside: Bystanders = NONE  # changes of the plan that the recorded pass does not ask for
+    unmet: str = ""  # why the budget is exceeded; empty where it is met
 
 
 def draft(
@@ -88,7 +89,7 @@ def _with_bystanders(model: nn.Module, analysis: Analysis, drawn: Draft, changed
     found = bystanders(model, trace, analysis.coupling, plan, drawn.alive)
     found = found if changed else found.unchanged()
     changes, notes = (*plan.changes, *found.changes), (*plan.notes, *found.notes)
-    return Draft(replace(plan, changes=changes, notes=notes), drawn.alive, found)
+    return Draft(replace(plan, changes=changes, notes=notes), drawn.alive, found, drawn.unmet)
 
 
 def _rescored(
@@ -161,7 +162,7 @@ def _written(
         after=analysis.costs.cost(alive).to_json(),
         notes=(*notes, *found.notes),
     )
-    return Draft(plan, alive)
+    return Draft(plan, alive, unmet=found.unmet)
 
 
 def _explained(group: Group, cut: GroupCut, found: Allocation) -> GroupCut:

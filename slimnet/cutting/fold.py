@@ -8,15 +8,16 @@ the ratio is multiplied into the parameters that make the operand (:mod:`slimnet
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from slimnet.capture.trace import Call, Trace, refs_in
+from slimnet.capture.trace import Call, Ref, Trace, refs_in
 from slimnet.coupling.scaling import Path, path_to
-from slimnet.coupling.scaling.boxes import Box
+from slimnet.coupling.scaling.boxes import Box, whole
+from slimnet.cutting.numbers import Numbers, numbers_of
 from slimnet.planning.plan import Scale
 
 aten = torch.ops.aten
@@ -24,8 +25,10 @@ aten = torch.ops.aten
 
 def depends_on_lengths(trace: Trace) -> bool:
     """Whether anything in this pass could be a number that is computed from a length."""
+    numbers = numbers_of(trace)
     return any(
-        call.op == _ATTENTION or (call.op in _RATIOS and isinstance(call.args[1], (int, float)))
+        call.op == _ATTENTION
+        or (call.op in _RATIOS and any(_value(x, numbers) is not None for x in call.args[:2]))
         for call in trace.calls
     )
 
@@ -43,27 +46,66 @@ def folds(dense: Trace, slim: Trace) -> Folds:
 
     Nothing where no number differs, or where no way was found: the proof then says so.
     """
-    scales: dict[str, list[Scale]] = {}
-    tensors: dict[int, dict[tuple[bytes, float], tuple[Box, float]]] = defaultdict(dict)
+    scales: dict[str, list[Scale]] = defaultdict(list)
+    tensors: dict[int, list[tuple[Box, float]]] = defaultdict(list)
+    done: set[frozenset[int]] = set()
+    old, new = numbers_of(dense), numbers_of(slim)
     for before, after in zip(dense.calls, slim.calls, strict=False):
         if before.op != after.op:
             break
-        ratio = _RATIOS[before.op](before, after) if before.op in _RATIOS else 1.0
+        for ref, factor in _others(before, after, old, new):
+            tensors[ref.id].append((whole(ref.shape), factor))
+        ratio = _ratio(before, after, old, new)
         path = _path(dense, before) if ratio != 1.0 else None
-        if path is None:
+        if path is None or path.targets in done:  # a module that runs twice is multiplied once
             continue
+        done.add(path.targets)
         for number, box in path.boxes.items():
-            key = b"".join(flags.tobytes() for flags in box)
-            tensors[number][key, ratio] = box, ratio
+            tensors[number].append((box, ratio))
         for name, (axis, indices) in path.slices.items():
-            scale = Scale(axis, indices, ratio)
-            known = scales.setdefault(name, [])
-            if scale not in known:  # a module that runs twice is multiplied once
-                known.append(scale)
+            scales[name].append(Scale(axis, indices, ratio))
     return Folds(
         {name: tuple(found) for name, found in scales.items()},
-        {number: tuple(parts.values()) for number, parts in tensors.items()},
+        {number: tuple(parts) for number, parts in tensors.items()},
     )
+
+
+def _others(before: Call, after: Call, old: Numbers, new: Numbers) -> Iterator[tuple[Ref, float]]:
+    """Results made of numbers alone that are others in the slim pass, and by what factor."""
+    for ref, other in zip(before.outputs, after.outputs, strict=False):
+        was, now = _value(ref, old), _value(other, new)
+        if was and now is not None and now != was:
+            yield ref, now / was
+
+
+def _ratio(before: Call, after: Call, old: Numbers, new: Numbers) -> float:
+    """What the dense pass multiplies by, over what the slim one does."""
+    if before.op == _ATTENTION:
+        return _scale(before) / _scale(after)
+    if before.op not in _RATIOS:
+        return 1.0
+    found = (
+        _quotient(_value(was, old), _value(now, new)) ** _RATIOS[before.op]
+        for was, now in zip(before.args[1::-1], after.args[1::-1], strict=True)
+    )
+    return next((ratio for ratio in found if ratio != 1.0), 1.0)
+
+
+def _scale(call: Call) -> float:
+    """1/√d, unless the code gives a scale of its own."""
+    given = call.kwargs.get("scale")
+    return float(call.args[0].shape[-1] ** -0.5 if given is None else given)
+
+
+def _quotient(above: float | None, below: float | None) -> float:
+    return above / below if above and below else 1.0
+
+
+def _value(given: Any, numbers: Numbers) -> float | None:
+    """A number in the code, or a tensor of one element that is made of such numbers alone."""
+    if isinstance(given, Ref):
+        return numbers.get(given.id)
+    return float(given) if isinstance(given, (int, float)) else None
 
 
 def _path(trace: Trace, call: Call) -> Path | None:
@@ -72,37 +114,9 @@ def _path(trace: Trace, call: Call) -> Path | None:
     return next((path for path in paths if path is not None), None)
 
 
-def _attention(before: Call, after: Call) -> float:
-    """1/√d, unless the code gives a scale of its own."""
-    return _scale(before) / _scale(after)
-
-
-def _scale(call: Call) -> float:
-    given = call.kwargs.get("scale")
-    return float(call.args[0].shape[-1] ** -0.5 if given is None else given)
-
-
-def _multiplied(before: Call, after: Call) -> float:
-    return _quotient(before.args[1], after.args[1])
-
-
-def _divided(before: Call, after: Call) -> float:
-    return _quotient(after.args[1], before.args[1])
-
-
-def _quotient(above: Any, below: Any) -> float:
-    """The ratio of two numbers; 1 where they are tensors, or cannot be compared."""
-    numbers = all(isinstance(value, (int, float)) for value in (above, below))
-    return float(above / below) if numbers and above and below else 1.0
-
-
 _ATTENTION = aten.scaled_dot_product_attention.default
-_RATIOS: dict[Any, Callable[[Call, Call], float]] = {
-    _ATTENTION: _attention,
-    aten.mul.Tensor: _multiplied,
-    aten.mul.Scalar: _multiplied,
-    aten.mul_.Tensor: _multiplied,
-    aten.div.Tensor: _divided,
-    aten.div.Scalar: _divided,
-    aten.div_.Tensor: _divided,
+_RATIOS = {
+    **dict.fromkeys((aten.mul.Tensor, aten.mul.Scalar, aten.mul_.Tensor), 1),
+    **dict.fromkeys((aten.div.Tensor, aten.div.Scalar, aten.div_.Tensor), -1),
 }
+"""Operators that multiply by one of their first two arguments, and to which power."""

@@ -73,7 +73,7 @@ def shorten(
     if not wanted:
         return Shortened(model, model, Plan({}), None)
     with unchanging(model):
-        refuse_unsuitable(model)
+        refuse_unsuitable(model, example)
         trace = capture(model, example)
         chosen = choose(model, find_blocks(model, trace), wanted)
         cuts = tuple(BlockCut(block.name, block.stubs, block.last) for block in chosen)

@@ -10,22 +10,25 @@ from __future__ import annotations
 
 import math
 import re
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import onnx
+import torch
 from torch import nn
 
+from slimnet.capture.modules import kind_of
 from slimnet.errors import InputError
 from slimnet.example import positional
 from slimnet.export.inputs import Example, batch_of
-from slimnet.export.parity import TOLERANCE, Parity, ParityError, check_parity
+from slimnet.export.parity import Parity, ParityError, check_parity, tolerance_of
 from slimnet.export.session import first_line
 from slimnet.export.translate import ExportError, translate
+from slimnet.output import replacing_all
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class OnnxExport:
     parameters: int  # floating-point numbers in the file's initializers
     batch_norms: int  # BatchNormalization nodes left; the others are folded into convolutions
     size_bytes: int
+    sha256: str  # of the file itself, 64 hexadecimal digits
     parity: Parity | None  # None where the check was turned off
 
     def to_json(self) -> dict[str, Any]:
@@ -56,12 +60,13 @@ def export_onnx(
     dynamic_batch: bool = True,
     opset: int | None = None,
     verify: bool = True,
-    tolerance: float = TOLERANCE,
+    tolerance: float | None = None,
 ) -> OnnxExport:
     """Write ``model`` in evaluation mode to ``path``; the model itself stays as it is.
 
     ``example`` is a tuple of positional inputs, or a dict of keyword inputs. ``opset=None`` takes
-    torch's own. The weights lie inside the file, or in ``path`` + ".data" beside it above 2 GB.
+    torch's own, ``tolerance=None`` that of the network's type. The weights lie inside the file, or
+    in ``path`` + ".data" beside it above 2 GB.
     Raises :class:`ExportError` where the network has no ONNX form, :class:`ParityError` where the
     file differs from PyTorch, InputError for a path that cannot be written; nothing is left behind
     then.
@@ -69,11 +74,11 @@ def export_onnx(
     inputs = positional(model, example)
     batch_of(inputs)
     target = Path(path)
-    request = _Request(model, inputs, opset, tolerance if verify else None)
-    with _folder_beside(target) as folder:
+    allowed = tolerance_of(model) if tolerance is None else tolerance
+    request = _Request(model, inputs, opset, allowed if verify else None)
+    with replacing_all(target) as folder:
         written = folder / target.name
         record = _best(request, written) if dynamic_batch else _write(request, written, False)
-        _move(folder, target)
     return replace(record, path=str(path))
 
 
@@ -83,20 +88,6 @@ class _Request:
     example: Example
     opset: int | None
     tolerance: float | None
-
-
-@contextmanager
-def _folder_beside(target: Path) -> Iterator[Path]:
-    if target.is_dir():
-        raise InputError(f"{target} is a folder: give the name of an ONNX file to write")
-    try:
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".slimnet-") as folder:
-            yield Path(folder)
-    except OSError as error:
-        raise InputError(
-            f"{target} cannot be written: {error.strerror or error}; give a file in a folder that "
-            "exists, may be written and has room"
-        ) from error
 
 
 def _best(request: _Request, path: Path) -> OnnxExport:
@@ -119,12 +110,29 @@ def _write(request: _Request, path: Path, dynamic_batch: bool) -> OnnxExport:
     file = onnx.load(str(path), load_external_data=False)
     _tidy(file)
     onnx.save(file, str(path))
-    _check(file, path, request)
-    record = _described(file, path)
-    if request.tolerance is None:
-        return record
-    parity = check_parity(request.model, path, request.example, tolerance=request.tolerance)
+    with _way_out(request.model):
+        _check(file, path, request)
+        record = _described(file, path)
+        if request.tolerance is None:
+            return record
+        parity = check_parity(request.model, path, request.example, tolerance=request.tolerance)
     return replace(record, parity=parity)
+
+
+@contextmanager
+def _way_out(model: nn.Module) -> Iterator[None]:
+    """Refusals of a type that ONNX, or its runtime, has few operators for, say what to do."""
+    try:
+        yield
+    except (ExportError, InputError) as error:
+        kind = kind_of(model)
+        if kind in (None, torch.float32, torch.float16):
+            raise
+        name = str(kind).removeprefix("torch.")
+        raise type(error)(
+            f"{error}; the network is in {name}, which few runtimes of ONNX compute in: export it "
+            "in float32 (model.float())"
+        ) from error
 
 
 def _tidy(file: onnx.ModelProto) -> None:
@@ -184,8 +192,17 @@ def _described(file: onnx.ModelProto, path: Path) -> OnnxExport:
         ),
         batch_norms=sum(node.op_type == "BatchNormalization" for node in graph.node),
         size_bytes=sum(part.stat().st_size for part in path.parent.iterdir()),
+        sha256=_sha256(path),
         parity=None,
     )
+
+
+def _sha256(path: Path) -> str:
+    found = sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            found.update(piece)
+    return found.hexdigest()
 
 
 _FLOATS = {
@@ -194,9 +211,3 @@ _FLOATS = {
     onnx.TensorProto.FLOAT16,
     onnx.TensorProto.BFLOAT16,
 }
-
-
-def _move(folder: Path, target: Path) -> None:
-    """Weights first, so that the file never stands there without them."""
-    for part in sorted(folder.iterdir(), key=lambda part: part.name == target.name):
-        part.replace(target.with_name(part.name))

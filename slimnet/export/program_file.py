@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +19,10 @@ from slimnet.capture.modules import evaluation_mode
 from slimnet.capture.program import Program
 from slimnet.example import Example, positional, tensors_of
 from slimnet.export.inputs import batch_of, random_inputs
-from slimnet.export.parity import TOLERANCE, Parity, ParityError
+from slimnet.export.parity import Parity, ParityError, check_numbers, tolerance_of
 from slimnet.export.session import first_line
 from slimnet.export.translate import ExportError, on_cpu
-from slimnet.output import replacing
+from slimnet.output import in_memory, replacing
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def export_pt2(
     path: str | Path,
     *,
     extra: Mapping[str, str] | None = None,
-    tolerance: float = TOLERANCE,
+    tolerance: float | None = None,
 ) -> ProgramExport:
     """Write ``model`` in evaluation mode to ``path``; the model itself stays as it is.
 
@@ -55,6 +55,7 @@ def export_pt2(
     InputError for a path that cannot be written; nothing is left behind then.
     """
     inputs, target = positional(model, example), Path(path)
+    tolerance = tolerance_of(model) if tolerance is None else tolerance
     try:
         exported = export(on_cpu(model), inputs)
     except Exception as error:  # torch raises dozens of kinds, most of them private
@@ -63,12 +64,17 @@ def export_pt2(
         ) from error
     dynamic = has_free_batch(exported)
     with replacing(target) as temporary:
-        with quiet(), temporary.open("wb") as file:
-            torch.export.save(exported, file, extra_files=dict(extra or {}))
+        temporary.write_bytes(in_memory(lambda file: _save(exported, file, extra or {})))
         parity = _compared(model, temporary, inputs, tolerance, dynamic=dynamic)
         size = temporary.stat().st_size
     numbers = sum(t.numel() for t in exported.state_dict.values() if t.is_floating_point())
     return ProgramExport(str(path), dynamic, numbers, size, parity)
+
+
+def _save(exported: torch.export.ExportedProgram, file: BinaryIO, extra: Mapping[str, str]) -> None:
+    """torch's writer ends the whole process where the file fails it, or a signal comes."""
+    with quiet():
+        torch.export.save(exported, file, extra_files=dict(extra))
 
 
 def _compared(
@@ -81,7 +87,7 @@ def _compared(
     batches = (batch, 3 if batch == 2 else 2) if dynamic else (batch,)
     model = on_cpu(model)
     worst = max(_error(model, written, random_inputs(example, size)) for size in batches)
-    if worst > tolerance:
+    if not worst <= tolerance:
         raise ParityError(
             f"the .pt2 does not compute what {type(model).__name__} computes: relative error "
             f"{worst:.1e}, {tolerance:.0e} allowed"
@@ -93,6 +99,7 @@ def _error(model: nn.Module, written: nn.Module, inputs: tuple[Any, ...]) -> flo
     args, named = model.as_called(inputs) if isinstance(model, Program) else (inputs, {})
     with torch.no_grad(), evaluation_mode(model):
         expected, found = tensors_of(model(*inputs)), tensors_of(written(*args, **named))
+    check_numbers(model, expected, batch_of(inputs))
     if [x.shape for x in expected] != [x.shape for x in found]:
         return float("inf")
     return max((_relative(a, b) for a, b in zip(expected, found, strict=True)), default=0.0)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+import torch
 
 from slimnet.errors import InputError
 from slimnet.example import tensors_of
@@ -45,6 +46,8 @@ def feed(session: Any, inputs: Example) -> Feed:
             f"the ONNX file takes {len(names)} inputs ({', '.join(names)}), "
             f"the example holds {len(tensors)} tensors"
         )
+    if any(tensor.dtype == torch.bfloat16 for tensor in tensors):
+        raise InputError("onnxruntime takes no bfloat16 inputs: export the network in float32")
     return {name: tensor.numpy() for name, tensor in zip(names, tensors, strict=True)}
 
 

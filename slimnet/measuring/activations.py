@@ -20,6 +20,7 @@ from slimnet.capture.trace import Uncompiled, fast_paths_off
 from slimnet.coupling.groups import Group
 from slimnet.measuring.readers import Reader, readers
 from slimnet.reconstruction.batches import batches, run
+from slimnet.reconstruction.readings import overflow
 from slimnet.samples import Samples
 from slimnet.watch import Watch
 
@@ -27,7 +28,10 @@ from slimnet.watch import Watch
 def activations(
     model: nn.Module, groups: Sequence[Group], samples: Samples, watch: Watch
 ) -> dict[str, Tensor]:
-    """[channels, 2] for every weight that reads a group's channels: mean |x|, share of zeros."""
+    """[channels, 2] for every weight that reads a group's channels: mean |x|, share of zeros.
+
+    Raises :class:`InputError` where the network does not run on the images, or sums are no numbers.
+    """
     with ExitStack() as stack:
         stack.enter_context(evaluation_mode(model))
         stack.enter_context(torch.no_grad())
@@ -37,6 +41,9 @@ def activations(
         for batch in batches(model, samples, "activations", watch):
             with watcher:
                 run(model, batch)
+    for name, sums in watcher.sums.items():
+        if not bool(sums.totals.isfinite().all()):
+            raise overflow(name)
     return {name: sums.mean() for name, sums in watcher.sums.items()}
 
 

@@ -116,10 +116,14 @@ def analyse(
     *,
     strict: bool = False,
     heads: bool = False,
+    least: int | None = None,
 ) -> Analysis:
-    """Read recorded passes: couple, group, count."""
+    """Read recorded passes: couple, group, count.
+
+    Narrow groups are left alone, unless ``least`` channels are all that a group has to keep.
+    """
     coupling = couple(traces, strict=strict, pins=pins, heads=heads)
-    groups, layers = find_groups(model, coupling)
+    groups, layers = find_groups(model, coupling, least)
     costs = CostModel(model, traces[0], coupling)
     dense = costs.cost(coupling.atoms.reason == coupling.atoms.reason)
     blocks = find_blocks(model, traces[0])

@@ -20,7 +20,7 @@ from slimnet.coupling.groups import Group
 from slimnet.errors import InputError
 from slimnet.measuring.readers import readers
 from slimnet.reconstruction.batches import batches, run
-from slimnet.samples import Samples
+from slimnet.samples import Samples, check_labels
 from slimnet.watch import Watch
 
 GATED = 8
@@ -65,8 +65,7 @@ def squared_gates(
 @contextmanager
 def _differentiable(model: nn.Module, samples: Samples) -> Iterator[None]:
     """In evaluation mode; every parameter takes part, frozen ones too."""
-    if samples.labels is None:
-        raise InputError("gradients need labels: give images with labels, Samples(images, labels)")
+    _labels(samples)
     for _, tensor in _parameters(model):
         tensor.requires_grad_()
     with evaluation_mode(model), torch.inference_mode(False), torch.enable_grad():
@@ -108,10 +107,17 @@ def _loss(scores: Any, batch: Samples) -> Tensor:
             "gradients are of the cross-entropy, which needs a network whose output is one score "
             "per class [N, classes]"
         )
-    labels = batch.labels
-    if labels is None or int(labels.min()) < 0 or int(labels.max()) >= scores.shape[1]:
+    if scores.shape[1] < 2:
         raise InputError(
-            f"the labels of the calibration images lie outside the network's {scores.shape[1]} "
-            f"classes, 0 to {scores.shape[1] - 1}"
+            "gradients are of the cross-entropy, which is zero for a network of one class whatever "
+            "its weights: choose a criterion that reads none"
         )
+    labels = _labels(batch)
+    check_labels(labels, scores.shape[1])
     return cross_entropy(scores, labels)
+
+
+def _labels(samples: Samples) -> Tensor:
+    if samples.labels is None:
+        raise InputError("gradients need labels: give images with labels, Samples(images, labels)")
+    return samples.labels

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from slimnet import limits
+from slimnet.digest import DAMAGE, SEAL, is_intact, seal_of
 from slimnet.errors import InputError
 from slimnet.networks.foreign import load_inert
 from slimnet.pickles import foreign_call
@@ -32,7 +33,7 @@ def load_payload(path: str | Path, *, allow_pickle: bool = False, foreign: bool 
     """
     file = Path(path)
     _check_file(file)
-    if file.suffix == ".safetensors":
+    if file.suffix.lower() == ".safetensors":
         return _read_safetensors(file)
     mapped = _check_kind(file)
     payload = _torch_payload(file, mapped=mapped, allow_pickle=allow_pickle, foreign=foreign)
@@ -92,8 +93,11 @@ def _check_archive(file: Path) -> None:
     try:
         with zipfile.ZipFile(file) as archive:
             names = {name.partition("/")[2] or name for name in archive.namelist()}
-    except (zipfile.BadZipFile, OSError, ValueError):
-        raise InputError(f"{file} is truncated or damaged: get the file again") from None
+            intact = is_intact(archive)
+    except DAMAGE:
+        intact = False
+    if not intact:
+        raise InputError(f"{file} is truncated or damaged: get the file again")
     if "constants.pkl" in names:
         raise InputError(f"{file} is a TorchScript archive, which is not read: {WANTED}")
     if _is_program(names):
@@ -115,7 +119,7 @@ def is_program_file(path: str | Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return _is_program({n.partition("/")[2] or n for n in archive.namelist()})
-    except (zipfile.BadZipFile, OSError, ValueError):
+    except DAMAGE:
         return False
 
 
@@ -154,9 +158,12 @@ def _read_safetensors(file: Path) -> dict[str, torch.Tensor]:
 
     try:
         tensors: dict[str, torch.Tensor] = load_file(file)
-        return tensors
     except Exception as error:  # its error type differs between versions of the package
         raise InputError(f"{file} is no safetensors file: {first_line(error)}") from error
+    texts = read_metadata(file)
+    if SEAL in texts and texts[SEAL] != seal_of(tensors, texts):
+        raise InputError(f"{file} is damaged: its content is not what was written")
+    return tensors
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:

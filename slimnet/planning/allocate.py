@@ -12,7 +12,7 @@ answer, and a note says why.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import floor
 
 import numpy as np
@@ -22,11 +22,11 @@ from slimnet.criteria import Scores
 from slimnet.errors import PruneError
 from slimnet.measuring.cost import Cost
 from slimnet.measuring.widths import Survivors
-from slimnet.planning.budget import Budget, Limits, alignment
+from slimnet.planning.budget import Budget, Limits
 from slimnet.planning.finish import finish
 from slimnet.planning.harm import cheapest
 from slimnet.planning.ladder import Ladder, ladder
-from slimnet.planning.shortfall import WITHIN, shortfall
+from slimnet.planning.shortfall import WITHIN, channels_short, exceeds, finer_note, shortfall
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Allocation:
     asked: Mapping[int, float]  # share of the channels, before rounding, guards and single steps
     why: Mapping[int, str]  # why a group differs from that; left out where it does not
     notes: tuple[str, ...] = ()
+    unmet: str = ""  # why the budget is exceeded; empty where it is met
 
 
 def allocate(
@@ -54,32 +55,46 @@ def allocate(
     at -inf have gone already. ``like`` gives each group's class, for scope "isomorphic". Raises
     :class:`PruneError` where a local ratio would leave a layer without channels.
     """
-    shares = _Shares([g for g in groups if g.number in scores], scores, limits, like or {})
-    by_harm = limits.scope == "harm"
+    groups = [g for g in groups if g.number in scores]
+    shares = _Shares(groups, scores, limits, like or {})
     if budget.kind == "ratio":
         shares.refuse_empty(budget.value)
-        if not by_harm:
-            ratio = budget.value
-            return shares.allocation(shares.wanted(ratio), shares.survivors(ratio), ratio)
+        if limits.scope != "harm":
+            return shares.by_ratio(budget.value)
 
     def spent(survivors: Survivors) -> int:
         if budget.kind == "ratio":
-            return sum(g.channels_per_atom * survivors[g.number] for g in shares.groups)
+            return sum(g.channels_per_atom * survivors[g.number] for g in groups)
         return int(getattr(cost(survivors), budget.kind))
 
-    whole = {g.number: g.size for g in shares.groups}
+    whole = {g.number: g.size for g in groups}
     amount = budget.remains(cost(whole)) * spent(whole)
+    shares = _fine_enough(shares, lambda narrowest: not exceeds(spent(narrowest), amount))
     share = None
-    if by_harm:
+    if limits.scope == "harm":
         start, found = _by_harm(shares, scores, spent, amount)
         wanted: Mapping[int, float] = dict(start)
     else:
         share, found = _meet(shares, scores, spent, amount)
         wanted = shares.wanted(share)
-    notes = []
-    if budget.kind != "ratio":
-        notes = shortfall(found, shares.ladders, shares.fixed, limits, budget, cost)
-    return shares.allocation(wanted, found, share, notes)
+    finer = finer_note(shares.limits, groups)
+    if budget.kind == "ratio":
+        made = shares.allocation(wanted, found, share, finer)
+        return shares.told_by_ratio(made, budget.value, amount)
+    notes = shortfall(found, shares.ladders, shares.fixed, shares.limits, budget, cost)
+    if exceeds(spent(found), amount):
+        return replace(shares.allocation(wanted, found, share, notes), unmet=notes[0])
+    return shares.allocation(wanted, found, share, [*finer, *notes])
+
+
+def _fine_enough(shares: _Shares, fits: Callable[[Survivors], bool]) -> _Shares:
+    """The same with halved multiples, and halved again, until the narrowest network fits.
+
+    A budget is a must and a multiple what runtimes like. The finest where none fits.
+    """
+    while not fits(shares.survivors(1.0)) and shares.can_be_finer:
+        shares = shares.finer()
+    return shares
 
 
 def _by_harm(
@@ -177,6 +192,8 @@ class _Shares:
         like: Mapping[int, int],
     ) -> None:
         self.groups = groups
+        self.scores = scores
+        self.like = like
         self.limits = limits
         self.fixed = {g.number: limits.fixed_ratio(g) for g in groups}
         there = {g.number: int(np.isfinite(scores[g.number]).sum()) for g in groups}
@@ -187,6 +204,16 @@ class _Shares:
                 place = like.get(group.number, -1) if limits.scope == "isomorphic" else 0
                 ranked.setdefault(place, []).append(group)
         self.rankings = [_Ranking(together, scores) for together in ranked.values()]
+
+    @property
+    def can_be_finer(self) -> bool:
+        """Whether any group is rounded to more than single channels."""
+        return any(self.limits.multiple(group.width) > 1 for group in self.groups)
+
+    def finer(self) -> _Shares:
+        """The same, rounded to half."""
+        limits = replace(self.limits, finer=2 * self.limits.finer)
+        return _Shares(self.groups, self.scores, limits, self.like)
 
     @property
     def open(self) -> dict[int, Ladder]:
@@ -224,6 +251,19 @@ class _Shares:
                     "with none; lower it, or set a minimum width (--min-channels)"
                 )
 
+    def by_ratio(self, ratio: float) -> Allocation:
+        """The answer to a ratio that every group loses, or that is lost under one threshold."""
+        wanted = self.wanted(ratio)
+        goal = sum(wanted[g.number] * g.channels_per_atom for g in self.groups)
+        return self.told_by_ratio(
+            self.allocation(wanted, self.survivors(ratio), ratio), ratio, goal
+        )
+
+    def told_by_ratio(self, found: Allocation, ratio: float, goal: float) -> Allocation:
+        """With the reason where it is missed by more than rounding."""
+        short = channels_short(ratio, goal, found.survivors, self.ladders, found.why)
+        return replace(found, unmet=short)
+
     def allocation(
         self,
         wanted: Mapping[int, float],
@@ -257,7 +297,7 @@ class _Shares:
         if rungs.group.step > 1:
             multiple = rungs.step * rungs.group.channels_per_atom
             return f"a multiple of {multiple}: the code divides its width"
-        return f"a multiple of {alignment(rungs.group.width, self.limits.align)}"
+        return f"a multiple of {self.limits.multiple(rungs.group.width)}"
 
 
 class _Ranking:

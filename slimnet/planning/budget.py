@@ -102,6 +102,7 @@ class Limits:
     min_channels: int | None = None
     keep: tuple[str, ...] = ()
     layer_ratio: Mapping[str, float] = field(default_factory=dict)
+    finer: int = 1  # what the multiples are divided by, where a budget needs narrower groups
 
     def __post_init__(self) -> None:
         if self.scope not in get_args(Scope):
@@ -138,6 +139,10 @@ class Limits:
             if any(fnmatchcase(name, glob) for name in group.layers)
         ]
         return named[-1] if named else None
+
+    def multiple(self, width: int) -> int:
+        """What the width of a group of so many channels is rounded to."""
+        return max(alignment(width, self.align) // self.finer, 1)
 
     def part(self, done: float) -> Limits:
         """The same with the ratios that are due once this part (0..1] of all rounds is done."""

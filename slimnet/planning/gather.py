@@ -1,8 +1,8 @@
 """One gatherer for what criteria need beside the weights: gradients, activations, initial weights.
 
 Takes a model, calibration samples and needs, gives a :class:`~slimnet.measuring.gathered.Gathered`.
-Passes run batch by batch on a copy in evaluation mode: of the user's model nothing changes, no
-``.grad``, no flag and no statistic.
+Passes run batch by batch on a copy in evaluation mode, and in single precision where the network is
+in half: of the user's model nothing changes, no ``.grad``, no flag and no statistic.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from slimnet.errors import InputError
 from slimnet.measuring.activations import activations
 from slimnet.measuring.gathered import Gathered, Need
 from slimnet.measuring.gradients import loss_gradients, squared_gates
-from slimnet.reconstruction.batches import batches
+from slimnet.reconstruction.batches import batches, in_single
 from slimnet.reconstruction.readings import read_inputs
 from slimnet.samples import Samples
 from slimnet.watch import Watch, unwatched
@@ -39,9 +39,11 @@ def gather(
     Raises :class:`InputError` where the network does not run on the images, where gradients are
     needed and there are no labels, and where the initial weights are another network's.
     """
-    found = Gathered()
+    found, own, needs = Gathered(), model, set(needs)
+    if samples is not None and needs - {"initial"}:
+        model = in_single(model, samples)
     if init is not None and "initial" in needs:
-        found = replace(found, initial=_initial(model, init))
+        found = replace(found, initial=_initial(own, init))
     if samples is not None and "gradients" in needs:
         found = replace(found, gradients=loss_gradients(copied(model), samples, watch))
     if samples is not None and "gates" in needs:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import floor, gcd, lcm
 
 from slimnet.coupling.groups import Group
-from slimnet.planning.budget import Limits, alignment
+from slimnet.planning.budget import Limits
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +48,7 @@ class Ladder:
 def ladder(group: Group, limits: Limits, most: int) -> Ladder:
     """The rungs of a group of which ``most`` atoms are there."""
     channels = group.channels_per_atom
-    multiple = alignment(group.width, limits.align)
+    multiple = limits.multiple(group.width)
     step = lcm(multiple // gcd(multiple, channels), group.step)
     least = -(-(limits.min_channels or 1) // channels)
     offset = group.size % group.step

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from slimnet.planning.plan import GroupCut, Plan
+from slimnet.planning.shortfall import FINER
 
 MANY = 60
 """Of more groups than this, those with the same numbers and reasons are told together."""
@@ -27,10 +28,11 @@ def asked_and_achieved(plan: Plan) -> Iterator[str]:
     if plan.blocks and asked.get("ratio") == 0:  # nothing but blocks
         yield from plan.notes
         return
-    yield f"asked for: {_achieved(plan)}"
+    wanted, achieved = _budget(plan)
+    yield f"asked for: {wanted}; achieved: {achieved}"
     if abs(_removed(plan) - asked.get("ratio", _removed(plan))) > 0.005:
         yield "they differ because " + _causes(plan)
-    if asked.get("align") == "auto":
+    if asked.get("align") == "auto" and not any(note.startswith(FINER) for note in plan.notes):
         yield (
             "widths are multiples of 16 (of less in groups of fewer than 128 channels), which "
             "runtimes like: unaligned slim networks can run slower than dense; --align off turns "
@@ -39,16 +41,26 @@ def asked_and_achieved(plan: Plan) -> Iterator[str]:
     yield from plan.notes
 
 
-def _achieved(plan: Plan) -> str:
+def refusal(plan: Plan, why: str) -> str:
+    """The sentence where what was asked for cannot be had: what can, why, and what to do."""
+    wanted, achieved = _budget(plan)
+    return (
+        f"what was asked for ({wanted}) cannot be met, the nearest is {achieved}: {why}; ask for "
+        "that, loosen what holds it (slimnet inspect says what holds each layer), or take it with "
+        "--best-effort (best_effort=True)"
+    )
+
+
+def _budget(plan: Plan) -> tuple[str, str]:
+    """What was asked for, and what came out."""
     asked, before, after = plan.asked or {}, plan.before or {}, plan.after or {}
     if "bytes" in asked:
-        return f"at most {asked['bytes']:,.0f} bytes; achieved: {after['bytes']:,}"
+        return f"at most {asked['bytes']:,.0f} bytes", f"{after['bytes']:,}"
     if "ratio" in asked:
-        ratio = _percent(asked["ratio"])
-        return f"{ratio} of the channels removed; achieved: {_removed(plan):.1%}"
+        return f"{_percent(asked['ratio'])} of the channels removed", f"{_removed(plan):.1%}"
     kind, unit = ("macs", "MACs") if "macs" in asked else ("params", "parameters")
     share = after[kind] / max(before[kind], 1)
-    return f"{_percent(asked[kind])} of the {unit} left; achieved: {share:.1%}"
+    return f"{_percent(asked[kind])} of the {unit} left", f"{share:.1%}"
 
 
 def _percent(share: float) -> str:

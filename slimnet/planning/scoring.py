@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from slimnet.capture.modules import named_tensors
+from slimnet.capture.modules import in_single, named_tensors
 from slimnet.coupling.groups import Group
 from slimnet.criteria import Choice, Scores, comparable, score
 from slimnet.measuring.gathered import Gathered
@@ -47,7 +47,7 @@ class Scorer:
         """Scores [atoms] of every group that the criterion can judge, comparable across groups."""
         found = score(
             groups,
-            dict(named_tensors(model)),
+            {name: in_single(tensor) for name, tensor in named_tensors(model)},
             self.choice.criterion,
             seed=self.seed,
             gathered=gathered,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 
+from slimnet.coupling.blocks import few
+from slimnet.coupling.groups import Group
 from slimnet.measuring.cost import Cost
 from slimnet.measuring.widths import Survivors
-from slimnet.planning.budget import Budget, Limits, alignment
+from slimnet.planning.budget import Budget, Limits
 from slimnet.planning.ladder import Ladder
 
 WITHIN = 0.01
@@ -33,7 +36,7 @@ def shortfall(
     asked, achieved = budget.remains(dense), share(found)
     if budget.kind == "bytes" and budget.value >= dense.bytes:
         return [f"the network has {dense.bytes:,} bytes as it is: nothing has to go"]
-    over = achieved > asked * (1 + 1e-9)  # more than float rounding
+    over = exceeds(achieved, asked)
     if not over and asked - achieved <= WITHIN * asked:
         return []
     unit = f"of the {UNITS[budget.kind]}"
@@ -52,6 +55,56 @@ def shortfall(
     return [f"{text}: the next step up, {step} channels of {group.layers[0]}, leaves {more:.1%}"]
 
 
+def exceeds(spent: float, amount: float) -> bool:
+    """Whether something is over a budget by more than what floating point rounds."""
+    return spent > amount * (1 + 1e-9)
+
+
+def finer_note(limits: Limits, groups: Iterable[Group]) -> list[str]:
+    """That widths are rounded to less than was asked for, so that the budget is met."""
+    if limits.finer == 1:
+        return []
+    usual, used = (
+        max(x.multiple(group.width) for group in groups) for x in (replace(limits, finer=1), limits)
+    )
+    return [f"{FINER} {usual}: widths are multiples of {used}, or of less in narrower groups"]
+
+
+FINER = "the budget is too small for widths that are multiples of"
+
+
+def channels_short(
+    ratio: float,
+    goal: float,
+    found: Survivors,
+    ladders: Mapping[int, Ladder],
+    why: Mapping[int, str],
+) -> str:
+    """Why a ratio is missed: nothing leaves, or more stays than a step of each group; else empty.
+
+    ``goal`` are the channels that the scope would leave.
+    """
+    stay = sum(found[n] * x.group.channels_per_atom for n, x in ladders.items())
+    whole = sum(x.group.width for x in ladders.values())
+    slack = sum(x.step * x.group.channels_per_atom for x in ladders.values())
+    if ratio == 0 or not whole or (stay - goal <= slack and stay < whole):
+        return ""
+    most = 1 - stay / whole
+    return f"only {most:.1%} of the channels would leave: {_held(found, ladders, why)}"
+
+
+def _held(found: Survivors, ladders: Mapping[int, Ladder], why: Mapping[int, str]) -> str:
+    """The reasons of the groups, each with the layers that it holds."""
+    layers: dict[str, list[str]] = {}
+    for number, x in ladders.items():
+        least = f"at least {x.least * x.group.channels_per_atom} channels"
+        reason = why.get(number) or (least if found[number] == x.least else "")
+        if reason:
+            layers.setdefault(reason, []).append(x.group.layers[0])
+    told = [f"{few(names)} ({reason})" for reason, names in layers.items()]
+    return ", ".join(told) or "its groups are too narrow for less"
+
+
 def _floors(
     nothing: float,
     unit: str,
@@ -67,7 +120,7 @@ def _floors(
         yield f"names prescribe the width of {named} of {len(fixed)} groups"
     if limits.min_channels is not None:
         yield f"every group keeps at least {limits.min_channels} channels"
-    multiples = {alignment(x.group.width, limits.align) for x in ladders.values()} - {1}
+    multiples = {limits.multiple(x.group.width) for x in ladders.values()} - {1}
     if multiples:
         yield f"every group keeps one step of {' or '.join(map(str, sorted(multiples)))} channels"
     elif limits.min_channels is None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import nn
 
-from slimnet.capture.modules import device_of, named_tensors
+from slimnet.capture.modules import device_of, evaluation_mode, kind_of, single
 from slimnet.errors import InputError
 from slimnet.samples import Samples
 from slimnet.watch import Watch
@@ -22,13 +24,37 @@ def batches(
     model: nn.Module, samples: Samples, what: str, watch: Watch, size: int | None = None
 ) -> Iterator[Samples]:
     """Batches where the model is, in its precision; smaller ones of large images."""
-    place = device_of(model)
-    kinds = (t.dtype for _, t in named_tensors(model) if t.is_floating_point())
-    kind = next(kinds, samples.images.dtype)
     size = max(min(size or BATCH, NUMBERS // samples.images[0].numel()), 1)
     for number, batch in enumerate(samples.batches(size)):
         watch(f"{what} of {len(samples)} images", number * size / len(samples))
-        yield Samples(batch.images.to(kind), batch.labels).to(place)
+        yield fitting(model, batch)
+
+
+def fitting(model: nn.Module, samples: Samples) -> Samples:
+    """The same where the model is, in its precision."""
+    kind = kind_of(model) or samples.images.dtype
+    return replace(samples, images=samples.images.to(kind)).to(device_of(model))
+
+
+def in_single(model: nn.Module, samples: Samples) -> nn.Module:
+    """The network in single precision; itself where it is in single or double.
+
+    Raises :class:`InputError` for code that casts to half itself.
+    """
+    wide = single(model)
+    if wide is model:
+        return model
+    with torch.no_grad(), evaluation_mode(wide):
+        try:
+            wide(fitting(wide, samples.first(2)).images)
+        except Exception as error:  # the user's forward may raise anything
+            first = str(error).strip().split("\n")[0]
+            raise InputError(
+                f"{type(model).__name__} does not run in single precision, in which images are "
+                f"read for a network in half: {first}; let its code take the type from its "
+                "weights (weight.dtype)"
+            ) from error
+    return wide
 
 
 def run(model: nn.Module, batch: Samples) -> Any:
@@ -36,8 +62,13 @@ def run(model: nn.Module, batch: Samples) -> Any:
     try:
         return model(batch.images)
     except Exception as error:  # the user's forward may raise anything
-        size = "x".join(map(str, batch.images.shape))
-        first = str(error).strip().split("\n")[0]
-        raise InputError(
-            f"{type(model).__name__} does not run on the calibration images of {size}: {first}"
-        ) from error
+        raise does_not_run(model, batch.images.shape, error) from error
+
+
+def does_not_run(model: nn.Module, shape: Sequence[int], error: BaseException) -> InputError:
+    """The refusal of images that a network fails on."""
+    size = "x".join(map(str, shape))
+    first = str(error).strip().split("\n")[0]
+    return InputError(
+        f"{type(model).__name__} does not run on the calibration images of {size}: {first}"
+    )

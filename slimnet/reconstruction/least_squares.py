@@ -69,6 +69,11 @@ class Moments:
             self.xx[:, start:end, start:] += made
             self.xx[:, end:, start:end] += made[:, :, step:].mT
 
+    @property
+    def finite(self) -> bool:
+        """Whether nothing was too large to be squared and summed."""
+        return bool(self.xx.isfinite().all())
+
     def second(self) -> Tensor:
         """[G, D, D]: the mean of x·xᵀ."""
         return self.xx / self.rows
@@ -89,6 +94,11 @@ class Rows:
     def add(self, x: Tensor) -> None:
         """Add rows [G, n, D]."""
         self._parts.append(x)
+
+    @property
+    def finite(self) -> bool:
+        """Whether nothing is too large to be squared and summed."""
+        return bool(self.all().square().sum().isfinite())
 
     def all(self) -> Tensor:
         """[G, n, D]."""
@@ -164,6 +174,11 @@ class Fit(ABC):
         return self.rows >= CERTAIN * self._weights.shape[2]
 
     @property
+    @abstractmethod
+    def finite(self) -> bool:
+        """Whether nothing that was added was too large to be squared and summed."""
+
+    @property
     def mean(self) -> Tensor:
         """[G, D]: of the inputs."""
         return self._sum() / self.rows
@@ -212,6 +227,11 @@ class SummedFit(Fit):
         self._moments = Moments(groups, inputs, weights.device)
         self._product = self._moments.xx.new_zeros(groups, inputs, outputs)
 
+    @property
+    def finite(self) -> bool:
+        """See :class:`Fit`."""
+        return self._moments.finite and bool(self._squared.isfinite().all())
+
     def _take(self, x: Tensor, lack: Tensor) -> None:
         self._moments.add(x)
         self._product += x.mT @ lack.to(x.dtype)
@@ -244,6 +264,11 @@ class WideFit(Fit):
     def __init__(self, weights: Tensor, constants: Tensor) -> None:
         super().__init__(weights, constants)
         self._rows, self._lacks = Rows(), Rows()
+
+    @property
+    def finite(self) -> bool:
+        """See :class:`Fit`."""
+        return self._rows.finite and bool(self._squared.isfinite().all())
 
     def _take(self, x: Tensor, lack: Tensor) -> None:
         self._rows.add(x)

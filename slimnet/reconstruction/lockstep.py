@@ -25,7 +25,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from slimnet.capture.composites import OPENED, composite, is_composite, opened
 from slimnet.capture.modules import evaluation_mode
 from slimnet.capture.trace import Call, Trace, Uncompiled, fast_paths_off, refs_in
-from slimnet.errors import CaptureError
+from slimnet.errors import CaptureError, InputError, SlimnetError
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,12 +49,16 @@ class Walk:
         stops: Mapping[int, frozenset[int]],
         *,
         after: bool,
+        places: Mapping[int, int] | None = None,
     ) -> None:
         """``stops``: index of a call → numbers of the recorded tensors that it wants to see.
 
-        ``after``: wait after these calls rather than before them.
+        ``after``: wait after these calls rather than before them. ``places``: where the calls of
+        the others' pass are in this one, for a network that runs more than they do.
         """
         self.output: Any = None
+        self._places = places
+        self._images = len(inputs[0])
         self._stop: Stop | None = None
         self._error: BaseException | None = None
         self._go, self._arrived = threading.Semaphore(0), threading.Semaphore(0)
@@ -63,18 +67,25 @@ class Walk:
         self._thread = threading.Thread(target=self._run, args=(model, inputs), daemon=True)
 
     def _advance(self) -> Stop | None:
-        """Run on to the next stop; None at the end. Raises what ``forward`` raises."""
+        """Run on to the next stop; None at the end. Raises InputError where ``forward`` fails."""
         if not self._thread.ident:
             self._thread.start()
         self._stop = None
         self._go.release()
         self._arrived.acquire()
+        if isinstance(self._error, Exception) and not isinstance(self._error, SlimnetError):
+            raise InputError(self._failure(self._error)) from self._error
         if self._error is not None:
             raise self._error
         return self._stop
 
+    def _failure(self, error: Exception) -> str:
+        first = str(error).strip().split("\n")[0]
+        return f"the network does not run on a batch of {self._images} of the images: {first}"
+
     def reach(self, index: int) -> Stop:
         """Run on to the stop at a call, past those before it."""
+        index = index if self._places is None else self._places[index]
         while (stop := self._advance()) is not None and stop.call.index <= index:
             if stop.call.index == index:
                 return stop

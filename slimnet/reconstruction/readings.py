@@ -7,6 +7,7 @@ what its output becomes part of.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from slimnet.capture.modules import named_tensors
 from slimnet.capture.trace import Trace, capture
 from slimnet.errors import CaptureError, InputError
+from slimnet.reconstruction.batches import does_not_run
 from slimnet.reconstruction.consumers import Consumer, consumers_of
 from slimnet.reconstruction.forms import Form, Places, grid
 from slimnet.reconstruction.least_squares import WIDE, Moments, Rows, moments_of
@@ -57,11 +59,15 @@ def recorded(model: nn.Module, images: Tensor) -> Trace:
     try:
         return capture(model, (images,))
     except CaptureError as error:
-        size = "x".join(map(str, images.shape[1:]))
-        why = str(error.__cause__).strip().split("\n")[0]
-        raise InputError(
-            f"{type(model).__name__} does not run on the calibration images of {size}: {why}"
-        ) from error
+        raise does_not_run(model, images.shape[1:], error.__cause__ or error) from error
+
+
+def overflow(weight: str) -> InputError:
+    """The refusal of images on which a layer's sums are no numbers."""
+    return InputError(
+        f"on the calibration images, what {weight} reads or answers is too large to be squared "
+        "and summed: normalise the images as the network takes them"
+    )
 
 
 def rows_grid(
@@ -133,6 +139,8 @@ class _Reader:
             for (rows,) in form.pieces(stop.args[consumer.place], places):
                 moments.add(rows.transpose(0, 1))
         spread = _variances(form, stops)
+        if not (moments.finite and bool(spread.isfinite().all())):
+            raise overflow(consumer.weight)
         self.found[consumer.weight] = Reading(
             form=form,
             moments=moments,
@@ -146,6 +154,8 @@ class _Reader:
         """The sum that a layer's answer goes into."""
         known = self.found[consumer.weight]
         spread = float(_variances(consumer.form, stops).sum())
+        if not math.isfinite(spread):
+            raise overflow(consumer.weight)
         self.found[consumer.weight] = replace(known, spread=spread)
 
 

@@ -9,11 +9,13 @@ layers that speak to it alone. No label is used, and no loss of the network as a
 
 Some images are held back. They say how far a refinement goes, and a solution from few rows; on them
 the change of the network's outputs is measured, with and without the new weights, with and without
-re-estimated statistics of batch norms, and what changes them least is kept.
+re-estimated statistics of batch norms, and what changes them least is kept. A network in half
+precision is repaired in single, its sums in double, and measured as it is.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,12 +23,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from slimnet.capture.modules import copied, device_of, evaluation_mode, named_modules
+from slimnet.capture.modules import (
+    clone,
+    copied,
+    evaluation_mode,
+    named_modules,
+    named_tensors,
+    single,
+)
 from slimnet.errors import InputError
-from slimnet.example import tensors_of
 from slimnet.planning.plan import Plan
+from slimnet.reconstruction.answers import answers
+from slimnet.reconstruction.batches import fitting, in_single
 from slimnet.reconstruction.readings import batch_of
+from slimnet.repair.change import change, check_answers
 from slimnet.repair.mending import Mended, Mending
+from slimnet.samples import Samples, batch_sizes
 from slimnet.watch import Watch, unwatched
 
 HELD_OUT = 1 / 16
@@ -37,7 +49,8 @@ HELD_OUT = 1 / 16
 class Repair:
     """What was done, and what the network's outputs gained on images that were held back.
 
-    Errors are the mean squared change of the outputs over the original outputs' variance.
+    Errors are the mean squared change of the outputs over the original outputs' variance; of a
+    network that gives whole numbers only, the share of them that differ.
     """
 
     layers: tuple[Mended, ...]
@@ -49,8 +62,8 @@ class Repair:
     reestimated: bool  # whether batch norms' statistics were, for the same reason
 
     def to_json(self) -> dict[str, Any]:
-        """Plain dicts and lists."""
-        return asdict(self)
+        """Plain dicts and lists; None for an error that is infinite, as JSON has no such number."""
+        return {**asdict(self), "before": self.before if math.isfinite(self.before) else None}
 
 
 def repair(
@@ -66,7 +79,7 @@ def repair(
     """A copy of ``slim``, which ``plan`` cut from ``model``, with weights that make up for the cut.
 
     Args:
-        model: the original; it stays as it is.
+        model: the original, with the blocks that the plan drops; it stays as it is.
         slim: what the plan made of it.
         plan: which says what of the original survives.
         images: [N, C, H, W], normalised; no label is used.
@@ -79,26 +92,27 @@ def repair(
     :class:`CaptureError` where its batches do not run the same calls.
     """
     check_images(len(images))
-    images = images.to(device_of(model))
-    batch = batch_of(images)
+    cut, given = single(slim), fitting(model, Samples(images)).images
+    batch, wide = batch_of(given), fitting(cut, Samples(given)).images
     held = min(max(int(len(images) * HELD_OUT), 1), _MOST_HELD)
-    fitted, measured = images[held:], images[:held]
-    mended = copied(slim)
-    mending = Mending(
-        model, mended, plan, fitted.split(batch), measured.split(batch), refine=refine
-    )
-    answers = _outputs(model, measured, batch)
+    fitted, measured = wide[held:], wide[:held]
+    said = answers(model, given[:held], batch)
+    check_answers(said, type(model).__name__)
+    mended = copied(cut)
+    splits = [images.split(batch_sizes(len(images), batch)) for images in (fitted, measured)]
+    mending = Mending(in_single(model, Samples(given)), mended, plan, *splits, refine=refine)
     layers = mending.run(torch.Generator().manual_seed(seed), watch)
     watch("measuring", 1.0)
     networks = {
-        (solved, again): reestimated(network, fitted, batch) if again else network
-        for solved, network in ((True, mended), (False, slim))
-        for again in (False, True)
+        how: _narrowed(network, slim) for how, network in _ways(mended, cut, fitted, batch).items()
     }
-    errors = {
-        how: _change(answers, _outputs(net, measured, batch)) for how, net in networks.items()
-    }
+    errors = {how: change(said, answers(net, given[:held], batch)) for how, net in networks.items()}
     best = min(errors, key=errors.__getitem__)
+    if errors[best] == math.inf:
+        raise InputError(
+            "the slim network gives NaN or infinite outputs on the calibration images, with new "
+            "weights and without: cut less, or repair it in single precision (model.float())"
+        )
     before = errors[False, False]
     done = Repair(tuple(layers), len(fitted), held, before, errors[best], *best)
     return copied(networks[best]), done
@@ -113,19 +127,25 @@ def check_images(count: int) -> None:
         raise InputError("repair needs at least 2 images: one to solve for and one to measure on")
 
 
-def _outputs(model: nn.Module, images: Tensor, batch: int) -> Tensor:
-    """[N, everything that the network answers]."""
-    with torch.no_grad(), evaluation_mode(model):
-        parts = [tensors_of(model(part)) for part in images.split(batch)]
-    floats = [[x.flatten(1) for x in part if x.is_floating_point()] for part in parts]
-    return torch.cat([torch.cat(part, 1) for part in floats])
+def _ways(
+    mended: nn.Module, cut: nn.Module, images: Tensor, batch: int
+) -> dict[tuple[bool, bool], nn.Module]:
+    """With the new weights or without, with re-estimated statistics or without."""
+    found = {(True, False): mended, (True, True): mended, (False, False): cut, (False, True): cut}
+    if len(images) < 2:  # which have no statistics
+        return {how: network for how, network in found.items() if not how[1]}
+    return {
+        how: reestimated(network, images, batch) if how[1] else network
+        for how, network in found.items()
+    }
 
 
-def _change(answers: Tensor, others: Tensor) -> float:
-    """Mean squared, over the variance of the answers."""
-    answers, others = answers.double(), others.double()
-    spread = (answers - answers.mean(0)).square().mean() if len(answers) > 1 else answers.var()
-    return float((answers - others).square().mean() / spread.clamp(min=1e-30))
+def _narrowed(network: nn.Module, slim: nn.Module) -> nn.Module:
+    """A network that was repaired in single precision, in the types of ``slim``."""
+    kinds = {name: tensor.dtype for name, tensor in named_tensors(slim)}
+    if all(tensor.dtype == kinds[name] for name, tensor in named_tensors(network)):
+        return network
+    return clone(network, lambda name, tensor: tensor.detach().to(kinds[name]))
 
 
 def reestimated(model: nn.Module, images: Tensor, batch: int) -> nn.Module:
@@ -137,6 +157,6 @@ def reestimated(model: nn.Module, images: Tensor, batch: int) -> nn.Module:
             norm.reset_running_stats()
             norm.momentum = None  # the mean over all batches
             norm.train()
-        for part in images.split(batch) if norms else ():
+        for part in images.split(batch_sizes(len(images), batch)) if norms else ():
             copy(part)
     return copy

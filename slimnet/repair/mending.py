@@ -1,5 +1,6 @@
 """Layer by layer in forward order, the slim network gets weights that say what the original says.
 
+The original is the user's network, also where blocks have left: what follows them makes up for it.
 Both networks walk through all batches at once. At each layer least squares is solved for its own
 weights; where only some layers speak to it, they are then refined with it. What follows reads what
 the changed layers say: nothing is run twice but the few calls of a segment.
@@ -15,13 +16,13 @@ from torch import Tensor, nn
 
 from slimnet.capture.modules import named_tensors
 from slimnet.capture.trace import Call
-from slimnet.cutting.rebuild import survivors
+from slimnet.cutting.rebuild import survivors, without_blocks
 from slimnet.planning.plan import Plan
 from slimnet.reconstruction.consumers import Consumer, consumers_of
 from slimnet.reconstruction.forms import Places
 from slimnet.reconstruction.least_squares import fit_of
 from slimnet.reconstruction.lockstep import Stop, Walk, together, walking
-from slimnet.reconstruction.readings import recorded, rows_grid
+from slimnet.reconstruction.readings import overflow, recorded, rows_grid
 from slimnet.reconstruction.refine import ROWS, WORTH, Part, Whitening, refined
 from slimnet.reconstruction.segments import Segment, aligned, segments_of
 from slimnet.watch import Watch
@@ -60,11 +61,15 @@ class Mending:
         self._plan = plan
         self._batches = [*measured, *fitted]
         self._held = len(measured)
-        self._trace = recorded(model, fitted[0])
+        shorter = without_blocks(model, plan)
+        self._whole = recorded(model, fitted[0])
+        self._trace = self._whole if shorter is model else recorded(shorter, fitted[0])
         self._shapes = {name: tensor.shape for name, tensor in named_tensors(model)}
         self._tensors = dict(named_tensors(slim))
-        found = [c for c in consumers_of(self._trace) if c.weight not in plan.scaled]
+        theirs = {c.weight: c for c in consumers_of(self._whole)}
+        found = [c for c in consumers_of(self._trace) if c.weight in theirs.keys() - plan.scaled]
         self._consumers = {c.call.index: c for c in found}
+        self._originals = {c.call.index: theirs[c.weight] for c in found}
         firsts = {len(batch): batch for batch in self._batches}
         passes = {size: aligned(self._trace, recorded(slim, x)) for size, x in firsts.items()}
         self._passes = {size: calls for size, calls in passes.items() if calls is not None}
@@ -79,21 +84,21 @@ class Mending:
 
     def run(self, generator: torch.Generator, watch: Watch) -> list[Mended]:
         """Mend every layer; ``generator`` draws the places that are looked at."""
-        stops = {index: self._others(consumer) for index, consumer in self._consumers.items()}
-        more = {index: stops[index] | self._followed(index) for index in stops}
+        ours = {i: _other(c) | self._followed(i) for i, c in self._consumers.items()}
+        theirs = {c.call.index: _other(c) for c in self._originals.values()}
+        places = {i: c.call.index for i, c in self._originals.items()}
         model, slim = self._networks
-        says = [Walk(model, (b,), self._trace, stops, after=True) for b in self._batches]
-        reads = [Walk(slim, (b,), self._trace, more, after=False) for b in self._batches]
+        says = [
+            Walk(model, (b,), self._whole, theirs, after=True, places=places) for b in self._batches
+        ]
+        reads = [Walk(slim, (b,), self._trace, ours, after=False) for b in self._batches]
         done: list[Mended] = []
         with torch.no_grad(), walking([*says, *reads], self._networks):
-            for said, read in together(self._trace, stops, says, reads, least=self._held + 1):
-                consumer = self._consumers[said[0].call.index]
+            for said, read in together(self._trace, ours, says, reads, least=self._held + 1):
+                consumer = self._consumers[read[0].call.index]
                 watch(f"repairing {consumer.weight}", len(done) / len(self._consumers))
                 done.append(self._mend(consumer, said, read, generator))
         return done
-
-    def _others(self, consumer: Consumer) -> frozenset[int]:
-        return frozenset([consumer.other.id] if consumer.other else [])
 
     def _followed(self, index: int) -> frozenset[int]:
         """What must be kept for the segment that ends at a call; images need not."""
@@ -108,7 +113,8 @@ class Mending:
         read: Sequence[Stop],
         generator: torch.Generator,
     ) -> Mended:
-        layer = _Layer(consumer, read[0], self._plan, self._shapes, self._tensors)
+        original = self._originals[consumer.call.index]
+        layer = _Layer(consumer, original, read[0], self._plan, self._shapes, self._tensors)
         mended = layer.mend(said, read, self._held, generator)
         if layer.whitening is not None:
             self._whitenings[consumer.weight] = layer.whitening
@@ -166,6 +172,11 @@ class Mending:
         self._whitenings = {k: v for k, v in self._whitenings.items() if k in later}
 
 
+def _other(consumer: Consumer) -> frozenset[int]:
+    """The number of the stream that its output is added to."""
+    return frozenset([consumer.other.id] if consumer.other else [])
+
+
 def _follows(
     segment: Segment,
     layer: _Layer,
@@ -193,12 +204,15 @@ class _Layer:
     def __init__(
         self,
         consumer: Consumer,
+        original: Consumer,
         stop: Stop,
         plan: Plan,
         shapes: Mapping[str, Sequence[int]],
         tensors: Mapping[str, Tensor],
     ) -> None:
+        """``original``: the same layer in the original's pass."""
         self.consumer = consumer
+        self._others = original.other, consumer.other
         self.form = consumer.form_of(stop.args)
         self.scale = consumer.norm.scale(tensors) if consumer.norm is not None else None
         self.whitening: Whitening | None = None
@@ -228,6 +242,8 @@ class _Layer:
         for rows, wanted in self._rows(said[held:], read[held:], places):
             fit.add(rows, wanted)
         before = fit.error()
+        if not fit.finite:
+            raise overflow(name)
         change, constants = fit.solve(constant=self.consumer.shifts)
         if fit.lower is not None:
             self.whitening = self._whitening(fit.lower, fit.mean)
@@ -269,9 +285,10 @@ class _Layer:
 
     def _says(self, theirs: Stop, ours: Stop) -> list[Tensor]:
         """What the original says, and the stream that it is added to, there and here."""
-        other = self.consumer.other
-        streams = [] if other is None else [stop.kept[other.id] for stop in (theirs, ours)]
-        return [theirs.result, *streams]
+        whole, cut = self._others
+        if whole is None or cut is None:
+            return [theirs.result]
+        return [theirs.result, theirs.kept[whole.id], ours.kept[cut.id]]
 
     def _wanted(
         self, said: Tensor, whole: Tensor | None = None, cut: Tensor | None = None

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ from typing import Any
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from slimnet.output import write_text
 from slimnet.report import columns, plots, words
 from slimnet.report.templates import filled
-from slimnet.study import Record, Results, write_text
+from slimnet.study import Record, Results
 from slimnet.train import describe
 
 
@@ -76,6 +78,8 @@ def slim_networks(results: Results) -> tuple[Slim, ...]:
 def write_html(path: Path | str, report: Report) -> Path:
     """Write the page; raises ``InputError`` where the folder cannot be written."""
     written = Path(path)
+    with suppress(OSError):  # what cannot be made cannot be written to
+        written.parent.mkdir(parents=True, exist_ok=True)
     write_text(written, render(report))
     return written
 

@@ -17,7 +17,7 @@ from torch import nn
 from slimnet.capture.trace import Trace
 from slimnet.errors import InputError
 from slimnet.measuring.analysis import Inspection
-from slimnet.output import check_writable, replacing
+from slimnet.output import check_writable, write_text
 from slimnet.report import words
 from slimnet.report.drawing import ROW, colours_of, draw
 from slimnet.report.graph import Graph, make_graph
@@ -42,8 +42,7 @@ def write_picture(
     check_picture(path)
     graph = make_graph(model, trace, inspection)
     text = _RENDERERS[path.suffix.lower()](graph, title)
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(path, text)
 
 
 def render_svg(graph: Graph, title: str) -> str:

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from slimnet.limits import legible
-from slimnet.output import replacing
+from slimnet.output import write_text
 from slimnet.report.plots import sensitivity_plot
 from slimnet.report.templates import filled
 from slimnet.sensitivity import Curve, Point, Sensitivity
@@ -64,8 +64,7 @@ def write_sensitivity(
         versions=versions,
         plotly=Markup(get_plotlyjs()),
     )
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(path, text)
 
 
 def _at(curve: Curve, share: float) -> Point | None:

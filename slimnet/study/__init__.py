@@ -5,7 +5,7 @@ from slimnet.study.engines import ENGINES
 from slimnet.study.facts import channels_removed, latency_facts, slim_candidate
 from slimnet.study.results import Record, Results, Row
 from slimnet.study.run import Candidate, Status, run_study
-from slimnet.study.store import read_results, write_json, write_results, write_text
+from slimnet.study.store import read_results, write_results
 
 __all__ = [
     "ENGINES",
@@ -21,7 +21,5 @@ __all__ = [
     "read_results",
     "run_study",
     "slim_candidate",
-    "write_json",
     "write_results",
-    "write_text",
 ]

@@ -17,6 +17,7 @@ from torch import nn
 
 from slimnet.errors import InputError
 from slimnet.train import REGIMES, Dataset, Schedule
+from slimnet.version import __version__
 
 
 @dataclass(frozen=True)
@@ -77,11 +78,17 @@ class Cell:
     regime: str | None  # None: as it was handed over, not retrained
     seed: int
     context: str  # digest of what it shares with others: schedule, data, weights, settings
+    version: str = __version__  # of slimnet: another may train, cut or repair otherwise
 
     @property
     def id(self) -> str:
         """16 hexadecimal digits, the same in every process."""
         return _digest(asdict(self))
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Cell:
+        """Read what ``asdict`` gave; the first cells did not know their version."""
+        return cls(**{"version": "0.1.0 or earlier", **fields})
 
     @property
     def is_baseline(self) -> bool:

@@ -45,7 +45,7 @@ class Record:
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Record:
         """Read what ``to_json`` gave."""
-        return cls(**{**fields, "cell": Cell(**fields["cell"])})
+        return cls(**{**fields, "cell": Cell.from_json(fields["cell"])})
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from slimnet.study.engines import ENGINES
 from slimnet.study.results import Record, Results
 from slimnet.study.store import Store
 from slimnet.train import REGIMES, Callback, Dataset, Repairer, budget, evaluate, start, train
+from slimnet.watch import remark
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,8 +101,19 @@ def run_study(
     report = _reporter(progress, len(known), len(planned))
     bench = _Bench(study, make_slim, dense, dataset, store, clone, device, report)
     pending = [cell for cell in planned if cell not in known]
+    _say_versions(store, pending)
     known.update(zip(pending, run_all(pending, bench.run), strict=True))
     return Results(study, dataset.facts(), tuple(known[cell] for cell in planned))
+
+
+def _say_versions(store: Store, pending: Sequence[Cell]) -> None:
+    """Numbers of two versions are not set side by side: what another has finished is run again."""
+    for version, number in store.other_versions(pending).items():
+        remark(
+            f"{number} of the cells were finished by slimnet {version} and are run again: numbers "
+            f"of two versions are not compared. They stay in {store.directory}: that version goes "
+            "on with them"
+        )
 
 
 @dataclass

@@ -140,10 +140,20 @@ def check_fits(dataset: Dataset, input_shape: tuple[int, ...], classes: int) -> 
             f"{dataset.name}: the images have {dataset.image_shape[0]} channels and the network "
             f"takes {input_shape[0]}; give data or a network of the same number of channels"
         )
+    check_classes(dataset)
     if dataset.num_classes > classes:
         raise InputError(
             f"{dataset.name}: the labels run from 0 to {dataset.num_classes - 1} and the network "
             f"has {classes} outputs; give a network with at least {dataset.num_classes}"
+        )
+
+
+def check_classes(dataset: Dataset) -> None:
+    """Raise ``InputError`` where all training images are of one class."""
+    if bool((dataset.y_train == dataset.y_train[0]).all()):
+        raise InputError(
+            f"{dataset.name}: all {len(dataset.y_train)} training images are of class "
+            f"{int(dataset.y_train[0])}: give images of two classes at least, or more of them"
         )
 
 
@@ -186,6 +196,10 @@ def _content(values: Any) -> bytes:
 def _check_split(where: str, images: Images, labels: Tensor, classes: int) -> None:
     if len(images.shape) != 4 or 0 in images.shape:
         raise InputError(f"{where} images have shape {list(images.shape)}, not [N, C, H, W]")
+    if isinstance(images, Tensor):
+        _check_pixels(where, images)
+    if not isinstance(labels, Tensor):
+        raise InputError(f"{where} labels are a {type(labels).__name__}: give a tensor of int64")
     if labels.dtype != torch.int64 or labels.ndim != 1:
         raise InputError(
             f"{where} labels are {labels.dtype} of shape {list(labels.shape)}: "
@@ -198,6 +212,15 @@ def _check_split(where: str, images: Images, labels: Tensor, classes: int) -> No
         raise InputError(
             f"{where} labels run from {low} to {high}, outside the {classes} classes "
             f"0 to {classes - 1}"
+        )
+
+
+def _check_pixels(where: str, images: Tensor) -> None:
+    if images.dtype != torch.uint8 and not images.is_floating_point():
+        raise InputError(f"{where} images are {images.dtype}: give uint8, or real numbers in 0..1")
+    if images.is_floating_point() and not all(bool(x.isfinite().all()) for x in images.split(64)):
+        raise InputError(
+            f"{where} images hold NaN or infinite numbers: mend them, or leave them out"
         )
 
 

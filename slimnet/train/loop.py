@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from slimnet.errors import InputError
 from slimnet.exclusive import exclusive
 from slimnet.train.callback import Callback, Moment, call
-from slimnet.train.dataset import Dataset
+from slimnet.train.dataset import Dataset, check_classes
 from slimnet.train.schedule import Schedule
 from slimnet.train.snapshot import Snapshot, Training
 
@@ -58,6 +58,7 @@ def train(
     call with the same arguments. Raises ``InputError`` where the loss is no longer finite, or
     network and data do not fit.
     """
+    check_classes(dataset)
     home = _device_of(model)
     place = place_of(device)
     start = time.perf_counter()

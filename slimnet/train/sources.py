@@ -6,7 +6,6 @@ Every reader raises ``InputError`` with the file or folder and what is wrong wit
 from __future__ import annotations
 
 import zipfile
-import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
@@ -24,6 +23,7 @@ from torch import Tensor
 from torchvision.datasets import CIFAR10, ImageFolder
 from torchvision.transforms import v2
 
+from slimnet.digest import DAMAGE
 from slimnet.errors import InputError
 from slimnet.limits import check_packed
 from slimnet.networks.userfile import call_in_file
@@ -65,7 +65,7 @@ def read_npz(file: str, size: int) -> Splits:
         raise InputError(f"{file}: there is no such file") from None
     except InputError:
         raise
-    except _DAMAGE as error:
+    except _UNREAD as error:
         raise InputError(f"{file}: not a NumPy .npz archive that can be read ({error})") from None
     missing = [key for key in KEYS if key not in arrays]
     if missing:
@@ -73,10 +73,7 @@ def read_npz(file: str, size: int) -> Splits:
     return _from_arrays(file, [arrays[key] for key in KEYS])
 
 
-_DAMAGE = (
-    *(OSError, ValueError, EOFError, MemoryError, OverflowError, RuntimeError, NotImplementedError),
-    *(zipfile.BadZipFile, zlib.error, SyntaxError),
-)
+_UNREAD = (*DAMAGE, MemoryError, OverflowError, SyntaxError)  # and what NumPy raises
 
 
 def _archive(stream: BinaryIO, file: str) -> dict[str, Any]:

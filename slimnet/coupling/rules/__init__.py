@@ -223,6 +223,28 @@ def replaced(x: Labelled, d: int, axis: Axis) -> Axes:
     return (*x.axes[:d], axis, *x.axes[d + 1 :])
 
 
+def meet(at: At, operands: Sequence[Labelled], d: int, length: int) -> Axis:
+    """The labels of dimension ``d`` (counted from the back) of operands that are broadcast."""
+    found: Axis = None
+    fixed = False
+    for operand in operands:
+        if len(operand.shape) < -d:
+            continue
+        axis = operand.axes[d]
+        if operand.shape[d] != length:
+            at.pin(axis, "spreads it over another axis")
+        elif axis is None:
+            fixed = True
+        elif found is None:
+            found = axis
+        else:
+            at.tie(found, axis)
+    if fixed:
+        at.tie(found, None)
+        return None  # it stays, and is in nobody's way
+    return found
+
+
 def concatenate(at: At, parts: Sequence[tuple[Axis, int]], because: str) -> Axis:
     """Labels of parts put end to end; inert slots amid live ones are fixed ``because``."""
     if all(axis is None for axis, _ in parts):

@@ -24,6 +24,11 @@ def contract(at: At, left: Labelled, a: Axis, right: Labelled, b: Axis) -> None:
         at.statistic(a if a is not None else b, "sums over slots that are not zero when removed")
 
 
+def vanish_beside(at: At, *sides: tuple[Labelled, Axis]) -> None:
+    """Products vanish in each slot of an outer axis in which the operand that has it does."""
+    at.vanish(all(x.vanishes for x, axis in sides if axis is not None))
+
+
 @rule(aten.convolution, aten._convolution, aten.convolution_overrideable)
 def convolution(
     at: At,
@@ -46,11 +51,11 @@ def convolution(
     out = _grouped(at, x, channels, weight, transposed, groups)
     if bias is not None:
         at.tie(bias.axes[0], out)
-    kept = bias is None and x.vanishes if any(p is not None for p in places) else True
-    at.vanish(kept and weight.vanishes and (bias is None or bias.vanishes))
     if out is not None and len(x.shape) > 3 and set(x.shape[2:]) == {1}:
         at.constraints.squeezed.append(out)
     batch = x.axes[:1] if len(x.shape) == len(weight.shape) else ()
+    kept = all(axis is None for axis in (*batch, *places)) or (bias is None and x.vanishes)
+    at.vanish(kept and weight.vanishes and (bias is None or bias.vanishes))
     return (*batch, out, *places)
 
 
@@ -134,6 +139,7 @@ def _stated_groups(at: At) -> Source | int | None:
 def mm(at: At, a: Labelled, b: Labelled) -> Axes:
     """[n, k] · [k, m]."""
     contract(at, a, a.axes[1], b, b.axes[0])
+    vanish_beside(at, (a, a.axes[0]), (b, b.axes[1]))
     return (a.axes[0], b.axes[1])
 
 
@@ -142,17 +148,18 @@ def addmm(
     at: At, bias: Labelled, a: Labelled, b: Labelled, *, beta: Any = 1, alpha: Any = 1
 ) -> Axes:
     """bias + [n, k] · [k, m]."""
-    out = mm(at, a, b)
-    return _with_bias(at, bias, out, b)
+    return _with_bias(at, bias, mm(at, a, b))
 
 
-def _with_bias(at: At, bias: Labelled, out: Axes, weight: Labelled) -> Axes:
+def _with_bias(at: At, bias: Labelled, out: Axes) -> Axes:
+    alike = {d for d in range(-len(bias.shape), 0) if bias.shape[d] == at.call.outputs[0].shape[d]}
     for d in range(-len(bias.shape), 0):
-        if bias.shape[d] == at.call.outputs[0].shape[d]:
+        if d in alike:
             at.tie(bias.axes[d], out[d])
         else:
             at.pin(bias.axes[d], "spreads it over another axis")
-    at.vanish(weight.vanishes and bias.vanishes)
+    live = {d for d, axis in enumerate(out, -len(out)) if axis is not None}
+    at.vanish(at.constraints.vanishing and bias.vanishes and live <= alike)
     return out
 
 
@@ -162,6 +169,8 @@ def bmm(at: At, a: Labelled, b: Labelled) -> Axes:
     at.tie(a.axes[0], b.axes[0])
     contract(at, a, a.axes[2], b, b.axes[1])
     at.attend(a.axes[2], b.axes[2])
+    batched = a if a.vanishes else b
+    vanish_beside(at, (batched, a.axes[0]), (a, a.axes[1]), (b, b.axes[2]))
     return (a.axes[0] if a.axes[0] is not None else b.axes[0], a.axes[1], b.axes[2])
 
 
@@ -170,13 +179,14 @@ def baddbmm(
     at: At, bias: Labelled, a: Labelled, b: Labelled, *, beta: Any = 1, alpha: Any = 1
 ) -> Axes:
     """bias + [B, n, k] · [B, k, m]."""
-    return _with_bias(at, bias, bmm(at, a, b), b)
+    return _with_bias(at, bias, bmm(at, a, b))
 
 
 @rule(aten.mv)
 def mv(at: At, a: Labelled, b: Labelled) -> Axes:
     """[n, k] · [k]."""
     contract(at, a, a.axes[1], b, b.axes[0])
+    vanish_beside(at, (a, a.axes[0]))
     return (a.axes[0],)
 
 
@@ -203,7 +213,7 @@ def bilinear(at: At, a: Labelled, weight: Labelled, b: Labelled, *expand: Any) -
     at.tie_if_live(a.axes[0], b.axes[0])
     contract(at, a, a.axes[1], weight, weight.axes[1])
     contract(at, b, b.axes[1], weight, weight.axes[2])
-    at.vanish(weight.vanishes)
+    vanish_beside(at, (a if a.vanishes else b, a.axes[0]), (weight, weight.axes[0]))
     return (a.axes[0], weight.axes[0])
 
 
@@ -235,7 +245,7 @@ def attention(
             axes[d] = _batched(at, axes[d], q.shape[d], other, d)
     if attn_mask is not None:
         _masked(at, attn_mask, axes, q.shape)
-    at.vanish(v.vanishes)
+    at.vanish(v.vanishes and q.axes[-2] is None)
     return (*axes[:-1], v.axes[-1])
 
 

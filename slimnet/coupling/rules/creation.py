@@ -43,7 +43,7 @@ def _sized(at: At) -> Axes:
         return (None,) * len(shape)
     axes: list[Any] = []
     for length, stated in zip(shape, at.sizes(shape), strict=True):
-        internal = stated is None and at.asked("pad") is None
+        internal = stated is None and at.asked(*_LIKE_THEIR_INPUT) is None
         if isinstance(stated, int) or internal or length <= 1:
             axes.append(None)
             continue
@@ -51,3 +51,11 @@ def _sized(at: At) -> Axes:
         at.need(stated, labels, length)
         axes.append(labels)
     return tuple(axes)
+
+
+_LIKE_THEIR_INPUT = (
+    *("pad", "dropout1d", "dropout2d", "dropout3d", "feature_dropout", "feature_dropout_"),
+    *("feature_alpha_dropout", "feature_alpha_dropout_"),
+)
+"""Functions that make a tensor inside as long as what they are given: circular padding, and noise
+for whole channels."""

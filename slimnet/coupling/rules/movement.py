@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from slimnet.capture.sizes import Source
+from slimnet.capture.trace import source
 from slimnet.coupling.labels import Axis, Labelled
 from slimnet.coupling.rules import At, Axes, concatenate, dim, frozen, replaced, rule
 
@@ -111,8 +112,9 @@ def stack(at: At, tensors: list[Labelled], d: int = 0) -> Axes:
 
 @rule(aten.constant_pad_nd)
 def pad(at: At, x: Labelled, amounts: list[int], value: float = 0) -> Axes:
-    """Slots that padding fills are fixed; the others may go and the code stays as it is."""
+    """Slots that padding fills stay where their number is a literal; otherwise they may go too."""
     at.vanish(x.vanishes and value == 0)
+    stated = _stated_amounts(at, amounts)
     axes = list(x.axes)
     for k in range(len(amounts) // 2):
         before, after = amounts[2 * k : 2 * k + 2]
@@ -120,14 +122,32 @@ def pad(at: At, x: Labelled, amounts: list[int], value: float = 0) -> Axes:
         axis = axes[d]
         if axis is None or (before == 0 and after == 0):
             continue
-        because = "fills these slots by padding"
         at.pin(axis[: max(-before, 0)], "crops it")
         at.pin(axis[len(axis) + min(after, 0) :], "crops it")
         middle = axis[max(-before, 0) : len(axis) + min(after, 0)]
+        sides = [_padded(at, amounts[side], stated[side]) for side in (2 * k, 2 * k + 1)]
         axes[d] = concatenate(
-            at, [(None, max(before, 0)), (middle, len(middle)), (None, max(after, 0))], because
+            at, [sides[0], (middle, len(middle)), sides[1]], "fills these slots by padding"
         )
     return tuple(axes)
+
+
+def _padded(at: At, amount: int, stated: Source | int) -> tuple[Axis, int]:
+    """Slots that are filled: labels of their own where the code computes how many there are."""
+    if amount <= 0 or isinstance(stated, int):
+        return None, max(amount, 0)
+    labels = at.fresh(amount)
+    at.need(stated, labels, amount)
+    return labels, amount
+
+
+def _stated_amounts(at: At, amounts: list[int]) -> list[Source | int]:
+    """What the user's own call says; literals where it cannot be told."""
+    asked = at.asked("pad", "constant_pad_nd") or ()
+    given = next((list(entry) for entry in asked if isinstance(entry, (list, tuple))), [])
+    if given != amounts:
+        return list(amounts)
+    return [source(amount) or int(amount) for amount in given]
 
 
 @rule(aten.repeat)
@@ -173,6 +193,7 @@ def _spread(at: At, axis: Axis, length: int, stated: Source | int | None) -> Axi
         return None
     labels = at.fresh(length)
     at.need(stated, labels, length)
+    at.vanish(False)  # every copy holds what the one slot holds
     return labels
 
 
@@ -255,4 +276,13 @@ def as_strided(at: At, x: Labelled, size: list[int], *_: Any) -> Axes:
     """As pooling to one position calls it: another layout of the same elements."""
     if tuple(size) != x.shape or at.asked("as_strided", "as_strided_") is not None:
         raise ValueError("strides say nothing about channels")
+    return x.axes
+
+
+@rule(aten.tril, aten.triu, aten.tril_, aten.triu_)
+def triangle(at: At, x: Labelled, *_: Any) -> Axes:
+    """The part below (above) a diagonal: where a slot of the last two axes is, matters."""
+    for axis in x.axes[-2:]:
+        at.pin(axis, "keeps one side of its diagonal")
+    at.vanish(x.vanishes)
     return x.axes

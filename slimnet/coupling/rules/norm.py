@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -84,7 +85,9 @@ def group_norm(
         at.need(stated, None, groups)
         at.tie_blocks(axis, groups)
         at.statistic(axis, "normalises over it: its mean and variance change")
-    _affine(at, weight, bias)
+    for other in x.axes[2:]:
+        at.statistic(other, "normalises over it: its mean and variance change")
+    _affine(at, x, (x.axes[1],), (x.axes[0], *x.axes[2:]), weight, bias)
     small = (x.axes[0], None)
     return [x.axes, small, small]
 
@@ -125,11 +128,22 @@ def _over(
                 at.tie(vector.axes[k], axis)
         at.need(stated[k], axis, shape[k])
         at.statistic(axis, "normalises over it: its mean and variance change")
-    _affine(at, weight, bias)
+    _affine(at, x, x.axes[first:], x.axes[:first], weight, bias)
 
 
-def _affine(at: At, weight: Labelled | None, bias: Labelled | None) -> None:
-    at.vanish(weight is not None and weight.vanishes and (bias is None or bias.vanishes))
+def _affine(
+    at: At,
+    x: Labelled,
+    scaled: Sequence[Axis],
+    others: Sequence[Axis],
+    weight: Labelled | None,
+    bias: Labelled | None,
+) -> None:
+    """Zero where scale and shift are zero; along the other axes, zeros get the whole shift."""
+    by_scale = weight is not None and weight.vanishes and (bias is None or bias.vanishes)
+    inside = by_scale or all(axis is None for axis in scaled)
+    outside = (x.vanishes and bias is None) or all(axis is None for axis in others)
+    at.vanish(inside and outside)
 
 
 @rule("aten._weight_norm")

@@ -5,14 +5,14 @@ One rule for all: axes that meet are tied. Whether zeros stay zeros is found by 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
 import torch
 
-from slimnet.coupling.labels import Axis, Labelled
-from slimnet.coupling.rules import At, Axes, rule
+from slimnet.coupling.labels import Labelled
+from slimnet.coupling.rules import At, Axes, meet, rule
 
 aten = torch.ops.aten
 
@@ -32,9 +32,11 @@ _UNTAGGED = (
 def pointwise(at: At, *args: Any, **kwargs: Any) -> Axes:
     """Axes that are broadcast together are tied."""
     operands = list(_operands((*args, *kwargs.values())))
-    _say_what_zeros_become(at, args, kwargs)
     shape = at.call.outputs[0].shape
-    return tuple(_meet(at, operands, d - len(shape), n) for d, n in enumerate(shape))
+    axes = tuple(meet(at, operands, d - len(shape), n) for d, n in enumerate(shape))
+    live = [d - len(shape) for d, axis in enumerate(axes) if axis is not None]
+    _say_what_zeros_become(at, args, kwargs, live)
+    return axes
 
 
 def _operands(tree: Any) -> Iterator[Labelled]:
@@ -45,38 +47,29 @@ def _operands(tree: Any) -> Iterator[Labelled]:
             yield from _operands(entry)
 
 
-def _meet(at: At, operands: list[Labelled], d: int, length: int) -> Axis:
-    """The labels of output dimension ``d`` (counted from the back) of this length."""
-    found: Axis = None
-    fixed = False
-    for operand in operands:
-        if len(operand.shape) < -d:
-            continue
-        axis = operand.axes[d]
-        if operand.shape[d] != length:
-            at.pin(axis, "spreads it over another axis")
-        elif axis is None:
-            fixed = True
-        elif found is None:
-            found = axis
-        else:
-            at.tie(found, axis)
-    if fixed:
-        at.tie(found, None)
-        return None  # it stays, and is in nobody's way
-    return found
+def _say_what_zeros_become(
+    at: At, args: tuple[Any, ...], kwargs: dict[str, Any], live: Sequence[int]
+) -> None:
+    """Whether the result is zero where the vanishing operands are; 0/0 is left out of the proof.
 
-
-def _say_what_zeros_become(at: At, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Whether the result is zero where the vanishing operands are; 0/0 is left out of the proof."""
-    try:
-        zero, finite = _probe(at.call.op, _frozen(args), _frozen(tuple(kwargs.items())))
-    except (RuntimeError, TypeError, ValueError, IndexError):
-        zero, finite = False, True  # cannot be tried: assume that zeros do not stay zeros
+    Along each live axis (counted from the back) only the operands that have it are zero; 0 stands
+    for none.
+    """
+    if torch.Tag.nondeterministic_seeded in at.call.op.tags:
+        at.vanish(False)  # what is drawn depends on no operand
+        return
+    found = [_tried(at, args, kwargs, d) for d in live or (0,)]
+    finite = all(finite for _, finite in found)
     if not finite and not at.call.op._schema.is_mutable:
         at.survivors_only()
-        zero = True
-    at.vanish(zero)
+    at.vanish(all(zero for zero, _ in found) or not finite)
+
+
+def _tried(at: At, args: tuple[Any, ...], kwargs: dict[str, Any], d: int) -> tuple[bool, bool]:
+    try:
+        return _probe(at.call.op, _frozen(args, d), _frozen(tuple(kwargs.items()), d))
+    except (RuntimeError, TypeError, ValueError, IndexError):
+        return False, True  # cannot be tried: assume that zeros do not stay zeros
 
 
 class _Stand(tuple[Any, ...]):
@@ -85,11 +78,12 @@ class _Stand(tuple[Any, ...]):
     __slots__ = ()
 
 
-def _frozen(tree: Any) -> Any:
+def _frozen(tree: Any, d: int) -> Any:
     if isinstance(tree, Labelled):
-        return _Stand((tree.vanishes and bool(tree.live), tree.dtype))
+        has_it = 0 < -d <= len(tree.shape) and tree.axes[d] is not None
+        return _Stand((tree.vanishes and has_it and tree.shape[d] != 1, tree.dtype))
     if isinstance(tree, (list, tuple)):
-        return tuple(_frozen(entry) for entry in tree)
+        return tuple(_frozen(entry, d) for entry in tree)
     return tree
 
 

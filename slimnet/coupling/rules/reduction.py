@@ -1,4 +1,4 @@
-"""Reductions and pooling: axes that disappear or are scanned by windows."""
+"""Reductions, orders and pooling: axes that disappear, are sorted or are scanned by windows."""
 
 from __future__ import annotations
 
@@ -7,21 +7,25 @@ from typing import Any
 import torch
 
 from slimnet.coupling.labels import Labelled
-from slimnet.coupling.rules import At, Axes, Rule, rule
+from slimnet.coupling.rules import At, Axes, Rule, dim, rule
 
 aten = torch.ops.aten
 
 
-def reduction(*, zero_is_neutral: bool, outputs: int = 1, place: int = 0) -> Rule:
+def reduction(
+    *, zero_is_neutral: bool, outputs: int = 1, place: int = 0, zero_stays: bool = True
+) -> Rule:
     """A rule for ``op(x, [place arguments], dims, keepdim)``.
 
     Over a live axis the result changes with removal, unless removed zeros do not count.
+    ``zero_stays``: whether the result over zeros alone is zero.
     """
 
     def reduce(at: At, x: Labelled, *args: Any, **kwargs: Any) -> Any:
         dims = kwargs.get("dim", args[place] if len(args) > place else None)
         over = _dims(x, dims)
         kept = len(at.call.outputs[0].shape) == len(x.shape)
+        at.vanish(x.vanishes and zero_stays)
         for d in over:
             if not (zero_is_neutral and x.vanishes):
                 at.statistic(x.axes[d], "is a statistic over it")
@@ -43,9 +47,10 @@ def _dims(x: Labelled, dims: Any) -> set[int]:
 rule(aten.sum, aten.any)(reduction(zero_is_neutral=True))
 rule(aten.linalg_vector_norm)(reduction(zero_is_neutral=True, place=1))
 rule(aten.norm)(reduction(zero_is_neutral=True, place=1))
-rule(aten.mean, aten.amax, aten.amin, aten.prod, aten.var, aten.std, aten.logsumexp)(
+rule(aten.mean, aten.amax, aten.amin, aten.prod, aten.var, aten.std)(
     reduction(zero_is_neutral=False)
 )
+rule(aten.logsumexp)(reduction(zero_is_neutral=False, zero_stays=False))
 rule(aten.argmax, aten.argmin, aten.all)(reduction(zero_is_neutral=False))
 rule(aten.max.dim, aten.min.dim, aten.var_mean.correction, aten.std_mean.correction)(
     reduction(zero_is_neutral=False, outputs=2)
@@ -60,6 +65,32 @@ def between(at: At, x: Labelled, y: Labelled) -> Axes:
     from slimnet.coupling.rules.pointwise import pointwise
 
     return pointwise(at, x, y)
+
+
+def ordered(place: int = 0) -> Rule:
+    """A rule for operators that compare the slots of one axis with each other, in their order.
+
+    ``place`` is the argument after the tensor that names the axis. How long the axis is afterwards
+    does not matter: all of it stays.
+    """
+
+    def compare(at: At, x: Labelled, *args: Any, **kwargs: Any) -> Any:
+        d = dim(x, int(kwargs.get("dim", args[place] if len(args) > place else -1)))
+        at.vanish(False)  # among equals any number may come out
+        if place:
+            at.need(at.number("topk", "kthvalue", place=1, key="k"), None, int(args[0]))
+        at.pin(x.axes[d] if x.axes else None, "compares its slots with each other")
+        shapes = [out.shape for out in at.call.outputs]
+        after = (None,) if len(shapes[0]) == len(x.shape) else ()
+        axes = (*x.axes[:d], *after, *x.axes[d + 1 :])[: len(shapes[0])]
+        return axes if len(shapes) == 1 else [axes] * len(shapes)
+
+    return compare
+
+
+rule(aten.sort, aten.median.dim, aten.nanmedian.dim, aten.mode)(ordered())
+rule(aten.cummax, aten.cummin, aten.cumprod, aten.logcumsumexp)(ordered())
+rule(aten.topk, aten.kthvalue)(ordered(place=1))
 
 
 def windows(spatial: int, outputs: int = 1) -> Rule:

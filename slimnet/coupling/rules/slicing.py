@@ -1,4 +1,4 @@
-"""Operators that take parts: slices, splits and indices.
+"""Operators that take parts by their place: slices, splits, single slots.
 
 The slots that they take by their place must stay where the code says they are.
 """
@@ -13,8 +13,8 @@ import torch
 
 from slimnet.capture.sizes import Combined, Number, ShapeOf, Source, evaluate
 from slimnet.capture.trace import source
-from slimnet.coupling.labels import Axis, Labelled, Labels
-from slimnet.coupling.rules import At, Axes, dim, frozen, replaced, rule
+from slimnet.coupling.labels import Labelled, Labels
+from slimnet.coupling.rules import At, Axes, dim, replaced, rule
 
 aten = torch.ops.aten
 
@@ -160,34 +160,3 @@ def split_with_sizes(at: At, x: Labelled, sizes: list[int], d: int = 0) -> list[
     for block, given in zip(blocks, at.sizes(sizes), strict=True):
         at.need(given, block, len(block))
     return [replaced(x, place, block) for block in blocks]
-
-
-@rule(aten.index)
-def index(at: At, x: Labelled, places: list[Any]) -> Axes:
-    """One integer index along one axis; a buffer of indices is renumbered, a literal stays."""
-    given = [(d, where) for d, where in enumerate(places) if where is not None]
-    if len(given) != 1 or given[0][1].dtype == torch.bool:
-        return frozen(at, x, "indexes several axes at once or by a mask")
-    d, where = given[0]
-    return (*x.axes[:d], *_indexed(at, x.axes[d], where), *x.axes[d + 1 :])
-
-
-@rule(aten.index_select)
-def index_select(at: At, x: Labelled, d: int, where: Labelled) -> Axes:
-    """An integer index along one axis."""
-    place = dim(x, d)
-    return (*x.axes[:place], *_indexed(at, x.axes[place], where), *x.axes[place + 1 :])
-
-
-def _indexed(at: At, axis: Axis, where: Labelled) -> Axes:
-    values = at.constraints.values.get(id(where))
-    if axis is None:
-        for own in where.axes:
-            at.pin(own, "indexes an axis of fixed length")
-        return (None,) * len(where.shape)
-    if not where.live or values is None or values.ndim != 1:
-        at.pin(axis, "takes slots by literal indices")
-        return (None,) * len(where.shape) if values is None or values.ndim != 1 else (axis[values],)
-    at.remap(where, axis)
-    at.tie(where.axes[0], axis[values])
-    return (axis[values],)

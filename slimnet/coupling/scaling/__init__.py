@@ -32,6 +32,7 @@ class Path:
 
     slices: Slices
     boxes: Mapping[int, Box]  # recorded tensor → what of it is multiplied
+    targets: frozenset[int]  # the calls that read it so: more than one where a module runs twice
 
 
 def path_to(trace: Trace, call: Call, operand: Ref) -> Path | None:
@@ -102,7 +103,7 @@ class _Walk:
             slices = {name: one_axis(self.boxes[n]) for name, n in self.parameters.items()}
         except NotLinear:
             return None
-        return Path(slices, self.boxes)
+        return Path(slices, self.boxes, frozenset(target.index for target in targets))
 
     def _step(self, call: Call, place: int, box: Box) -> Demands:
         """What a call's operands must be for one of its results to be multiplied."""
