@@ -33,8 +33,8 @@ DEEPEST = 60
 MOST = 30_000_000
 """Values in all, a shared list counted wherever it stands: one of 30 million takes a second."""
 
-EXAMPLE_BYTES = 2**28
-"""Inputs of which a file tells shapes only: 445 images of 224x224."""
+EXAMPLE_BYTES = 2**27
+"""Inputs of which a file tells shapes only: 222 images of 224x224."""
 
 REPEATED_BYTES = 2**28
 """Numbers that a file's tensors may show beyond those it stores: zero strides, shared storages."""

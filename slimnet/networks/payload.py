@@ -90,14 +90,21 @@ def _check_kind(file: Path) -> bool:
 
 
 def _check_archive(file: Path) -> None:
+    """What kind of archive it is, then whether it unpacks to what it holds, undamaged."""
     try:
         with zipfile.ZipFile(file) as archive:
-            names = {name.partition("/")[2] or name for name in archive.namelist()}
+            _check_members(file, {n.partition("/")[2] or n for n in archive.namelist()})
+            limits.check_stored(archive.infolist(), file.stat().st_size, str(file))
             intact = is_intact(archive)
+    except InputError:
+        raise
     except DAMAGE:
         intact = False
     if not intact:
         raise InputError(f"{file} is truncated or damaged: get the file again")
+
+
+def _check_members(file: Path, names: set[str]) -> None:
     if "constants.pkl" in names:
         raise InputError(f"{file} is a TorchScript archive, which is not read: {WANTED}")
     if _is_program(names):
