@@ -7,7 +7,7 @@ on, or take the slots beside it, do not read it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -28,34 +28,47 @@ def unread(traces: Sequence[Trace], coupling: Coupling) -> Flags:
     for statistic in coupling.statistics:
         read[coupling.atoms.of[statistic.axis]] = True
     for trace, tensors in zip(traces, coupling.tensors, strict=True):
-        weights: set[int] = set()
+        reader = _Reader(tensors, coupling)
         for call in trace.calls:
-            read[_read(call, tensors, coupling, weights)] = True
+            read[reader.read(call)] = True
     return ~read
 
 
-def _read(
-    call: Call, tensors: Mapping[int, Labelled], coupling: Coupling, weights: set[int]
-) -> Labels:
-    """The atoms that a call reads; ``weights`` collects what is made of parameters alone."""
-    given = [leaf for leaf in tree_leaves((call.args, call.kwargs)) if isinstance(leaf, Ref)]
-    made = {ref.id for ref in given if ref.name is not None or ref.id in weights}
-    if given and len(made) == len({ref.id for ref in given}):
-        weights |= {ref.id for ref in call.outputs}
-    if _takes_a_part(call):
-        return np.empty(0, np.int64)
-    handed_on = _atoms(call.outputs, tensors, coupling)
-    if _hands_on(call):
-        return np.setdiff1d(_atoms(given, tensors, coupling), handed_on)
-    inside = _atoms([ref for ref in given if ref.id not in made], tensors, coupling)
-    rows = _atoms([ref for ref in given if ref.id in made], tensors, coupling)
-    return np.union1d(inside, np.setdiff1d(rows, handed_on))
+class _Reader:
+    """Goes over the calls of a pass in order."""
 
+    def __init__(self, tensors: Mapping[int, Labelled], coupling: Coupling) -> None:
+        self._tensors = tensors
+        self._of = coupling.atoms.of
+        self._handed_on = np.zeros(len(coupling.atoms.reason), bool)
+        self._weights: set[int] = set()  # parameters, and what is made of them alone
 
-def _atoms(refs: Iterable[Ref], tensors: Mapping[int, Labelled], coupling: Coupling) -> Labels:
-    axes = (axis for ref in refs if ref.id in tensors for axis in tensors[ref.id].axes)
-    found = [coupling.atoms.of[axis] for axis in axes if axis is not None]
-    return np.unique(np.concatenate(found)) if found else np.empty(0, np.int64)
+    def read(self, call: Call) -> Labels:
+        """The atoms that a call reads."""
+        given = [leaf for leaf in tree_leaves((call.args, call.kwargs)) if isinstance(leaf, Ref)]
+        self._weights |= {ref.id for ref in given if ref.name is not None}
+        made = [ref for ref in given if ref.id in self._weights]
+        if given and len(made) == len(given):
+            self._weights |= {ref.id for ref in call.outputs}
+        if _takes_a_part(call):
+            return self._atoms(())
+        if _hands_on(call):
+            return self._without(given, call.outputs)
+        inside = self._atoms([ref for ref in given if ref.id not in self._weights])
+        return np.concatenate([inside, self._without(made, call.outputs)])
+
+    def _atoms(self, refs: Sequence[Ref]) -> Labels:
+        axes = (axis for r in refs if r.id in self._tensors for axis in self._tensors[r.id].axes)
+        found = [self._of[axis] for axis in axes if axis is not None]
+        return np.concatenate(found) if found else np.empty(0, np.int64)
+
+    def _without(self, refs: Sequence[Ref], others: Sequence[Ref]) -> Labels:
+        """The atoms of some tensors that others do not have."""
+        theirs, mine = self._atoms(others), self._atoms(refs)
+        self._handed_on[theirs] = True
+        found = mine[~self._handed_on[mine]]
+        self._handed_on[theirs] = False
+        return found
 
 
 def _takes_a_part(call: Call) -> bool:

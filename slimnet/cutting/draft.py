@@ -190,9 +190,22 @@ def _written(
         groups=tuple(_explained(group, cut, found) for group, cut in cuts),
         before=analysis.inspection.cost.to_json(),
         after=analysis.costs.cost(alive).to_json(),
-        notes=(*notes, *found.notes),
+        notes=(*notes, *found.notes, *_undefined_notes(analysis, alive)),
     )
     return Draft(plan, alive)
+
+
+def _undefined_notes(analysis: Analysis, alive: np.ndarray[Any, Any]) -> Iterator[str]:
+    """What the original with zeros in place of channels is not quite."""
+    coupling = analysis.coupling
+    places = [s.reason for s in coupling.undefined if not alive[coupling.atoms.of[s.axis]].all()]
+    reasons = [str(reason) for reason in dict.fromkeys(places)]
+    if reasons:
+        more = f", and {len(reasons) - 1} calls more" if reasons[1:] else ""
+        yield (
+            f"where channels are zero, {reasons[0]}, such as 0/0{more}: in the proof the original "
+            "counts it as 0"
+        )
 
 
 def _explained(group: Group, cut: GroupCut, found: Allocation) -> GroupCut:
