@@ -52,7 +52,9 @@ def weights_of(kind: str, model: nn.Module, plan: Plan, seed: int) -> tuple[Valu
     def drawn(name: str) -> Draw:
         if kind == "perturbed" or _is_grid(name, originals):
             return _perturbed
-        return _drawn if kind == "random" and signed(name) else _positive
+        if kind == "positive" or not signed(name):
+            return _positive
+        return _small if _is_added(name) else _drawn
 
     def random(name: str, tensor: Tensor) -> Tensor:
         return zeroed(name, _random(name, tensor, seed, {}, drawn(name)))
@@ -70,6 +72,12 @@ def _is_grid(name: str, originals: Mapping[str, Tensor]) -> bool:
     """Whether it is the step that fake quantisation rounds to: a wide one would hide everything."""
     path, _, leaf = name.rpartition(".")
     return leaf == "scale" and f"{path}.zero_point".lstrip(".") in originals
+
+
+def _is_added(name: str) -> bool:
+    """Whether it is called what torch calls vectors that are added, or taken away."""
+    leaf = name.rpartition(".")[2]
+    return "bias" in leaf or leaf == "running_mean"
 
 
 def _unrounded(name: str, tensor: Tensor, originals: Mapping[str, Tensor], plan: Plan) -> Tensor:
@@ -94,6 +102,11 @@ def _drawn(rows: Tensor, generator: torch.Generator) -> Tensor:
     if rows.dim() < 2:
         numbers[torch.randperm(len(rows), generator=generator)[: len(rows) // 2]] *= -1
     return numbers
+
+
+def _small(rows: Tensor, generator: torch.Generator) -> Tensor:
+    """The same, a fifth as large: what is added must not silence a channel behind a ReLU."""
+    return _drawn(rows, generator) * (0.2 if rows.dim() < 2 else 1.0)
 
 
 def _positive(rows: Tensor, generator: torch.Generator) -> Tensor:
