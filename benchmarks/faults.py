@@ -123,11 +123,11 @@ _bench: dict[str, Any] = {}
 
 def ready(folder: str, seed: int) -> None:
     """Import everything once; what slimnet prints is never on a terminal here."""
-    for stream in (1, 2):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
     import torch
     from faultlab.shelf import Shelf
 
+    for stream in (1, 2):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
     import slimnet.cli  # noqa: F401  (for all forks)
 
     torch.set_num_threads(1)

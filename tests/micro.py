@@ -956,6 +956,13 @@ row(
     c=partial(lambda: parametrizations.spectral_norm(nn.Conv2d(16, 16, 3))),
 )
 row(
+    "spectral_norm_twice",
+    "exact",
+    lambda m, x: m.b(m.c(m.a(x).relu()).relu()),
+    a=partial(lambda: parametrizations.spectral_norm(nn.Conv2d(3, 16, 3))),
+    c=partial(lambda: nn.utils.spectral_norm(nn.Conv2d(16, 16, 3))),
+)
+row(
     "spectral_norm_hook",
     "exact",
     lambda m, x: m.b(m.a(x).relu()),

@@ -423,3 +423,28 @@ def test_a_share_that_dropped_blocks_leave_is_one_of_the_original():
         slimnet.prune(model, example, macs=1e-5, drop_blocks=1, verify=False)
     pruned = slimnet.prune(model, example, macs=0.3, drop_blocks=1, verify=False)
     assert pruned.plan.after["macs"] <= 0.3 * pruned.plan.before["macs"]
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (lambda m, x: m.b(m.a(x) / m.c(x)), "aten.div gives no number"),
+        (lambda m, x: m.b((m.a(x) * m.s).log()), "aten.log gives no number"),
+        (lambda m, x: m.b(m.a(x) * m.c(x)), ""),
+        (lambda m, x: m.b(m.a(x) / x.norm()), ""),
+    ],
+)
+def test_what_the_original_with_zeros_is_not_stands_in_the_notes(body, text):
+    parts = {"c": conv(3, 16), "s": nn.Parameter(torch.ones(16, 1, 1))}
+    model = network(body, **parts).eval()
+    image = (torch.rand(2, 3, 8, 8) + 0.1,)
+    with torch.no_grad():
+        for name in "ac":
+            getattr(model, name).weight.abs_()
+            getattr(model, name).bias.abs_()
+    plan = slimnet.prune(model, image, ratio=0.5, align=None, verify=False).plan
+    notes = [note for note in plan.notes if "counts it as 0" in note]
+    assert len(notes) == bool(text) and all(text in note for note in notes)
+    assert all(re.search(r"\(test_prune.py:\d+, .*such as 0/0: in the proof", n) for n in notes)
+    kept = slimnet.prune(model, image, ratio=0.0, align=None, verify=False).plan
+    assert not kept.notes

@@ -188,10 +188,11 @@ def test_a_parametrised_layer_is_cut_exactly_and_trains_on(change):
     assert all(p.grad is not None for p in slim.parameters())
 
 
-def test_a_spectral_norm_is_a_statistic_over_what_is_left():
+def test_a_spectral_norm_is_exact():
+    """u·Wv is the same without the rows and columns of W that are zero."""
     pruned = halved(chain(lambda m: parametrizations.spectral_norm(m.c)))
     assert tuple(pruned.model.c.weight.shape) == (12, 8, 3, 3)
-    assert not pruned.certificate.exact
+    assert pruned.certificate.exact
 
 
 @pytest.mark.parametrize("way", ["matrix_exp", "cayley"])
@@ -199,7 +200,7 @@ def test_an_orthogonal_layer_stays_and_names_its_parametrisation(way):
     model = chain(lambda m: parametrizations.orthogonal(m.c, orthogonal_map=way))
     rows = {layer.name: layer for layer in slimnet.inspect(model, IMAGE).layers}
     assert rows["c"].prunable == rows["a"].prunable == 0
-    assert rows["c"].reasons[0].startswith("aten.tril has no rule (")
+    assert " has no rule (" in rows["c"].reasons[0]
     assert "in c.parametrizations.weight.0 (" in rows["c"].reasons[0]
 
 

@@ -3,7 +3,8 @@
 Every index of every axis gets a label (:mod:`.labels`); one rule per operator (:mod:`.rules`) says
 which labels are tied, pinned or approximate (:mod:`.constraints`), and how an output scales with a
 weight (:mod:`.scaling`). :mod:`.couple` solves; :mod:`.settle` decides what sizes stated in code
-hold, by what meets each of these :mod:`.needs`; :mod:`.groups` says what can be cut, and why not.
+hold, by what meets each of these :mod:`.needs`; :mod:`.groups` says what can be cut, and why not,
+and :mod:`.unread` what nobody reads.
 :mod:`.blocks` finds residual branches that could leave whole, with :mod:`.silence`, :mod:`.stubs`
 and :mod:`.shortcut`.
 """

@@ -6,6 +6,7 @@ then solves it. It knows labels, sizes and sites, but no operator.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -45,7 +46,7 @@ class Need:
 
 @dataclass(frozen=True, eq=False)
 class Statistic:
-    """A call whose result depends on every slot of an axis: removing some is approximate."""
+    """A call whose result depends on every slot of an axis, or that is undefined where some go."""
 
     axis: Labels
     reason: Reason
@@ -80,6 +81,7 @@ class Constraints:
     needs: list[Need] = field(default_factory=list)
     statistics: list[Statistic] = field(default_factory=list)
     restricted: dict[tuple[int, int], list[Labels] | None] = field(default_factory=dict)
+    undefined: list[Statistic] = field(default_factory=list)  # no number where slots are removed
     folded: list[tuple[Call, Labels, str]] = field(default_factory=list)
     attended: list[Labels] = field(default_factory=list)  # widths of what attention multiplies
     squeezed: list[Labels] = field(default_factory=list)  # channels of maps of one position
@@ -120,9 +122,14 @@ class Constraints:
         if over is not None:
             over.append(axis)
 
-    def restrict(self, call: Call) -> None:
-        """The reference has to run this call on the survivors only, along every axis."""
+    def restrict(self, call: Call, axes: Iterable[Axis], text: str) -> None:
+        """The call gives no number where slots of these axes are removed.
+
+        The reference has to run it on the survivors only, along every axis.
+        """
         self.restricted[self.trace, call.index] = None
+        reason = Reason(text, call.site)
+        self.undefined += [Statistic(axis, reason) for axis in axes if axis is not None]
 
     def choose(self, call: Call, candidates: dict[int, Labels]) -> int:
         """Take one of several readings, best first; the others remain for another attempt."""

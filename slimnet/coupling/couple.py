@@ -51,6 +51,7 @@ class Coupling:
     tensors: Sequence[Mapping[int, Labelled]]  # per trace: every recorded tensor
     reasons: Sequence[Reason]
     statistics: Sequence[Statistic]
+    undefined: Sequence[Statistic]  # calls that give no number where slots are removed
     # (trace, call) → the axes along which the reference runs it on survivors; None: along all
     restricted: Mapping[tuple[int, int], Sequence[Labels] | None]
     mends: Sequence[Mend]
@@ -166,6 +167,7 @@ class _Attempt:
             self.tensors,
             said.reasons,
             said.statistics,
+            said.undefined,
             said.restricted,
             self.settled.mends,
             [Remap(names[id(index)], axis) for index, axis in said.remaps if id(index) in names],

@@ -168,9 +168,9 @@ class Compared(Slim):
 _aten = torch.ops.aten
 LAYOUT = {
     *(_aten.clone.default, _aten.view.default, _aten._unsafe_view.default, _aten.alias.default),
-    *(_aten.detach.default, _aten.expand.default, _aten._to_copy.default),
+    *(_aten.detach.default, _aten.expand.default, _aten._to_copy.default, _aten.slice.Tensor),
 }
-"""Whether these run may depend on a length being 1, and changes no number."""
+"""Whether these run may depend on lengths (1, or all that a slice takes), and changes no number."""
 
 
 def tensors_in(result: Any) -> list[Tensor]:

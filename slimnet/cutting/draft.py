@@ -19,6 +19,7 @@ from slimnet.capture.modules import clone, first_names
 from slimnet.coupling.constraints import LITERAL
 from slimnet.coupling.groups import Group, Layer, Slot
 from slimnet.coupling.labels import Labels
+from slimnet.coupling.unread import unread
 from slimnet.criteria import Scores
 from slimnet.cutting.bystanders import NONE, Bystanders, bystanders
 from slimnet.cutting.rebuild import zero_removed
@@ -31,6 +32,7 @@ from slimnet.planning.allocate import Allocation, allocate
 from slimnet.planning.budget import Budget, Limits, removed_members
 from slimnet.planning.plan import GroupCut, Plan, make_plan, survivors_mask
 from slimnet.planning.scoring import Scorer
+from slimnet.planning.unread import unread_members, without
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +67,8 @@ def draft(
     if not groups and budget.remains(dense) < 1:
         raise PruneError(_nothing(analysis.layers))
     scores = scorer.scores(model, groups, gathered)
+    idle = _unread(analysis, limits) if budget.remains(dense) < 1 else {}
+    scores = without(scores, idle)
     like = classes(model, groups) if limits.scope == "isomorphic" else None
     for number in range(1, steps + 1):
         done = number / steps
@@ -80,8 +84,35 @@ def draft(
         members = removed_members(groups, scores, found.survivors)
         if number < steps:
             scores = _rescored(model, analysis, members, scores, scorer)
-    drawn = _written(model, analysis, found, members, _notes(groups, scores, scorer, steps))
+    notes = (*_notes(groups, scores, scorer, steps), *_idle_notes(groups, idle))
+    found = _with_reasons(found, groups, idle)
+    drawn = _written(model, analysis, found, members, notes)
     return _with_bystanders(model, analysis, drawn, beside)
+
+
+def _unread(analysis: Analysis, limits: Limits) -> dict[int, Labels]:
+    """Per group: what leaves first, because nobody reads it."""
+    shapes = {name: weight.shape for name, weight in analysis.coupling.weights.items()}
+    flags = unread(analysis.traces, analysis.coupling)
+    return unread_members(analysis.groups, flags, limits, shapes)
+
+
+def _with_reasons(
+    found: Allocation, groups: Sequence[Group], idle: Mapping[int, Labels]
+) -> Allocation:
+    """The reason of groups that keep just what is read."""
+    sizes = {g.number: g.size for g in groups}
+    read = {n: sizes[n] - len(gone) for n, gone in idle.items()}
+    just = [n for n, left in read.items() if found.survivors.get(n) == left]
+    return replace(found, why={**found.why, **dict.fromkeys(just, "what is read of it stays")})
+
+
+def _idle_notes(groups: Sequence[Group], idle: Mapping[int, Labels]) -> Iterator[str]:
+    some = [g for g in groups if g.number in idle]
+    if some:
+        channels = sum(len(idle[g.number]) * g.channels_per_atom for g in some)
+        names = ", ".join(dict.fromkeys(g.layers[0] for g in some))
+        yield f"{channels} channels that nobody reads left before all others ({names})"
 
 
 def _with_bystanders(model: nn.Module, analysis: Analysis, drawn: Draft, changed: bool) -> Draft:
@@ -108,7 +139,7 @@ def _rescored(
         for g in analysis.groups
         if g.number in before
     }
-    parts = [_part(g, kept[g.number]) for g in analysis.groups if g.number in kept]
+    parts = [_part(g, kept[g.number]) for g in analysis.groups if len(kept.get(g.number, ()))]
     fresh = scorer.scores(masked, parts, scorer.gather(masked, parts, init or None))
     found = {}
     for number, places in kept.items():
@@ -143,7 +174,7 @@ def _written(
     analysis: Analysis,
     found: Allocation,
     members: Mapping[int, Labels],
-    notes: Iterator[str],
+    notes: Sequence[str],
 ) -> Draft:
     """The plan with all that it reports: costs, and why each group has the width it has."""
     groups = analysis.groups
@@ -160,9 +191,22 @@ def _written(
         groups=tuple(_explained(group, cut, found) for group, cut in cuts),
         before=analysis.inspection.cost.to_json(),
         after=analysis.costs.cost(alive).to_json(),
-        notes=(*notes, *found.notes),
+        notes=(*notes, *found.notes, *_undefined_notes(analysis, alive)),
     )
     return Draft(plan, alive, unmet=found.unmet)
+
+
+def _undefined_notes(analysis: Analysis, alive: np.ndarray[Any, Any]) -> Iterator[str]:
+    """What the original with zeros in place of channels is not quite."""
+    coupling = analysis.coupling
+    places = [s.reason for s in coupling.undefined if not alive[coupling.atoms.of[s.axis]].all()]
+    reasons = [str(reason) for reason in dict.fromkeys(places)]
+    if reasons:
+        more = f", and {len(reasons) - 1} calls more" if reasons[1:] else ""
+        yield (
+            f"where channels are zero, {reasons[0]}, such as 0/0{more}: in the proof the original "
+            "counts it as 0"
+        )
 
 
 def _explained(group: Group, cut: GroupCut, found: Allocation) -> GroupCut:

@@ -129,7 +129,10 @@ _TAKEN_BACK = 16  # steps that are tried, those first that exceed the amount by 
 def _finite(scores: Mapping[int, Scores]) -> dict[int, Scores]:
     """What has gone scores as little as the least of what is there: sums stay numbers."""
     there = {number: np.isfinite(values) for number, values in scores.items()}
-    return {n: np.where(there[n], x, x[there[n]].min()) for n, x in scores.items()}
+    return {
+        n: np.where(there[n], x, x[there[n]].min() if there[n].any() else 0.0)
+        for n, x in scores.items()
+    }
 
 
 def _meet(

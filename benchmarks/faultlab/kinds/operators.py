@@ -49,9 +49,6 @@ UNBOUNDED = (
     ("aten.resize_.default", (X, [4, 32, 8, 8])),
     ("aten.resize_as_.default", (X, X)),
     ("aten._resize_output_.default", (X, _NEAR, {"device": "cpu"})),
-    ("aten.empty.memory_format", (_NEAR,)),
-    ("aten.empty_like.default", (X,)),
-    ("aten.new_empty.default", (X, _NEAR)),
     ("aten.empty_strided.default", (_NEAR, [2048, 64, 8, 1])),
     ("aten.new_empty_strided.default", (X, _NEAR, [2048, 64, 8, 1])),
     ("aten.empty_permuted.default", (_NEAR, [0, 1, 2, 3])),
@@ -61,6 +58,9 @@ UNBOUNDED = (
 """What torch does not keep inside of its tensors, or leaves unwritten: no network does this."""
 HOSTILE = (
     *(Hostile(target, args, must_be_refused=True) for target, args in UNBOUNDED),
+    Hostile("aten.empty.memory_format", (_NEAR,)),
+    Hostile("aten.empty_like.default", (X,)),
+    Hostile("aten.new_empty.default", (X, _NEAR)),
     Hostile("aten.as_strided.default", (X, [10**6, 10**6], [0, 0])),
     Hostile("aten.resize_.default", (W, [10**6])),
     Hostile("aten.set_.source_Tensor", (W, X)),

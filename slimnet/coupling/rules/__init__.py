@@ -121,9 +121,9 @@ class At:
         """These are widths of heads, where the call may be a part of an attention."""
         self.constraints.attended += [axis for axis in axes if axis is not None]
 
-    def survivors_only(self) -> None:
-        """Zeroing breaks this operator (0/0): the reference runs it on the survivors."""
-        self.constraints.restrict(self.call)
+    def survivors_only(self, axes: Sequence[Axis]) -> None:
+        """Zeroing breaks it along these axes (0/0): the reference runs it on the survivors."""
+        self.constraints.restrict(self.call, axes, f"{self.name} gives no number")
 
     def remap(self, index: Labelled, axis: Labels) -> None:
         """The integer buffer ``index`` points into ``axis`` and has to be renumbered."""

@@ -154,7 +154,7 @@ def weight_norm(at: At, v: Labelled, g: Labelled, d: int = 0) -> Axes:
     for k, axis in enumerate(g.axes):
         if k != d:
             at.pin(axis, "spreads it over another axis")
-    at.survivors_only()
+    at.survivors_only(v.axes[d : d + 1] if d >= 0 else ())
     return v.axes
 
 

@@ -5,7 +5,7 @@ One rule for all: axes that meet are tied. Whether zeros stay zeros is found by 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -34,8 +34,7 @@ def pointwise(at: At, *args: Any, **kwargs: Any) -> Axes:
     operands = list(_operands((*args, *kwargs.values())))
     shape = at.call.outputs[0].shape
     axes = tuple(meet(at, operands, d - len(shape), n) for d, n in enumerate(shape))
-    live = [d - len(shape) for d, axis in enumerate(axes) if axis is not None]
-    _say_what_zeros_become(at, args, kwargs, live)
+    _say_what_zeros_become(at, args, kwargs, axes)
     return axes
 
 
@@ -48,7 +47,7 @@ def _operands(tree: Any) -> Iterator[Labelled]:
 
 
 def _say_what_zeros_become(
-    at: At, args: tuple[Any, ...], kwargs: dict[str, Any], live: Sequence[int]
+    at: At, args: tuple[Any, ...], kwargs: dict[str, Any], axes: Axes
 ) -> None:
     """Whether the result is zero where the vanishing operands are; 0/0 is left out of the proof.
 
@@ -58,11 +57,13 @@ def _say_what_zeros_become(
     if torch.Tag.nondeterministic_seeded in at.call.op.tags:
         at.vanish(False)  # what is drawn depends on no operand
         return
+    live = [d for d, axis in enumerate(axes, -len(axes)) if axis is not None]
     found = [_tried(at, args, kwargs, d) for d in live or (0,)]
-    finite = all(finite for _, finite in found)
-    if not finite and not at.call.op._schema.is_mutable:
-        at.survivors_only()
-    at.vanish(all(zero for zero, _ in found) or not finite)
+    broken = [axes[d] for d, (_, finite) in zip(live, found, strict=False) if not finite]
+    spread = bool(broken) and not at.call.op._schema.is_mutable
+    if spread:
+        at.survivors_only(broken)
+    at.vanish(spread or all(zero for zero, _ in found))
 
 
 def _tried(at: At, args: tuple[Any, ...], kwargs: dict[str, Any], d: int) -> tuple[bool, bool]:
@@ -96,7 +97,8 @@ def _probe(op: Any, args: tuple[Any, ...], kwargs: tuple[Any, ...]) -> tuple[boo
     named = {key: _operand(value) for key, value in kwargs if key != "device"}
     result = op(*(_operand(arg) for arg in args), **named)
     vanishing = any(stand[0] for stand in _stands((args, kwargs)))
-    return bool((result == 0).all()), not vanishing or bool(result[:3].isfinite().all())
+    zero = (result == 0) | result.isnan()  # the last operand is zero: 0/0 breaks the original, too
+    return bool(zero.all()), not vanishing or bool(result[:3].isfinite().all())
 
 
 def _stands(tree: Any) -> Iterator[_Stand]:

@@ -43,7 +43,7 @@ def each_learned(at: At, x: Labelled, scale: Labelled, zero: Labelled, axis: int
     for vector in (scale, zero):
         at.tie_if_live(x.axes[dim(x, axis)], vector.axes[0])
     if scale.vanishes:
-        at.survivors_only()  # a parameter: zero in the reference, and divided by
+        at.survivors_only(scale.axes)  # a parameter: zero in the reference, and divided by
     at.vanish(x.vanishes)
     return x.axes
 

@@ -1,0 +1,90 @@
+"""Channels that nobody reads: whatever they hold, the network gives the same.
+
+Code that takes a part of an axis leaves the rest unread. A channel is read where a call takes it in
+and gives results without it (a product, a sum), or where a statistic counts it; calls that hand it
+on, or take the slots beside it, do not read it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch.utils._pytree import tree_leaves
+
+from slimnet.capture.trace import Call, Ref, Trace
+from slimnet.coupling.couple import Coupling
+from slimnet.coupling.labels import Labelled, Labels
+from slimnet.coupling.rules import load_rules
+
+Flags: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
+
+
+def unread(traces: Sequence[Trace], coupling: Coupling) -> Flags:
+    """[atoms]: which of those that may leave no recorded pass reads."""
+    read = ~coupling.atoms.free
+    for statistic in coupling.statistics:
+        read[coupling.atoms.of[statistic.axis]] = True
+    for trace, tensors in zip(traces, coupling.tensors, strict=True):
+        reader = _Reader(tensors, coupling)
+        for call in trace.calls:
+            read[reader.read(call)] = True
+    return ~read
+
+
+class _Reader:
+    """Goes over the calls of a pass in order."""
+
+    def __init__(self, tensors: Mapping[int, Labelled], coupling: Coupling) -> None:
+        self._tensors = tensors
+        self._of = coupling.atoms.of
+        self._handed_on = np.zeros(len(coupling.atoms.reason), bool)
+        self._weights: set[int] = set()  # parameters, and what is made of them alone
+
+    def read(self, call: Call) -> Labels:
+        """The atoms that a call reads."""
+        given = [leaf for leaf in tree_leaves((call.args, call.kwargs)) if isinstance(leaf, Ref)]
+        self._weights |= {ref.id for ref in given if ref.name is not None}
+        made = [ref for ref in given if ref.id in self._weights]
+        if given and len(made) == len(given):
+            self._weights |= {ref.id for ref in call.outputs}
+        if _takes_a_part(call):
+            return self._atoms(())
+        if _hands_on(call):
+            return self._without(given, call.outputs)
+        inside = self._atoms([ref for ref in given if ref.id not in self._weights])
+        return np.concatenate([inside, self._without(made, call.outputs)])
+
+    def _atoms(self, refs: Sequence[Ref]) -> Labels:
+        axes = (axis for r in refs if r.id in self._tensors for axis in self._tensors[r.id].axes)
+        found = [self._of[axis] for axis in axes if axis is not None]
+        return np.concatenate(found) if found else np.empty(0, np.int64)
+
+    def _without(self, refs: Sequence[Ref], others: Sequence[Ref]) -> Labels:
+        """The atoms of some tensors that others do not have."""
+        theirs, mine = self._atoms(others), self._atoms(refs)
+        self._handed_on[theirs] = True
+        found = mine[~self._handed_on[mine]]
+        self._handed_on[theirs] = False
+        return found
+
+
+def _takes_a_part(call: Call) -> bool:
+    return _family(call) in ("slicing", "indexing")
+
+
+def _hands_on(call: Call) -> bool:
+    """Whether what its results hold of a slot is made of that slot alone."""
+    if call.op == torch.ops.aten.convolution.default:  # a group for each channel
+        return bool(call.args[8] > 1 and call.args[1].shape[1] == 1)
+    return _family(call) in ("pointwise", "movement", "reshape", "reduction", "norm")
+
+
+def _family(call: Call) -> str:
+    """The file of the operator's rule."""
+    rules = load_rules()
+    if str(call.op) in rules:
+        return rules[str(call.op)].__module__.rpartition(".")[2]
+    return "pointwise" if torch.Tag.pointwise in call.op.tags else ""
