@@ -27,7 +27,7 @@ from slimnet.capture.modules import (
     own_states,
 )
 from slimnet.capture.program import LITERALS, Program
-from slimnet.cutting.rebuild import adjust, without_blocks
+from slimnet.cutting.rebuild import adjust, check_tables, without_blocks
 from slimnet.cutting.verify import Certificate
 from slimnet.digest import sealed, unsealed
 from slimnet.errors import InputError
@@ -147,12 +147,15 @@ class Artifact:
                 continue  # a buffer that no cut touches: some are resized by the forward pass
             wanted = cut_shape(shapes.get(name), self.plan.removed.get(name, {}))
             stored = self.tensors.get(name)
+            if stored is not None and name not in own and not _trains(stored):
+                raise InputError(f"{name} is a parameter, and the file holds integers for it")
             if wanted is None or stored is None or tuple(stored.shape) != wanted:
                 raise InputError(
                     f"this slim network was not cut from {_article(dense)}: "
                     f"{name} would have {_shape(wanted)}, and the file holds "
                     f"{_shape(None if stored is None else tuple(stored.shape))}"
                 )
+        check_tables(dense, self.plan)
         known = {path for path, _ in named_modules(dense)} | {LITERALS}  # of a later round
         missing = {change.module for change in self.plan.changes} - known
         if missing:
@@ -173,6 +176,10 @@ class Artifact:
 def check_cut_from(dense: nn.Module, slim: nn.Module, plan: Plan) -> None:
     """Raise :class:`InputError` unless ``slim`` has ``dense``'s tensors as the plan cuts them."""
     Artifact(dict(named_tensors(slim)), plan, None, None, ())._check_fits(dense)
+
+
+def _trains(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() or tensor.is_complex()
 
 
 def cut_shape(

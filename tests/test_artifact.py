@@ -360,3 +360,11 @@ def test_what_could_not_be_read_is_not_written(vgg, tmp_path):
         with pytest.raises(InputError):
             write_artifact(trouble, tmp_path / "slim.pt")
     assert not list(tmp_path.iterdir())
+
+
+def test_integers_are_no_parameters(net, tmp_path):
+    path = write_artifact(artifact_of(net[1], None), tmp_path / "net.pt")
+    tensors = torch.load(path, weights_only=True)["tensors"]
+    tensors["head.bias"] = torch.zeros(5, dtype=torch.int64)
+    with pytest.raises(InputError, match=r"head.bias is a parameter, and the file holds integers"):
+        read_artifact(damaged(path, tensors=tensors)).model(Net())

@@ -15,7 +15,7 @@ from oracle import float64
 import slimnet
 from slimnet.cutting.rebuild import rebuild
 from slimnet.errors import InputError
-from slimnet.planning.plan import Change, GroupCut, Plan, _indices, _runs
+from slimnet.planning.plan import Change, GroupCut, Plan, Scale, _indices, _runs
 
 IMAGE = (torch.randn(2, 3, 8, 8),)
 WHOLE = Plan(
@@ -153,6 +153,8 @@ def test_the_plan_cuts_a_shared_tensor_under_each_of_its_names():
         },
         {"remapped": {"order": ["one"]}},
         {"asked": [1]},
+        {"before": {"macs": "many", "params": 1, "bytes": 1}},
+        {"after": {"macs": 1}},
         {"groups": [{"layers": ["a"], "before": "16", "after": 1, "approximate": []}]},
     ],
     ids=str,
@@ -170,3 +172,20 @@ def test_only_numbers_of_a_module_are_changed(attribute):
     plan = Plan({}, changes=(Change("a", attribute, (), 1, 2),))
     with pytest.raises((InputError, KeyError)):
         rebuild(model, plan)
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        Plan({}, scaled={"a.weight": (Scale(7, (0,), 2.0),)}),
+        Plan({}, scaled={"a.weight": (Scale(0, (0, 10**6), 2.0),)}),
+        Plan({}, scaled={"c.weight": (Scale(0, (0,), 2.0),)}),
+        Plan({}, remapped={"a.weight": (0, 1)}),
+        Plan({}, remapped={"c.index": (0, 1)}),
+        Plan({}, remapped={"n.num_batches_tracked": ()}),
+    ],
+    ids=repr,
+)
+def test_tables_that_do_not_fit_are_refused(plan):
+    with pytest.raises(InputError, match=r"the plan (does not fit|renumbers)"):
+        rebuild(network(), plan)

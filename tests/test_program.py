@@ -351,6 +351,11 @@ def test_arithmetic_is_of_numbers(evil):
         runs(evil)
 
 
+def test_a_program_returns_what_it_computes():
+    with pytest.raises(InputError, match="returns nothing that it computes"):
+        Program({**recorded()[1], "output": {"tuple": []}}, stored(recorded()[0]))
+
+
 def test_memory_that_nobody_wrote_is_zero():
     made = runs(
         call("aten.empty.memory_format", [1000], name="a"),

@@ -315,6 +315,13 @@ def test_no_name_in_a_file_reaches_source_text_or_a_terminal(name, evil, tmp_pat
     assert sys.touched == 0
 
 
+def test_an_infinite_size_is_no_size(tmp_path):
+    path = write(tmp_path, Named(), image())
+    endless = edited(path, lambda raw: raw.replace(b'"as_int": 6}', b'"as_int": Infinity}'))
+    with pytest.raises(InputError, match="damaged"):
+        read_pt2(endless)
+
+
 def test_described_inputs_are_not_of_any_size(tmp_path):
     path = write(tmp_path, Named(), image())
     huge = edited(path, lambda raw: raw.replace(b'"as_int": 6}', b'"as_int": 80000000}'))

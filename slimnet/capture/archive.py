@@ -80,7 +80,7 @@ def holds_text(path: str | Path, name: str) -> bool:
         return f"extra/{name}" in _Files(opened).names
 
 
-_DAMAGE = (*DAMAGE, KeyError, TypeError, AttributeError, IndexError)
+_DAMAGE = (*DAMAGE, KeyError, TypeError, AttributeError, IndexError, OverflowError)
 
 
 class _Files:

@@ -154,12 +154,13 @@ def _check_references(
     for call in calls:
         _check_known(known, [call.args, call.kwargs])
         _add(known, call.name)
-
-    def check(leaf: Any) -> None:
+    leaves: list[Any] = []
+    decode(output, leaves.append)
+    for leaf in leaves:
         check_argument(leaf, None)
         _check_known(known, leaf)
-
-    decode(output, check)
+    if not any(nodes_of(leaves)):
+        raise ValueError("it returns nothing that it computes")
 
 
 def _add(known: set[str], name: str) -> None:

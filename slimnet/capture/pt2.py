@@ -42,11 +42,17 @@ def read_pt2(path: str | Path) -> Exported:
         return _exported(archive)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+    except _DAMAGE as error:
         raise InputError(
             f"{path} is a damaged torch.export program ({type(error).__name__}: {error}): export "
             "it again"
         ) from error
+
+
+_DAMAGE = (
+    *(KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError),
+    OverflowError,  # of an infinite size
+)
 
 
 def _exported(archive: Archive) -> Exported:

@@ -86,7 +86,30 @@ def survivors(length: int, removed: Sequence[int]) -> Tensor:
     return torch.from_numpy(np.flatnonzero(kept))
 
 
+def check_tables(model: nn.Module, plan: Plan) -> None:
+    """Raise :class:`InputError` where the plan scales or renumbers what the network does not have.
+
+    ``model`` is what is cut; the plan may be a stranger's.
+    """
+    tensors = dict(named_tensors(model))
+    for name, scales in plan.scaled.items():
+        shape = tensors[name].shape if name in tensors else ()
+        for scale in scales:
+            fits = 0 <= scale.axis < len(shape)
+            if not fits or not all(0 <= i < shape[scale.axis] for i in scale.indices):
+                raise InputError(f"the plan does not fit {name} of shape {tuple(shape)}")
+    for name, table in plan.remapped.items():
+        if name not in tensors or tensors[name].is_floating_point():
+            raise InputError(f"the plan renumbers {name}, which is no table of numbers here")
+        places = tensors[name]
+        if places.numel() and not -len(table) <= int(places.min()) <= int(places.max()) < len(
+            table
+        ):
+            raise InputError(f"the plan renumbers {len(table)} places, and {name} has others")
+
+
 def _check_fits(model: nn.Module, plan: Plan) -> None:
+    check_tables(model, plan)
     tensors = dict(named_tensors(model))
     for name, axes in plan.removed.items():
         if name not in tensors:

@@ -148,8 +148,8 @@ class Plan:
                 blocks=tuple(map(BlockCut.from_json, data.get("blocks", ()))),
                 untouched=tuple((str(row[0]), str(row[1])) for row in data["untouched"]),
                 asked=_numbers(data["asked"]),
-                before=_numbers(data["before"]),
-                after=_numbers(data["after"]),
+                before=_cost(data["before"]),
+                after=_cost(data["after"]),
                 notes=tuple(map(str, data["notes"])),
             )
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
@@ -196,6 +196,14 @@ def _whole(value: Any) -> int:
 
 def _scale(axis: Any, runs: Sequence[Sequence[int]], factor: Any) -> Scale:
     return Scale(_whole(axis), _indices(runs), float(factor))
+
+
+def _cost(row: Any) -> Mapping[str, int] | None:
+    """MACs, parameters and bytes."""
+    table = _numbers(row)
+    for key in ("macs", "params", "bytes") if table else ():
+        _whole(row[key])
+    return table
 
 
 def _numbers(row: Any) -> Mapping[str, Any] | None:
