@@ -176,7 +176,18 @@ SIZED = {
     *("view", "reshape", "unflatten", "expand", "broadcast_to", "repeat", "tile"),
     *("view_copy", "expand_copy", "split_with_sizes_copy", "rms_norm"),
     *("_unsafe_view", "native_layer_norm"),
-    *("split", "split_with_sizes", "narrow", "zeros", "ones", "empty", "full", "randn", "rand"),
+    *(
+        "split",
+        "split_with_sizes",
+        "narrow",
+        "zeros",
+        "ones",
+        "empty",
+        "full",
+        "randn",
+        "rand",
+        "normal",
+    ),
     *("new_zeros", "new_ones", "new_empty", "new_full", "layer_norm", "arange"),
 }
 """Public functions whose integer arguments are sizes of axes."""
