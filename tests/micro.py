@@ -1099,6 +1099,12 @@ row(
 row("maxout", "exact", lambda m, x: m.b(torch.maximum(m.a(x), m.c(x))), c=conv(3, 16))
 row("crelu_square", "exact", lambda m, x: m.b(m.a(x).relu() ** 2))
 row(
+    "negatives_put_to_zero",
+    "exact",
+    lambda m, x: (lambda y: m.b(y.index_put((y < 0,), m.z)))(m.a(x)),
+    z=torch.tensor(0.0).double(),
+)
+row(
     "dropout_of_maps_beside_a_layer_that_never_runs",
     "exact",
     lambda m, x: m.b(m.d(m.a(x))),

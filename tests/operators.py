@@ -105,6 +105,12 @@ RANDOM: dict[str, Callable[[Tensor], Any]] = {
     "bernoulli_": lambda x: x.clone().bernoulli_(0.5),
     "empty_like": torch.empty_like,
     "normal_": lambda x: x.clone().normal_(),
+    "normal": lambda x: torch.normal(x, 1.0),
+    "exponential_": lambda x: x.clone().exponential_(),
+    "cauchy_": lambda x: x.clone().cauchy_(),
+    "log_normal_": lambda x: x.clone().log_normal_(),
+    "geometric_": lambda x: x.clone().geometric_(0.5),
+    "random_": lambda x: x.clone().random_(),
     "rand_like": torch.rand_like,
     "randn_like": torch.randn_like,
     "rrelu_with_noise": lambda x: aten.rrelu_with_noise(x, torch.zeros_like(x), 0.1, 0.3, True),
@@ -451,6 +457,13 @@ for name, axes, body in (
     neighbour(name, axes, body)
 
 
+NOTHING, ALL = torch.tensor(0.0), (0, 1, 2, 3)
+
+
+def put_rows(x: Tensor, y: Tensor) -> Tensor:
+    return aten.index_put_(x.clone(), [None, y > 0], NOTHING)
+
+
 def put(*places: Any, **options: Any) -> Callable[..., Any]:
     def body(x: Tensor, y: Tensor) -> Tensor:
         x = x.clone()
@@ -466,9 +479,18 @@ for name, axes, body, shape in (
     ("x[a, :, b] = y", (1, 3), put(ROWS[:2], slice(None), ROWS[:2]), (2, 8, 6)),
     ("x[a] = y, spread", (1, 2, 3), put(ROWS[:2]), (8, 1, 6)),
     ("x[mask] = y", (1, 2, 3), put(MASK), (3, 8, 6, 6)),
+    ("x[mask] = 1 number", (1, 2, 3), put(MASK), (1,)),
     ("x[:, mask] = y", (0, 2, 3), put(slice(None), torch.arange(8) > 4), (4, 3, 6, 6)),
 ):
     neighbour(name, axes, body, MAP, shape)
+
+neighbour("x[x > 0] = 0", ALL, lambda x: aten.index_put_(x.clone(), [x > 0], NOTHING))
+neighbour("x[:, y > 0] = 0", ALL, put_rows, MAP, (8, 6))
+for name, axes, body in (
+    ("normal of 8", (0, 2, 3), lambda x: x.sum((0, 2, 3)) + torch.normal(0.0, 1.0, (8,))),
+    ("normal of a size", ALL, lambda x: x.sum((0, 2, 3)) + torch.normal(0.0, 1.0, x.shape[1:2])),
+):
+    NEIGHBOURS[name] = Example(body, (MAP,), bool(axes), random=True, axes=axes)
 
 # ---------------------------------------------------------------------------- orders along one axis
 

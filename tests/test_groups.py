@@ -104,6 +104,33 @@ def test_channels_that_can_only_leave_at_once_stay():
     assert layers["a"].reasons == ("all its channels hang together: they could only leave at once",)
 
 
+@pytest.mark.parametrize(("width", "free"), [(60, 0), (54, 54), (24, 0)])
+def test_a_shuffle_between_groups_says_what_ties_all_channels(width, free):
+    """As ShuffleNet has it: 60 channels in 3 groups of 20, which 3 does not divide."""
+
+    def shuffled(m, x):
+        y = m.a(m.s(x))
+        n, c, h, w = y.shape
+        y = y.view(n, 3, c // 3, h, w).transpose(1, 2).reshape(n, -1, h, w)
+        return m.b(m.c(m.d(y)))
+
+    _, layers = found(
+        shuffled,
+        s=conv(3, 48),
+        a=conv(48, width, 1, groups=3),
+        d=conv(width, width, groups=width),
+        c=conv(width, 48, 1, groups=3),
+        b=conv(48, 4),
+    )
+    assert layers["a"].prunable == free
+    if not free:
+        (reason,) = layers["a"].reasons
+        assert reason.startswith("aten.convolution divides it into 3 (")
+        assert reason.endswith("leave every block of both, which only all of them do")
+        assert "in a (" in reason or "in a)" in reason
+        assert "in c (" in reason or "in c)" in reason
+
+
 def test_each_layer_that_stays_says_why_most_frequent_first():
     _, layers = found(lambda m, x: m.b(m.a(x) + m.a(x)[:, 2:3]))
     assert layers["a"].prunable == 13

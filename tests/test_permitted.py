@@ -30,7 +30,13 @@ INSIDE = {
     "lift": "torch's own, while it traces",
     **dict.fromkeys(("_unsafe_index", "_unsafe_index_put"), "trusts its indices"),
     "_index_put_impl_": "what index_put_ runs; exports hold index_put",
-    **dict.fromkeys(("index_reduce", "index_reduce_", "mode"), "not tried with hostile calls"),
+    **dict.fromkeys(
+        (
+            *("index_reduce", "index_reduce_", "mode", "normal", "exponential_", "cauchy_"),
+            *("log_normal_", "geometric_", "random_"),
+        ),
+        "not tried with hostile calls",
+    ),
 }
 """Operators with a rule that no program may hold: a pass meets them, an export does not."""
 

@@ -448,3 +448,23 @@ def test_what_the_original_with_zeros_is_not_stands_in_the_notes(body, text):
     assert all(re.search(r"\(test_prune.py:\d+, .*such as 0/0: in the proof", n) for n in notes)
     kept = slimnet.prune(model, image, ratio=0.0, align=None, verify=False).plan
     assert not kept.notes
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        lambda m, x: m.b(F.dropout(m.a(x), 0.5)),
+        lambda m, x: m.b(F.dropout2d(m.a(x), 0.5)),
+        lambda m, x: m.b(F.alpha_dropout(m.a(x), 0.5, training=True)),
+        lambda m, x: m.b(F.feature_alpha_dropout(m.a(x), 0.5, training=True)),
+        lambda m, x: m.b(F.gumbel_softmax(m.a(x), dim=-1)),
+        lambda m, x: (lambda y: m.b(y + torch.randn_like(y)))(m.a(x)),
+        lambda m, x: (lambda y: m.b(y + torch.randn(y.shape)))(m.a(x)),
+        lambda m, x: (lambda y: m.b(y + torch.normal(0.0, 1.0, y.shape)))(m.a(x)),
+        lambda m, x: (lambda y: m.b(torch.normal(y, 0.1)))(m.a(x)),
+        lambda m, x: (lambda y: m.b(y * torch.empty(len(y), 1, 1, 1).bernoulli_(0.8)))(m.a(x)),
+    ],
+)
+def test_random_numbers_that_are_always_drawn_lose_channels_with_the_rest(body):
+    pruned = slimnet.prune(network(body).eval(), IMAGE, ratio=0.5, align=None)
+    assert pruned.model.a.out_channels == 8 and pruned.certificate.exact

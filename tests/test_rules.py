@@ -239,6 +239,8 @@ def test_what_treats_channels_one_by_one_or_adds_zeros_is_exact(body):
 
 VECTOR, ROWS = (CHANNELS,), (5, CHANNELS)
 
+EVERY = (torch.tensor([0, 1]),)
+
 # What has zeros in the removed slots of one axis may have none in those of another.
 KEEPS_NO_ZEROS: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
     "one number is added": lambda m, x: (x + m.s[:1]).sum(1),
@@ -249,6 +251,12 @@ KEEPS_NO_ZEROS: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
     "a shift for every channel": lambda m, x: F.layer_norm(x, (4,), None, m.t).sum(1),
     "a number for each row": lambda m, x: torch.addmm(m.w[:1], m.r.mT, m.u2).sum(0),
     "a bias for every row": lambda m, x: torch.addmm(m.r4, m.p.view(12, 1), m.u1).sum(0),
+    "a row is looked up for each": lambda m, x: m.u2[m.p.view(12).long() * 0].sum(0),
+    "a number is looked up for each": lambda m, x: m.u2[[m.p.view(12).long() * 0] * 2].sum(),
+    "numbers are gathered for each": lambda m, x: m.w.gather(0, m.p.view(12).long() * 0).sum(),
+    "a number is written for all": lambda m, x: x.index_fill(2, torch.tensor([1]), 2.0).sum(1),
+    "a number is put for all": lambda m, x: x.index_put(EVERY, torch.ones(1)).sum(1),
+    "a number is scattered for all": lambda m, x: x.scatter(2, (x * 0).long(), 2.0).sum(1),
     "a bias for every sample": lambda m, x: F.conv1d(m.p.view(12, 1, 1), m.k, m.r4).sum(0),
 }
 KEEPS_ZEROS: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
@@ -256,6 +264,9 @@ KEEPS_ZEROS: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
     "rows of a matrix by a buffer": lambda m, x: torch.mv(m.r.mT, m.b5).sum(0),
     "columns of a matrix beside a buffer": lambda m, x: (m.b5 @ m.r).sum(0),
     "a spectral norm": lambda m, x: torch.dot(m.b12, torch.mv(m.r.mT, m.b5)),
+    "zeros are put": lambda m, x: x.index_put(EVERY, torch.zeros_like(x)).sum(1),
+    "zeros are scattered": lambda m, x: x.scatter(2, (x * 0).long(), 0.0).sum(1),
+    "slots are looked up": lambda m, x: x[torch.tensor([1, 0]), :, torch.tensor([2, 3])].sum(1),
     "no shift": lambda m, x: F.layer_norm(x, (4,)).sum(1),
     "no bias for each sample": lambda m, x: F.conv1d(m.p.view(12, 1, 1), m.k).sum(0),
 }

@@ -46,7 +46,7 @@ class Need:
 
 @dataclass(frozen=True, eq=False)
 class Statistic:
-    """A call whose result depends on every slot of an axis, or that is undefined where some go."""
+    """What a call makes of an axis: its result depends on all slots, or it needs equal blocks."""
 
     axis: Labels
     reason: Reason
@@ -81,6 +81,7 @@ class Constraints:
     needs: list[Need] = field(default_factory=list)
     statistics: list[Statistic] = field(default_factory=list)
     restricted: dict[tuple[int, int], list[Labels] | None] = field(default_factory=dict)
+    balanced: list[Statistic] = field(default_factory=list)  # the same places leave every block
     undefined: list[Statistic] = field(default_factory=list)  # no number where slots are removed
     folded: list[tuple[Call, Labels, str]] = field(default_factory=list)
     attended: list[Labels] = field(default_factory=list)  # widths of what attention multiplies

@@ -52,6 +52,7 @@ class Coupling:
     reasons: Sequence[Reason]
     statistics: Sequence[Statistic]
     undefined: Sequence[Statistic]  # calls that give no number where slots are removed
+    balanced: Sequence[Statistic]  # calls that need the same places in each block of an axis
     # (trace, call) → the axes along which the reference runs it on survivors; None: along all
     restricted: Mapping[tuple[int, int], Sequence[Labels] | None]
     mends: Sequence[Mend]
@@ -168,6 +169,7 @@ class _Attempt:
             said.reasons,
             said.statistics,
             said.undefined,
+            said.balanced,
             said.restricted,
             self.settled.mends,
             [Remap(names[id(index)], axis) for index, axis in said.remaps if id(index) in names],

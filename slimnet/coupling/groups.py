@@ -294,8 +294,22 @@ class _Rows:
 
     def _small(self, group: int) -> str:
         if group in self.whole:
-            return "all its channels hang together: they could only leave at once"
+            dividing = [s.reason for s in self.coupling.balanced if self._has(group, s.axis)]
+            return _divided(list(dict.fromkeys(dividing)))
         return f"fewer than {NARROW} channels hang together there: {_LEFT_ALONE}"
+
+    def _has(self, group: int, axis: Labels) -> bool:
+        return bool((self.of_atom[self.coupling.atoms.of[axis]] == group).any())
+
+
+def _divided(reasons: Sequence[Reason]) -> str:
+    """Why channels are one set: calls that take the same places from each of their blocks."""
+    if len(reasons) < 2:
+        return "all its channels hang together: they could only leave at once"
+    return (
+        f"{reasons[0]}, and {reasons[1]}: the same places have to leave every block of both, which "
+        "only all of them do"
+    )
 
 
 _LEFT_ALONE = "left alone, unless a lower minimum is asked for (--min-channels 1)"

@@ -18,7 +18,7 @@ import torch
 
 from slimnet.capture.sizes import Source
 from slimnet.capture.trace import Call, Ref, source
-from slimnet.coupling.constraints import Constraints
+from slimnet.coupling.constraints import Constraints, Reason, Statistic
 from slimnet.coupling.labels import Axis, Labelled, Labels
 from slimnet.registry import Registry, import_all
 
@@ -96,6 +96,8 @@ class At:
     def tie_blocks(self, axis: Axis, blocks: int) -> None:
         """The same positions leave every one of ``blocks`` equal blocks."""
         if axis is not None and blocks > 1:
+            reason = Reason(f"{self.name} divides it into {blocks}", self.call.site)
+            self.constraints.balanced.append(Statistic(axis, reason))
             rows = axis.reshape(blocks, -1)
             self.tie(np.tile(rows[0], blocks - 1), rows[1:].reshape(-1))
 
@@ -174,7 +176,18 @@ SIZED = {
     *("view", "reshape", "unflatten", "expand", "broadcast_to", "repeat", "tile"),
     *("view_copy", "expand_copy", "split_with_sizes_copy", "rms_norm"),
     *("_unsafe_view", "native_layer_norm"),
-    *("split", "split_with_sizes", "narrow", "zeros", "ones", "empty", "full", "randn", "rand"),
+    *(
+        "split",
+        "split_with_sizes",
+        "narrow",
+        "zeros",
+        "ones",
+        "empty",
+        "full",
+        "randn",
+        "rand",
+        "normal",
+    ),
     *("new_zeros", "new_ones", "new_empty", "new_full", "layer_norm", "arange"),
 }
 """Public functions whose integer arguments are sizes of axes."""

@@ -19,7 +19,7 @@ def zeros(at: At, *_: Any, **__: Any) -> Axes:
 
 
 @rule(aten.ones, aten.new_ones, aten.full, aten.new_full, aten.empty, aten.new_empty)
-@rule(aten.randn, aten.rand, aten.new_empty_strided, aten.empty_strided)
+@rule(aten.randn, aten.rand, aten.normal.float_float, aten.new_empty_strided, aten.empty_strided)
 def filled(at: At, *_: Any, **__: Any) -> Axes:
     """Anything else: removed slots hold what the others hold."""
     at.vanish(False)

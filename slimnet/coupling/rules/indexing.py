@@ -6,6 +6,7 @@ keep their labels. A buffer of numbers is cut and renumbered with what it points
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -60,6 +61,9 @@ def index_put(
     at: At, x: Labelled, places: list[Labelled | None], values: Labelled, *_: Any
 ) -> Axes:
     """``x[a, :, b, mask] = values``: along what is not indexed, both lose the same slots."""
+    given = [where for where in places if where is not None]
+    if len(given) == 1 and _is_mask(given[0]) and math.prod(values.shape) == 1:
+        return _filled(at, x, places.index(given[0]), given[0])
     inside, _ = _inside(at, x, places)
     alike = True
     for d, axis in enumerate(inside, -len(inside)):
@@ -72,6 +76,14 @@ def index_put(
         else:
             alike &= axis is None
     at.vanish(x.vanishes and values.vanishes and alike)
+    return x.axes
+
+
+def _filled(at: At, x: Labelled, first: int, mask: Labelled) -> Axes:
+    """One number wherever a mask says so: slot by slot."""
+    for d, axis in enumerate(mask.axes, first):
+        at.tie_if_live(x.axes[d], axis)
+    at.vanish(False)
     return x.axes
 
 

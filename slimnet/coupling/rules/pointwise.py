@@ -24,6 +24,8 @@ _UNTAGGED = (
     *(aten.randn_like, aten.bernoulli, aten._prelu_kernel, aten.masked_fill, aten.masked_fill_),
     *(aten.where, aten.rsub, aten.hardtanh, aten.hardtanh_),
     *(aten.celu_, aten.elu_, aten.leaky_relu_, aten.threshold_, aten.rrelu_with_noise),
+    *(aten.exponential_, aten.cauchy_, aten.log_normal_, aten.geometric_, aten.random_),
+    *(aten.normal.Tensor_float, aten.normal.float_Tensor, aten.normal.Tensor_Tensor),
     *(aten.glu_jvp, aten.isnan, aten.nan_to_num, aten.lerp, aten.lerp_),
 )
 
