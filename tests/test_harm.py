@@ -31,6 +31,11 @@ def test_at_one_price_the_least_scores_of_all_groups_go():
     assert cheapest({0: 4, 1: 4}, ladders, scores, priced(1, 1), 4) == {0: 3, 1: 1}
 
 
+def test_channels_are_scored_in_any_order():
+    scores = {0: np.array([6.0, 1.0, 7.0, 5.0]), 1: np.array([9.0, 4.0, 3.0, 2.0])}
+    assert cheapest({0: 4, 1: 4}, ladders_of(4, 4), scores, priced(1, 1), 4) == {0: 3, 1: 1}
+
+
 def test_what_saves_more_goes_first():
     ladders = ladders_of(4, 4)
     scores = {0: np.ones(4), 1: np.full(4, 1.5)}

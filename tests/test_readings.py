@@ -8,7 +8,8 @@ from torch import nn
 
 from slimnet.errors import InputError
 from slimnet.reconstruction import readings
-from slimnet.reconstruction.readings import read_inputs
+from slimnet.reconstruction.lockstep import Stop
+from slimnet.reconstruction.readings import read_inputs, rows_grid
 
 
 class Stream(nn.Module):
@@ -83,3 +84,15 @@ def test_batches_do_not_change_what_is_read(network, monkeypatch):
 def test_images_that_do_not_fit_are_refused_in_a_sentence(network):
     with pytest.raises(InputError, match="Stream does not run on the calibration images of 2x6x6"):
         read_inputs(network, torch.randn(4, 2, 6, 6))
+
+
+@pytest.mark.parametrize(
+    ("unknowns", "least", "rows"),
+    [(100, 4000, 4000), (500, 4000, 16000), (9000, 4000, 4096), (10**4 - 2000, 0, 4 * 90 * 90)],
+)
+def test_places_are_as_many_as_unknowns_want(unknowns, least, rows):
+    """Thirty-two rows for each, as many as are kept of very many, or all that there are."""
+    stops = [Stop(None, (), torch.zeros(2, 1, 90, 90), {}) for _ in range(2)]
+    places = rows_grid(stops, unknowns, torch.Generator().manual_seed(0), least=least)
+    found = 4 * (90 * 90 if places is None else len(places[0]) * len(places[1]))
+    assert found == pytest.approx(rows, rel=0.05)

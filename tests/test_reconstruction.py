@@ -203,3 +203,63 @@ def test_the_first_layer_is_at_depth_0_and_the_last_at_1():
     model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 8), nn.Linear(8, 2)).eval()
     found = read_inputs(model, torch.randn(32, 4))
     assert [reading.depth for reading in found.values()] == [0.0, 0.5, 1.0]
+
+
+def scores_of(model, images, criterion):
+    """[channels] of the one group that can leave, by what reads it."""
+    analysis = analyse(model, record(model, (images[:1],)), ())
+    (group,) = (g for g in analysis.groups if "a" in g.layers)
+    found = score(
+        [group],
+        dict(named_tensors(model)),
+        criterion,
+        gathered=Gathered(inputs=read_inputs(model, images)),
+    )
+    return found[group.number]
+
+
+class Read(nn.Module):
+    """Sixteen channels, and what reads them."""
+
+    def __init__(self, *readers):
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.readers = nn.Conv2d(3, 16, 3), nn.ModuleList(readers)
+
+    def forward(self, x):
+        x = self.a(x).relu()
+        return [reader(x).relu() for reader in self.readers]
+
+
+READ = torch.randn(16, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(("bias", "first"), [(True, True), (False, False)])
+def test_a_constant_channel_costs_nothing_where_a_constant_makes_up_for_it(bias, first):
+    model = Read(nn.Conv2d(16, 8, 3, bias=bias)).eval()
+    with torch.no_grad():
+        model.a.weight[5], model.a.bias[5] = 0.0, 10.0
+    assert (scores_of(model, READ, "obs").argmin() == 5) == first
+    assert scores_of(model, READ, "thinet").argmin() != 5  # the energy of what is missing
+
+
+@pytest.mark.parametrize("criterion", ["obs", "thinet", "lasso"])
+def test_an_error_counts_as_the_norm_after_it_scales_it(criterion):
+    """What only outputs hear that the norm multiplies with zero costs nothing."""
+    model = Read(nn.Sequential(nn.Conv2d(16, 8, 3, bias=False), nn.BatchNorm2d(8))).eval()
+    with torch.no_grad():
+        convolution, norm = model.readers[0]
+        norm.weight[:4] = 0.0
+        convolution.weight[:4, 5], convolution.weight[4:, 5] = 10.0, 0.0
+    assert scores_of(model, READ, criterion).argmin() == 5
+
+
+@pytest.mark.parametrize("criterion", ["obs", "thinet", "lasso"])
+def test_each_reader_counts_by_the_variance_of_its_own_answer(criterion):
+    """One that speaks a hundred times as loud is heard no more than the other."""
+    model = Read(nn.Conv2d(16, 8, 3), nn.Conv2d(16, 8, 1)).eval()
+    before = scores_of(model, READ, criterion)
+    with torch.no_grad():
+        for tensor in (model.readers[1].weight, model.readers[1].bias):
+            tensor *= 100
+    np.testing.assert_allclose(scores_of(model, READ, criterion), before, rtol=1e-3)

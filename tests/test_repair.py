@@ -177,6 +177,18 @@ def test_a_layer_makes_up_for_what_the_stream_lacks_that_it_is_added_to(norm, re
     assert done.after < 1e-2 * done.before
 
 
+@pytest.mark.parametrize("almost", [0.0, 1e-12])
+def test_what_a_norm_multiplies_with_nothing_makes_up_for_nothing(almost):
+    torch.manual_seed(0)
+    model = reestimated(Linearly(True).eval(), IMAGES, 32).eval()
+    with torch.no_grad():
+        model.norm.weight[3] = almost
+    cut = slimnet.prune(model, (IMAGES[:1],), drop_blocks=["first"])
+    mended, done = repair(model, cut.model, cut.plan, IMAGES)
+    assert done.solved and done.after < 0.5 * done.before
+    assert mended.last.weight.abs().max() < 100
+
+
 def test_channels_that_are_copies_cost_nothing():
     """What can be reproduced exactly is: the sum of two equal channels' weights."""
     torch.manual_seed(0)
