@@ -404,9 +404,15 @@ def test_a_pickled_network_is_loaded_where_that_is_allowed(slimnet):
 def test_a_trained_networks_proof_says_what_it_covers(slimnet, shelf):
     payload = torch.load(shelf / "slim.pt", weights_only=True)
     del payload["digest"]
+    torch.save({**payload, "trained": True}, shelf / "claimed.pt")
+    code, out, _ = slimnet("verify claimed.pt --against dense.pt")
+    assert code == 0 and "real weights" in out
+    assert "says that its weights were trained after the cut, and all of them are" in out
+    next(t for t in payload["tensors"].values() if t.dim() > 1).mul_(1.5)
     torch.save({**payload, "trained": True}, shelf / "trained.pt")
     code, out, _ = slimnet("verify trained.pt --against dense.pt")
-    assert code == 0
+    assert code == 0 and "real weights" not in out
+    assert "(1 tensor of other numbers)" in out
     assert "only the structure is proven, with random weights" in out
     assert json.loads(slimnet("verify trained.pt --against dense.pt --json")[1])["trained"] is True
 

@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 
 import pytest
 import torch
@@ -98,8 +99,11 @@ def test_no_proof_says_so(printed):
 
 def test_a_trained_networks_proof_says_what_it_does_not_cover(printed):
     pruned = prune(Mixer().eval(), EXAMPLE, ratio=0.5)
-    console.show_proof(pruned.certificate, trained=True)
+    console.show_proof(replace(pruned.certificate, changed=("a.weight",)), trained=True)
+    assert "(1 tensor of other numbers)" in printed.getvalue()
     assert "only the structure is proven, with random weights" in printed.getvalue()
+    console.show_proof(pruned.certificate, trained=True)
+    assert "were trained after the cut, and all of them are the cut's" in printed.getvalue()
 
 
 def test_plain_progress_comes_now_and_then(capsys):

@@ -18,6 +18,7 @@ from slimnet.capture.modules import (
     named_tensors,
     set_attribute,
 )
+from slimnet.errors import InputError
 
 
 class Plain(nn.Module):
@@ -254,12 +255,14 @@ def test_training_as_a_property_is_left_alone():
 
 def test_an_entry_deep_inside_an_attribute_is_replaced():
     model = Plain()
-    model.sizes = [4, (5, [6, 7])]
+    model.sizes, model.width = [4, (5, [6, 7])], 8
     before = model.sizes
     set_attribute(model, "sizes", (1, 1, 0), 3)
     assert model.sizes == [4, (5, [3, 7])] and before == [4, (5, [6, 7])]
-    set_attribute(model, "sizes", (), 9)
-    assert model.sizes == 9
+    set_attribute(model, "width", (), 9)
+    assert model.width == 9
+    with pytest.raises(InputError, match="a list is no number that could become 9"):
+        set_attribute(model, "sizes", (), 9)
 
 
 def test_a_traced_module_is_copied_with_its_forward():
