@@ -458,3 +458,10 @@ def test_a_state_of_a_modules_own_is_read(saved, tmp_path):
     state["_extra_state"] = Namespace(scale=7)
     with pytest.raises(InputError, match=r"missing _extra_state \(a pickled argparse\.Namespace\)"):
         open_model(saved(state), arch)
+
+
+def test_a_name_without_end_does_not_fill_the_screen(saved):
+    path = saved({"layer" * 20_000: torch.zeros(3), "1.weight": torch.zeros(2, 2)})
+    with pytest.raises(InputError, match="does not fit") as refusal:
+        open_model(path, parse_arch("slimnet:digits_resnet"))
+    assert len(str(refusal.value)) < 2_000

@@ -112,6 +112,13 @@ X = torch.randn(2, C, 6, 6)
 V = torch.rand(C)
 
 
+def test_a_slice_may_end_anywhere_and_a_value_be_any():
+    assert trouble(aten.slice.Tensor, (X, 0, 0, 2**63 - 1), {}) is None
+    assert trouble(aten.full.default, ([2], 2**40), {}) is None
+    assert trouble(aten.sum.dim_IntList, (X, [1]), {}) is None
+    assert trouble(aten.conv2d.default, (X, X, None, [1, 1]), {"padding": [2**20, 0]})
+
+
 @pytest.mark.parametrize(
     ("op", "good", "bad"),
     [
@@ -128,10 +135,16 @@ V = torch.rand(C)
             (X, [12, 12], False, 2.0, 2.0),
             (X, [12, 12], False, 2.0, 1.0),
         ),
+        (
+            aten.col2im.default,
+            (X.view(2, 36, 4), [6, 6], [3, 3], [1, 1], [0, 0], [3, 3]),
+            (X.view(2, 36, 4), [6, 6], [3, 3], [1, 1], [0, 2**31], [1, 1]),
+        ),
+        (aten.roll.default, (X, [1], [1]), (X, [2**40], [1])),
         (aten.upsample_nearest2d.default, (X, [12, 12], None, None), (X, [12, 12], -1.0, 2.0)),
     ],
     ids=lambda value: str(value) if isinstance(value, torch._ops.OpOverload) else "",
 )
 def test_what_a_kernel_does_not_look_at_is_looked_at_first(op, good, bad):
-    assert trouble(op, good) is None
-    assert trouble(op, bad)
+    assert trouble(op, good, {}) is None
+    assert trouble(op, bad, {})

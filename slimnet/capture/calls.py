@@ -104,7 +104,7 @@ class Call(Replayed):
         args = [scope.value(arg, literals) for arg in self.args]
         if not isinstance(self.function, torch._ops.OpOverload):
             return _computed(self.target, self.function, args)
-        if (why := trouble(self.function, args)) is not None:
+        if (why := trouble(self.function, args, named)) is not None:
             raise InputError(f"{self.target} is called with {why}, which its kernel would not see")
         allowed.check(self.function, args, named)
         made = self.function(*args, **named)

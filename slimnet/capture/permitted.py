@@ -124,10 +124,38 @@ def _is_pointwise(packet: str) -> bool:
     )
 
 
-def trouble(op: Overload, args: Sequence[Any]) -> str | None:
+def trouble(op: Overload, args: Sequence[Any], named: Mapping[str, Any]) -> str | None:
     """What the operator's kernel would not notice in its arguments; None where all is well."""
+    for place, (name, most) in enumerate(_counts(op)):
+        value = args[place] if place < len(args) else named.get(name)
+        for number in value if isinstance(value, (list, tuple)) else (value,):
+            if isinstance(number, int) and not -most < number < most:
+                return f"{name} {number}"
     check = _CHECKS.get(str(op).removeprefix("aten."))
     return None if check is None else check(args)
+
+
+@cache
+def _counts(op: Overload) -> tuple[tuple[str, int], ...]:
+    """Of each parameter its name, and what its integers must stay below."""
+    slices = op._schema.name in ("aten::slice", "aten::slice_copy", "aten::slice_scatter")
+    return tuple(
+        (argument.name, 2**63 if slices or not _is_count(argument) else _most(argument.name))
+        for argument in op._schema.arguments
+    )
+
+
+def _is_count(argument: Any) -> bool:
+    """Whether it is a size or a place, and no value to compute with."""
+    return "int" in str(argument.type)
+
+
+def _most(name: str) -> int:
+    return 2**20 if name in _WINDOW else 2**31
+
+
+_WINDOW = ("kernel_size", "stride", "padding", "dilation", "output_padding")
+"""What slides over an axis; kernels multiply such numbers in 32 bits."""
 
 
 def _per_channel(args: Sequence[Any]) -> str | None:

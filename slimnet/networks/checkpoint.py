@@ -21,6 +21,7 @@ from slimnet.capture.archive import read_archive
 from slimnet.capture.modules import first_names, named_tensors, own_names
 from slimnet.capture.pt2 import read_pt2
 from slimnet.errors import InputError
+from slimnet.limits import LONGEST
 from slimnet.networks.arch import Arch, fitted, recognise
 from slimnet.networks.foreign import Foreign
 from slimnet.networks.names import aligned, is_apart, is_beside, is_own_state, shared_prefix
@@ -253,7 +254,7 @@ def _lacking(name: str, entries: Mapping[str, Any]) -> str:
 
 def _first(names: list[str], count: int = 3) -> str:
     more = f" and {len(names) - count} more" if len(names) > count else ""
-    return ", ".join(names[:count]) + more
+    return ", ".join(n if len(n) <= LONGEST else f"{n[:LONGEST]}…" for n in names[:count]) + more
 
 
 def _shape(value: Any) -> Any:
