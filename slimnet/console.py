@@ -36,7 +36,7 @@ if TYPE_CHECKING:  # the workflow imports runtimes and data sets
 def _console(*, stderr: bool = False) -> Console:
     """On a pipe nobody knows the width: lines may be as long as they are."""
     stream = sys.stderr if stderr else sys.stdout
-    width = None if stream.isatty() else 160
+    width = None if stream is not None and stream.isatty() else 160
     return Console(stderr=stderr, highlight=False, soft_wrap=True, emoji=False, width=width)
 
 

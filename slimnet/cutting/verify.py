@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from slimnet.capture.modules import first_names
-from slimnet.capture.trace import Call, map_tensors
+from slimnet.capture.trace import Call, map_tensors, refs_in
 from slimnet.cutting.comparison import (
     Broken,
     Collected,
@@ -39,6 +39,9 @@ TOLERANCE = 1e-9
 
 AMPLIFIED = 1e-6
 """The most that is ever accepted, for networks that amplify float64's own rounding beyond that."""
+
+MUDDY = 1e-2
+"""Where rounding alone moves a call's result by more, comparing it shows nothing."""
 
 
 @dataclass(frozen=True)
@@ -143,9 +146,12 @@ def certify(
         checks.append(more.check("random", tuple(tree_map(_doubled, example))))
         unseen -= more.seen
     if unseen or not pair.seen:
-        raise CertificateError(
-            f"nothing can be proven of {min(unseen, default='this network')}: no result that "
-            "depends on it was compared"
+        name = min(unseen, default="this network")
+        raise Mismatch(
+            f"nothing can be proven of {name}: no result that depends on it was compared",
+            proof,
+            _until(proof, name),
+            "gives nothing that could be compared",
         )
     approximate = tuple(
         {"layers": list(group.layers), "reasons": list(group.approximate)}
@@ -160,6 +166,13 @@ def certify(
         seed=seed,
         layers=len({name.rpartition(".")[0] for name in _removed(model, proof)}),
     )
+
+
+def _until(proof: Proof, name: str) -> list[Call]:
+    """The recorded calls, to the last one that reads a parameter."""
+    calls = proof.trace.calls
+    reads = [c.index for c in calls if any(r.name == name for r in refs_in([*c.args]))]
+    return calls[: max(reads, default=-1) + 1]
 
 
 def _removed(model: nn.Module, proof: Proof) -> set[str]:
@@ -280,8 +293,8 @@ class _Pair:
             shaken = self._shaken(kind, inputs)
             tolerance = _allowed(difference(reference.outputs, shaken.outputs))
             noise = moved(reference, shaken, compared.norms)
-            rows = {n: e for n, e in rows.items() if noise.get(n, 0.0) <= AMPLIFIED or isinf(e)}
-            tolerances = {n: _allowed(noise.get(n, 0.0)) for n in rows}
+            rows = {n: e for n, e in rows.items() if noise.get(n, 0.0) <= MUDDY or isinf(e)}
+            tolerances = {n: _allowed(noise.get(n, 0.0), most=10 * MUDDY) for n in rows}
         wrong = min((n for n, error in rows.items() if error > tolerances[n]), default=None)
         if wrong is not None:
             where = f"they differ at {_place(reference, wrong)}"
@@ -294,6 +307,8 @@ class _Pair:
             raise self._mismatch(kind, inputs, reference, end, where, outputs, tolerance)
         alive = [n for n in rows if any(compared.norms.get(n, ()))]
         self.seen.update(parameters_read(reference, alive))
+        rows = {n: error for n, error in rows.items() if tolerances[n] <= AMPLIFIED}
+        tolerances = {n: tolerances[n] for n in rows}
         return Check(
             kind,
             max(outputs, *rows.values(), 0.0),
@@ -359,8 +374,8 @@ class _Pair:
         return difference(first, alone) < AMPLIFIED
 
 
-def _allowed(noise: float) -> float:
-    return min(max(TOLERANCE, 10 * noise), AMPLIFIED)
+def _allowed(noise: float, most: float = AMPLIFIED) -> float:
+    return min(max(TOLERANCE, 10 * noise), most)
 
 
 def _first(error: BaseException | None) -> str:
