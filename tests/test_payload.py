@@ -130,3 +130,8 @@ def test_a_pickle_whose_class_is_gone_says_so(saved, monkeypatch):
     monkeypatch.delitem(globals(), "Mine")
     with pytest.raises(InputError, match="does not unpickle: AttributeError"):
         load_payload(path, allow_pickle=True)
+
+
+def test_a_device_is_no_file():
+    with pytest.raises(InputError, match="/dev/zero is a device or a pipe, and no file that ends"):
+        load_payload("/dev/zero")

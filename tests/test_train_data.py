@@ -379,3 +379,11 @@ def test_a_picture_of_any_size_is_refused(content, tmp_path):
     data = load_data(spec, size=8)
     with pytest.raises(InputError, match=r"make it smaller|not an image that can be read"):
         data.x_train[torch.arange(4)]
+
+
+def test_a_label_that_no_network_has_is_named(tmp_path):
+    images, labels = np.zeros((4, 8, 8, 1), np.uint8), np.array([0, 1, 2, 10**12])
+    path = tmp_path / "odd.npz"
+    np.savez(path, x_train=images, y_train=labels, x_test=images, y_test=labels)
+    with pytest.raises(InputError, match="has the label 1000000000000"):
+        load_data(f"npz:{path}")

@@ -68,6 +68,8 @@ def _check_file(file: Path) -> None:
         raise InputError(f"{file} is a folder, not a checkpoint file")
     if not file.exists():
         raise InputError(f"there is no file {file}")
+    if not file.is_file():
+        raise InputError(f"{file} is a device or a pipe, and no file that ends")
     try:
         with file.open("rb") as opened:
             empty = not opened.read(1)

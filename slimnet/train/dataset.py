@@ -193,6 +193,9 @@ def _content(values: Any) -> bytes:
     return bytes(values.content())
 
 
+MOST_CLASSES = 1_000_000  # ImageNet-21k has 21 843; a table of as many scores must fit into memory
+
+
 def _check_split(where: str, images: Images, labels: Tensor, classes: int) -> None:
     if len(images.shape) != 4 or 0 in images.shape:
         raise InputError(f"{where} images have shape {list(images.shape)}, not [N, C, H, W]")
@@ -208,6 +211,10 @@ def _check_split(where: str, images: Images, labels: Tensor, classes: int) -> No
     if len(labels) != images.shape[0]:
         raise InputError(f"{where} has {images.shape[0]} images but {len(labels)} labels")
     low, high = int(labels.min()), int(labels.max())
+    if high >= MOST_CLASSES:
+        raise InputError(
+            f"{where} has the label {high}, and labels count classes from 0, at most {MOST_CLASSES}"
+        )
     if low < 0 or high >= classes:
         raise InputError(
             f"{where} labels run from {low} to {high}, outside the {classes} classes "
