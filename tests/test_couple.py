@@ -223,3 +223,17 @@ def test_each_attention_of_a_network_has_its_own_reading():
     for name in "qkv":
         assert free(coupling, f"one.{name}.weight").all()
         assert free(coupling, f"two.{name}.weight").all()
+
+
+@pytest.mark.parametrize("name", ["topk", "kthvalue"])
+def test_how_many_are_compared_is_a_size_that_stays(name):
+    def body(m, x):
+        y = m.a(x)
+        best = getattr(y.flatten(2), name)(m.width, 2).values
+        return m.b(y.view(-1, m.width, 8, 8)), best.sum()
+
+    def alone(m, x):
+        return m.b(m.a(x).view(-1, m.width, 8, 8))
+
+    assert not free(coupled(body, width=16), "a.weight").any()
+    assert free(coupled(alone, width=16), "a.weight").all()

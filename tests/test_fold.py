@@ -288,3 +288,14 @@ def test_a_number_that_an_input_or_a_weight_decides_is_not_folded():
     model = Net(body, parts | {"s": partial(lambda: nn.Parameter(torch.tensor(0.3)))}).eval()
     result = slimnet.prune(model, EXAMPLE, ratio=0.5, align=None)
     assert result.model.q.out_features == 16 and not result.plan.scaled
+
+
+def test_a_number_that_is_drawn_is_not_folded():
+    def body(m: Net, x: Tensor) -> Tensor:
+        q, k, v = (split_heads(layer(x), 4) for layer in (m.q, m.k, m.v))
+        return m.b(merge_heads((q @ k.mT * torch.rand(())).softmax(-1) @ v))
+
+    parts = {name: lin(8, 32) for name in "qkv"} | {"b": lin(32, 5)}
+    model, example = Net(body, parts).eval(), (torch.randn(2, 6, 8),)
+    result = slimnet.prune(model, example, ratio=0.5, align=None)
+    assert result.model.q.out_features == 16 and not result.plan.scaled

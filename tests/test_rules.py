@@ -247,6 +247,8 @@ KEEPS_NO_ZEROS: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
     "one slot is spread": lambda m, x: m.v.sum(0, keepdim=True).expand(x.shape[1]).sum(),
     "an outer sum": lambda m, x: (m.v[:, None] + m.w[None, :]).sum(1),
     "noise is added": lambda m, x: (x + torch.rand_like(x)).sum(1),
+    "running logarithms": lambda m, x: x.logcumsumexp(2).sum(1),
+    "places in an order": lambda m, x: x.argsort(2).sum(1),
     "a logarithm of sums": lambda m, x: x.logsumexp((2, 3)).sum(1),
     "a shift for every channel": lambda m, x: F.layer_norm(x, (4,), None, m.t).sum(1),
     "a number for each row": lambda m, x: torch.addmm(m.w[:1], m.r.mT, m.u2).sum(0),
