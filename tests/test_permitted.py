@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from slimnet.capture.permitted import EXCEPT, PERMITTED, UNDEFINED, refusal, trouble
 from slimnet.coupling.rules import load_rules
@@ -110,6 +112,9 @@ def test_what_networks_are_made_of_is_permitted(op):
 C = 4
 X = torch.randn(2, C, 6, 6)
 V = torch.rand(C)
+S, H = torch.randn(2, 5, 3), torch.randn(1, 2, 4)
+LSTM = [weight.detach() for weight in torch.nn.LSTM(3, 4).parameters()]
+GRU = [weight.detach() for weight in torch.nn.GRU(3, 4, bias=False).parameters()]
 
 
 def test_a_slice_may_end_anywhere_and_a_value_be_any():
@@ -129,7 +134,7 @@ def test_a_slice_may_end_anywhere_and_a_value_be_any():
         ),
         (aten.native_batch_norm.default, (X, V, V, V, V, False), (X, V[:1], V, V, V, False)),
         (aten._weight_norm.default, (X, X[:, :1, :1, :1], 0), (X, V, 0)),
-        (aten._weight_norm_interface.default, (X, X[:, :1, :1, :1]), (X, V)),
+        (aten._weight_norm_interface.default, (X, X[:, :1, :1, :1].contiguous()), (X, V)),
         (
             aten._upsample_bilinear2d_aa.default,
             (X, [12, 12], False, 2.0, 2.0),
@@ -141,6 +146,28 @@ def test_a_slice_may_end_anywhere_and_a_value_be_any():
             (X.view(2, 36, 4), [6, 6], [3, 3], [1, 1], [0, 2**31], [1, 1]),
         ),
         (aten.roll.default, (X, [1], [1]), (X, [2**40], [1])),
+        (aten.roll.default, (X, [1], [1]), (X, [1], [torch.tensor(7)])),
+        (aten._weight_norm.default, (X, X[:, :1, :1, :1], 0), (X, X[:, :1, :1, :1], V)),
+        (
+            aten._weight_norm_interface.default,
+            (X, X[:, :1, :1, :1].contiguous()),
+            (X, V[:1].view(1, 1, 1, 1).expand(2, 1, 1, 1)),
+        ),
+        (
+            aten.scaled_dot_product_attention.default,
+            (X, X, X),
+            (X, X[:, :, :1], X),
+        ),
+        (
+            aten.lstm.input,
+            (S, [H, H], LSTM, True, 1, 0.0, False, False, True),
+            (S, [H, H], LSTM, True, 1, 0.0, False, True, True),
+        ),
+        (
+            aten.gru.input,
+            (S, H, GRU, False, 1, 0.0, False, False, True),
+            (S, H, [GRU[0], GRU[1][:1]], False, 1, 0.0, False, False, True),
+        ),
         (aten.upsample_nearest2d.default, (X, [12, 12], None, None), (X, [12, 12], -1.0, 2.0)),
     ],
     ids=lambda value: str(value) if isinstance(value, torch._ops.OpOverload) else "",
@@ -148,3 +175,26 @@ def test_a_slice_may_end_anywhere_and_a_value_be_any():
 def test_what_a_kernel_does_not_look_at_is_looked_at_first(op, good, bad):
     assert trouble(op, good, {}) is None
     assert trouble(op, bad, {})
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+@pytest.mark.parametrize("options", [{}, {"bidirectional": True, "num_layers": 2}, {"bias": False}])
+def test_what_recurrent_layers_are_called_with_passes(kind, options):
+    layer, seen = kind(3, 4, batch_first=True, **options).eval(), []
+
+    class Seen(TorchDispatchMode):
+        def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+            if op._schema.name in ("aten::lstm", "aten::gru", "aten::rnn_tanh"):
+                seen.append(trouble(op, args, kwargs or {}))
+            return op(*args, **(kwargs or {}))
+
+    with torch.inference_mode(), Seen():
+        layer(S.clone())
+    assert seen == [None]
+
+
+def test_a_projection_passes():
+    layer = nn.LSTM(3, 8, proj_size=4, bidirectional=True, num_layers=2)
+    weights, states = [w.detach() for w in layer.parameters()], (4, 5)
+    call = (S, [torch.zeros(*states, 4), torch.zeros(*states, 8)], weights)
+    assert trouble(aten.lstm.input, (*call, True, 2, 0.0, False, True, False), {}) is None

@@ -15,6 +15,7 @@ from functools import cache
 from typing import Any
 
 import torch
+from torch import Tensor
 
 Overload = torch._ops.OpOverload
 Trouble = Callable[[Sequence[Any]], str | None]
@@ -97,6 +98,9 @@ EXCEPT = {
     "view.dtype": "numbers of one type as those of another may be no numbers of that type",
     "repeat_interleave.Tensor": "how long its result is stands in its values",
     "repeat_interleave.self_Tensor": "how long its result is stands in its values",
+    **dict.fromkeys(
+        ("lstm.data", "gru.data", "rnn_tanh.data", "rnn_relu.data"), "it trusts its batch sizes"
+    ),
     "where.default": "how long its result is stands in its values",
 }
 """Overloads of those that are not permitted, and why."""
@@ -131,6 +135,8 @@ def trouble(op: Overload, args: Sequence[Any], named: Mapping[str, Any]) -> str 
         for number in value if isinstance(value, (list, tuple)) else (value,):
             if isinstance(number, int) and not -most < number < most:
                 return f"{name} {number}"
+            if isinstance(number, Tensor) and most < 2**63:  # torch would read its value unseen
+                return f"a tensor for {name}"
     check = _CHECKS.get(str(op).removeprefix("aten."))
     return None if check is None else check(args)
 
@@ -177,6 +183,50 @@ def _per_slice(args: Sequence[Any]) -> str | None:
     return "lengths that are not those of its directions"
 
 
+def _per_packed_slice(args: Sequence[Any]) -> str | None:
+    """The same for a kernel that reads both as they lie in memory, and divides by their number."""
+    if not all(tensor.is_contiguous() and tensor.numel() for tensor in args[:2]):
+        return "numbers that do not lie one after the other"
+    return _per_slice(args)
+
+
+def _per_layer(gates: int) -> Trouble:
+    """Recurrent layers: first states, and weights of each layer and direction, as in torch.nn."""
+
+    def check(args: Sequence[Any]) -> str | None:
+        x, states, weights, has_biases, layers, _, _, both, batch_first = args
+        told = [*states] if isinstance(states, (list, tuple)) else [states]
+        sides = 2 if both else 1
+        if {x.dim(), *(state.dim() for state in told)} != {3} or not 0 < layers <= len(weights):
+            return f"{len(weights)} weights for {layers} layers"
+        out, cells = told[0].shape[2], told[-1].shape[2]
+        first: tuple[int, ...] = (layers * sides, x.shape[0 if batch_first else 1])
+        wanted = [(*first, n) for n in (out, cells)[: len(told)]]
+        for layer in range(layers):
+            width = out * sides if layer else x.shape[2]
+            wanted += _of_layer(gates * cells, width, out, cells, has_biases) * sides
+        found = [tuple(tensor.shape) for tensor in (*told, *weights)]
+        return None if found == wanted else "weights that are not those of its layers"
+
+    return check
+
+
+def _of_layer(
+    rows: int, width: int, out: int, cells: int, has_biases: bool
+) -> list[tuple[int, ...]]:
+    """The shapes of one direction's weights; a projection stands last."""
+    biases: list[tuple[int, ...]] = [(rows,), (rows,)] if has_biases else []
+    return [(rows, width), (rows, out), *biases, *([(out, cells)] if out != cells else [])]
+
+
+def _attended(args: Sequence[Any]) -> str | None:
+    """Attention: as many values as keys, and queries as wide as these."""
+    queries, keys, values = args[:3]
+    if keys.shape[:-1] != values.shape[:-1] or queries.shape[-1:] != keys.shape[-1:]:
+        return "keys that are not those of its queries and values"
+    return None
+
+
 def _by_scale(args: Sequence[Any]) -> str | None:
     """Resampling: [N, C, …] to a size, and how much larger that is, where it is told."""
     x, sizes, *rest = args
@@ -191,7 +241,11 @@ _CHECKS: Mapping[str, Trouble] = {
     "_native_batch_norm_legit_no_training.default": _per_channel,
     "native_batch_norm.default": _per_channel,
     "_weight_norm.default": _per_slice,
-    "_weight_norm_interface.default": _per_slice,
+    "_weight_norm_interface.default": _per_packed_slice,
+    "scaled_dot_product_attention.default": _attended,
+    "lstm.input": _per_layer(4),
+    "gru.input": _per_layer(3),
+    **{f"{name}.input": _per_layer(1) for name in ("rnn_tanh", "rnn_relu")},
     **{
         f"{name}.default": _by_scale
         for name in PERMITTED
