@@ -33,11 +33,19 @@ if TYPE_CHECKING:  # the workflow imports runtimes and data sets
     from slimnet.sparsify import Sparse
 
 
+class _Console(Console):
+    """A console that lets a reader's end be told like any other error."""
+
+    def on_broken_pipe(self) -> None:
+        """Rich would end the program itself; inside ``except``, this raises what was raised."""
+        raise
+
+
 def _console(*, stderr: bool = False) -> Console:
     """On a pipe nobody knows the width: lines may be as long as they are."""
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream is not None and stream.isatty() else 160
-    return Console(stderr=stderr, highlight=False, soft_wrap=True, emoji=False, width=width)
+    return _Console(stderr=stderr, highlight=False, soft_wrap=True, emoji=False, width=width)
 
 
 out = _console()
@@ -94,7 +102,7 @@ def _flush_c() -> None:
 
 
 def _close(stream: Any) -> None:
-    with suppress(BrokenPipeError):  # its reader is gone; who wrote to it was told
+    with suppress(OSError):  # its reader is gone, or its disk full; who wrote to it was told
         stream.close()
 
 

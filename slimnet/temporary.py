@@ -40,13 +40,15 @@ def temporary_folder(place: Path) -> Iterator[Path]:
 def _held(place: Path, *, folder: bool) -> Iterator[Path]:
     stem = _stem(place.name)
     _sweep(place.parent, stem)
-    path, lock = _locked(place.parent, stem, folder=folder)
-    try:
+    path, lock = place.parent / f"{stem}{secrets.token_hex(8)}.part", None
+    try:  # a signal may come between any two lines
+        lock = _locked(path, folder=folder)
         yield path
     finally:
         with suppress(OSError):  # what cannot be removed now is swept by the next
             _remove(path)
-        os.close(lock)
+        if lock is not None:
+            os.close(lock)
 
 
 _LONGEST = 200  # bytes of a name that leave room for what is added; 255 are a usual limit
@@ -61,13 +63,12 @@ def _stem(name: str) -> str:
 _OURS = re.compile(r"[0-9a-f]{16}\.part")
 
 
-def _locked(parent: Path, stem: str, *, folder: bool) -> tuple[Path, int]:
-    """A new file or folder, and what holds its lock."""
+def _locked(path: Path, *, folder: bool) -> int:
+    """What holds the lock of a new file or folder."""
     while True:
-        path = parent / f"{stem}{secrets.token_hex(8)}.part"
         lock = _made(path, folder=folder)
         if _lock(lock) is not False and _is_there(path, lock):
-            return path, lock
+            return lock
         os.close(lock)  # swept between the two lines above
 
 

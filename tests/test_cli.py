@@ -679,3 +679,22 @@ def test_a_network_that_torch_cannot_export_is_said_to_need_its_class(slimnet, s
     assert "no program lies in the file, because torch.export cannot record" in " ".join(
         err.split()
     )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="its shell has other pipes")
+@pytest.mark.parametrize(
+    ("where", "code", "said"),
+    [
+        ("> /dev/full", 2, "slimnet: what is to be said cannot be written: no space left"),
+        ("| true; exit ${PIPESTATUS[0]}", 141, ""),
+        (">&-", 0, ""),
+    ],
+)
+def test_a_stream_that_takes_nothing_is_no_traceback(where, code, said, shelf):
+    line = f"{sys.executable} -m slimnet inspect dense.pt {where}"
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(
+        ["bash", "-c", line], cwd=shelf, env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == code
+    assert said in done.stderr and "Traceback" not in done.stderr

@@ -133,10 +133,10 @@ SAYS = {
     "sparsify m.pt --data npz:d.npz -o x.pt2": "x.pt2 says an exported program, and a state dict",
     "sensitivity m.pt -o x.svg": "x.svg says a picture, and a page is written: name it x.html",
     "inspect m.pt --graph x.png": "x.png must end in .html",
-    f"{PRUNE} -o /dev/stdout": "/dev/stdout is a stream or a device of the system: name a file",
-    f"{PRUNE} -o /dev/null": "/dev/null is a stream or a device of the system: name a file",
+    f"{PRUNE} -o /dev/fd/1": "/dev/fd/1 is a stream or a device of the system: name a file",
+    f"{PRUNE} -o /proc/self/fd/0": "/proc/self/fd/0 is a stream or a device of the system: name a",
     f"{PRUNE} -o -": "- is a stream or a device of the system: name a file",
-    "export s.pt /dev/stdout --onnx": "/dev/stdout is a stream or a device",
+    "export s.pt /dev/fd/1 --onnx": "/dev/fd/1 is a stream or a device",
     "export s.pt sub --onnx": "sub is a folder: name a file",
 }
 

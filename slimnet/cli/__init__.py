@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import wraps
 from typing import Annotated, Any
 
@@ -43,8 +44,12 @@ def _reserving(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def run(*args: Any, **options: Any) -> None:
-        with console.reserved():
-            command(*args, **options)
+        try:
+            with console.reserved():
+                command(*args, **options)
+        except BrokenPipeError:  # the reader, such as head, has seen enough; typer would say 1
+            _forget_stdout()
+            sys.exit(141)
 
     return run
 
@@ -68,9 +73,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (Stopped, KeyboardInterrupt, typer.Abort) as error:
         console.err.print(f"slimnet: {farewell(_command(given))}")
         sys.exit(error.code if isinstance(error, Stopped) else 130)
-    except BrokenPipeError:  # the reader, such as head, has seen enough
+    except OSError as error:  # files are InputErrors: it is the output stream that failed
+        _forget_stdout()
+        _refuse(f"what is to be said cannot be written: {(error.strerror or str(error)).lower()}")
+
+
+def _forget_stdout() -> None:
+    """What is still to be flushed when Python ends would fail again."""
+    with suppress(OSError, ValueError, AttributeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
 
 
 def _refuse(sentence: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,11 +93,28 @@ def _socket(folder: Path) -> None:
         made.close()
 
 
+def _device(name: str, minor: int) -> Callable[[Path], None]:
+    """A device of the folder's own: a fault of the product must not cost the machine its own."""
+
+    def plant(folder: Path) -> None:
+        try:
+            os.mknod(folder / name, stat.S_IFCHR | 0o666, os.makedev(1, minor))
+        except PermissionError:  # only root makes devices: a pipe is refused like one
+            os.mkfifo(folder / name)
+
+    return plant
+
+
+def _linked_device(folder: Path) -> None:
+    _device("null", 3)(folder)
+    (folder / "link.pt").symlink_to("null")
+
+
 TARGETS = (
-    Target("/dev/full", "a device that is full"),
-    Target("/dev/null", "a device that forgets"),
-    Target("/dev/stdout", "the output stream"),
-    Target("/dev/fd/2", "a stream by its number"),
+    Target("full", "a device that is full", _device("full", 7)),
+    Target("null", "a device that forgets", _device("null", 3)),
+    Target("stdout", "the output stream", _link("symlink_to", "/proc/self/fd/1", "stdout")),
+    Target("/proc/self/fd/2", "a stream by its number"),
     Target("/proc/self/mem", "its own memory"),
     Target("/proc/slim.pt", "a folder of the kernel's"),
     Target("fifo", "a pipe", lambda folder: os.mkfifo(folder / "fifo")),
@@ -113,7 +131,7 @@ TARGETS = (
     Target("x" * 300, "a name of 300 bytes"),
     Target("a/" * 3000 + "x", "a path of 6 000 bytes"),
     Target("loop.pt", "a link to itself", _link("symlink_to", "loop.pt", "loop.pt")),
-    Target("link.pt", "a link to a device", lambda f: (f / "link.pt").symlink_to("/dev/null")),
+    Target("link.pt", "a link to a device", _linked_device),
     Target("slim.onnx", "a name for ONNX", allows=REFUSED),
     Target("slim.npz", "a name for arrays", allows=REFUSED),
     Target("slim.html", "a name for a page", allows=REFUSED),
