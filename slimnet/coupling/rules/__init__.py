@@ -18,7 +18,7 @@ import torch
 
 from slimnet.capture.sizes import Source
 from slimnet.capture.trace import Call, Ref, source
-from slimnet.coupling.constraints import Constraints, Reason, Statistic
+from slimnet.coupling.constraints import Constraints, Grouped, Reason, Statistic
 from slimnet.coupling.labels import Axis, Labelled, Labels
 from slimnet.registry import Registry, import_all
 
@@ -100,6 +100,14 @@ class At:
             self.constraints.balanced.append(Statistic(axis, reason))
             rows = axis.reshape(blocks, -1)
             self.tie(np.tile(rows[0], blocks - 1), rows[1:].reshape(-1))
+
+    def divides(self, weight: Any, channels: Axis, groups: int) -> bool:
+        """A grouped convolution reads them: whether its groups may lose other columns."""
+        if channels is not None and isinstance(weight, Ref) and weight.kind == "parameter":
+            reason = Reason(f"{self.name} divides it into {groups}", self.call.site)
+            grouped = Grouped(str(weight.name), channels, groups, reason)
+            self.constraints.grouped.append(grouped)
+        return isinstance(weight, Ref) and weight.name in self.constraints.apart
 
     def need(self, size: Source | int | None, axis: Axis, length: int) -> None:
         """The code gives this length as ``size``: it must agree with what the labels leave."""

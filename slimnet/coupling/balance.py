@@ -1,0 +1,68 @@
+"""Grouped convolutions whose groups lose other columns: the same number leaves every group.
+
+Takes what the rules said, gives the solved ties. Where a set of channels that hang together would
+leave the groups unequal, it is tied to such as make up for it: channels of one group to their like
+in each other group, in order, and what is then left all together. What nothing makes up for stays.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from slimnet.coupling.constraints import Constraints, Grouped
+from slimnet.coupling.labels import Atoms, Labels
+from slimnet.coupling.removal import Removal
+
+
+def solve(constraints: Constraints) -> Atoms:
+    """The atoms, each of which takes as much from every group of these convolutions."""
+    atoms = constraints.ledger.solve()
+    for grouped in constraints.grouped:
+        told = constraints.apart.get(grouped.weight)
+        if told is not None and _balance(grouped, told, constraints, atoms):
+            atoms = constraints.ledger.solve()  # atoms that are unions of even ones are even
+    return atoms
+
+
+def _balance(grouped: Grouped, told: Removal, constraints: Constraints, atoms: Atoms) -> bool:
+    """Tie what leaves the groups unequal to what makes up for it; whether there was any.
+
+    Where a plan is ``told``, what it takes is one set and what it leaves another.
+    """
+    axis, groups = grouped.channels, grouped.groups
+    found, first, place = np.unique(atoms.of[axis], return_index=True, return_inverse=True)
+    counts = np.zeros((len(found), groups), np.int64)
+    np.add.at(counts, (place, np.arange(len(axis)) * groups // len(axis)), 1)
+    uneven = atoms.free[found] & (counts != counts[:, :1]).any(axis=1)
+    order = np.flatnonzero(uneven)[np.argsort(first[uneven], kind="stable")]
+    gone = grouped.leaving(told)[first[order]]
+    sets = (
+        [np.flatnonzero(gone), np.flatnonzero(~gone)] if told.axes else balanced_sets(counts[order])
+    )
+    for members in filter(len, sets):
+        labels, total = axis[first[order[members]]], counts[order[members]].sum(axis=0)
+        if (total == total[0]).all():
+            constraints.ledger.tie(np.repeat(labels[:1], len(labels) - 1), labels[1:])
+        else:
+            text = f"{grouped.reason.text}, which would lose unequal numbers of channels"
+            constraints.pin(labels, text, grouped.reason.site)
+    return bool(len(order))
+
+
+def balanced_sets(counts: Labels) -> list[Labels]:
+    """Rows [atoms, groups] in sets: alike rows of one group each, in order; the others as one."""
+    alone = np.count_nonzero(counts, axis=1) == 1
+    group, size = counts.argmax(axis=1), counts.max(axis=1, initial=0)
+    sets = [
+        np.array(members)
+        for many in np.unique(size[alone])
+        for members in zip(
+            *(
+                np.flatnonzero(alone & (size == many) & (group == g))
+                for g in range(counts.shape[1])
+            ),
+            strict=False,  # what one group has more of is matched with nothing
+        )
+    ]
+    rest = np.setdiff1d(np.arange(len(counts)), np.concatenate([*sets, np.empty(0, np.int64)]))
+    return [*sets, rest] if len(rest) else sets
