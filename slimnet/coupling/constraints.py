@@ -96,7 +96,7 @@ class Constraints:
     needs: list[Need] = field(default_factory=list)
     statistics: list[Statistic] = field(default_factory=list)
     restricted: dict[tuple[int, int], list[Labels] | None] = field(default_factory=dict)
-    balanced: list[Statistic] = field(default_factory=list)  # the same places leave every block
+    balanced: list[Statistic] = field(default_factory=list)  # every block loses as much
     grouped: list[Grouped] = field(default_factory=list)  # whose weights are parameters
     apart: Mapping[str, Removal] = field(default_factory=dict)  # whose groups lose other columns
     undefined: list[Statistic] = field(default_factory=list)  # no number where slots are removed

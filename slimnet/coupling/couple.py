@@ -54,7 +54,7 @@ class Coupling:
     reasons: Sequence[Reason]
     statistics: Sequence[Statistic]
     undefined: Sequence[Statistic]  # calls that give no number where slots are removed
-    balanced: Sequence[Statistic]  # calls that need the same places in each block of an axis
+    balanced: Sequence[Statistic]  # calls that divide an axis: every block loses as much
     # (trace, call) → the axes along which the reference runs it on survivors; None: along all
     restricted: Mapping[tuple[int, int], Sequence[Labels] | None]
     mends: Sequence[Mend]
@@ -106,7 +106,7 @@ def couple(
     apart = best.stuck_weights(traces) if told is None else {}
     if apart:
         other = _best_views(partial(attempt, apart), heads)
-        best = other if other.is_finer_than(best) else best
+        best = other if other.is_as_fine_as(best) else best
     return best.coupling()
 
 
@@ -151,10 +151,10 @@ class _Attempt:
             if axis is not None
         )
 
-    def is_finer_than(self, other: _Attempt) -> bool:
-        """Whether as many slots may leave, in more parts."""
+    def is_as_fine_as(self, other: _Attempt) -> bool:
+        """Whether as many slots may leave, in as many parts."""
         parts, others = (int(x.atoms.free.sum()) for x in (self, other))
-        return self.freedom >= other.freedom and parts > others
+        return self.freedom >= other.freedom and parts >= others
 
     def stuck_weights(self, traces: Sequence[Trace]) -> dict[str, Removal]:
         """Of grouped convolutions whose input can leave only whole, or not at all.

@@ -322,20 +322,24 @@ class _Rows:
     def _small(self, group: int) -> str:
         if group in self.whole:
             dividing = [s.reason for s in self.coupling.balanced if self._has(group, s.axis)]
-            return _divided(list(dict.fromkeys(dividing)))
+            apart = (self.coupling.weights[name].axes[COLUMNS] for name in self.coupling.apart)
+            counted = any(axis is not None and self._has(group, axis) for axis in apart)
+            return _divided(
+                list(dict.fromkeys(dividing)), "number has" if counted else "places have"
+            )
         return f"fewer than {NARROW} channels hang together there: {_LEFT_ALONE}"
 
     def _has(self, group: int, axis: Labels) -> bool:
         return bool((self.of_atom[self.coupling.atoms.of[axis]] == group).any())
 
 
-def _divided(reasons: Sequence[Reason]) -> str:
-    """Why channels are one set: calls that take the same places from each of their blocks."""
+def _divided(reasons: Sequence[Reason], what: str) -> str:
+    """Why channels are one set: calls that take the same from each of their blocks."""
     if len(reasons) < 2:
         return "all its channels hang together: they could only leave at once"
     return (
-        f"{reasons[0]}, and {reasons[1]}: the same places have to leave every block of both, which "
-        "only all of them do"
+        f"{reasons[0]}, and {reasons[1]}: the same {what} to leave every block of both, which only "
+        "all of them do"
     )
 
 

@@ -79,7 +79,8 @@ class Removal:
             kept = first.kept(axis, shape)
             stay = kept[second.kept(axis, first.after(shape))]
             axes[axis] = tuple(_left(first.length(axis, shape), stay.tolist()).tolist())
-        return Removal({d: gone for d, gone in axes.items() if gone}, groups)
+        axes = {d: gone for d, gone in axes.items() if gone}
+        return Removal(axes, groups if COLUMNS in axes else 1)
 
     def _counted(self, groups: int, shape: Sequence[int]) -> Removal:
         """The same, counted across groups."""

@@ -15,7 +15,7 @@ import numpy as np
 
 from slimnet.coupling.couple import Coupling
 from slimnet.coupling.groups import Group, Layer
-from slimnet.coupling.removal import Removal
+from slimnet.coupling.removal import COLUMNS, Removal
 from slimnet.coupling.shortcut import Stub
 from slimnet.errors import InputError
 from slimnet.limits import checked_name, checked_path
@@ -260,7 +260,11 @@ def make_plan(
             }
             for name, axes in removed.items()
         },
-        grouped={name: groups for name, groups in coupling.apart.items() if name in removed},
+        grouped={
+            name: groups
+            for name, groups in coupling.apart.items()
+            if len(removed.get(name, {}).get(COLUMNS, ()))
+        },
         changes=_changes(coupling, alive),
         remapped=_remapped(coupling, alive),
         groups=tuple(_cut(group, members) for group in groups),

@@ -85,7 +85,7 @@ def _grouped(
         return _depthwise(at, channels, full, part, weight, groups, transposed)
     at.need(_stated_groups(at), None, groups)
     at.tie_blocks(full, groups)
-    if not transposed and at.divides(at.call.args[1], channels, groups):
+    if not transposed and at.divides(channels, groups):
         contract(at, x, channels, weight, part)  # which has a label for each input channel
         return full
     at.tie_blocks(channels, groups)
