@@ -129,7 +129,10 @@ def test_a_shuffle_between_groups_says_what_ties_all_channels(width, free):
     if not free:
         (reason,) = layers["a"].reasons
         assert reason.startswith("aten.convolution divides it into 3 (")
-        end = ": the same number has to leave every block of both, which only all of them do"
+        end = (
+            ": the same places of the one and the same number of the other have to leave every "
+            "block, which only all of them do"
+        )
         assert reason.endswith(end)
         assert "in a (" in reason or "in a)" in reason
         assert "in c (" in reason or "in c)" in reason

@@ -11,7 +11,7 @@ import numpy as np
 
 from slimnet.coupling.constraints import Constraints, Grouped
 from slimnet.coupling.labels import Atoms, Labels
-from slimnet.coupling.removal import Removal
+from slimnet.coupling.removal import COLUMNS, Removal
 
 
 def solve(constraints: Constraints) -> Atoms:
@@ -27,42 +27,41 @@ def solve(constraints: Constraints) -> Atoms:
 def _balance(grouped: Grouped, told: Removal, constraints: Constraints, atoms: Atoms) -> bool:
     """Tie what leaves the groups unequal to what makes up for it; whether there was any.
 
-    Where a plan is ``told``, what it takes is one set and what it leaves another.
+    Of a plan that is ``told``, what it takes is one set, and what it leaves another.
     """
-    axis, groups = grouped.channels, grouped.groups
-    found, first, place = np.unique(atoms.of[axis], return_index=True, return_inverse=True)
-    counts = np.zeros((len(found), groups), np.int64)
-    np.add.at(counts, (place, np.arange(len(axis)) * groups // len(axis)), 1)
-    uneven = atoms.free[found] & (counts != counts[:, :1]).any(axis=1)
-    order = np.flatnonzero(uneven)[np.argsort(first[uneven], kind="stable")]
-    gone = grouped.leaving(told)[first[order]]
-    sets = (
-        [np.flatnonzero(gone), np.flatnonzero(~gone)] if told.axes else balanced_sets(counts[order])
-    )
+    places, counts = _uneven(grouped, atoms)
+    gone = np.isin(places, told.axes.get(COLUMNS, ()))
+    sets = [np.flatnonzero(gone), np.flatnonzero(~gone)] if told.axes else balanced_sets(counts)
     for members in filter(len, sets):
-        labels, total = axis[first[order[members]]], counts[order[members]].sum(axis=0)
+        labels, total = grouped.channels[places[members]], counts[members].sum(axis=0)
         if (total == total[0]).all():
             constraints.ledger.tie(np.repeat(labels[:1], len(labels) - 1), labels[1:])
         else:
             text = f"{grouped.reason.text}, which would lose unequal numbers of channels"
             constraints.pin(labels, text, grouped.reason.site)
-    return bool(len(order))
+    return len(places) > 0
+
+
+def _uneven(grouped: Grouped, atoms: Atoms) -> tuple[Labels, Labels]:
+    """A place of each atom that takes more from some groups, in order; [atoms, groups] how much."""
+    axis, groups = grouped.channels, grouped.groups
+    found, first, atom = np.unique(atoms.of[axis], return_index=True, return_inverse=True)
+    counts = np.zeros((len(found), groups), np.int64)
+    np.add.at(counts, (atom, np.arange(len(axis)) // (len(axis) // groups)), 1)
+    uneven = atoms.free[found] & (counts != counts[:, :1]).any(axis=1)
+    order = np.argsort(first)
+    order = order[uneven[order]]
+    return first[order], counts[order]
 
 
 def balanced_sets(counts: Labels) -> list[Labels]:
     """Rows [atoms, groups] in sets: alike rows of one group each, in order; the others as one."""
     alone = np.count_nonzero(counts, axis=1) == 1
     group, size = counts.argmax(axis=1), counts.max(axis=1, initial=0)
-    sets = [
-        np.array(members)
-        for many in np.unique(size[alone])
-        for members in zip(
-            *(
-                np.flatnonzero(alone & (size == many) & (group == g))
-                for g in range(counts.shape[1])
-            ),
-            strict=False,  # what one group has more of is matched with nothing
-        )
-    ]
+    sets: list[Labels] = []
+    for many in np.unique(size[alone]):
+        alike = alone & (size == many)
+        of_each = [np.flatnonzero(alike & (group == g)) for g in range(counts.shape[1])]
+        sets += map(np.array, zip(*of_each, strict=False))  # what some have more of is left over
     rest = np.setdiff1d(np.arange(len(counts)), np.concatenate([*sets, np.empty(0, np.int64)]))
     return [*sets, rest] if len(rest) else sets

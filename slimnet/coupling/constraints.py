@@ -17,7 +17,7 @@ from slimnet.capture.sites import Site
 from slimnet.capture.sizes import Source
 from slimnet.capture.trace import Call
 from slimnet.coupling.labels import Axis, Labelled, Labels, Ledger
-from slimnet.coupling.removal import COLUMNS, Removal
+from slimnet.coupling.removal import Removal
 
 LITERAL = "the literal size"
 """What a reason says of a number that stands in the user's code."""
@@ -62,10 +62,6 @@ class Grouped:
     groups: int
     reason: Reason
 
-    def leaving(self, removal: Removal) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """[channels]: which of them leave."""
-        return np.isin(np.arange(len(self.channels)), removal.axes.get(COLUMNS, ()))
-
 
 View: TypeAlias = tuple[int, int, int]
 """A view that splits an axis: (trace, call, the first axis that it makes of it)."""
@@ -96,7 +92,8 @@ class Constraints:
     needs: list[Need] = field(default_factory=list)
     statistics: list[Statistic] = field(default_factory=list)
     restricted: dict[tuple[int, int], list[Labels] | None] = field(default_factory=dict)
-    balanced: list[Statistic] = field(default_factory=list)  # every block loses as much
+    balanced: list[Statistic] = field(default_factory=list)  # the same places leave every block
+    counted: list[Statistic] = field(default_factory=list)  # the same number leaves every block
     grouped: list[Grouped] = field(default_factory=list)  # whose weights are parameters
     apart: Mapping[str, Removal] = field(default_factory=dict)  # whose groups lose other columns
     undefined: list[Statistic] = field(default_factory=list)  # no number where slots are removed

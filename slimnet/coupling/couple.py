@@ -54,7 +54,8 @@ class Coupling:
     reasons: Sequence[Reason]
     statistics: Sequence[Statistic]
     undefined: Sequence[Statistic]  # calls that give no number where slots are removed
-    balanced: Sequence[Statistic]  # calls that divide an axis: every block loses as much
+    balanced: Sequence[Statistic]  # calls that need the same places in each block of an axis
+    counted: Sequence[Statistic]  # calls that need the same number in each block of an axis
     # (trace, call) → the axes along which the reference runs it on survivors; None: along all
     restricted: Mapping[tuple[int, int], Sequence[Labels] | None]
     mends: Sequence[Mend]
@@ -218,6 +219,7 @@ class _Attempt:
             said.statistics,
             said.undefined,
             said.balanced,
+            said.counted,
             said.restricted,
             self.settled.mends,
             [Remap(names[id(index)], axis) for index, axis in said.remaps if id(index) in names],

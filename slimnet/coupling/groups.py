@@ -19,7 +19,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from slimnet.capture.modules import Held, first_names, named_modules, named_tensors
-from slimnet.coupling.constraints import Reason
+from slimnet.coupling.constraints import Reason, Statistic
 from slimnet.coupling.couple import Coupling
 from slimnet.coupling.labels import Labels
 from slimnet.coupling.removal import COLUMNS
@@ -321,26 +321,32 @@ class _Rows:
 
     def _small(self, group: int) -> str:
         if group in self.whole:
-            dividing = [s.reason for s in self.coupling.balanced if self._has(group, s.axis)]
-            apart = (self.coupling.weights[name].axes[COLUMNS] for name in self.coupling.apart)
-            counted = any(axis is not None and self._has(group, axis) for axis in apart)
             return _divided(
-                list(dict.fromkeys(dividing)), "number has" if counted else "places have"
+                self._dividing(group, self.coupling.balanced),
+                self._dividing(group, self.coupling.counted),
             )
         return f"fewer than {NARROW} channels hang together there: {_LEFT_ALONE}"
+
+    def _dividing(self, group: int, calls: Sequence[Statistic]) -> list[Reason]:
+        return list(dict.fromkeys(s.reason for s in calls if self._has(group, s.axis)))
 
     def _has(self, group: int, axis: Labels) -> bool:
         return bool((self.of_atom[self.coupling.atoms.of[axis]] == group).any())
 
 
-def _divided(reasons: Sequence[Reason], what: str) -> str:
-    """Why channels are one set: calls that take the same from each of their blocks."""
-    if len(reasons) < 2:
+def _divided(places: Sequence[Reason], numbers: Sequence[Reason]) -> str:
+    """Why channels are one set: calls that take the same places, or number, from each block."""
+    if len(places) + len(numbers) < 2:
         return "all its channels hang together: they could only leave at once"
-    return (
-        f"{reasons[0]}, and {reasons[1]}: the same {what} to leave every block of both, which only "
-        "all of them do"
-    )
+    if places and numbers:
+        (first, *_), (second, *_) = places, numbers
+        what = (
+            "the same places of the one and the same number of the other have to leave every block"
+        )
+    else:
+        first, second, *_ = places or numbers
+        what = f"the same {'places have' if places else 'number has'} to leave every block of both"
+    return f"{first}, and {second}: {what}, which only all of them do"
 
 
 _LEFT_ALONE = "left alone, unless a lower minimum is asked for (--min-channels 1)"

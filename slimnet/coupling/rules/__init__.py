@@ -109,7 +109,7 @@ class At:
         self.constraints.grouped.append(Grouped(str(weight.name), channels, groups, reason))
         apart = weight.name in self.constraints.apart
         if apart:
-            self.constraints.balanced.append(Statistic(channels, reason))
+            self.constraints.counted.append(Statistic(channels, reason))
         return apart
 
     def _division(self, blocks: int) -> Reason:
