@@ -6,11 +6,15 @@ is one place of its groups, unless the widths happen to divide.
 
 from __future__ import annotations
 
+from copy import deepcopy
+from dataclasses import replace
 from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from slimnet.coupling.groups import Group
 
 WIDTHS = {2: 200, 3: 240, 4: 272, 8: 384}
 """Groups → channels of the second stage; each further one has twice as many."""
@@ -64,3 +68,45 @@ class ShuffleNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.units(self.norm(self.stem(x)).relu())
         return self.head(x.mean((2, 3)))
+
+
+class Around(nn.Module):
+    """A shuffle between convolutions of some groups and of others, and what is around it."""
+
+    def __init__(self, wide: int = 60, first: int = 3, second: int = 3) -> None:
+        super().__init__()
+        self.groups = first
+        self.s = nn.Conv2d(3, 12 * first, 3, padding=1)
+        self.a = nn.Conv2d(12 * first, wide, 1, groups=first)
+        self.n = nn.BatchNorm2d(wide)
+        self.b = nn.Conv2d(wide, 8 * second, 1, groups=second)
+        self.h = nn.Linear(8 * second, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = shuffle(self.a(self.s(x)), self.groups)
+        return self.h(self.b(self.n(y).relu()).mean((2, 3)))
+
+
+def dense(weight: Tensor, groups: int) -> Tensor:
+    """The block-diagonal weight [O, C, *] that the weight of a grouped convolution stands for."""
+    rows, columns = weight.shape[0] // groups, weight.shape[1]
+    full = weight.new_zeros(weight.shape[0], groups * columns, *weight.shape[2:])
+    for g in range(groups):
+        at = slice(g * rows, (g + 1) * rows), slice(g * columns, (g + 1) * columns)
+        full[at] = weight[at[0]]
+    return full
+
+
+def as_dense(model: Around) -> Around:
+    """The same network, its last convolution one of a single group with block-diagonal weight."""
+    made, layer = deepcopy(model), model.b
+    made.b = nn.Conv2d(layer.in_channels, layer.out_channels, 1).to(layer.weight)
+    with torch.no_grad():
+        made.b.weight.copy_(dense(layer.weight, layer.groups))
+        made.b.bias.copy_(layer.bias)
+    return made.eval()
+
+
+def of_dense(group: Group) -> Group:
+    """A group of the network, as one of :func:`as_dense`."""
+    return replace(group, slots=tuple(replace(slot, groups=1) for slot in group.slots))

@@ -8,22 +8,12 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from shufflenet import dense
 
 from slimnet.coupling.removal import Removal, add_part, of_elements, part, zero_part
 from slimnet.errors import InputError
 
 SHAPE = (6, 4, 3, 1)  # two groups: 3 rows and 4 columns each
-
-
-def dense(weight: Tensor, groups: int) -> Tensor:
-    """The block-diagonal weight [O, C, *] that the weight of a grouped convolution stands for."""
-    rows, columns = weight.shape[0] // groups, weight.shape[1]
-    full = weight.new_zeros(weight.shape[0], groups * columns, *weight.shape[2:])
-    for g in range(groups):
-        at = slice(g * rows, (g + 1) * rows), slice(g * columns, (g + 1) * columns)
-        full[at] = weight[at[0]]
-    return full
 
 
 @st.composite

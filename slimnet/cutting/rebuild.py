@@ -96,6 +96,7 @@ def check_tables(model: nn.Module, plan: Plan) -> None:
 
 def _check_fits(model: nn.Module, plan: Plan) -> None:
     check_tables(model, plan)
+    _check_groups(model, plan)
     tensors = dict(named_tensors(model))
     for name in plan.removed:
         if name not in tensors:
@@ -103,6 +104,16 @@ def _check_fits(model: nn.Module, plan: Plan) -> None:
         if not plan.of(name).fits(tensors[name].shape):
             shape = tuple(tensors[name].shape)
             raise InputError(f"the plan does not fit {name} of shape {shape}")
+
+
+def _check_groups(model: nn.Module, plan: Plan) -> None:
+    """Indices that count across groups count across those that the convolution has."""
+    modules = dict(named_modules(model))
+    for name, groups in plan.grouped.items():
+        path = name.rpartition(".")[0]
+        own = getattr(modules.get(path), "groups", groups)  # a program's layers do not say
+        if own != groups:
+            raise InputError(f"the plan counts {groups} groups of {path}, which has {own}")
 
 
 def adjust(model: nn.Module, plan: Plan, original: nn.Module) -> None:
