@@ -103,11 +103,11 @@ def couple(
     :class:`PruneError` with ``strict`` where an operator has no rule.
     """
     attempt = partial(_attempt, traces, strict, pins)
-    best = _best_views(partial(attempt, told or {}), heads)
-    apart = best.stuck_weights(traces) if told is None else {}
+    best = _best_views(partial(attempt, {}), heads)
+    apart = best.stuck(traces) if told is None else best.known(told, traces)
     if apart:
         other = _best_views(partial(attempt, apart), heads)
-        best = other if other.is_as_fine_as(best) else best
+        best = other if told or other.is_as_fine_as(best) else best
     return best.coupling()
 
 
@@ -157,23 +157,24 @@ class _Attempt:
         parts, others = (int(x.atoms.free.sum()) for x in (self, other))
         return self.freedom >= other.freedom and parts >= others
 
-    def stuck_weights(self, traces: Sequence[Trace]) -> dict[str, Removal]:
-        """Of grouped convolutions whose input can leave only whole, or not at all.
+    def stuck(self, traces: Sequence[Trace]) -> dict[str, Removal]:
+        """Weights of grouped convolutions whose input can leave only whole, or not at all."""
+        stuck = [g for g in self.constraints.grouped if self._is_stuck(g.channels)]
+        return self.known({g.weight: Removal(groups=g.groups) for g in stuck}, traces)
 
-        Where something else reads such a weight as well, its groups have to lose the same columns.
-        """
-        stuck = {g.weight: g.groups for g in self.constraints.grouped if self._is_stuck(g.channels)}
-        grouped = Counter((g.weight, g.groups) for g in self.constraints.grouped)
+    def known(self, removals: Mapping[str, Removal], traces: Sequence[Trace]) -> dict[str, Removal]:
+        """Those of some weights that nothing but convolutions of so many groups reads."""
         reads = Counter(
             ref.name
-            for trace in (traces if stuck else ())
+            for trace in (traces if removals else ())
             for call in trace.calls
             for ref in refs_in((call.args, tuple(call.kwargs.values())))
         )
+        grouped = Counter((g.weight, g.groups) for g in self.constraints.grouped)
         return {
-            name: Removal(groups=groups)
-            for name, groups in stuck.items()
-            if grouped[name, groups] == reads[name]
+            name: removal
+            for name, removal in removals.items()
+            if 0 < reads[name] == grouped[name, removal.groups]
         }
 
     def _is_stuck(self, axis: Labels) -> bool:

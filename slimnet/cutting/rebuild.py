@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from slimnet.capture.books import books
 from slimnet.capture.modules import clone, named_modules, named_tensors, set_attribute
@@ -77,6 +78,7 @@ def check_tables(model: nn.Module, plan: Plan) -> None:
 
     ``model`` is what is cut; the plan may be a stranger's.
     """
+    _check_groups(model, plan)
     tensors = dict(named_tensors(model))
     for name, scales in plan.scaled.items():
         shape = tensors[name].shape if name in tensors else ()
@@ -96,7 +98,6 @@ def check_tables(model: nn.Module, plan: Plan) -> None:
 
 def _check_fits(model: nn.Module, plan: Plan) -> None:
     check_tables(model, plan)
-    _check_groups(model, plan)
     tensors = dict(named_tensors(model))
     for name in plan.removed:
         if name not in tensors:
@@ -111,9 +112,9 @@ def _check_groups(model: nn.Module, plan: Plan) -> None:
     modules = dict(named_modules(model))
     for name, groups in plan.grouped.items():
         path = name.rpartition(".")[0]
-        own = getattr(modules.get(path), "groups", groups)  # a program's layers do not say
-        if own != groups:
-            raise InputError(f"the plan counts {groups} groups of {path}, which has {own}")
+        layer = modules.get(path)  # a program's do not say
+        if isinstance(layer, _ConvNd) and layer.groups != groups:
+            raise InputError(f"the plan counts {groups} groups of {path}, which has {layer.groups}")
 
 
 def adjust(model: nn.Module, plan: Plan, original: nn.Module) -> None:

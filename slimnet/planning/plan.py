@@ -286,9 +286,14 @@ def survivors_mask(
 
 
 def surviving(coupling: Coupling, plan: Plan) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """[atoms]: which survive when a plan is applied."""
+    """[atoms]: which survive when a plan is applied.
+
+    Raises :class:`InputError` where the plan counts across groups that the network does not have.
+    """
     alive = np.ones(len(coupling.atoms.reason), bool)
     for name, axes in plan.removed.items():
+        if not _counts_alike(coupling, plan, name):
+            raise InputError(f"the plan counts input channels of {name}, which has no such groups")
         weight = coupling.weights.get(name)
         for d, indices in axes.items():
             labels = weight.axes[d] if weight is not None else None
@@ -299,7 +304,7 @@ def surviving(coupling: Coupling, plan: Plan) -> np.ndarray[Any, np.dtype[np.boo
 
 def agrees(coupling: Coupling, plan: Plan) -> bool:
     """Whether the plan removes whole atoms of this coupling."""
-    if any(coupling.apart.get(name, 1) != plan.of(name).groups for name in plan.removed):
+    if not all(_counts_alike(coupling, plan, name) for name in plan.removed):
         return False
     alive = surviving(coupling, plan)
     return all(
@@ -309,6 +314,10 @@ def agrees(coupling: Coupling, plan: Plan) -> bool:
         for d, indices in axes.items()
         if (labels := coupling.weights[name].axes[d]) is not None
     )
+
+
+def _counts_alike(coupling: Coupling, plan: Plan, name: str) -> bool:
+    return name not in coupling.weights or coupling.apart.get(name, 1) == plan.of(name).groups
 
 
 def _cut(group: Group, members: Mapping[int, np.ndarray[Any, Any]]) -> GroupCut:
