@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import slimnet.temporary
 from slimnet.errors import InputError
 from slimnet.output import (
     check_writable,
@@ -149,6 +150,7 @@ import resource, signal, sys
 import torch
 from pathlib import Path
 from slimnet import output
+import slimnet.temporary
 from slimnet.errors import InputError
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -293,3 +295,18 @@ def test_what_is_set_aside_is_never_overwritten(tmp_path):
         "cell.json.damaged2",
     ]
     assert [path.read_text() for path in aside] == ["one", "two", "three"]
+
+
+def test_a_signal_while_a_temporary_file_leaves_lets_it_leave(tmp_path, monkeypatch):
+    remove, calls = slimnet.temporary._remove, []
+
+    def interrupted(path):
+        calls.append(path)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        remove(path)
+
+    monkeypatch.setattr(slimnet.temporary, "_remove", interrupted)
+    with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "new.txt") as path:
+        path.write_text("half")
+    assert len(calls) == 2 and list(tmp_path.iterdir()) == [tmp_path / "new.txt"]
