@@ -8,6 +8,19 @@ and exits with code 2.
 class SlimnetError(Exception):
     """Base of every refusal; its text is meant for a person."""
 
+    def __init__(self, text: str) -> None:
+        super().__init__(short(text))
+
+
+def short(text: str) -> str:
+    """A sentence without its middle, where a file's own text or a long path stands in it."""
+    half = LONGEST // 2
+    return text if len(text) <= LONGEST else f"{text[:half]} […] {text[-half:]}"
+
+
+LONGEST = 1_900
+"""Characters of a refusal; the longest of slimnet's own list two dozen names."""
+
 
 class InputError(SlimnetError, ValueError):
     """What the user handed over cannot be used: a file, an option, a shape, data."""

@@ -11,6 +11,7 @@ import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from inspect import Parameter
+from math import prod
 from types import ModuleType
 from typing import Any, TypeAlias
 
@@ -113,11 +114,25 @@ _GATHERING = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 
 def normal(shape: Sequence[int]) -> Tensor:
     """Normal noise of a shape, the same every time; :class:`InputError` where memory is short."""
+    check_numbers(shape)
     try:
         return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(0))
     except RuntimeError as error:
         sizes = "x".join(map(str, shape))
         raise InputError(f"an input of {sizes} numbers does not fit into memory") from error
+
+
+def check_numbers(shape: Sequence[int]) -> None:
+    """Raise :class:`InputError` for more numbers than an input is made of here."""
+    if prod(shape) > MOST_NUMBERS:
+        raise InputError(
+            f"an input of {'x'.join(map(str, shape))} numbers is asked for, and at most "
+            f"{MOST_NUMBERS:,} are made: ask for less"
+        )
+
+
+MOST_NUMBERS = 2**28
+"""Of an input that is made of a shape: 1 GB in float32; a volume of 512³ is half of that."""
 
 
 def tensors_of(value: Any) -> list[Tensor]:

@@ -57,12 +57,12 @@ Graph = Annotated[
     typer.Option("--graph", help="also draw the groups over the network: out.html or out.svg"),
 ]
 Json = Annotated[bool, typer.Option("--json", help="print JSON and nothing else")]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="of everything random")]
+Seed = Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="of everything random")]
 Device = Annotated[
     str | None, typer.Option("--device", help="cpu, cuda, …; a GPU is used where there is one")
 ]
 Threads = Annotated[
-    int | None, typer.Option("--threads", min=1, help="CPU threads; all cores by default")
+    int | None, typer.Option("--threads", min=1, max=4096, help="CPU threads; all by default")
 ]
 AlignTo = Annotated[
     str,
@@ -116,7 +116,9 @@ Bytes = Annotated[
         "--bytes", help="parameters and buffers as stored may take so much: 5MB, 4.5MiB, 800KB, N"
     ),
 ]
-Points = Annotated[int, typer.Option("--points", min=1, help="widths that each group is cut to")]
+Points = Annotated[
+    int, typer.Option("--points", min=1, max=1000, help="widths that each group is cut to")
+]
 Measured = Annotated[
     str | None,
     typer.Option(

@@ -23,6 +23,7 @@ from slimnet.networks.payload import load_payload
 from slimnet.output import set_aside, write_torch
 from slimnet.study.cells import weights_digest
 from slimnet.train import Dataset, History, Schedule, Snapshot, evaluate, train
+from slimnet.train.loop import check_held
 from slimnet.train.sparseness import Sparseness, sparseness
 from slimnet.train.sparsity import load_sparsifiers
 from slimnet.version import __version__
@@ -91,6 +92,7 @@ def sparsify(
     """
     row = load_sparsifiers()[recipe.method]
     copy = copied(model)
+    check_held(copy.parameters(), **{row.knob: recipe.amount})
     callback = row.make(copy, example, recipe.amount)
     before, accuracy = sparseness(copy, example), evaluate(copy, dataset, device)
     kept = None if checkpoint is None else _Checkpoint.of(checkpoint, model, dataset, recipe)

@@ -45,8 +45,14 @@ def _held(place: Path, *, folder: bool) -> Iterator[Path]:
         lock = _locked(path, folder=folder)
         yield path
     finally:
-        with suppress(OSError):  # what cannot be removed now is swept by the next
+        try:
             _remove(path)
+        except BaseException as error:
+            # a signal may come while a file leaves, too: it comes once, then it ends the program
+            with suppress(OSError):  # what cannot be removed now is swept by the next
+                _remove(path)
+            if not isinstance(error, OSError):
+                raise
         if lock is not None:
             os.close(lock)
 

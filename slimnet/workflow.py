@@ -20,6 +20,7 @@ from slimnet.capture.trace import capture
 from slimnet.digest import sealed_json
 from slimnet.errors import CaptureError, InputError
 from slimnet.export import export_onnx, measure_latency
+from slimnet.export.inputs import check_batch
 from slimnet.files import Opened
 from slimnet.measuring.cost import count
 from slimnet.output import scratch, write_json
@@ -100,6 +101,8 @@ def check_cuts(
     model: nn.Module, example: tuple[torch.Tensor, ...], study: Study, settings: Settings
 ) -> None:
     """Raise, before anything is trained or written, where one of the cuts is not possible."""
+    if settings.latency_batch is not None:
+        check_batch(example, settings.latency_batch)
     if "repaired" in study.starts:
         check_images(settings.samples)
         if UNSTRUCTURED in study.criteria:

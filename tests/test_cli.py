@@ -138,7 +138,7 @@ def run(folder, command):
     before = Path.cwd()
     os.chdir(folder)
     try:
-        cli.main(command.split())
+        cli.main(command.split() if isinstance(command, str) else command)
     except SystemExit as stopped:
         return stopped.code
     finally:
@@ -227,7 +227,7 @@ CASES = {
     f"{PRUNE} --ratio 0.5 --input foo": "is no shape: give it, batch included",
     f"{PRUNE} --ratio 0.5 --input 1,1": "does not run on an input of shape",
     f"{PRUNE} --ratio 0.5 --input 1,4,8,8": "does not run on an input of shape",
-    f"{PRUNE} --ratio 0.5 --input 1,1,999999999,999999999": "does not fit into memory",
+    f"{PRUNE} --ratio 0.5 --input 1,1,999999999,999999999": "and at most 268,435,456 are made",
     f"{PRUNE} --ratio 0.5 --seed -1": "'--seed'",
     f"{PRUNE} --ratio 0.5 --threads 0": "'--threads'",
     f"{PRUNE} --ratio 0.5 --bogus": "No such option: --bogus .*prune --help",
@@ -258,7 +258,7 @@ CASES = {
     "demo -o text.pt": "text.pt cannot be made",
     # data and studies
     f"{COMPARE} --data foo": "unknown data 'foo': the known kinds are",
-    f"{COMPARE} --data npz:missing.npz": "there is no such file",
+    f"{COMPARE} --data npz:missing.npz": "there is no file missing.npz",
     f"{COMPARE} --data npz:dense.pt": "lacks x_train",
     f"{COMPARE} --data npz:lacking.npz": "lacks y_train, x_test, y_test",
     f"{COMPARE} --data npz:flat.npz": r"x_train is uint8 of shape \[24, 8, 8\]",
@@ -683,18 +683,124 @@ def test_a_network_that_torch_cannot_export_is_said_to_need_its_class(slimnet, s
 
 @pytest.mark.skipif(sys.platform == "win32", reason="its shell has other pipes")
 @pytest.mark.parametrize(
-    ("where", "code", "said"),
+    ("line", "code", "said"),
     [
-        ("> /dev/full", 2, "slimnet: what is to be said cannot be written: no space left"),
-        ("| true; exit ${PIPESTATUS[0]}", 141, ""),
-        (">&-", 0, ""),
+        ("inspect dense.pt > /dev/full", 2, "slimnet: what is to be said cannot be written: no sp"),
+        ("inspect dense.pt | true; exit ${PIPESTATUS[0]}", 141, ""),
+        ("--help | true; exit ${PIPESTATUS[0]}", 141, ""),
+        ("--version | true; exit ${PIPESTATUS[0]}", 141, ""),
+        ("inspect dense.pt >&-", 0, ""),
     ],
 )
-def test_a_stream_that_takes_nothing_is_no_traceback(where, code, said, shelf):
-    line = f"{sys.executable} -m slimnet inspect dense.pt {where}"
+def test_a_stream_that_takes_nothing_is_no_traceback(line, code, said, shelf):
+    line = f"{sys.executable} -m slimnet {line}"
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     done = subprocess.run(
         ["bash", "-c", line], cwd=shelf, env=env, capture_output=True, text=True, check=False
     )
     assert done.returncode == code
     assert said in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["inspect", "dense.pt"], ["--help"]])
+def test_a_stream_of_ascii_spells_out_what_it_cannot_show(arguments, shelf):
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    env["PYTHONIOENCODING"] = "ascii"
+    command = [sys.executable, "-m", "slimnet", *arguments]
+    done = subprocess.run(command, cwd=shelf, env=env, capture_output=True, check=False)
+    assert done.returncode == 0 and done.stderr == b""
+    assert done.stdout.isascii() and b"slimnet" in done.stdout + b"slimnet" * (len(arguments) > 1)
+
+
+LONG = "a/" * 3_000
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        f"compare dense.pt --data digits -o {LONG}s",
+        f"compare dense.pt --data npz:{LONG}data.npz -o s",
+        f"prune {LONG}net.pt --ratio 0.5",
+        f"prune net.pt --ratio 0.5 --input 1,1,8,8 --arch {LONG}net.py:make",
+        f"prune dense.pt --ratio 0.5 -o {LONG}slim.pt",
+        f"verify {LONG}net.pt --against dense.pt",
+        f"repair {LONG}net.pt --data digits --against dense.pt -o slim.pt",
+    ],
+)
+def test_a_path_that_no_system_takes_is_one_short_sentence(command, slimnet, shelf):
+    code, out, err = slimnet(command)
+    assert code == 2 and out == ""
+    assert "too long" in err.lower() and len(err) < 3_000
+
+
+def test_a_refusal_that_holds_a_files_text_stays_short(slimnet, shelf):
+    text = "x" * 100_000
+    code, _, err = slimnet(f"inspect dense.pt --input {text}")
+    assert code == 2 and len(err) < 3_000 and "[…]" in err
+
+
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        ("prune dense.pt --ratio 0.5 --seed 18446744073709551616", "less than or equal to"),
+        ("prune dense.pt --ratio 0.5 --threads 1000000", "less than or equal to"),
+        (
+            "prune dense.pt --ratio 0.5 --input 99999999999999999999999,1,8,8",
+            "and at most 268,435,456",
+        ),
+        (
+            "export dense.pt out.onnx --onnx --batch 999999999999",
+            "and at most 268,435,456 are made",
+        ),
+        (
+            "export dense.pt out.onnx --onnx --input 1,1,99999999,8",
+            "and at most 268,435,456 are made",
+        ),
+        (GOOD.replace("--no-latency", "--batch 999999999999"), "and at most 268,435,456"),
+        ("sensitivity dense.pt --points 1000000000", "less than or equal to"),
+        (
+            "sparsify dense.pt --data digits --strength 1e300 -o s.pt",
+            "the strength 1e+300 is more than",
+        ),
+    ],
+)
+def test_a_number_that_no_machine_can_serve_is_refused_before_the_work(
+    command, sentence, slimnet, shelf
+):
+    before = sorted(shelf.iterdir())
+    code, _, err = slimnet(command)
+    assert code == 2 and sentence in " ".join(err.split())
+    assert [x for x in sorted(shelf.iterdir()) if x not in before] in ([], [shelf / "study"])
+
+
+def test_an_empty_argument_is_no_path(slimnet, shelf):
+    code, _, err = slimnet(["compare", "dense.pt", "--data", "digits", "-o", ""])
+    assert code == 2 and "an argument is empty: is a variable of the shell not set?" in err
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes have no names there")
+@pytest.mark.parametrize("source", ["/dev/zero", "pipe", "folder"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "inspect {}",
+        "verify {} --against dense.pt",
+        "prune dense.pt --ratio 0.5 --init {} -o out.pt",
+        "prune dense.pt --ratio 0.5 --criterion taylor --data npz:{} -o out.pt",
+        "export {} out.onnx --onnx",
+    ],
+)
+def test_what_never_ends_is_no_file(command, source, slimnet, shelf):
+    (shelf / "folder").mkdir(exist_ok=True)
+    if not (shelf / "pipe").exists():
+        os.mkfifo(shelf / "pipe")
+    code, _, err = slimnet(command.format(source))
+    assert code == 2 and re.search("is a device or a pipe|is a folder", " ".join(err.split()))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are bytes there")
+def test_a_name_that_is_no_utf8_is_read_and_written(slimnet, shelf):
+    odd = os.fsdecode(b"\xff.pt")
+    (shelf / odd).write_bytes((shelf / "dense.pt").read_bytes())
+    assert slimnet(["prune", odd, "--ratio", "0.5", "-o", os.fsdecode(b"\xfe.pt")])[0] == 0
+    assert slimnet(["inspect", os.fsdecode(b"\xfe.pt")])[0] == 0

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
+import slimnet.output
+import slimnet.temporary
 from slimnet.errors import InputError
 from slimnet.output import (
     check_writable,
@@ -149,6 +151,8 @@ import resource, signal, sys
 import torch
 from pathlib import Path
 from slimnet import output
+import slimnet.output
+import slimnet.temporary
 from slimnet.errors import InputError
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -293,3 +297,34 @@ def test_what_is_set_aside_is_never_overwritten(tmp_path):
         "cell.json.damaged2",
     ]
     assert [path.read_text() for path in aside] == ["one", "two", "three"]
+
+
+def test_a_signal_while_a_temporary_file_leaves_lets_it_leave(tmp_path, monkeypatch):
+    remove, calls = slimnet.temporary._remove, []
+
+    def interrupted(path):
+        calls.append(path)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        remove(path)
+
+    monkeypatch.setattr(slimnet.temporary, "_remove", interrupted)
+    with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "new.txt") as path:
+        path.write_text("half")
+    assert len(calls) == 2 and list(tmp_path.iterdir()) == [tmp_path / "new.txt"]
+
+
+@pytest.mark.parametrize("write", range(8))
+def test_a_signal_while_torch_writes_is_no_refusal(write, tmp_path, monkeypatch):
+    writes, real = [], slimnet.output._Patient.write
+
+    def interrupted(stream, data):
+        writes.append(len(data))
+        if len(writes) == write + 1:
+            raise KeyboardInterrupt
+        return real(stream, data)
+
+    monkeypatch.setattr(slimnet.output._Patient, "write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_torch(tmp_path / "x.pt", {"a": torch.ones(100), "b": torch.ones(200)})
+    assert not list(tmp_path.iterdir())

@@ -52,7 +52,7 @@ def test_refuses_a_missing_file(tmp_path):
 
 
 def test_refuses_a_folder(tmp_path):
-    with pytest.raises(InputError, match="is a folder, not a checkpoint file"):
+    with pytest.raises(InputError, match="is a folder, not a file"):
         load_payload(tmp_path)
 
 

@@ -128,12 +128,19 @@ def test_a_users_function_gives_arrays_tensors_or_a_dataset(tmp_path):
         "    return load_data('digits')\n"
         "def make_nothing():\n"
         "    return None\n"
+        "def make_meta():\n"
+        "    return [t.to('meta') if k < 1 else t for k, t in enumerate(make_tensors())]\n"
+        "def make_learned():\n"
+        "    return [t.requires_grad_() if k == 0 else t for k, t in enumerate(make_tensors())]\n"
     )
     assert load_data(f"{file}:make_arrays").image_shape == (3, 5, 6)
     assert load_data(f"{file}:make_tensors").image_shape == (3, 5, 6)
     assert load_data(f"{file}:make_dataset").fingerprint() == load_data("digits").fingerprint()
     with pytest.raises(InputError, match="returned NoneType; it must return a slimnet Dataset"):
         load_data(f"{file}:make_nothing")
+    with pytest.raises(InputError, match="x_train is a tensor on meta"):
+        load_data(f"{file}:make_meta")
+    assert not load_data(f"{file}:make_learned").x_train.requires_grad
 
 
 @pytest.mark.parametrize(
@@ -160,7 +167,7 @@ def test_an_archive_that_does_not_hold_together_is_refused(tmp_path, changes, se
 
 
 def test_a_file_that_is_no_archive_is_refused(tmp_path):
-    with pytest.raises(InputError, match="there is no such file"):
+    with pytest.raises(InputError, match="there is no file"):
         load_data(f"npz:{tmp_path / 'absent.npz'}")
     (tmp_path / "text.npz").write_text("no archive")
     whole = tmp_path / "whole.npz"
@@ -267,6 +274,12 @@ BROKEN[4, 0, 3, 3] = torch.nan
         ),
         ({"y_train": [0, 1, 2, 0, 1, 2]}, "train labels are a list: give a tensor of int64"),
         ({"y_test": torch.arange(6).int() % 3}, r"test labels are torch.int32 of shape \[6\]"),
+        (
+            {"x_test": torch.rand(6, 1, 8, 8, device="meta")},
+            "test images is a tensor on meta: give",
+        ),
+        ({"y_train": torch.arange(6, device="meta")}, "train labels is a tensor on meta: give"),
+        ({"x_train": torch.rand(6, 1, 8, 8).to_sparse()}, "is a tensor torch.sparse_coo, torch.fl"),
         ({"y_train": torch.eye(6)[:, :3]}, r"train labels are torch.float32 of shape \[6, 3\]"),
     ],
 )

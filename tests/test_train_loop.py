@@ -161,6 +161,23 @@ def test_a_diverged_training_is_refused_with_its_epoch_and_rate(data):
         trained(data, schedule=Schedule(epochs=2, lr=1e30))
 
 
+@pytest.mark.parametrize(
+    ("kind", "numbers", "sentence"),
+    [
+        (
+            torch.float32,
+            {"lr": 1e300},
+            "the learning rate 1e[+]300 is more than torch.float32 holds",
+        ),
+        (torch.float16, {"lr": 1e5}, "the learning rate 100000 is more than torch.float16 holds"),
+        (torch.float32, {"weight_decay": 1e39}, "the weight decay 1e[+]39 is more than"),
+    ],
+)
+def test_a_number_that_the_networks_type_cannot_hold_is_refused(data, kind, numbers, sentence):
+    with pytest.raises(InputError, match=sentence):
+        trained(data, net().to(kind), schedule=Schedule(epochs=1, **numbers))
+
+
 def test_a_last_batch_of_one_image_does_not_break_batch_norm():
     data = load_data("digits").limited(train=33, test=20)
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.BatchNorm1d(10))

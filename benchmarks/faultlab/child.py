@@ -141,7 +141,7 @@ def slimnet_command(arguments: Sequence[str]) -> Callable[[], int]:
 
 
 def _main(arguments: Sequence[str]) -> None:
-    if arguments[0] == "load":
+    if arguments[:1] == ("load",):
         _refusing(lambda: print(json.dumps(load(*arguments[1:]))))
         return
     from slimnet.cli import main
@@ -179,7 +179,7 @@ def load(name: str, *arch: str) -> dict[str, Any]:
     Raises what slimnet raises, and ``ValueError`` for a file that is not whole.
     """
     path = Path(name)
-    if path.is_dir():
+    if (path / "results.json").is_file():
         return _study(path)
     return _READERS.get(path.suffix, _network)(path, *arch)
 

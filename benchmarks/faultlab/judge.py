@@ -283,7 +283,7 @@ def _of_files(course: _Course) -> Iterator[Violation]:
         kept = any(fnmatch(name, glob) for glob in fault.keeps)
         if new is None:
             allowed = done and kept
-        elif _is_litter(name):
+        elif not result and _is_litter(name):
             allowed = _is_killed(ran, fault)
         else:
             stopped = _is_stopped_at_all(ran, fault)
@@ -342,7 +342,7 @@ def _of_results(course: _Course, undisturbed: Mapping[str, Any]) -> Iterator[Vio
     must_be_same = bool(undisturbed) and "same" in fault.allows and "done" not in fault.allows
     if not fault.results and must_be_same and _told(course.ran.out) != _told(undisturbed["out"]):
         yield Violation("numbers", f"it says {_difference(undisturbed['out'], course.ran.out)}")
-    if not fault.results and fault.command[0] == "load" and '"finite": false' in course.ran.out:
+    if not fault.results and fault.command[:1] == ("load",) and '"finite": false' in course.ran.out:
         yield Violation("numbers", "the network's outputs are not finite, and it was accepted")
     for name in fault.results:
         trouble, found = _opened(name, course.folder)

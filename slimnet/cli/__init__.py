@@ -26,7 +26,7 @@ from slimnet.cli.sensitivity import sensitivity
 from slimnet.cli.sparsify import sparsify
 from slimnet.cli.stopping import Stopped, farewell, stoppable
 from slimnet.cli.verify import verify
-from slimnet.errors import SlimnetError
+from slimnet.errors import InputError, SlimnetError, short
 from slimnet.version import used
 
 COMMANDS = (inspect, prune, repair, sensitivity, verify, export, compare, sparsify, demo)
@@ -62,7 +62,10 @@ _UsageError: Any = typer.BadParameter.__mro__[1]  # click's, wherever this typer
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point: a refusal is one sentence and exit code 2."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    console.take_any_text()
     try:
+        if "" in given:
+            raise InputError("an argument is empty: is a variable of the shell not set?")
         with stoppable():
             done = app(given or ["--help"], prog_name="slimnet", standalone_mode=False)
         sys.exit(done or 0)
@@ -73,9 +76,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (Stopped, KeyboardInterrupt, typer.Abort) as error:
         console.err.print(f"slimnet: {farewell(_command(given))}")
         sys.exit(error.code if isinstance(error, Stopped) else 130)
-    except OSError as error:  # files are InputErrors: it is the output stream that failed
+    except OSError as error:
+        why = (error.strerror or str(error)).lower()
+        if error.filename is not None:  # no file can be called so
+            _refuse(f"{os.fsdecode(error.filename)}: {why}")
         _forget_stdout()
-        _refuse(f"what is to be said cannot be written: {(error.strerror or str(error)).lower()}")
+        _refuse(f"what is to be said cannot be written: {why}")
+    except SystemExit as error:
+        if error.code != 1:
+            raise
+        _forget_stdout()  # typer's word for a reader of --help that has seen enough
+        sys.exit(141)
 
 
 def _forget_stdout() -> None:
@@ -85,7 +96,7 @@ def _forget_stdout() -> None:
 
 
 def _refuse(sentence: str) -> None:
-    text = " ".join(sentence.split())
+    text = short(" ".join(sentence.split()))
     console.err.print(console.shown(f"slimnet: {text}"))
     sys.exit(2)
 

@@ -40,6 +40,7 @@ def export(
     """
     from slimnet.export import export_onnx
     from slimnet.export.against import measure_against
+    from slimnet.export.inputs import check_batch
 
     use_threads(threads)
     formats = {ONNX: onnx, PROGRAM: pt2, TENSORS: safetensors}
@@ -56,6 +57,7 @@ def export(
     if pt2:
         _export_pt2(opened, inputs, described, target, as_json=as_json)
         return
+    check_batch(inputs, batch)
     dense = dense_of(opened, against, allow_pickle=allow_pickle) if latency else None
     with console.watching(quiet=as_json) as watch:
         watch("exporting", 0.0)

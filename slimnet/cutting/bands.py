@@ -45,7 +45,7 @@ def convolution(
         (n + 2 * b - r) // s + 1
         for n, b, r, s in zip(x.shape[2:], border, reach, step, strict=True)
     ]
-    unfolded_row = prod(x.shape[:2]) * prod(kernel) * prod(lengths[1:])
+    unfolded_row = prod(x.shape[:2]) // groups * prod(kernel) * prod(lengths[1:])  # one group's
     rows = max(LARGEST // max(unfolded_row, 1), 1)
     if rows >= lengths[0]:
         return whole(x, padding)

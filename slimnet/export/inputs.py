@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from slimnet.errors import InputError
-from slimnet.example import tensors_of
+from slimnet.example import check_numbers, tensors_of
 
 Example = tuple[Any, ...]
 
@@ -36,11 +36,19 @@ def follows_batch(leaf: Any, batch: int) -> bool:
     return isinstance(leaf, Tensor) and leaf.ndim > 0 and leaf.shape[0] == batch
 
 
+def check_batch(example: Example, batch: int) -> None:
+    """Raise :class:`InputError` for a batch that no machine should be asked to make."""
+    old = batch_of(example)
+    for leaf in tensors_of(example):
+        check_numbers((batch, *leaf.shape[1:]) if follows_batch(leaf, old) else leaf.shape)
+
+
 def random_inputs(example: Example, batch: int, seed: int = 0) -> Example:
     """New CPU inputs whose values are drawn from the example's own, so that their range fits.
 
     A float tensor of one value only (zeros, ones) is filled with normal noise instead.
     """
+    check_batch(example, batch)
     generator = torch.Generator().manual_seed(seed)
     old = batch_of(example)
 

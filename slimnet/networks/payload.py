@@ -6,6 +6,7 @@ the file where its format allows that, so that they cost no memory until they ar
 
 from __future__ import annotations
 
+import io
 import pickle
 import re
 import tarfile
@@ -32,7 +33,7 @@ def load_payload(path: str | Path, *, allow_pickle: bool = False, foreign: bool 
     refuse the file: they are named, and not made. Raises InputError for any other kind of file.
     """
     file = Path(path)
-    _check_file(file)
+    check_file(file)
     if file.suffix.lower() == ".safetensors":
         return _read_safetensors(file)
     mapped = _check_kind(file)
@@ -63,14 +64,15 @@ def _inert(file: Path, refusal: InputError, *, mapped: bool) -> Any:
         raise refusal from refusal.__cause__
 
 
-def _check_file(file: Path) -> None:
-    if file.is_dir():
-        raise InputError(f"{file} is a folder, not a checkpoint file")
-    if not file.exists():
-        raise InputError(f"there is no file {file}")
-    if not file.is_file():
-        raise InputError(f"{file} is a device or a pipe, and no file that ends")
+def check_file(file: Path) -> None:
+    """Raise :class:`InputError` unless there is a file that has content, and ends."""
     try:
+        if file.is_dir():
+            raise InputError(f"{file} is a folder, not a file")
+        if not file.exists():
+            raise InputError(f"there is no file {file}")
+        if not file.is_file():
+            raise InputError(f"{file} is a device or a pipe, and no file that ends")
         with file.open("rb") as opened:
             empty = not opened.read(1)
     except OSError as error:
@@ -125,6 +127,7 @@ def _check_calls(file: Path) -> None:
 
 def is_program_file(path: str | Path) -> bool:
     """Whether a file is what ``torch.export.save`` writes, whatever its name."""
+    check_file(Path(path))
     try:
         with zipfile.ZipFile(path) as archive:
             return _is_program({n.partition("/")[2] or n for n in archive.namelist()})
@@ -140,11 +143,23 @@ def _torch_load(file: Path, *, mapped: bool, allow_pickle: bool) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of protocols of pickle that torch does not expect
-            return torch.load(file, map_location="cpu", weights_only=not allow_pickle, mmap=mapped)
+            source = file if _is_text(file) else io.BytesIO(file.read_bytes())
+            mapped = mapped and source is file
+            return torch.load(
+                source, map_location="cpu", weights_only=not allow_pickle, mmap=mapped
+            )
     except Exception as error:  # unpickling raises whatever the file's code raises
         if allow_pickle:
             raise InputError(f"{file} does not unpickle: {first_line(error)}") from error
         raise _refusal(file, error) from error
+
+
+def _is_text(file: Path) -> bool:
+    """Whether torch can open a file of this name: it takes the bytes of UTF-8 only."""
+    try:
+        return bool(str(file).encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def _refusal(file: Path, error: Exception) -> InputError:
@@ -180,7 +195,7 @@ def read_metadata(path: str | Path) -> dict[str, str]:
     from safetensors import safe_open
 
     file = Path(path)
-    _check_file(file)
+    check_file(file)
     try:
         with safe_open(file, "pt") as opened:
             return dict(opened.metadata() or {})

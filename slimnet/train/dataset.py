@@ -148,6 +148,13 @@ def check_fits(dataset: Dataset, input_shape: tuple[int, ...], classes: int) -> 
         )
 
 
+def check_held(where: str, array: Tensor) -> None:
+    """Raise ``InputError`` for a tensor without values of its own: on meta, sparse, quantised."""
+    if array.is_meta or array.layout != torch.strided or array.is_quantized:
+        kind = "on meta" if array.is_meta else f"{array.layout}, {array.dtype}"
+        raise InputError(f"{where} is a tensor {kind}: give one that holds its values, dense")
+
+
 def check_classes(dataset: Dataset) -> None:
     """Raise ``InputError`` where all training images are of one class."""
     if bool((dataset.y_train == dataset.y_train[0]).all()):
@@ -200,9 +207,11 @@ def _check_split(where: str, images: Images, labels: Tensor, classes: int) -> No
     if len(images.shape) != 4 or 0 in images.shape:
         raise InputError(f"{where} images have shape {list(images.shape)}, not [N, C, H, W]")
     if isinstance(images, Tensor):
+        check_held(f"{where} images", images)
         _check_pixels(where, images)
     if not isinstance(labels, Tensor):
         raise InputError(f"{where} labels are a {type(labels).__name__}: give a tensor of int64")
+    check_held(f"{where} labels", labels)
     if labels.dtype != torch.int64 or labels.ndim != 1:
         raise InputError(
             f"{where} labels are {labels.dtype} of shape {list(labels.shape)}: "

@@ -8,7 +8,7 @@ weights to the bit on the same device, also where the training was stopped and t
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -172,6 +172,7 @@ def _optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not trained:
         raise InputError("the network has no parameter to train: every one is frozen")
+    check_held(trained, **{"learning rate": schedule.lr, "weight decay": schedule.weight_decay})
     return torch.optim.SGD(
         trained,
         lr=schedule.lr,
@@ -179,6 +180,17 @@ def _optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
         weight_decay=schedule.weight_decay,
         nesterov=schedule.nesterov,
     )
+
+
+def check_held(trained: Iterable[nn.Parameter], **numbers: float) -> None:
+    """Raise ``InputError`` for a number that the type of a parameter cannot hold.
+
+    The optimiser multiplies in that type, and fails where it cannot.
+    """
+    narrowest = min((p.dtype for p in trained), key=lambda dtype: torch.finfo(dtype).max)
+    for name, number in numbers.items():
+        if abs(number) > torch.finfo(narrowest).max:
+            raise InputError(f"the {name} {number:g} is more than {narrowest} holds; try less")
 
 
 def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

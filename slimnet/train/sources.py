@@ -26,8 +26,9 @@ from torchvision.transforms import v2
 from slimnet.digest import DAMAGE
 from slimnet.errors import InputError
 from slimnet.limits import check_packed
+from slimnet.networks.payload import check_file
 from slimnet.networks.userfile import call_in_file
-from slimnet.train.dataset import Dataset, Images
+from slimnet.train.dataset import Dataset, Images, check_held
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 
@@ -58,11 +59,10 @@ def read_digits(rest: str, size: int) -> Splits:
 
 def read_npz(file: str, size: int) -> Splits:
     """A NumPy archive with x_train, y_train, x_test, y_test; images uint8 ``[N, H, W, C]``."""
+    check_file(Path(file))
     try:
         with Path(file).open("rb") as stream:
             arrays = _archive(stream, file)
-    except FileNotFoundError:
-        raise InputError(f"{file}: there is no such file") from None
     except InputError:
         raise
     except _UNREAD as error:
@@ -212,19 +212,22 @@ def _from_arrays(where: str, arrays: Sequence[Any]) -> Splits:
 
 def _images(where: str, array: Any) -> Tensor:
     if isinstance(array, Tensor):
+        check_held(where, array)
         if array.ndim != 4 or not (array.dtype == torch.uint8 or array.is_floating_point()):
             raise InputError(
                 f"{where} is {array.dtype} of shape {list(array.shape)}: give [N, C, H, W], "
                 "uint8 or floating point in 0..1"
             )
-        return array
+        return array.detach().cpu()
     if not isinstance(array, np.ndarray) or array.ndim != 4 or array.dtype != np.uint8:
         raise InputError(f"{where} is {_kind(array)}: give uint8 images [N, H, W, C]")
     return torch.from_numpy(np.ascontiguousarray(array.transpose(0, 3, 1, 2)))
 
 
 def _labels(where: str, array: Any) -> Tensor:
-    values = array.numpy() if isinstance(array, Tensor) else np.asarray(array)
+    if isinstance(array, Tensor):
+        check_held(where, array)
+    values = array.detach().cpu().numpy() if isinstance(array, Tensor) else np.asarray(array)
     if values.ndim == 2 and values.shape[1] == 1:  # as Keras keeps them
         values = values[:, 0]
     if values.ndim != 1 or not len(values) or values.dtype.kind not in "iu":
