@@ -24,7 +24,7 @@ from slimnet.criteria import Choice, check_needs, usual, usual_scope
 from slimnet.cutting.diagnose import culprit
 from slimnet.cutting.draft import draft
 from slimnet.cutting.fold import Folds, depends_on_lengths, folds
-from slimnet.cutting.rebuild import cut, rebuild
+from slimnet.cutting.rebuild import check_fits, cut, rebuild
 from slimnet.cutting.reference import Proof
 from slimnet.cutting.shorten import Wanted, shorten, shorten_as
 from slimnet.cutting.verify import Certificate, Mismatch, certify, joined
@@ -315,6 +315,7 @@ def prove(
     example = positional(model, example)
     shorter = shorten_as(model, example, plan, seed=seed)
     model, plan = shorter.model, replace(plan, blocks=())
+    check_fits(model, plan)
     other = changed(model, slim, plan)
     traces = record(model, example)
     coupling = _coupling_of(plan, traces)

@@ -15,12 +15,14 @@ from shufflenet import WIDTHS, ShuffleNet
 
 import slimnet
 from slimnet.capture.pt2 import read_pt2
+from slimnet.capture.trace import capture
+from slimnet.coupling.couple import couple
 from slimnet.criteria import load_criteria
 from slimnet.cutting.rebuild import rebuild
 from slimnet.errors import InputError
 from slimnet.export import export_onnx, export_pt2
 from slimnet.measuring.cost import count
-from slimnet.planning.plan import Plan
+from slimnet.planning.plan import Plan, agrees, surviving
 from slimnet.prune import prove
 from slimnet.samples import Samples
 
@@ -151,5 +153,10 @@ def test_a_plan_that_counts_across_groups_of_another_layer_proves_nothing():
     model = network(3)
     pruned = slimnet.prune(model, IMAGE, ratio=0.5)
     wrong = replace(pruned.plan, grouped={**pruned.plan.grouped, "head.weight": 3})
+    with pytest.raises(InputError, match=r"the plan does not fit head\.weight"):
+        slimnet.verify(replace(pruned, plan=wrong), against=model)
+    told = {name: wrong.of(name) for name in wrong.grouped}
+    coupling = couple([capture(model, IMAGE)], told=told)
+    assert coupling.apart == pruned.plan.grouped and not agrees(coupling, wrong)
     with pytest.raises(InputError, match=r"counts input channels of head\.weight"):
-        prove(model, pruned.model, wrong, IMAGE)
+        surviving(coupling, wrong)

@@ -23,7 +23,7 @@ def rebuild(model: nn.Module, plan: Plan) -> nn.Module:
 
     Raises :class:`InputError` where the plan was made for another network.
     """
-    _check_fits(model, plan)
+    check_fits(model, plan)
     slim = clone(model, lambda name, tensor: cut(name, tensor, plan))
     replace_modules(slim, plan.stubs)
     adjust(slim, plan, model)
@@ -96,7 +96,8 @@ def check_tables(model: nn.Module, plan: Plan) -> None:
             raise InputError(f"the plan renumbers {len(table)} places, and {name} has others")
 
 
-def _check_fits(model: nn.Module, plan: Plan) -> None:
+def check_fits(model: nn.Module, plan: Plan) -> None:
+    """Raise :class:`InputError` where the plan was made for another network."""
     check_tables(model, plan)
     tensors = dict(named_tensors(model))
     for name in plan.removed:
