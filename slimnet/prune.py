@@ -356,8 +356,8 @@ def same(one: Tensor, other: Tensor) -> bool:
 
 def _coupling_of(plan: Plan, traces: Sequence[Trace]) -> Coupling:
     """The reading of the network that the plan was made with: widths of heads, or whole heads."""
-    told = {name: plan.of(name) for name in plan.grouped}
-    couplings = (couple(traces, heads=heads, told=told) for heads in (False, True))
+    apart = {name: plan.of(name) for name in plan.grouped}
+    couplings = (couple(traces, heads=heads, removals=apart) for heads in (False, True))
     first = next(couplings)
     return first if agrees(first, plan) else next(couplings)
 

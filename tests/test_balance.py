@@ -155,12 +155,12 @@ def test_a_plan_that_is_told_makes_two_sets():
     gone = (0, 1, 20, 21)  # places 0 and 10, where order would have made a set of 0 and 6
     model = Net(plain, {"a": conv(3, 22), "g": conv(22, 8, 1, groups=2), "b": conv(8, 5)}).eval()
     told = {"g.weight": Removal({1: gone}, 2)}
-    coupling = couple([capture(model, IMAGE)], told=told)
+    coupling = couple([capture(model, IMAGE)], removals=told)
     atoms = coupling.atoms.of[coupling.weights["g.weight"].axes[1]]
     assert coupling.apart == {"g.weight": 2} and not set(atoms[list(gone)]) & set(
         np.delete(atoms, gone)
     )
-    assert couple([capture(model, IMAGE)], told={}).apart == {}
+    assert couple([capture(model, IMAGE)], removals={}).apart == {}
 
 
 def test_sizes_read_from_the_weight_follow():

@@ -156,7 +156,7 @@ def test_a_plan_that_counts_across_groups_of_another_layer_proves_nothing():
     with pytest.raises(InputError, match=r"the plan does not fit head\.weight"):
         slimnet.verify(replace(pruned, plan=wrong), against=model)
     told = {name: wrong.of(name) for name in wrong.grouped}
-    coupling = couple([capture(model, IMAGE)], told=told)
+    coupling = couple([capture(model, IMAGE)], removals=told)
     assert coupling.apart == pruned.plan.grouped and not agrees(coupling, wrong)
     with pytest.raises(InputError, match=r"counts input channels of head\.weight"):
         surviving(coupling, wrong)

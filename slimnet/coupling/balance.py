@@ -18,20 +18,20 @@ def solve(constraints: Constraints) -> Atoms:
     """The atoms, each of which takes as much from every group of these convolutions."""
     atoms = constraints.ledger.solve()
     for grouped in constraints.grouped:
-        told = constraints.apart.get(grouped.weight)
-        if told is not None and _balance(grouped, told, constraints, atoms):
+        removal = constraints.apart.get(grouped.weight)
+        if removal is not None and _balance(grouped, removal, constraints, atoms):
             atoms = constraints.ledger.solve()  # atoms that are unions of even ones are even
     return atoms
 
 
-def _balance(grouped: Grouped, told: Removal, constraints: Constraints, atoms: Atoms) -> bool:
+def _balance(grouped: Grouped, removal: Removal, constraints: Constraints, atoms: Atoms) -> bool:
     """Tie what leaves the groups unequal to what makes up for it; whether there was any.
 
-    Of a plan that is ``told``, what it takes is one set, and what it leaves another.
+    Where a plan says what leaves, that is one set, and what stays another.
     """
     places, counts = _uneven(grouped, atoms)
-    gone = np.isin(places, told.axes.get(COLUMNS, ()))
-    sets = [np.flatnonzero(gone), np.flatnonzero(~gone)] if told.axes else balanced_sets(counts)
+    gone = np.isin(places, removal.axes.get(COLUMNS, ()))
+    sets = [np.flatnonzero(gone), np.flatnonzero(~gone)] if removal.axes else balanced_sets(counts)
     for members in filter(len, sets):
         labels, total = grouped.channels[places[members]], counts[members].sum(axis=0)
         if (total == total[0]).all():

@@ -93,21 +93,22 @@ def couple(
     strict: bool = False,
     pins: Sequence[Pin] = (),
     heads: bool = False,
-    told: Mapping[str, Removal] | None = None,
+    removals: Mapping[str, Removal] | None = None,
 ) -> Coupling:
     """Group the slots of a network from recorded passes.
 
     With ``heads``, attention loses whole heads instead of a part of the width of each. The groups
     of a convolution lose the same columns; others where the same ones could leave only all at once
-    or not at all, or where a plan that is ``told`` (by weight) takes others. Raises
+    or not at all, or where ``removals``, what a plan takes of such weights, says so. Raises
     :class:`PruneError` with ``strict`` where an operator has no rule.
     """
     attempt = partial(_attempt, traces, strict, pins)
     best = _best_views(partial(attempt, {}), heads)
-    apart = best.stuck(traces) if told is None else best.known(told, traces)
+    stuck = best.stuck_weights() if removals is None else removals
+    apart = best.only_convolved(stuck, traces)
     if apart:
         other = _best_views(partial(attempt, apart), heads)
-        best = other if told or other.is_as_fine_as(best) else best
+        best = other if removals or other.is_as_fine_as(best) else best
     return best.coupling()
 
 
@@ -157,12 +158,14 @@ class _Attempt:
         parts, others = (int(x.atoms.free.sum()) for x in (self, other))
         return self.freedom >= other.freedom and parts >= others
 
-    def stuck(self, traces: Sequence[Trace]) -> dict[str, Removal]:
-        """Weights of grouped convolutions whose input can leave only whole, or not at all."""
-        stuck = [g for g in self.constraints.grouped if self._is_stuck(g.channels)]
-        return self.known({g.weight: Removal(groups=g.groups) for g in stuck}, traces)
+    def stuck_weights(self) -> dict[str, Removal]:
+        """Of grouped convolutions whose input can leave only whole, or not at all."""
+        stuck = (g for g in self.constraints.grouped if self._is_stuck(g.channels))
+        return {g.weight: Removal(groups=g.groups) for g in stuck}
 
-    def known(self, removals: Mapping[str, Removal], traces: Sequence[Trace]) -> dict[str, Removal]:
+    def only_convolved(
+        self, removals: Mapping[str, Removal], traces: Sequence[Trace]
+    ) -> dict[str, Removal]:
         """Those of some weights that nothing but convolutions of so many groups reads."""
         reads = Counter(
             ref.name

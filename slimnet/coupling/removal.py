@@ -98,7 +98,7 @@ class Removal:
 
     def _is_even(self, shape: Sequence[int]) -> bool:
         """Whether every group loses as many of its rows, and of its columns."""
-        if shape[0] % self.groups:
+        if shape[0] < self.groups or shape[0] % self.groups:
             return False
         for axis in (0, COLUMNS):
             group = np.arange(length := self.length(axis, shape)) * self.groups // max(length, 1)
