@@ -159,7 +159,10 @@ class _Attempt:
         return self.freedom >= other.freedom and parts >= others
 
     def stuck_weights(self) -> dict[str, Removal]:
-        """Of grouped convolutions whose input can leave only whole, or not at all."""
+        """Of grouped convolutions whose input can leave only whole, or not at all.
+
+        There the other reading can only be finer: what it ties was tied, or stayed, already.
+        """
         stuck = (g for g in self.constraints.grouped if self._is_stuck(g.channels))
         return {g.weight: Removal(groups=g.groups) for g in stuck}
 
