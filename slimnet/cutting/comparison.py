@@ -36,8 +36,9 @@ class Row:
 class Collected(Reference):
     """A run of the reference that keeps a row for each operator."""
 
-    def __init__(self, proof: Proof, projector: Projector, seed: int) -> None:
+    def __init__(self, proof: Proof, projector: Projector, seed: int, *, strict: bool) -> None:
         super().__init__(proof, projector.survivors, seed)
+        self._strict = strict
         self.rows: list[Row] = []
         self.place: dict[int, int] = {}  # recorded call → row
         self.outputs: list[Tensor] = []
@@ -67,6 +68,8 @@ class Collected(Reference):
             return self._recorded[place]
         if op not in LAYOUT:
             self._cursor = None
+            if self._strict:
+                raise Departed
         return None
 
     def tell(self, call: Call | None, op: Any, result: Any) -> None:
@@ -195,12 +198,25 @@ def read_tensors(trace: Trace) -> frozenset[int]:
     return frozenset(read.union(ref.id for call in dead for ref in call.outputs))
 
 
+class Departed(Exception):
+    """The original runs something else than what was recorded."""
+
+
 def observe(
-    model: nn.Module, values: Values, proof: Proof, example: tuple[Any, ...], seed: int
+    model: nn.Module,
+    values: Values,
+    proof: Proof,
+    example: tuple[Any, ...],
+    seed: int,
+    *,
+    strict: bool = False,
 ) -> Collected:
-    """Run the original on what stands for its weights, and keep a row for each operator."""
+    """Run the original on what stands for its weights, and keep a row for each operator.
+
+    With ``strict``, raises :class:`Departed` as soon as it runs something else than was recorded.
+    """
     projector = Projector(Survivors(proof), read_tensors(proof.trace), seed)
-    reference = Collected(proof, projector, seed)
+    reference = Collected(proof, projector, seed, strict=strict)
     given = run(model, values, example, reference, seed=seed, training=proof.training)
     reference.outputs = tensors_of(given)
     return reference
