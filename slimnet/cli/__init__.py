@@ -4,7 +4,8 @@ Every refusal is one sentence on stderr and exit code 2. Help, versions and typi
 once: what takes seconds to import (torch, runtimes, data sets, plots) is imported by the commands
 that use it, when they run. :mod:`.commands` says what each takes, :mod:`.typed` makes options of
 it, :mod:`.console` prints, and :mod:`.tables` shows results; :mod:`.stopping` hears the signals.
-Commands share :mod:`.shared`, :mod:`.calibration`, :mod:`.training` and :mod:`.targets`, and are: :mod:`.inspect`, :mod:`.prune`, :mod:`.repair`, :mod:`.sensitivity`, :mod:`.verify`,
+Commands share :mod:`.shared`, :mod:`.calibration`, :mod:`.training` and :mod:`.targets`, and are:
+:mod:`.inspect`, :mod:`.prune`, :mod:`.repair`, :mod:`.sensitivity`, :mod:`.verify`,
 :mod:`.export`, :mod:`.compare`, :mod:`.sparsify`, :mod:`.demo`.
 """
 
