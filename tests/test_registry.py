@@ -168,3 +168,11 @@ def test_names_are_read_from_files_that_are_not_run(tmp_path):
     (tmp_path / "two.py").write_text('@ROWS.register("c")\ndef c():\n    ROWS.add("inner", 0)\n')
     assert declared(tmp_path, "ROWS") == ["a", "b", "c"]
     assert declared(tmp_path, "NONE") == []
+
+
+def test_plugged_in_names_are_read_without_being_loaded(tmp_path, monkeypatch):
+    (tmp_path / "plug-1.dist-info").mkdir()
+    (tmp_path / "plug-1.dist-info" / "METADATA").write_text("Name: plug\nVersion: 1\n")
+    (tmp_path / "plug-1.dist-info" / "entry_points.txt").write_text("[some.group]\nz = no.module\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert declared(tmp_path, "ROWS", "some.group") == ["z"]

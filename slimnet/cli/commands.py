@@ -21,7 +21,7 @@ from slimnet.registry import declared
 from slimnet.signature import Option, option, required
 
 _TRAIN = Path(__file__).parents[1] / "train"
-_REGIMES = ", ".join(declared(_TRAIN, "REGIMES"))
+_REGIMES = ", ".join(declared(_TRAIN, "REGIMES", "slimnet.regimes"))
 _METHODS = ", ".join(declared(_TRAIN / "sparsity", "SPARSIFIERS"))
 KINDS = "digits, npz:FILE, cifar10:ROOT, imagefolder:ROOT, file.py:make_data"
 

@@ -25,7 +25,9 @@ total score for what is saved (:mod:`slimnet.planning.harm`)."""
 Align: TypeAlias = int | Literal["auto"] | None
 
 BUDGETS = ("ratio", "macs", "params", "bytes")
-CRITERIA = ", ".join(declared(Path(__file__).parents[1] / "criteria", "CRITERIA"))
+CRITERIA = ", ".join(
+    declared(Path(__file__).parents[1] / "criteria", "CRITERIA", "slimnet.criteria")
+)
 ACROSS = "mean, max, sum, l2, none"
 REDUCE = "sum, mean, max, prod, first"
 
