@@ -24,7 +24,7 @@ from slimnet.criteria import Choice
 from slimnet.cutting.diagnose import culprits
 from slimnet.cutting.draft import draft
 from slimnet.cutting.fold import Folds, depends_on_lengths, folds
-from slimnet.cutting.rebuild import cut, rebuild
+from slimnet.cutting.rebuild import check_fits, cut, rebuild
 from slimnet.cutting.reference import Proof
 from slimnet.cutting.shorten import shorten, shorten_as
 from slimnet.cutting.verify import Certificate, Mismatch, certify, joined
@@ -271,6 +271,7 @@ def prove(
     example = positional(model, example)
     shorter = shorten_as(model, example, plan, seed=seed)
     model, plan = shorter.model, replace(plan, blocks=())
+    check_fits(model, plan)
     other = changed(model, slim, plan)
     traces = record(model, example)
     coupling = _coupling_of(plan, traces)
@@ -311,7 +312,8 @@ def same(one: Tensor, other: Tensor) -> bool:
 
 def _coupling_of(plan: Plan, traces: Sequence[Trace]) -> Coupling:
     """The reading of the network that the plan was made with: widths of heads, or whole heads."""
-    couplings = (couple(traces, heads=heads) for heads in (False, True))
+    apart = {name: plan.of(name) for name in plan.grouped}
+    couplings = (couple(traces, heads=heads, removals=apart) for heads in (False, True))
     first = next(couplings)
     return first if agrees(first, plan) else next(couplings)
 

@@ -15,7 +15,9 @@ from slimnet.planning.request import parse_bytes
 
 
 def group(width, *, number=0, per_atom=1, layers=("a",)) -> Group:
-    return Group(number, np.arange(width // per_atom), (), width, layers, ())
+    return Group(
+        number, np.arange(width // per_atom), (), np.full(width // per_atom, per_atom), layers, ()
+    )
 
 
 @pytest.mark.parametrize(
