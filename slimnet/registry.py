@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 from collections.abc import Callable, Iterator
+from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Generic, TypeVar
 
 from slimnet.errors import UnknownNameError
@@ -53,3 +56,15 @@ def import_all(package: str, path: list[str]) -> None:
     """Import every module of a package's folder, so that what it registers is known."""
     for found in pkgutil.iter_modules(path):
         importlib.import_module(f"{package}.{found.name}")
+
+
+def declared(folder: Path, registry: str, group: str | None = None) -> list[str]:
+    """The names that the files of a folder add to a registry, read from them without running them.
+
+    For help, which must not wait for what the files import. ``registry`` is its variable's name;
+    entry points of the ``group`` are called as what they add.
+    """
+    adds = re.compile(rf'^@?{registry}\.(?:add|register)\(\s*"([^"]+)"', re.MULTILINE)
+    texts = (path.read_text("utf-8") for path in folder.glob("*.py"))
+    plugged = [point.name for point in entry_points(group=group)] if group else []
+    return sorted({*plugged, *(name for text in texts for name in adds.findall(text))})

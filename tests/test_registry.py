@@ -14,7 +14,7 @@ from slimnet.coupling.constraints import Reason
 from slimnet.coupling.couple import Coupling, couple
 from slimnet.coupling.rules import load_rules, rule
 from slimnet.errors import InputError, UnknownNameError
-from slimnet.registry import Registry, import_all
+from slimnet.registry import Registry, declared, import_all
 
 
 class Holder(nn.Module):
@@ -159,3 +159,20 @@ def test_an_operator_that_this_torch_lacks_is_passed_over():
     before = len(load_rules())
     rule("aten.no_such_operator")(lambda at, x: x.axes)
     assert len(load_rules()) == before
+
+
+def test_names_are_read_from_files_that_are_not_run(tmp_path):
+    (tmp_path / "one.py").write_text(
+        'raise RuntimeError\nROWS.add("b", 1)\nROWS.add(\n    "a",\n    2,\n)\nOTHER.add("x", 3)\n'
+    )
+    (tmp_path / "two.py").write_text('@ROWS.register("c")\ndef c():\n    ROWS.add("inner", 0)\n')
+    assert declared(tmp_path, "ROWS") == ["a", "b", "c"]
+    assert declared(tmp_path, "NONE") == []
+
+
+def test_plugged_in_names_are_read_without_being_loaded(tmp_path, monkeypatch):
+    (tmp_path / "plug-1.dist-info").mkdir()
+    (tmp_path / "plug-1.dist-info" / "METADATA").write_text("Name: plug\nVersion: 1\n")
+    (tmp_path / "plug-1.dist-info" / "entry_points.txt").write_text("[some.group]\nz = no.module\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert declared(tmp_path, "ROWS", "some.group") == ["z"]
