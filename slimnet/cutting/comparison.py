@@ -51,7 +51,7 @@ class Collected(Reference):
         """Whether it ran what was recorded: other values may send code another way."""
         if self._cursor is None:
             return False
-        return only_lays_out(all(call.op) for call in self._recorded[self._cursor :])
+        return all(only_lays_out(call.op) for call in self._recorded[self._cursor :])
 
     def _advance(self, op: Any) -> Call | None:
         """The recorded call that this operator is; None for one that only lays out, or differs."""
