@@ -114,6 +114,8 @@ def _operand(value: Any) -> Any:
     if not isinstance(value, _Stand):
         return value
     vanishes, dtype = value
+    if dtype == torch.bool and not vanishes:
+        return torch.tensor([True, False, True, False])  # a mask chooses from either side
     return (
         torch.zeros(4, dtype=dtype) if vanishes else torch.tensor([0.7, -1.3, 2.1, 0.0]).to(dtype)
     )
@@ -124,7 +126,8 @@ def _operand(value: Any) -> Any:
 
 def silent(call: Call) -> list[list[Any]]:
     """Found by trying: one operand that is zero, or all; a parameter first, for it ends a walk."""
-    refs = refs_in([*call.args, *call.kwargs.values()])
+    given = refs_in([*call.args, *call.kwargs.values()])
+    refs = [ref for ref in given if ref.dtype != torch.bool]
     others = [ref for ref in refs if not is_parameter(ref)]
     alone = [[ref] for ref in (*filter(is_parameter, refs), *others[::-1])]
     return [zero for zero in (*alone, refs) if _stays_zero(call, zero)]
@@ -209,7 +212,14 @@ register(
         )
     )
 )
-register(by_element(names=("aten.glu_jvp",), differentiable=False, permitted="a derivative"))
+register(
+    by_element(
+        names=("aten.glu_jvp",),
+        zeros=lambda call: [[call.args[2]]],
+        differentiable=False,
+        permitted="a derivative",
+    )
+)
 
 sums = partial(by_element, added=(0, 1), link=Link.SUM)
 register(sums(names=_both("aten.add"), scaling=summed))
