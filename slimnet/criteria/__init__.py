@@ -20,7 +20,7 @@ from torch import Tensor
 from slimnet.coupling.groups import Group, Slot
 from slimnet.errors import InputError, PruneError
 from slimnet.measuring.gathered import Gathered, Need
-from slimnet.registry import Registry, import_all
+from slimnet.registry import Registry
 
 Scores: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -161,12 +161,12 @@ def cut_rows(tensor: Tensor, axis: int, slot: Slot) -> Tensor:
     return rows.flatten(1) if rows.dim() > 1 else rows[:, None]
 
 
-CRITERIA: Registry[Judge] = Registry("criterion")
+CRITERIA: Registry[Judge] = Registry("criterion", "slimnet.criteria", folder=__name__)
 
 
 def load_criteria() -> Registry[Judge]:
     """The registry with every criterion of this folder in it."""
-    import_all(__name__, list(__path__))
+    CRITERIA.load()
     return CRITERIA
 
 
