@@ -39,6 +39,7 @@ def commands() -> list[str]:
 def registries(monkeypatch):
     """What a test registers is forgotten after it."""
     for registry in (OPERATORS, load_criteria(), REGIMES, BACKENDS, ENGINES):
+        registry.load()
         monkeypatch.setattr(registry, "_entries", dict(registry._entries))
     threads = torch.get_num_threads()
     yield
