@@ -169,6 +169,9 @@ def test_a_slice_may_end_anywhere_and_a_value_be_any():
 def test_what_a_kernel_does_not_look_at_is_looked_at_first(op, good, bad):
     assert trouble(op, good, {}) is None
     assert trouble(op, bad, {})
+    names = [argument.name for argument in op._schema.arguments[1:]]
+    for args, wrong in ((good, False), (bad, True)):  # the same by name
+        assert bool(trouble(op, args[:1], dict(zip(names, args[1:], strict=False)))) == wrong
 
 
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
