@@ -65,6 +65,19 @@ moving = partial(
 """Those that put elements elsewhere."""
 
 
+slot_by_slot = partial(
+    plain_sum_free,
+    reading=Reading.EACH,
+    zeros=first,
+    scaling=NOT_LINEAR,
+    moves=False,
+    link=NO_LINK,
+    differentiable=False,
+    permitted=True,
+)
+"""Those that compute each slot of the channels alone, zero from zeros."""
+
+
 def is_parameter(argument: Any) -> bool:
     """Whether it is a parameter itself, and nothing that was computed."""
     return isinstance(argument, Ref) and argument.kind == "parameter"

@@ -17,8 +17,8 @@ from slimnet.coupling.labels import Axis, Labelled
 from slimnet.coupling.scaling.boxes import Box, NotLinear, along
 from slimnet.coupling.scaling.steps import Demands, Way
 from slimnet.operator import Nothing, Reading, Step, Whole, Zeros, register
-from slimnet.operators.axes import dim, replaced
-from slimnet.operators.families import NO_LINK, NOT_LINEAR, SHOWS, plain_sum_free, present
+from slimnet.operators.axes import dim
+from slimnet.operators.families import NO_LINK, NOT_LINEAR, plain_sum_free, present
 from slimnet.reconstruction.consumers import Norm
 
 normalising = partial(
@@ -359,36 +359,5 @@ register(
         names=("aten._weight_norm_interface",),
         labels=weight_norm_fused,
         permitted=_per_packed_slice,
-    )
-)
-
-# -------------------------------------------------------------------------------- along one axis
-
-
-def softmax(at: At, x: Labelled, d: int, *_: Any, **__: Any) -> Axes:
-    """Normalised along one axis."""
-    at.statistic(x.axes[d], "normalises over it")
-    at.vanish(False)
-    return x.axes
-
-
-def cumsum(at: At, x: Labelled, d: int, **_: Any) -> Axes:
-    """Running sums: exact where the removed slots are zero."""
-    if not x.vanishes:
-        at.statistic(x.axes[d], "sums over slots that are not zero when removed")
-    at.vanish(x.axes[d] is None and x.vanishes)
-    return replaced(x, d % len(x.shape), x.axes[d])
-
-
-softened = partial(normalising, labels=softmax, zeros=SHOWS, scaling=NOT_LINEAR)
-register(softened(names=("aten._softmax",), differentiable=True))
-register(softened(names=("aten._log_softmax", "aten._safe_softmax"), differentiable=False))
-register(
-    normalising(
-        names=("aten.cumsum",),
-        labels=cumsum,
-        zeros=lambda call: [[call.args[0]]],
-        scaling=NOT_LINEAR,
-        differentiable=False,
     )
 )

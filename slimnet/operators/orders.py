@@ -1,15 +1,15 @@
-"""Operators that put the slots of an axis in order, or run along it."""
+"""Operators that put the slots of one axis in order, run along it, or share it out."""
 
 from __future__ import annotations
 
 from functools import partial
 from typing import Any
 
-from slimnet.coupling.at import At
+from slimnet.coupling.at import At, Axes
 from slimnet.coupling.labels import Labelled
-from slimnet.operator import Reading, Rule, register
-from slimnet.operators.axes import dim
-from slimnet.operators.families import NO_LINK, NOT_LINEAR, SHOWS, first, plain_sum_free
+from slimnet.operator import Rule, register
+from slimnet.operators.axes import dim, replaced
+from slimnet.operators.families import SHOWS, slot_by_slot
 
 
 def ordered(place: int = 0) -> Rule:
@@ -33,16 +33,7 @@ def ordered(place: int = 0) -> Rule:
     return compare
 
 
-ordering = partial(
-    plain_sum_free,
-    reading=Reading.EACH,
-    scaling=NOT_LINEAR,
-    moves=False,
-    link=NO_LINK,
-    differentiable=False,
-    permitted=True,
-)
-along = partial(ordering, labels=ordered(), zeros=first)
+along = partial(slot_by_slot, labels=ordered())
 register(
     along(
         names=(
@@ -53,4 +44,25 @@ register(
 )
 register(along(names=("aten.mode",), permitted="not tried with hostile calls"))
 register(along(names=("aten.logcumsumexp",), zeros=SHOWS))
-register(ordering(names=("aten.topk", "aten.kthvalue"), labels=ordered(place=1), zeros=first))
+register(slot_by_slot(names=("aten.topk", "aten.kthvalue"), labels=ordered(place=1)))
+
+
+def softmax(at: At, x: Labelled, d: int, *_: Any, **__: Any) -> Axes:
+    """Normalised along one axis."""
+    at.statistic(x.axes[d], "normalises over it")
+    at.vanish(False)
+    return x.axes
+
+
+def cumsum(at: At, x: Labelled, d: int, **_: Any) -> Axes:
+    """Running sums: exact where the removed slots are zero."""
+    if not x.vanishes:
+        at.statistic(x.axes[d], "sums over slots that are not zero when removed")
+    at.vanish(x.axes[d] is None and x.vanishes)
+    return replaced(x, d % len(x.shape), x.axes[d])
+
+
+softened = partial(slot_by_slot, labels=softmax, zeros=SHOWS)
+register(softened(names=("aten._softmax",), differentiable=True))
+register(softened(names=("aten._log_softmax", "aten._safe_softmax"), differentiable=False))
+register(slot_by_slot(names=("aten.cumsum",), labels=cumsum))

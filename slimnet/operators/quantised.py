@@ -11,21 +11,11 @@ from typing import Any
 
 from slimnet.coupling.at import At, Axes
 from slimnet.coupling.labels import Labelled
-from slimnet.operator import Double, Reading, register
+from slimnet.operator import Double, register
 from slimnet.operators.axes import dim
-from slimnet.operators.families import NO_LINK, NOT_LINEAR, first, plain_sum_free
+from slimnet.operators.families import slot_by_slot
 
-rounding = partial(
-    plain_sum_free,
-    reading=Reading.EACH,
-    zeros=first,
-    scaling=NOT_LINEAR,
-    moves=False,
-    link=NO_LINK,
-    differentiable=False,
-    double=Double.SINGLE,
-    permitted="training only",
-)
+rounding = partial(slot_by_slot, double=Double.SINGLE, permitted="training only")
 
 
 def whole(at: At, x: Labelled, *_: Any) -> list[Axes]:

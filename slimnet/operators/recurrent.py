@@ -20,7 +20,7 @@ from slimnet.coupling.at import At, Axes
 from slimnet.coupling.labels import Axis, Labelled
 from slimnet.operator import Check, Nothing, Products, Reading, Whole, register
 from slimnet.operators.axes import concatenate
-from slimnet.operators.families import NO_LINK, NOT_LINEAR, plain
+from slimnet.operators.families import NO_LINK, NOT_LINEAR, plain, slot_by_slot
 
 GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
 """Blocks of rows in a weight: i, f, g, o of an LSTM, r, z, n of a GRU."""
@@ -295,21 +295,8 @@ def pad(
     return [(None, None, *x.axes[1:]), (None,)]
 
 
-packing = partial(
-    plain,
-    reading=Reading.EACH,
-    scaling=NOT_LINEAR,
-    moves=False,
-    costs=Nothing("multiplies nothing"),
-    reads=Nothing("multiplies nothing"),
-    layer=Nothing("multiplies nothing"),
-    link=NO_LINK,
-    differentiable=False,
-    permitted="trusts its lengths",
-)
-register(
-    packing(names=("aten._pack_padded_sequence",), labels=pack, zeros=lambda call: [[call.args[0]]])
-)
+packing = partial(slot_by_slot, permitted="trusts its lengths")
+register(packing(names=("aten._pack_padded_sequence",), labels=pack))
 register(
     packing(
         names=("aten._pad_packed_sequence",),

@@ -7,8 +7,8 @@ from typing import Any
 
 from slimnet.coupling.at import At
 from slimnet.coupling.labels import Labelled
-from slimnet.operator import Reading, Rule, register
-from slimnet.operators.families import NO_LINK, NOT_LINEAR, SHOWS, first, plain_sum_free
+from slimnet.operator import Rule, register
+from slimnet.operators.families import SHOWS, slot_by_slot
 
 
 def reduction(
@@ -43,26 +43,19 @@ def _dims(x: Labelled, dims: Any) -> set[int]:
     return {d % max(len(x.shape), 1) for d in listed}
 
 
-reducing = partial(
-    plain_sum_free,
-    reading=Reading.EACH,
-    zeros=first,
-    scaling=NOT_LINEAR,
-    moves=False,
-    link=NO_LINK,
-    differentiable=False,
-    permitted=True,
-)
-counting = partial(reducing, labels=reduction(zero_is_neutral=True))
-register(counting(names=("aten.sum",)))
-register(counting(names=("aten.any",)))
 register(
-    reducing(
+    slot_by_slot(
+        names=("aten.sum", "aten.any"),
+        labels=reduction(zero_is_neutral=True),
+    )
+)
+register(
+    slot_by_slot(
         names=("aten.linalg_vector_norm", "aten.norm"),
         labels=reduction(zero_is_neutral=True, place=1),
     )
 )
-comparing = partial(reducing, labels=reduction(zero_is_neutral=False))
+comparing = partial(slot_by_slot, labels=reduction(zero_is_neutral=False))
 register(comparing(names=("aten.mean",), differentiable=True))
 register(
     comparing(
@@ -74,14 +67,14 @@ register(
 )
 register(comparing(names=("aten.argmax", "aten.argmin", "aten.all"), zeros=SHOWS))
 register(
-    reducing(
+    slot_by_slot(
         names=("aten.logsumexp",),
         labels=reduction(zero_is_neutral=False, zero_stays=False),
         zeros=SHOWS,
     )
 )
 register(
-    reducing(
+    slot_by_slot(
         names=(
             *("aten.max.dim", "aten.min.dim", "aten.aminmax"),
             *("aten.var_mean.correction", "aten.std_mean.correction"),

@@ -8,8 +8,8 @@ from typing import Any
 
 from slimnet.coupling.at import At, Axes
 from slimnet.coupling.labels import Labelled
-from slimnet.operator import Reading, Rule, register
-from slimnet.operators.families import NO_LINK, NOT_LINEAR, first, plain_sum_free
+from slimnet.operator import Rule, register
+from slimnet.operators.families import slot_by_slot
 
 
 def windows(spatial: int, outputs: int = 1) -> Rule:
@@ -36,46 +36,36 @@ def _by_scale(args: Sequence[Any]) -> str | None:
     return None
 
 
-scanning = partial(
-    plain_sum_free,
-    reading=Reading.EACH,
-    zeros=first,
-    scaling=NOT_LINEAR,
-    moves=False,
-    link=NO_LINK,
-    differentiable=False,
-    permitted=True,
-)
 register(
-    scanning(
+    slot_by_slot(
         names=("aten.avg_pool2d", "aten._adaptive_avg_pool2d"),
         labels=windows(2),
         differentiable=True,
     )
 )
-register(scanning(names=("aten.avg_pool3d", "aten._adaptive_avg_pool3d"), labels=windows(3)))
+register(slot_by_slot(names=("aten.avg_pool3d", "aten._adaptive_avg_pool3d"), labels=windows(3)))
 register(
-    scanning(
+    slot_by_slot(
         names=("aten.max_pool2d_with_indices",), labels=windows(2, outputs=2), differentiable=True
     )
 )
 register(
-    scanning(
+    slot_by_slot(
         names=("aten.adaptive_max_pool2d", "aten.fractional_max_pool2d"),
         labels=windows(2, outputs=2),
     )
 )
 register(
-    scanning(
+    slot_by_slot(
         names=("aten.max_pool3d_with_indices", "aten.adaptive_max_pool3d"),
         labels=windows(3, outputs=2),
     )
 )
-register(scanning(names=("aten.reflection_pad1d", "aten.replication_pad1d"), labels=windows(1)))
-register(scanning(names=("aten.reflection_pad2d", "aten.replication_pad2d"), labels=windows(2)))
-register(scanning(names=("aten.reflection_pad3d", "aten.replication_pad3d"), labels=windows(3)))
+register(slot_by_slot(names=("aten.reflection_pad1d", "aten.replication_pad1d"), labels=windows(1)))
+register(slot_by_slot(names=("aten.reflection_pad2d", "aten.replication_pad2d"), labels=windows(2)))
+register(slot_by_slot(names=("aten.reflection_pad3d", "aten.replication_pad3d"), labels=windows(3)))
 
-resampling = partial(scanning, permitted=_by_scale)
+resampling = partial(slot_by_slot, permitted=_by_scale)
 register(
     resampling(
         names=(
@@ -123,5 +113,5 @@ def grid_sampler(at: At, x: Labelled, grid: Labelled, *_: Any) -> Axes:
     return (*x.axes[:2], *(None,) * (len(x.shape) - 2))
 
 
-register(scanning(names=("aten.max_unpool2d",), labels=max_unpool2d))
-register(scanning(names=("aten.grid_sampler_2d", "aten.grid_sampler_3d"), labels=grid_sampler))
+register(slot_by_slot(names=("aten.max_unpool2d",), labels=max_unpool2d))
+register(slot_by_slot(names=("aten.grid_sampler_2d", "aten.grid_sampler_3d"), labels=grid_sampler))
