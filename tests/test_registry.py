@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -158,3 +161,40 @@ def test_an_operator_that_this_torch_lacks_is_passed_over():
     before = len(OPERATORS)
     rule("aten.no_such_operator")(lambda at, x: x.axes)
     assert len(OPERATORS) == before
+
+
+@pytest.fixture
+def slow(tmp_path, monkeypatch) -> Registry[int]:
+    """A registry whose folder takes a moment to import, and asks for what is there meanwhile."""
+    folder = tmp_path / "slow_plugged"
+    folder.mkdir()
+    (folder / "__init__.py").write_text(
+        "from slimnet.registry import Registry\nKNOWN = Registry('colour', folder='slow_plugged')\n"
+    )
+    (folder / "one.py").write_text(
+        "import time\nfrom slow_plugged import KNOWN\n"
+        "KNOWN.add('red', 1)\ntime.sleep(0.2)\nKNOWN.add('blue', len(KNOWN) + 1)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import slow_plugged
+
+    yield slow_plugged.KNOWN
+    for name in ("slow_plugged", "slow_plugged.one"):
+        sys.modules.pop(name, None)
+
+
+def test_threads_that_ask_at_once_all_get_everything(slow):
+    found: list[list[str]] = []
+    threads = [threading.Thread(target=lambda: found.append(list(slow))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [["blue", "red"]] * 3
+    assert slow["blue"] == 2
+
+
+def test_nothing_is_imported_before_somebody_asks(slow):
+    assert "slow_plugged.one" not in sys.modules
+    assert "blue" in slow
+    assert "slow_plugged.one" in sys.modules
