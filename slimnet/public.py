@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from slimnet.coupling.rules import rule
 from slimnet.cutting.verify import Certificate
 from slimnet.errors import (
     CaptureError,
@@ -17,6 +16,7 @@ from slimnet.errors import (
 from slimnet.files import load, repair, save, verify
 from slimnet.measuring import cost
 from slimnet.measuring.analysis import Inspection
+from slimnet.operator import rule
 from slimnet.planning.plan import Plan
 from slimnet.prune import Pruned, inspect, prune
 from slimnet.samples import Samples

@@ -12,6 +12,7 @@ from typing import TypeAlias
 from torch.utils._pytree import tree_leaves
 
 from slimnet.capture.trace import Call, Ref, Trace
+from slimnet.operator import of
 
 Calls: TypeAlias = frozenset[int]
 
@@ -127,7 +128,7 @@ class Pass:
     def is_product(self, call: Call) -> bool:
         """Whether it convolves, or multiplies matrices, with a parameter."""
         weights = (ref.id in self._weights for ref in self.reads[call.index])
-        return base(call) in _PRODUCTS and any(weights)
+        return "macs" in (of(call.op).costs or ()) and any(weights)
 
     def under(self, path: str) -> Calls:
         """The calls of a module and of all inside it."""
@@ -168,6 +169,3 @@ def _places(bits: int) -> Iterable[int]:
         low = bits & -bits
         yield low.bit_length() - 1
         bits ^= low
-
-
-_PRODUCTS = ("convolution", "addmm", "mm", "bmm", "baddbmm", "mv", "linear", "lstm", "gru")

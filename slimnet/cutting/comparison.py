@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
@@ -22,6 +21,7 @@ from slimnet.cutting.projection import Projection, Projector
 from slimnet.cutting.reference import Proof, Reference, Slim, Survivors, run
 from slimnet.cutting.standins import Values
 from slimnet.example import tensors_of
+from slimnet.operator import Layout, of
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Collected(Reference):
         """Whether it ran what was recorded: other values may send code another way."""
         if self._cursor is None:
             return False
-        return all(call.op in LAYOUT for call in self._recorded[self._cursor :])
+        return all(only_lays_out(call.op) for call in self._recorded[self._cursor :])
 
     def _advance(self, op: Any) -> Call | None:
         """The recorded call that this operator is; None for one that only lays out, or differs."""
@@ -60,13 +60,13 @@ class Collected(Reference):
             return None
         place = self._cursor
         while place < len(self._recorded) and self._recorded[place].op != op:
-            if self._recorded[place].op not in LAYOUT:
+            if not only_lays_out(self._recorded[place].op):
                 break
             place += 1
         if place < len(self._recorded) and self._recorded[place].op == op:
             self._cursor = place + 1
             return self._recorded[place]
-        if op not in LAYOUT:
+        if not only_lays_out(op):
             self._cursor = None
             if self._strict:
                 raise Departed
@@ -117,7 +117,7 @@ class Compared(Slim):
         if place is None:
             return
         found = self._projected(place, result)
-        if op in LAYOUT and self._partners is None:
+        if only_lays_out(op) and self._partners is None:
             self._between.append((place, found))
         else:
             self._compare(place, found)
@@ -127,12 +127,12 @@ class Compared(Slim):
         rows = self._reference.rows
         if not self._together:
             return None
-        if op in LAYOUT:
+        if only_lays_out(op):
             place = self.reached + len(self._laid)
             self._laid.append(op)
             return place if place < len(rows) else None
         place = self.reached
-        while place < len(rows) and rows[place].op in LAYOUT:
+        while place < len(rows) and only_lays_out(rows[place].op):
             place += 1
         if [row.op for row in rows[self.reached : place]] == self._laid:
             for row, found in self._between:
@@ -168,12 +168,9 @@ class Compared(Slim):
             self.norms[place] = (*self.norms.get(place, ()), other.norm)
 
 
-_aten = torch.ops.aten
-LAYOUT = {
-    *(_aten.clone.default, _aten.view.default, _aten._unsafe_view.default, _aten.alias.default),
-    *(_aten.detach.default, _aten.expand.default, _aten._to_copy.default, _aten.slice.Tensor),
-}
-"""Whether these run may depend on lengths (1, or all that a slice takes), and changes no number."""
+def only_lays_out(op: Any) -> bool:
+    """Whether it changes no number; then it may depend on lengths whether it runs."""
+    return of(op).layout is not Layout.COMPUTES
 
 
 def tensors_in(result: Any) -> list[Tensor]:
@@ -267,7 +264,7 @@ def parameters_read(reference: Collected, places: Iterable[int]) -> Iterator[str
         leaves = tree_leaves((row.call.args, row.call.kwargs)) if row.call is not None else ()
         refs = [leaf for leaf in leaves if isinstance(leaf, Ref)]
         names = [name for ref in refs if (name := ref.name or laid.get(ref.id))]
-        if row.call is not None and row.op in LAYOUT and names:
+        if row.call is not None and only_lays_out(row.op) and names:
             laid |= {ref.id: names[0] for ref in row.call.outputs}
         if row.call is not None and row.call.index in calls:
             yield from names
