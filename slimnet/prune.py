@@ -141,12 +141,10 @@ def prune(model: nn.Module | Pruned, asked: PruneArguments) -> Pruned:
     earlier = lineage_of(model)
     request, seed = asked.settled(), asked.seed
     budget, limits = Budget.of(request), Limits.of(request)
-    samples = samples_of(asked.data)
-    request.check(data=samples is not None, init=asked.init is not None)
-    if request.repair and samples is not None:
-        check_images(len(samples))
+    samples = _images(asked)
     choice = Choice(str(request.criterion), request.across, request.reduce)
     scorer = Scorer(choice, samples, asked.init, seed, asked.watch)
+    remembered = request.asked(None if samples is None else len(samples))
     traces: list[Trace] = []
     original = model
     shorter = shorten(model, example, request.drop_blocks, seed=seed, verify=request.verify)
@@ -180,11 +178,7 @@ def prune(model: nn.Module | Pruned, asked: PruneArguments) -> Pruned:
                 beside=beside,
             )
             notes = (*drawn.plan.notes, *_missed(analysis.coupling, request.heads))
-            plan = replace(
-                drawn.plan,
-                asked=request.asked(None if samples is None else len(samples)),
-                notes=notes,
-            )
+            plan = replace(drawn.plan, asked=remembered, notes=notes)
             if drawn.unmet and not request.best_effort:
                 raise PruneError(refusal(shorter.whole(plan, None)[0], drawn.unmet))
             proof = Proof(traces[0], analysis.coupling, plan, drawn.alive)
@@ -223,6 +217,15 @@ def _opened(
     network = model.model if isinstance(model, Pruned) else model
     given: Any = model.example if isinstance(model, Pruned) and example is None else example
     return network, positional(network, given)
+
+
+def _images(asked: PruneArguments) -> Samples | None:
+    """What it reads of data; refuses a request that needs more than there is."""
+    samples = samples_of(asked.data)
+    asked.check(data=samples is not None, init=asked.init is not None)
+    if asked.repair and samples is not None:
+        check_images(len(samples))
+    return samples
 
 
 def _proofs(proof: Proof, traces: Sequence[Trace]) -> list[Proof]:
