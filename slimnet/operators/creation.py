@@ -7,7 +7,7 @@ from typing import Any
 
 from slimnet.coupling.at import At, Axes
 from slimnet.operator import Double, Nothing, register
-from slimnet.operators.families import NO_LINK, NOT_LINEAR, always, plain_sum_free
+from slimnet.operators.families import NO_LINK, NOT_LINEAR, UNREAD, always, plain_sum_free
 
 
 def zeros(at: At, *_: Any, **__: Any) -> Axes:
@@ -62,7 +62,7 @@ making = partial(
         *("zeros", "ones", "full", "empty", "rand", "randn", "normal"),
         *("new_zeros", "new_ones", "new_full", "new_empty"),
     ),
-    reading=Nothing("reads no number of an operand"),
+    reading=UNREAD,
     zeros=Nothing("holds no zeros"),
     scaling=NOT_LINEAR,
     moves=False,

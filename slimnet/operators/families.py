@@ -13,6 +13,7 @@ IN_PLACE = Nothing("what it overwrites is not followed")
 UNFOLLOWED = Nothing("where its elements come from is not followed")
 NO_FACTOR = Nothing("multiplies by no number")
 NO_PRODUCT = Nothing("sums no products")
+UNREAD = Nothing("reads no number of an operand")
 NO_LINK = Nothing("stands between no layer and its sum")
 SHOWS = Nothing("what it gives for zeros is not zero")
 

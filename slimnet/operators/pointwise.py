@@ -23,6 +23,7 @@ from slimnet.operators.families import (
     NO_LINK,
     NOT_LINEAR,
     SHOWS,
+    UNREAD,
     always,
     first,
     is_parameter,
@@ -250,21 +251,24 @@ def _copied(call: Call) -> list[list[Any]]:
 register(copies(names=("aten.copy", "aten.copy_"), zeros=_copied, scaling=IN_PLACE, moves=False))
 
 filled = partial(by_element, scaling=NOT_LINEAR, differentiable=False)
-register(filled(names=("aten.zero", "aten.zero_", "aten.zeros_like"), zeros=always))
-register(
-    filled(
-        names=("aten.fill", "aten.fill_", "aten.ones_like", "aten.full_like"),
-        zeros=Nothing("holds a number that it is given"),
-    )
-)
-register(filled(names=("aten.empty_like",), zeros=SHOWS, double=Double.ZEROS))
+number = Nothing("holds a number that it is given")
+register(filled(names=("aten.zero", "aten.zero_"), zeros=always))
+register(filled(names=("aten.fill", "aten.fill_"), zeros=number))
 
-drawn = partial(filled, zeros=Nothing("what is drawn depends on no operand"))
+like = partial(filled, reading=UNREAD)
+register(like(names=("aten.zeros_like",), zeros=always))
+register(like(names=("aten.ones_like", "aten.full_like"), zeros=number))
+register(like(names=("aten.empty_like",), zeros=SHOWS, double=Double.ZEROS))
+
+chance = Nothing("what is drawn depends on no operand")
+register(like(names=("aten.rand_like", "aten.randn_like"), zeros=chance))
+
+drawn = partial(filled, zeros=chance)
 register(
     drawn(
         names=(
             *("aten.bernoulli", "aten.bernoulli_", "aten.normal_", "aten.uniform_"),
-            *("aten.rand_like", "aten.randn_like", "aten.rrelu_with_noise"),
+            "aten.rrelu_with_noise",
         )
     )
 )

@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 
 from slimnet.capture.trace import Call, Ref, Trace, refs_in
+from slimnet.operator import of
 
 Role: TypeAlias = Literal["input", "layer", "join", "output"]
 Owners: TypeAlias = Mapping[str, Sequence[str]]
@@ -121,7 +122,7 @@ class _Reader:
     def read(self, call: Call) -> None:
         """Follow one call."""
         operands = refs_in((call.args, tuple(call.kwargs.values())))
-        if not operands or not call.outputs or _name(call) in _ONLY_SHAPES:
+        if not operands or not call.outputs or not of(call.op).reading:
             return
         read = operands[1:] if _name(call) == "copy" else operands  # the first is overwritten
         held = self._through(call, [self.held(ref, call.site.module) for ref in read])
@@ -213,10 +214,6 @@ def _kind(call: Call) -> str:
 _ATTENTION, _MATMUL = "attention", "matmul"
 _PRODUCTS = {_ATTENTION, _MATMUL}
 _GATHERS = {"cat", "stack", "expand", "repeat"}
-_ONLY_SHAPES = {
-    *(f"{name}_like" for name in ("zeros", "ones", "full", "empty", "rand", "randn")),
-    *(f"new_{name}" for name in ("zeros", "ones", "full", "empty", "empty_strided")),
-}
 
 
 def _contracted(flow: Flow) -> Flow:
