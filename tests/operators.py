@@ -66,7 +66,10 @@ NOT_ON_CPU = {"cudnn_batch_norm", "miopen_batch_norm", "convolution_overrideable
 UNARY: dict[str, Callable[[Tensor], Any]] = {
     "_to_copy": lambda x: x.double(),
     "alias": aten.alias,
+    "abs_": lambda x: x.clone().abs_(),
     "celu_": lambda x: F.celu_(x.clone()),
+    "gelu_": lambda x: aten.gelu_(x.clone()),
+    "mish_": lambda x: F.mish(x.clone(), inplace=True),
     "clone": lambda x: x.clone(),
     "detach": lambda x: x.detach(),
     "detach_": undecomposed(lambda x: x.clone().detach_()),
@@ -100,6 +103,12 @@ BINARY: dict[str, Callable[[Tensor, Tensor], Any]] = {
     "where": lambda x, y: torch.where(x > 0, x, y),
     "glu_jvp": lambda x, y: aten.glu_jvp(F.glu(x, 1), x, y, 1),
 }
+for name in ("eq_", "ne_", "lt_", "le_", "gt_", "ge_", "copysign_", "heaviside_"):
+    BINARY[name] = lambda x, y, n=name: getattr(x.clone(), n)(y)
+BINARY["heaviside"] = torch.heaviside
+BINARY["xlogy_"] = lambda x, y: x.clone().xlogy_(y.exp())
+for name in ("igamma", "igammac", "special_zeta"):
+    BINARY[name] = lambda x, y, n=name: getattr(aten, n)(x.exp() + 2, y.exp())
 RANDOM: dict[str, Callable[[Tensor], Any]] = {
     "bernoulli": lambda x: torch.bernoulli(x.sigmoid()),
     "bernoulli_": lambda x: x.clone().bernoulli_(0.5),
@@ -114,6 +123,9 @@ RANDOM: dict[str, Callable[[Tensor], Any]] = {
     "rand_like": torch.rand_like,
     "randn_like": torch.randn_like,
     "rrelu_with_noise": lambda x: aten.rrelu_with_noise(x, torch.zeros_like(x), 0.1, 0.3, True),
+    "rrelu_with_noise_": (
+        lambda x: aten.rrelu_with_noise_(x.clone(), torch.zeros_like(x), 0.1, 0.3, True)
+    ),
     "uniform_": lambda x: x.clone().uniform_(),
 }
 for name, unary in UNARY.items():
@@ -222,6 +234,8 @@ example("_softmax", lambda x: x.softmax(1))
 example("_log_softmax", lambda x: x.log_softmax(1))
 example("_safe_softmax", lambda x: aten._safe_softmax(x, 1))
 example("cumsum", lambda x: x.cumsum(1))
+example("cumsum_", lambda x: x.clone().cumsum_(1))
+example("cumprod_", lambda x: x.clone().cumprod_(2))
 
 # ---------------------------------------------------------------------------------- reductions
 

@@ -38,7 +38,7 @@ register(
     along(
         names=(
             *("aten.sort", "aten.median.dim", "aten.nanmedian.dim"),
-            *("aten.cummax", "aten.cummin", "aten.cumprod"),
+            *("aten.cummax", "aten.cummin", "aten.cumprod", "aten.cumprod_"),
         )
     )
 )
@@ -65,4 +65,4 @@ def cumsum(at: At, x: Labelled, d: int, **_: Any) -> Axes:
 softened = partial(slot_by_slot, labels=softmax, zeros=SHOWS)
 register(softened(names=("aten._softmax",), differentiable=True))
 register(softened(names=("aten._log_softmax", "aten._safe_softmax"), differentiable=False))
-register(slot_by_slot(names=("aten.cumsum",), labels=cumsum))
+register(slot_by_slot(names=("aten.cumsum", "aten.cumsum_"), labels=cumsum))

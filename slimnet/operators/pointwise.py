@@ -209,8 +209,19 @@ register(
             *("aten.threshold_", "aten.rsub", "aten.where.self", "aten.where.ScalarOther"),
             *("aten.where.ScalarSelf", "aten.where.Scalar", "aten.masked_fill"),
             *("aten.masked_fill_", "aten.isnan", "aten.nan_to_num", "aten.lerp", "aten.lerp_"),
-            *("aten.max.other", "aten.min.other"),
+            *("aten.max.other", "aten.min.other", "aten.abs_", "aten.gelu_", "aten.mish_"),
+            *("aten.eq_", "aten.ne_", "aten.lt_", "aten.le_", "aten.gt_", "aten.ge_"),
+            *("aten.copysign_", "aten.xlogy_"),
         )
+    )
+)
+register(
+    by_element(  # of which torch has no derivative
+        names=(
+            *("aten.heaviside", "aten.heaviside_", "aten.special_zeta"),
+            *("aten.igamma", "aten.igammac"),
+        ),
+        differentiable=False,
     )
 )
 register(
@@ -268,7 +279,7 @@ register(
     drawn(
         names=(
             *("aten.bernoulli", "aten.bernoulli_", "aten.normal_", "aten.uniform_"),
-            "aten.rrelu_with_noise",
+            *("aten.rrelu_with_noise", "aten.rrelu_with_noise_"),
         )
     )
 )
