@@ -39,6 +39,7 @@ from slimnet.cutting.rebuild import rebuild, zero_removed
 from slimnet.cutting.reference import Proof
 from slimnet.cutting.verify import certify
 from slimnet.errors import CertificateError, SlimnetError
+from slimnet.network import Network
 from slimnet.planning.budget import removed_members
 from slimnet.planning.plan import Plan, agrees, make_plan, survivors_mask
 
@@ -148,7 +149,7 @@ class Cut:
 
 def cut(model: nn.Module, trace: Trace, coupling: Coupling) -> Cut | None:
     """A random part of every group leaves; None where there is none."""
-    groups, layers = find_groups(model, coupling)
+    groups, layers = find_groups(Network.of(model), coupling)
     draw = np.random.default_rng(0)
     scores = {group.number: draw.random(group.size) for group in groups}
     kept = {group.number: -(-group.size * 2 // 3) for group in groups}
@@ -157,7 +158,7 @@ def cut(model: nn.Module, trace: Trace, coupling: Coupling) -> Cut | None:
     if not plan.removed:
         return None
     proof = Proof(trace, coupling, plan, survivors_mask(coupling, groups, members))
-    return Cut(model, rebuild(model, plan), proof)
+    return Cut(model, rebuild(Network.of(model), plan), proof)
 
 
 def dead(plan: Plan, coupling: Coupling) -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -193,7 +194,7 @@ def outcome(made: Example, name: str, how: str) -> str:
     """ "noticed", "missed", or why the mutant is none."""
     try:
         model = Called(made)
-        trace = capture(model, ())
+        trace = capture(Network.of(model), ())
     except Exception:  # its results cannot be multiplied
         return "no network"
     truth = couple([trace])
@@ -214,7 +215,7 @@ def outcome(made: Example, name: str, how: str) -> str:
 
 def computes_the_same(model: nn.Module, wrong: Cut) -> bool:
     """Whether the products that the network hides are those of the zeroed original."""
-    zeroed = copied(model)
+    zeroed = copied(Network.of(model))
     with torch.no_grad():
         for name, tensor in zeroed.named_parameters():
             zero_removed(name, tensor, wrong.proof.plan)
@@ -227,7 +228,7 @@ def computes_the_same(model: nn.Module, wrong: Cut) -> bool:
 
 def judged(wrong: Cut) -> str:
     try:
-        certify(wrong.model, wrong.slim, wrong.proof, ())
+        certify(Network.of(wrong.model), Network.of(wrong.slim), wrong.proof, ())
     except CertificateError:
         return "noticed"
     return "missed"
@@ -330,18 +331,18 @@ def cut_mutants(only: str) -> Iterator[tuple[str, str, str]]:
     """("a cut", fault, outcome) of every spoilt network."""
     model = Small().eval()
     example = (torch.randn(2, 3, 8, 8),)
-    trace = capture(model, example)
+    trace = capture(Network.of(model), example)
     for name, spoil in FAULTS.items():
         if only not in name:
             continue
         made = cut(model, trace, couple([trace]))
         if made is None:
             raise RuntimeError("nothing of the small network is cut")
-        certify(model, made.slim, made.proof, example)
+        certify(Network.of(model), Network.of(made.slim), made.proof, example)
         with torch.no_grad():
             spoil(made.slim)
         try:
-            certify(model, made.slim, made.proof, example)
+            certify(Network.of(model), Network.of(made.slim), made.proof, example)
         except CertificateError:
             yield "a cut", name, "noticed"
         else:

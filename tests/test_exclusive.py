@@ -15,7 +15,6 @@ import torch
 from torch import nn
 
 import slimnet
-from slimnet.capture.modules import named_modules, unchanging
 from slimnet.exclusive import exclusive
 
 
@@ -137,16 +136,3 @@ def test_threads_that_prune_at_once_do_not_disturb_each_other(shared):
     assert model.cache == {} and all(type(n) is int for n in model.sizes)
     assert torch.get_default_dtype() == torch.float32 and gc.isenabled()
     assert torch.backends.mha.get_fastpath_enabled() and warnings.filters == filters
-
-
-def test_another_thread_may_walk_the_same_model():
-    model = Busy()
-    with unchanging(model):
-        with unchanging(model):
-            assert in_another_thread(lambda: _walk_and_leave(model)) == 4
-        assert len(list(named_modules(model))) == 4
-
-
-def _walk_and_leave(model):
-    with unchanging(model):
-        return len(list(named_modules(model)))

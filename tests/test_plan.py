@@ -15,6 +15,7 @@ from oracle import float64
 import slimnet
 from slimnet.cutting.rebuild import rebuild
 from slimnet.errors import InputError
+from slimnet.network import Network
 from slimnet.planning.plan import Change, GroupCut, Plan, Scale, _indices, _runs
 
 IMAGE = (torch.randn(2, 3, 8, 8),)
@@ -91,7 +92,7 @@ def test_what_is_not_a_plan_is_refused(data):
 def test_another_checkpoint_is_cut_by_the_same_indices():
     plan = slimnet.prune(network(), IMAGE, ratio=0.4, criterion="random", align=None).plan
     other = network(seed=1)
-    slim = rebuild(other, Plan.from_json(json.loads(json.dumps(plan.to_json()))))
+    slim = rebuild(Network.of(other), Plan.from_json(json.loads(json.dumps(plan.to_json()))))
     gone = plan.removed["a.weight"][0]
     kept = [k for k in range(16) if k not in gone]
     assert torch.equal(slim.a.weight, other.a.weight[kept])
@@ -107,7 +108,7 @@ def test_pruning_another_checkpoint_the_same_way_gives_the_same_network():
     plan = slimnet.prune(first, IMAGE, **options).plan
     direct = slimnet.prune(other, IMAGE, **options)
     assert direct.plan == plan
-    state = rebuild(other, plan).state_dict()
+    state = rebuild(Network.of(other), plan).state_dict()
     assert all(torch.equal(t, state[name]) for name, t in direct.model.state_dict().items())
 
 
@@ -171,7 +172,7 @@ def test_only_numbers_of_a_module_are_changed(attribute):
     vars(model.a)["name"] = "first"
     plan = Plan({}, changes=(Change("a", attribute, (), 1, 2),))
     with pytest.raises((InputError, KeyError)):
-        rebuild(model, plan)
+        rebuild(Network.of(model), plan)
 
 
 @pytest.mark.parametrize(
@@ -188,4 +189,4 @@ def test_only_numbers_of_a_module_are_changed(attribute):
 )
 def test_tables_that_do_not_fit_are_refused(plan):
     with pytest.raises(InputError, match=r"the plan (does not fit|renumbers)"):
-        rebuild(network(), plan)
+        rebuild(Network.of(network()), plan)

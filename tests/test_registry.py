@@ -14,6 +14,7 @@ from slimnet.coupling.constraints import Reason
 from slimnet.coupling.couple import Coupling, couple
 from slimnet.coupling.rules import load_rules, rule
 from slimnet.errors import InputError, UnknownNameError
+from slimnet.network import Network
 from slimnet.registry import Registry, import_all
 
 
@@ -32,7 +33,7 @@ class Holder(nn.Module):
 
 def labelled(model: nn.Module) -> tuple[Trace, Coupling, list]:
     """A recorded call, its labels, and the records of what came out (which stays prunable)."""
-    trace = capture(model, ())
+    trace = capture(Network.of(model), ())
     outputs, trace.outputs = trace.outputs, []
     return trace, couple([trace]), outputs
 

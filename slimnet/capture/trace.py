@@ -30,13 +30,14 @@ from slimnet.capture.caches import forget_sizes, forgetful, remembering
 from slimnet.capture.composites import OPENED, composite, is_composite, opened
 from slimnet.capture.conversions import remembering_conversions
 from slimnet.capture.journal import Equality, Journal, journal, keeping
-from slimnet.capture.modules import evaluation_mode, named_modules, named_tensors
+from slimnet.capture.modules import evaluation_mode
 from slimnet.capture.randomness import drawing_from
 from slimnet.capture.sites import Site, Sites
 from slimnet.capture.sizes import Amount, Size, Source, shape_of
 from slimnet.errors import CaptureError
 from slimnet.example import tensors_of
 from slimnet.exclusive import exclusive
+from slimnet.network import Network
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,8 +89,8 @@ class Trace:
     equalities: list[Equality] = field(default_factory=list)  # numbers that the code found equal
 
 
-def capture(model: nn.Module, example: tuple[Any, ...], *, training: bool = False) -> Trace:
-    """Record ``model(*example)`` in evaluation mode, without gradients.
+def capture(network: Network, example: tuple[Any, ...], *, training: bool = False) -> Trace:
+    """Record the model on the example in evaluation mode, without gradients.
 
     With ``training`` the pass runs in training mode, on two copies of the example stacked along
     the batch; running statistics are put back afterwards.
@@ -98,26 +99,26 @@ def capture(model: nn.Module, example: tuple[Any, ...], *, training: bool = Fals
     with exclusive():
         notes = Journal()
         try:
-            trace = _recorded(model, example, training, notes)
+            trace = _recorded(network, example, training, notes)
         finally:
             functions = remembering(notes.hashing)
             forget_sizes(functions)
         if functions:
             with forgetful(functions):
-                trace = _recorded(model, example, training, notes)
+                trace = _recorded(network, example, training, notes)
         if notes.converting:
             again = forgetful(functions), remembering_conversions(notes.converting)
             with suppress(CaptureError), again[0], again[1]:  # code may want Python's own int
-                trace = _recorded(model, example, training, Journal())
+                trace = _recorded(network, example, training, Journal())
     return trace
 
 
-def _recorded(model: nn.Module, example: tuple[Any, ...], training: bool, notes: Journal) -> Trace:
-    recorder = _Recorder(model)
+def _recorded(network: Network, example: tuple[Any, ...], training: bool, notes: Journal) -> Trace:
+    recorder = _Recorder(network)
     notes.site = recorder.site
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
-        stack.enter_context(evaluation_mode(model, training=training))
+        stack.enter_context(evaluation_mode(network, training=training))
         stack.enter_context(fast_paths_off())
         stack.enter_context(drawing_from(0))  # two passes of one network draw alike
         stack.enter_context(warnings.catch_warnings())
@@ -127,24 +128,24 @@ def _recorded(model: nn.Module, example: tuple[Any, ...], training: bool, notes:
         stack.callback(recorder.restore_weights)
         stack.enter_context(recorder)
         stack.enter_context(_SizeTracking(recorder))
-        remember_attributes(model, recorder.is_weight)
+        remember_attributes(network, recorder.is_weight)
         stack.enter_context(keeping(notes))
         try:
-            output = model(*example)
+            output = network.model(*example)
         except Exception as error:
-            raise CaptureError(_failure(model, example, error)) from error
+            raise CaptureError(_failure(network.name, example, error)) from error
     recorder.trace.outputs = [recorder.used(tensor) for tensor in tensors_of(output)]
     recorder.trace.equalities = list(notes.equalities.values())
     return recorder.trace
 
 
-def _failure(model: nn.Module, example: tuple[Any, ...], error: Exception) -> str:
+def _failure(name: str, example: tuple[Any, ...], error: Exception) -> str:
     shapes = ", ".join(
         str(tuple(leaf.shape)) for leaf in tree_leaves(example) if isinstance(leaf, Tensor)
     )
     first_line = str(error).strip().split("\n")[0]
     return (
-        f"{type(model).__name__} does not run on an input of shape {shapes}: {first_line}; "
+        f"{name} does not run on an input of shape {shapes}: {first_line}; "
         "give the shape that it was made for (--input, or the example argument)"
     )
 
@@ -239,17 +240,15 @@ class Uncompiled(TorchDispatchMode):
 class _Recorder(Uncompiled):
     """Sees the ATen calls below autograd and writes them down."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, network: Network) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.trace = Trace()
         self.request: Request | None = None
         self._known: dict[int, tuple[weakref.ref[Tensor], Ref]] = {}
-        modules = {id(module): path for path, module in named_modules(model)}
+        modules = {id(module): path for path, module in network.modules.items()}
         self._sites = Sites(modules, _recorded.__code__)
-        self._weights: dict[int, tuple[str, Tensor]] = {}
+        self._weights = network.names
         self._saved: dict[int, tuple[Tensor, Tensor]] = {}
-        for name, tensor in named_tensors(model):
-            self._weights.setdefault(id(tensor), (name, tensor))
 
     def read_inputs(self, example: tuple[Any, ...]) -> None:
         """Register the network's inputs."""
@@ -262,12 +261,12 @@ class _Recorder(Uncompiled):
         found = self._known.get(id(tensor))
         if found is not None and found[0]() is tensor:
             return found[1]
-        weight = self._weights.get(id(tensor))
-        if weight is None:
+        name = self._weights.get(id(tensor))
+        if name is None:
             ref = self._remember(tensor, kind="constant")
             return replace(ref, values=np.asarray(tensor.tolist())) if _is_one(tensor) else ref
         kind = "parameter" if isinstance(tensor, nn.Parameter) else "buffer"
-        return self._remember(tensor, kind=kind, name=weight[0])
+        return self._remember(tensor, kind=kind, name=name)
 
     def used(self, tensor: Tensor) -> Ref:
         """The same, of a tensor that takes part: asking for a weight's shape is no use of it."""

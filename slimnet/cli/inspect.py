@@ -6,6 +6,7 @@ from slimnet import console, options
 from slimnet.capture.trace import capture
 from slimnet.cli.shared import inputs_of, on_device, open_any, print_json, use_threads
 from slimnet.cli.targets import check_apart
+from slimnet.network import Network
 from slimnet.prune import inspect as inspect_network
 
 
@@ -41,7 +42,8 @@ def inspect(
     if graph is not None:
         from slimnet.report.picture import write_picture
 
-        write_picture(graph, network, capture(network, inputs), found, title=described)
+        walked = Network.of(network)
+        write_picture(graph, walked, capture(walked, inputs), found, title=described)
     if as_json:
         print_json({"network": described, **found.to_json()})
         return

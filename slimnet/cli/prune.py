@@ -7,9 +7,9 @@ from typing import Any
 
 from slimnet import console, options
 from slimnet.calibration import check_recognised, network_before, read_samples
-from slimnet.capture.modules import named_tensors
 from slimnet.cli.shared import inputs_of, on_device, open_any, print_json, use_threads, write_slim
 from slimnet.cli.targets import SLIM, check_target
+from slimnet.network import Network
 from slimnet.prune import prune as prune_network
 
 
@@ -82,7 +82,7 @@ def prune(
             network,
             inputs,
             data=images,
-            init=None if before is None else dict(named_tensors(before)),
+            init=None if before is None else Network.of(before).tensors,
             steps=steps,
             heads=heads,
             best_effort=best_effort,

@@ -12,10 +12,10 @@ from slimnet.calibration import (
     read_samples,
     read_test_images,
 )
-from slimnet.capture.modules import named_tensors
 from slimnet.cli.shared import inputs_of, on_device, open_any, print_json, use_threads
 from slimnet.cli.targets import PAGE, check_target
 from slimnet.criteria import check_needs
+from slimnet.network import Network
 from slimnet.sensitivity import sensitivity as measure_sensitivity
 
 
@@ -73,7 +73,7 @@ def sensitivity(
             across=across,
             reduce=reduce,
             calibration=calibration,
-            init=None if before is None else dict(named_tensors(before)),
+            init=None if before is None else Network.of(before).tensors,
             heads=heads,
             seed=seed,
             watch=watch,

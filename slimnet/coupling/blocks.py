@@ -12,15 +12,15 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from torch import nn
+from torch import Tensor, nn
 
-from slimnet.capture.modules import named_modules, named_tensors
 from slimnet.capture.passes import Pass
 from slimnet.capture.program import Program
 from slimnet.capture.trace import Call, Ref, Trace
 from slimnet.coupling.shortcut import Stub
 from slimnet.coupling.silence import gains, silencers
 from slimnet.coupling.stubs import Branch, Refused, stubs_of
+from slimnet.network import Network
 
 
 @dataclass(frozen=True)
@@ -39,26 +39,25 @@ class Block:
     stays: str = ""  # why it cannot leave; empty where it can
 
 
-def find_blocks(model: nn.Module, trace: Trace) -> tuple[Block, ...]:
+def find_blocks(network: Network, trace: Trace) -> tuple[Block, ...]:
     """Every residual branch of a network, in the order in which they run."""
-    modules = dict(named_modules(model))
+    modules = network.modules
     holders = {path for path, m in modules.items() if type(m).forward is nn.Module.forward}
     pairs = {path for path, m in modules.items() if isinstance(m, nn.MultiheadAttention)}
     seen = Pass(trace, holders)
     found = [(branch, _block(seen, branch, pairs)) for branch in _branches(seen)]
-    if isinstance(model, Program):
+    if isinstance(network.model, Program):
         stays = "an exported program has no modules that could be replaced"
         found = [(branch, replace(block, stubs=(), stays=stays)) for branch, block in found]
-    return _named(found, model)
+    return _named(found, network.tensors)
 
 
-def block_scores(model: nn.Module, blocks: Sequence[Block]) -> dict[str, float]:
+def block_scores(tensors: Mapping[str, Tensor], blocks: Sequence[Block]) -> dict[str, float]:
     """How much each branch's last affine layers amplify: the mean over their channels.
 
     Per channel |γ| of a norm or a layer scale, and the Euclidean norm of a weight's row: both are
     the deviation that the channel has where the layer's input has independent unit variance.
     """
-    tensors = dict(named_tensors(model))
     return {
         block.name: sum(
             float(tensors[name].detach().double().flatten(1).norm(dim=1).mean())
@@ -137,9 +136,11 @@ def _block(seen: Pass, branch: Branch, pairs: Collection[str]) -> Block:
     return Block("", modules, names, gains(seen, names), stubs, stays)
 
 
-def _named(found: Sequence[tuple[Branch, Block]], model: nn.Module) -> tuple[Block, ...]:
+def _named(
+    found: Sequence[tuple[Branch, Block]], tensors: Mapping[str, Tensor]
+) -> tuple[Block, ...]:
     """Blocks by the module that adds; where one adds more than once, by the branch's heaviest."""
-    sizes = {name: tensor.numel() for name, tensor in named_tensors(model)}
+    sizes = {name: tensor.numel() for name, tensor in tensors.items()}
     adders = Counter(branch.add.site.module for branch, _ in found)
     names: Counter[str] = Counter()
     blocks = []

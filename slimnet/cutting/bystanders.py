@@ -22,13 +22,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from slimnet.capture.belongings import own_attributes
 from slimnet.capture.books import books
-from slimnet.capture.modules import named_modules, named_tensors
 from slimnet.capture.sizes import AttributeOf, leaves
 from slimnet.capture.trace import Call, Ref, Trace, source
 from slimnet.coupling.couple import Coupling
 from slimnet.coupling.labels import Axis
+from slimnet.network import Network, own_attributes
 from slimnet.planning.plan import Change, Plan
 
 
@@ -59,7 +58,7 @@ NONE = Bystanders()
 
 
 def bystanders(
-    model: nn.Module,
+    network: Network,
     trace: Trace,
     coupling: Coupling,
     plan: Plan,
@@ -67,11 +66,11 @@ def bystanders(
 ) -> Bystanders:
     """Find them, for a cut by ``plan`` of which these atoms [atoms] survive."""
     read = _read(trace) | {(change.module, change.attribute) for change in plan.changes}
-    lengths = _Lengths(model, trace, coupling, alive)
-    inner = _Inner(model, plan)
+    lengths = _Lengths(network.tensors, trace, coupling, alive)
+    inner = _Inner(network.modules, plan)
     changes: list[Change] = []
     doubtful: list[str] = []
-    for path, kind, name, value in _integers(model):
+    for path, kind, name, value in _integers(network.modules):
         after = lengths.after(path, value)
         if (path, name) in read or after <= {value} or not _named_by_a_method(kind, name):
             continue
@@ -83,9 +82,9 @@ def bystanders(
     return Bystanders(tuple(c for c in changes if c.new != c.old), tuple(doubtful))
 
 
-def _integers(model: nn.Module) -> Iterator[tuple[str, type, str, int]]:
+def _integers(modules: Mapping[str, nn.Module]) -> Iterator[tuple[str, type, str, int]]:
     """The integer attributes of the users' modules that could be a width."""
-    for path, module in named_modules(model):
+    for path, module in modules.items():
         if not type(module).__module__.startswith("torch."):
             for name, value in own_attributes(module):
                 if isinstance(value, (int, np.integer)) and value > 1:
@@ -111,14 +110,14 @@ class _Lengths:
 
     def __init__(
         self,
-        model: nn.Module,
+        tensors: Mapping[str, Tensor],
         trace: Trace,
         coupling: Coupling,
         alive: np.ndarray[Any, np.dtype[np.bool_]],
     ) -> None:
         self._alive, self._of = alive, coupling.atoms.of
         self._found: dict[str, dict[int, set[int]]] = defaultdict(lambda: defaultdict(set))
-        for name, tensor in named_tensors(model):
+        for name, tensor in tensors.items():
             weight = coupling.weights.get(name)
             axes = weight.axes if weight else (None,) * tensor.dim()
             self._add(name.rpartition(".")[0], tuple(tensor.shape), axes)
@@ -143,9 +142,9 @@ class _Lengths:
 class _Inner:
     """What torch's own layers inside a module keep of their widths, before and after."""
 
-    def __init__(self, model: nn.Module, plan: Plan) -> None:
+    def __init__(self, modules: Mapping[str, nn.Module], plan: Plan) -> None:
         self._books: list[tuple[str, dict[str, Any], dict[str, Any]]] = []
-        for path, module in named_modules(model):
+        for path, module in modules.items():
             if type(module).__module__.startswith("torch.nn."):
                 before, after = _books_of(module), _books_of(_cut(path, module, plan))
                 self._books.append((path, before, after))

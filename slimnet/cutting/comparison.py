@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from slimnet.capture.trace import Call, Ref, Trace
@@ -22,6 +22,7 @@ from slimnet.cutting.projection import Projection, Projector
 from slimnet.cutting.reference import Proof, Reference, Slim, Survivors, run
 from slimnet.cutting.standins import Values
 from slimnet.example import tensors_of
+from slimnet.network import Network
 
 
 @dataclass(frozen=True)
@@ -196,18 +197,18 @@ def read_tensors(trace: Trace) -> frozenset[int]:
 
 
 def observe(
-    model: nn.Module, values: Values, proof: Proof, example: tuple[Any, ...], seed: int
+    network: Network, values: Values, proof: Proof, example: tuple[Any, ...], seed: int
 ) -> Collected:
     """Run the original on what stands for its weights, and keep a row for each operator."""
     projector = Projector(Survivors(proof), read_tensors(proof.trace), seed)
     reference = Collected(proof, projector, seed)
-    given = run(model, values, example, reference, seed=seed, training=proof.training)
+    given = run(network, values, example, reference, seed=seed, training=proof.training)
     reference.outputs = tensors_of(given)
     return reference
 
 
 def follow(
-    slim: nn.Module,
+    slim: Network,
     values: Values,
     proof: Proof,
     example: tuple[Any, ...],

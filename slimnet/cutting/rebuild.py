@@ -7,38 +7,39 @@ table. Knows plans and modules, no graph.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from slimnet.capture.books import books
-from slimnet.capture.modules import clone, named_modules, named_tensors, set_attribute
+from slimnet.capture.modules import clone, set_attribute
 from slimnet.coupling.shortcut import replace_modules
 from slimnet.errors import InputError
+from slimnet.network import Network
 from slimnet.planning.plan import Plan
 
 
-def rebuild(model: nn.Module, plan: Plan) -> nn.Module:
-    """A new model of the same classes without what the plan removes; ``model`` stays as it is.
+def rebuild(network: Network, plan: Plan) -> nn.Module:
+    """A new model of the same classes without what the plan removes; the network stays as it is.
 
     Raises :class:`InputError` where the plan was made for another network.
     """
-    _check_fits(model, plan)
-    slim = clone(model, lambda name, tensor: cut(name, tensor, plan))
-    replace_modules(slim, plan.stubs)
-    adjust(slim, plan, model)
+    _check_fits(network.tensors, plan)
+    slim = clone(network, lambda name, tensor: cut(name, tensor, plan))
+    replace_modules(Network.of(slim), plan.stubs)
+    adjust(Network.of(slim), plan, network.modules)
     return slim
 
 
-def without_blocks(model: nn.Module, plan: Plan) -> nn.Module:
+def without_blocks(network: Network, plan: Plan) -> Network:
     """The network without the plan's blocks, on the same tensors; itself where none leaves."""
     if not plan.blocks:
-        return model
-    shorter = clone(model, lambda name, tensor: tensor)
-    replace_modules(shorter, plan.stubs)
-    return shorter
+        return network
+    shorter = clone(network, lambda name, tensor: tensor)
+    replace_modules(Network.of(shorter), plan.stubs)
+    return Network.of(shorter)
 
 
 def cut(name: str, tensor: Tensor, plan: Plan) -> Tensor:
@@ -86,12 +87,11 @@ def survivors(length: int, removed: Sequence[int]) -> Tensor:
     return torch.from_numpy(np.flatnonzero(kept))
 
 
-def check_tables(model: nn.Module, plan: Plan) -> None:
+def check_tables(tensors: Mapping[str, Tensor], plan: Plan) -> None:
     """Raise :class:`InputError` where the plan scales or renumbers what the network does not have.
 
-    ``model`` is what is cut; the plan may be a stranger's.
+    ``tensors`` are those of what is cut; the plan may be a stranger's.
     """
-    tensors = dict(named_tensors(model))
     for name, scales in plan.scaled.items():
         shape = tensors[name].shape if name in tensors else ()
         for scale in scales:
@@ -108,9 +108,8 @@ def check_tables(model: nn.Module, plan: Plan) -> None:
             raise InputError(f"the plan renumbers {len(table)} places, and {name} has others")
 
 
-def _check_fits(model: nn.Module, plan: Plan) -> None:
-    check_tables(model, plan)
-    tensors = dict(named_tensors(model))
+def _check_fits(tensors: Mapping[str, Tensor], plan: Plan) -> None:
+    check_tables(tensors, plan)
     for name, axes in plan.removed.items():
         if name not in tensors:
             raise InputError(f"the plan cuts {name}, which this network does not have")
@@ -120,14 +119,14 @@ def _check_fits(model: nn.Module, plan: Plan) -> None:
                 raise InputError(f"the plan does not fit {name} of shape {shape}")
 
 
-def adjust(model: nn.Module, plan: Plan, original: nn.Module) -> None:
+def adjust(slim: Network, plan: Plan, originals: Mapping[str, nn.Module]) -> None:
     """Bring attributes up to date, in place, once the tensors have their new shapes.
 
-    ``original`` is the network that ``model`` is a clone of; it stays as it is.
+    ``originals`` are the modules of the network that was cloned; they stay as they are.
     """
     touched = {name.partition(".parametrizations.")[0] for name in plan.removed}
     touched |= {name.rpartition(".")[0] for name in plan.removed}
-    modules, originals = dict(named_modules(model)), dict(named_modules(original))
+    modules = slim.modules
     for change in plan.changes:
         given = originals.get(change.module)
         set_attribute(modules[change.module], change.attribute, change.path, change.new, given)

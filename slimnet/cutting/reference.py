@@ -18,13 +18,13 @@ from zlib import crc32
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map
 
 from slimnet.capture.composites import OPENED, composite, is_composite, is_whole, opened
-from slimnet.capture.modules import evaluation_mode, named_tensors
+from slimnet.capture.modules import evaluation_mode
 from slimnet.capture.randomness import drawing_from
 from slimnet.capture.trace import (
     Call,
@@ -40,6 +40,7 @@ from slimnet.coupling.labels import Labels
 from slimnet.coupling.scaling.boxes import Box
 from slimnet.cutting import bands
 from slimnet.cutting.standins import Values, widened
+from slimnet.network import Network
 from slimnet.planning.plan import Plan
 
 Scaled: TypeAlias = "tuple[Box, float]"
@@ -210,7 +211,7 @@ def _is_narrow(value: Any) -> bool:
 
 
 def run(
-    model: nn.Module,
+    network: Network,
     values: Values,
     example: tuple[Any, ...],
     how: Run,
@@ -218,14 +219,14 @@ def run(
     seed: int = 0,
     training: bool = False,
 ) -> Any:
-    """``model(*example)`` in float64 with these values for its weights.
+    """What the model gives on the example, in float64 with these values for its weights.
 
     Every random number is drawn from ``seed``; what the user's generators would draw next stays.
     """
-    weights = _Weights(model, values)
+    weights = _Weights(network.names, values)
     with (
         torch.no_grad(),
-        evaluation_mode(model, training=training),
+        evaluation_mode(network, training=training),
         fast_paths_off(),
         drawing_from(seed),
         warnings.catch_warnings(),
@@ -234,7 +235,7 @@ def run(
         wide = tree_map(_own, example)
         doubles = _Wide(weights, how)
         with doubles, _Exchanged(weights, doubles):
-            return model(*wide)
+            return network.model(*wide)
 
 
 def _own(leaf: Any) -> Any:
@@ -245,11 +246,9 @@ def _own(leaf: Any) -> Any:
 class _Weights:
     """What stands for a weight at the moment of use."""
 
-    def __init__(self, model: nn.Module, values: Values) -> None:
+    def __init__(self, names: Mapping[int, str], values: Values) -> None:
         self.values = values
-        self.names: dict[int, str] = {}
-        for name, tensor in named_tensors(model):
-            self.names.setdefault(id(tensor), name)
+        self.names = names
 
     def exchange(self, value: Any) -> Any:
         """An argument in which every weight is exchanged and every float is a double."""

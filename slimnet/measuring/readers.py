@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from slimnet.capture.modules import named_modules, named_tensors
 from slimnet.coupling.groups import Group
+from slimnet.network import Network
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,13 +35,13 @@ class Reader:
         return view.shape[axis] == length and (view.stride(axis) == stride or length == 1)
 
 
-def readers(model: nn.Module, groups: Sequence[Group]) -> list[Reader]:
+def readers(network: Network, groups: Sequence[Group]) -> list[Reader]:
     """Every weight that reads channels of these groups; call it in ``parametrize.cached()``."""
     axes = {slot.name: slot.axis for g in groups for slot in g.slots if slot.role == "in"}
-    plain = [Reader(n, tensor, axes[n]) for n, tensor in named_tensors(model) if n in axes]
+    plain = [Reader(n, tensor, axes[n]) for n, tensor in network.tensors.items() if n in axes]
     made = {
         name: weight
-        for path, module in named_modules(model)
+        for path, module in network.modules.items()
         if parametrize.is_parametrized(module)
         for name, weight in _made(path, module)
     }

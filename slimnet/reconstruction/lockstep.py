@@ -26,6 +26,7 @@ from slimnet.capture.composites import OPENED, composite, is_composite, opened
 from slimnet.capture.modules import evaluation_mode
 from slimnet.capture.trace import Call, Trace, Uncompiled, fast_paths_off, refs_in
 from slimnet.errors import CaptureError, InputError, SlimnetError
+from slimnet.network import Network
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,12 +212,12 @@ class _Wholes(TorchFunctionMode):
 
 
 @contextmanager
-def walking(walks: Sequence[Walk], models: Sequence[nn.Module]) -> Iterator[None]:
+def walking(walks: Sequence[Walk], networks: Sequence[Network]) -> Iterator[None]:
     """Evaluation mode while the passes run; whatever happens, no thread is left behind."""
     with ExitStack() as stack:
         stack.enter_context(fast_paths_off())
-        for model in models:
-            stack.enter_context(evaluation_mode(model))
+        for network in networks:
+            stack.enter_context(evaluation_mode(network))
         for walk in walks:
             stack.callback(walk.leave)
         yield
