@@ -13,7 +13,7 @@ from slimnet.report.graph import _owners
 
 def drawn(model, *inputs):
     """Every step as a word, with the words of the steps that it reads."""
-    owners = _owners(model)
+    owners = _owners(Network.of(model))
     layers = [name for names in owners.values() for name in names if "norm" not in name]
     flow = read_flow(capture(Network.of(model.eval()), inputs), owners, layers)
     words = [step.name if step.role != "join" else step.kind for step in flow.steps]

@@ -14,7 +14,8 @@ from micro import Net, buffer, conv, lin, weight
 from micro_attention import merge_heads, mha, norm, rms, split_heads
 from torch import Tensor, nn
 
-from slimnet.capture.trace import Trace, capture, refs_in
+from slimnet.capture.graph import refs_in
+from slimnet.capture.trace import Trace, capture
 from slimnet.coupling.scaling import Path, path_to
 from slimnet.network import Network
 

@@ -3,8 +3,7 @@
 Takes a model and example inputs, gives a :class:`Trace`. Nothing has to be scriptable, exportable
 or free of Python control flow: whatever runs can be recorded. Tensors are known by identity and
 held weakly, so no activation is kept; parameters and buffers are known by identity too, so tied
-weights, shared modules and raw parameters need no special case. This is the only file that knows
-PyTorch's tracing machinery.
+weights, shared modules and raw parameters need no special case.
 """
 
 from __future__ import annotations
@@ -12,9 +11,10 @@ from __future__ import annotations
 import sys
 import warnings
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import count
 from typing import Any
 
@@ -29,6 +29,7 @@ from slimnet.capture.attributes import remember_attributes
 from slimnet.capture.caches import forget_sizes, forgetful, remembering
 from slimnet.capture.composites import OPENED, composite, is_composite, opened
 from slimnet.capture.conversions import remembering_conversions
+from slimnet.capture.graph import Call, DataflowGraph, Ref, Request
 from slimnet.capture.journal import Equality, Journal, journal, keeping
 from slimnet.capture.modules import evaluation_mode
 from slimnet.capture.randomness import drawing_from
@@ -40,44 +41,6 @@ from slimnet.exclusive import exclusive
 from slimnet.network import Network
 
 
-@dataclass(frozen=True, eq=False)
-class Ref:
-    """One recorded tensor: its number, its shape, and the name of a parameter or buffer."""
-
-    id: int
-    shape: tuple[int, ...]
-    name: str | None = None
-    kind: str = "activation"  # parameter | buffer | input | activation | constant
-    dtype: torch.dtype = torch.float32
-    values: np.ndarray[Any, Any] | None = None  # of an index, and of a constant of one element
-
-
-@dataclass(frozen=True, eq=False)
-class Request:
-    """The public torch function that the user's code called, with its arguments.
-
-    An exported program calls ATen overloads: these go by the same names, without the overload's.
-    """
-
-    name: str
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-    overload: str = ""
-
-
-@dataclass(frozen=True, eq=False)
-class Call:
-    """One ATen call: tensors are replaced by :class:`Ref`."""
-
-    index: int
-    op: Any
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-    outputs: tuple[Ref, ...]
-    site: Site
-    request: Request | None
-
-
 @dataclass(eq=False)
 class Trace:
     """A recorded pass: calls in order, and which tensors came in and went out."""
@@ -87,6 +50,12 @@ class Trace:
     inputs: list[Ref] = field(default_factory=list)
     outputs: list[Ref] = field(default_factory=list)
     equalities: list[Equality] = field(default_factory=list)  # numbers that the code found equal
+    holders: Collection[str] = ()  # paths of modules that only hold others: they are never called
+
+    @cached_property
+    def graph(self) -> DataflowGraph:
+        """Who makes and who reads each tensor; ask once the pass is over."""
+        return DataflowGraph(self.calls, self.inputs, self.outputs, self.holders)
 
 
 def capture(network: Network, example: tuple[Any, ...], *, training: bool = False) -> Trace:
@@ -242,11 +211,12 @@ class _Recorder(Uncompiled):
 
     def __init__(self, network: Network) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.trace = Trace()
+        modules = network.modules.items()
+        held = (path for path, m in modules if type(m).forward is nn.Module.forward)
+        self.trace = Trace(holders=frozenset(held))
         self.request: Request | None = None
         self._known: dict[int, tuple[weakref.ref[Tensor], Ref]] = {}
-        modules = {id(module): path for path, module in network.modules.items()}
-        self._sites = Sites(modules, _recorded.__code__)
+        self._sites = Sites({id(module): path for path, module in modules}, _recorded.__code__)
         self._weights = network.names
         self._saved: dict[int, tuple[Tensor, Tensor]] = {}
 
@@ -388,15 +358,6 @@ _INDEX_LIMIT = 1 << 20
 def source(value: Any) -> Source | None:
     """Where a number came from; None for a literal."""
     return value.source if isinstance(value, (Size, Amount)) else None
-
-
-def refs_in(tree: Any) -> list[Ref]:
-    """Every tensor's record among a call's arguments."""
-    if isinstance(tree, Ref):
-        return [tree]
-    if isinstance(tree, (list, tuple)):
-        return [ref for entry in tree for ref in refs_in(entry)]
-    return []
 
 
 def map_tensors(function: Any, tree: Any) -> Any:

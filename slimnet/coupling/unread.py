@@ -12,9 +12,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from torch.utils._pytree import tree_leaves
 
-from slimnet.capture.trace import Call, Ref, Trace
+from slimnet.capture.graph import Call, Ref
+from slimnet.capture.trace import Trace
 from slimnet.coupling.couple import Coupling
 from slimnet.coupling.labels import Labelled, Labels
 from slimnet.coupling.rules import load_rules
@@ -45,7 +45,7 @@ class _Reader:
 
     def read(self, call: Call) -> Labels:
         """The atoms that a call reads."""
-        given = [leaf for leaf in tree_leaves((call.args, call.kwargs)) if isinstance(leaf, Ref)]
+        given = call.reads
         self._weights |= {ref.id for ref in given if ref.name is not None}
         made = [ref for ref in given if ref.id in self._weights]
         if given and len(made) == len(given):

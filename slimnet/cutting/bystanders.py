@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from slimnet.capture.books import books
+from slimnet.capture.graph import Call, Ref
 from slimnet.capture.sizes import AttributeOf, leaves
-from slimnet.capture.trace import Call, Ref, Trace, source
+from slimnet.capture.trace import Trace, source
 from slimnet.coupling.couple import Coupling
 from slimnet.coupling.labels import Axis
 from slimnet.network import Network, own_attributes

@@ -6,7 +6,7 @@ then pinned, with its line as the reason.
 
 from __future__ import annotations
 
-from slimnet.capture.trace import Ref, refs_in
+from slimnet.capture.graph import Ref
 from slimnet.coupling.couple import Pin
 from slimnet.cutting.raised import blamed
 from slimnet.cutting.reference import Survivors
@@ -20,7 +20,7 @@ def culprit(mismatch: Mismatch) -> Pin | None:
     survivors = Survivors(mismatch.proof)
     name = str(mismatch.calls[-1].op).rsplit(".", 1)[0] if mismatch.calls else ""
     for call in reversed(mismatch.calls):
-        refs: tuple[Ref, ...] = (*call.outputs, *refs_in(call.args))
+        refs: tuple[Ref, ...] = (*call.outputs, *call.reads)
         if any(survivors.of(ref) for ref in refs):
             return Pin(call.index, f"{name} {mismatch.why}", mismatch.proof.number)
     return None

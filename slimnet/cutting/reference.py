@@ -21,20 +21,13 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import _disable_current_modes
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 from slimnet.capture.composites import OPENED, composite, is_composite, is_whole, opened
+from slimnet.capture.graph import Call, Ref
 from slimnet.capture.modules import evaluation_mode
 from slimnet.capture.randomness import drawing_from
-from slimnet.capture.trace import (
-    Call,
-    Ref,
-    Trace,
-    Uncompiled,
-    fast_paths_off,
-    outside_transforms,
-    refs_in,
-)
+from slimnet.capture.trace import Trace, Uncompiled, fast_paths_off, outside_transforms
 from slimnet.coupling.couple import Coupling
 from slimnet.coupling.labels import Labels
 from slimnet.coupling.scaling.boxes import Box
@@ -95,8 +88,7 @@ class Survivors:
 
     def touch(self, call: Call) -> bool:
         """Whether a call reads or gives a tensor that loses something."""
-        refs = [r for r in tree_leaves((call.args, call.kwargs)) if isinstance(r, Ref)]
-        return any(self.of(ref) for ref in (*refs, *call.outputs))
+        return any(self.of(ref) for ref in (*call.reads, *call.outputs))
 
 
 Places: TypeAlias = Mapping[int, Tensor]
@@ -133,7 +125,7 @@ def carried(call: Call, output: Ref, places: Callable[[Ref], Places]) -> dict[in
     to the result are not asked: they are what is to be proven.
     """
     found: dict[int, Tensor] = {}
-    for ref in refs_in([*call.args, *call.kwargs.values()]):
+    for ref in call.reads:
         for d, kept in places(ref).items():
             place = d + len(output.shape) - len(ref.shape)  # broadcast from the back
             if place >= 0 and output.shape[place] == ref.shape[d]:
@@ -146,7 +138,7 @@ def agree(call: Call, places: Callable[[Ref], Places]) -> bool:
     found: dict[tuple[int, int], Tensor] = {}
     return all(
         torch.equal(found.setdefault((len(ref.shape) - d, ref.shape[d]), kept), kept)
-        for ref in refs_in([*call.args, *call.kwargs.values()])
+        for ref in call.reads
         for d, kept in places(ref).items()
     )
 
@@ -161,11 +153,7 @@ class Run:
     def __init__(self, proof: Proof | None = None, seed: int = 0) -> None:
         self._seed = seed
         self._seen: Counter[Any] = Counter()
-        self._calls: dict[tuple[Any, int], Call] = {}
-        total: Counter[Any] = Counter()
-        for call in proof.trace.calls if proof else ():
-            self._calls[call.op, total[call.op]] = call
-            total[call.op] += 1
+        self._calls = proof.trace.graph.nth if proof else {}
 
     def __call__(self, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Compute one operator and tell of its result."""

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
-from slimnet.capture.trace import Call, map_tensors, refs_in
+from slimnet.capture.graph import Call
+from slimnet.capture.trace import map_tensors
 from slimnet.cutting.comparison import (
     Broken,
     Collected,
@@ -170,9 +171,8 @@ def certify(
 
 def _until(proof: Proof, name: str) -> list[Call]:
     """The recorded calls, to the last one that reads a parameter."""
-    calls = proof.trace.calls
-    reads = [c.index for c in calls if any(r.name == name for r in refs_in([*c.args]))]
-    return calls[: max(reads, default=-1) + 1]
+    graph = proof.trace.graph
+    return list(graph.calls[: max(graph.readers_of(name), default=-1) + 1])
 
 
 def _removed(first: Mapping[str, str], proof: Proof) -> set[str]:

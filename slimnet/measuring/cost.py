@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from slimnet.capture.trace import Call, Trace, capture, refs_in
+from slimnet.capture.graph import Call, refs_in
+from slimnet.capture.trace import Trace, capture
 from slimnet.coupling.couple import Coupling
 from slimnet.coupling.labels import Axis, Labelled
 from slimnet.example import Example, positional

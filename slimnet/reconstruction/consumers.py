@@ -14,8 +14,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from slimnet.capture.passes import Pass
-from slimnet.capture.trace import Call, Ref, Trace, refs_in
+from slimnet.capture.graph import Call, DataflowGraph, Ref, refs_in
+from slimnet.capture.trace import Trace
 from slimnet.reconstruction.forms import Convolution, Form, Matrix
 
 aten = torch.ops.aten
@@ -66,7 +66,7 @@ def consumers_of(trace: Trace) -> list[Consumer]:
 
     A parameter that is used more than once is left out: no single call may decide on it.
     """
-    graph = Pass(trace)
+    graph = trace.graph
     found = [made for call in trace.calls if (made := _consumer(call, graph)) is not None]
     return [
         c for c in found if graph.uses(c.weight) == 1 and (not c.bias or graph.uses(c.bias) == 1)
@@ -77,7 +77,7 @@ _Found: TypeAlias = "tuple[int, Ref, Ref | None, Form] | None"
 """Where the input is, weight, bias, form."""
 
 
-def _consumer(call: Call, graph: Pass) -> Consumer | None:
+def _consumer(call: Call, graph: DataflowGraph) -> Consumer | None:
     read = _READ.get(call.op)
     found = read(call, graph) if read is not None else None
     if found is None:
@@ -89,7 +89,7 @@ def _consumer(call: Call, graph: Pass) -> Consumer | None:
     return Consumer(call, place, str(weight.name), name, form, *_what_becomes(call, graph))
 
 
-def _convolution(call: Call, graph: Pass) -> _Found:
+def _convolution(call: Call, graph: DataflowGraph) -> _Found:
     x, weight, bias, stride, padding, dilation, transposed, further, groups = call.args
     if weight.kind != "parameter" or len(x.shape) != len(weight.shape):
         return None
@@ -110,17 +110,17 @@ def _convolution(call: Call, graph: Pass) -> _Found:
     return 0, weight, bias, form
 
 
-def _addmm(call: Call, graph: Pass) -> _Found:
+def _addmm(call: Call, graph: DataflowGraph) -> _Found:
     found = _parameter(call.args[2], graph)
     return None if found is None or call.kwargs else (1, found[0], call.args[0], Matrix(found[1]))
 
 
-def _mm(call: Call, graph: Pass) -> _Found:
+def _mm(call: Call, graph: DataflowGraph) -> _Found:
     found = _parameter(call.args[1], graph)
     return None if found is None else (0, found[0], None, Matrix(found[1]))
 
 
-def _parameter(matrix: Ref, graph: Pass) -> tuple[Ref, bool] | None:
+def _parameter(matrix: Ref, graph: DataflowGraph) -> tuple[Ref, bool] | None:
     """The parameter behind a matrix, and whether it is turned."""
     if matrix.kind == "parameter":
         return matrix, False
@@ -130,7 +130,7 @@ def _parameter(matrix: Ref, graph: Pass) -> tuple[Ref, bool] | None:
     return maker.args[0], True
 
 
-def _what_becomes(call: Call, graph: Pass) -> tuple[Norm | None, Call | None, Ref | None]:
+def _what_becomes(call: Call, graph: DataflowGraph) -> tuple[Norm | None, Call | None, Ref | None]:
     """Follow the output through views and one batch norm to the sum that it goes into."""
     ref, norm = call.outputs[0], None
     while (reader := graph.only_reader(ref)) is not None:
@@ -143,7 +143,9 @@ def _what_becomes(call: Call, graph: Pass) -> tuple[Norm | None, Call | None, Re
     return norm, None, None
 
 
-def _added(total: Call, ref: Ref, call: Call, graph: Pass) -> tuple[Call | None, Ref | None]:
+def _added(
+    total: Call, ref: Ref, call: Call, graph: DataflowGraph
+) -> tuple[Call | None, Ref | None]:
     """A sum of two tensors of one size, and the other operand if it is made before the call."""
     others = [r for r in refs_in(total.args[:2]) if r.id != ref.id]
     if len(others) != 1 or total.kwargs.get("alpha", 1) != 1 or others[0].shape != ref.shape:
@@ -164,7 +166,7 @@ def _norm(call: Call, x: Ref) -> Norm | None:
     return Norm(None if weight is None else weight.name, mean.name, var.name, eps)
 
 
-_READ: dict[Any, Callable[[Call, Pass], _Found]] = {
+_READ: dict[Any, Callable[[Call, DataflowGraph], _Found]] = {
     aten.convolution.default: _convolution,
     aten.addmm.default: _addmm,
     aten.mm.default: _mm,

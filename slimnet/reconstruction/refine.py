@@ -22,7 +22,7 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
-from slimnet.capture.trace import Call
+from slimnet.capture.graph import Call
 from slimnet.reconstruction.consumers import Consumer
 from slimnet.reconstruction.segments import Segment
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from slimnet.capture.trace import Call
+from slimnet.capture.graph import Call
 from slimnet.cutting.rebuild import survivors, without_blocks
 from slimnet.network import Network
 from slimnet.planning.plan import Plan

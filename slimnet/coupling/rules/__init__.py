@@ -16,8 +16,9 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 import torch
 
+from slimnet.capture.graph import Call, Ref
 from slimnet.capture.sizes import Source
-from slimnet.capture.trace import Call, Ref, source
+from slimnet.capture.trace import source
 from slimnet.coupling.constraints import Constraints, Reason, Statistic
 from slimnet.coupling.labels import Axis, Labelled, Labels
 from slimnet.registry import Registry, import_all

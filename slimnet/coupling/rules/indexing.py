@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from slimnet.capture.trace import Ref
+from slimnet.capture.graph import Ref
 from slimnet.coupling.labels import Axis, Labelled
 from slimnet.coupling.rules import At, Axes, dim, meet, rule
 

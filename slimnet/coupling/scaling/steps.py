@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 
-from slimnet.capture.trace import Call, Ref
+from slimnet.capture.graph import Call, Ref
 from slimnet.coupling.labels import blocks
 from slimnet.coupling.scaling.boxes import (
     Box,
