@@ -7,9 +7,9 @@ of whose code asked. :mod:`.attributes` lets the integers that hang on modules (
 remember where they are, by the :mod:`.books` that torch's own modules keep of their weights;
 :mod:`.journal`, :mod:`.caches` and :mod:`.conversions` see to what remembered results and ``int``
 would lose of it.
-:mod:`.program` runs calls without the class that they came from, those that :mod:`.permitted` knows to be safe and in the memory that :mod:`.allowance`
-grants; :mod:`.exported`, :mod:`.pt2`, :mod:`.nodes`, :mod:`.archive` and :mod:`.effects` bring one
-from and to a file of ``torch.export``. :mod:`.modules` switches and clones a network, :mod:`.copying` copies what
-its modules hold, :mod:`.randomness` lets passes draw alike, and :mod:`.suitable` refuses what cannot be
-recorded.
+:mod:`.program` runs calls without the class that they came from, those that :mod:`.permitted` knows
+to be safe and in the memory that :mod:`.allowance` grants; :mod:`.exported`, :mod:`.pt2`,
+:mod:`.nodes`, :mod:`.archive` and :mod:`.effects` bring one from and to a file of ``torch.export``.
+:mod:`.modules` switches and clones a network, :mod:`.copying` copies what its modules hold,
+:mod:`.randomness` lets passes draw alike, and :mod:`.suitable` refuses what cannot be recorded.
 """
