@@ -21,7 +21,7 @@ from slimnet.capture.suitable import refuse_unbound
 from slimnet.capture.trace import Trace, capture
 from slimnet.coupling.couple import Coupling, Pin, couple
 from slimnet.criteria import Choice, check_needs, usual, usual_scope
-from slimnet.cutting.diagnose import culprit
+from slimnet.cutting.diagnose import culprits
 from slimnet.cutting.draft import draft
 from slimnet.cutting.fold import Folds, depends_on_lengths, folds
 from slimnet.cutting.rebuild import cut, rebuild
@@ -210,6 +210,7 @@ def prune(
     shorter = shorten(network, example, drop_blocks, seed=seed, verify=verify)
     original, network, budget = network, shorter.network, shorter.budget(budget)
     pins: list[Pin] = []
+    attempts = 0
     gathered: Gathered | None = None
     beside = verify  # nothing else would notice a wrong one
     while True:
@@ -241,10 +242,11 @@ def prune(
             if drawn.beside.changes:  # which no call seemed to read: is it those?
                 beside = False
                 continue
-            beside, pin = True, culprit(mismatch)
-            if pin is None or pin in pins or len(pins) >= _ATTEMPTS:
+            beside, more = True, [pin for pin in culprits(mismatch) if pin not in pins]
+            attempts += 1
+            if not more or attempts > _ATTEMPTS:
                 raise
-            pins.append(pin)
+            pins += more
     done = None
     gathered = None  # it may be as large as the network's activations
     plan, certificate = shorter.whole(plan, certificate)
