@@ -15,6 +15,7 @@ from torch.nn.modules.conv import _ConvNd
 from slimnet.artifact import Artifact, check_cut_from, make_artifact, write_artifact
 from slimnet.capture.modules import copied, evaluation_mode
 from slimnet.capture.program import Program
+from slimnet.capture.randomness import drawing_from
 from slimnet.capture.trace import capture, map_tensors
 from slimnet.cutting.verify import Certificate, difference
 from slimnet.errors import CaptureError, InputError
@@ -186,8 +187,7 @@ def _check_rebuilt(slim: Network, artifact: Artifact) -> None:
     with torch.no_grad():
         outputs = []
         for network in (slim, rebuilt):
-            with evaluation_mode(network), torch.random.fork_rng(devices=[]):
-                torch.manual_seed(0)
+            with evaluation_mode(network), drawing_from(0):
                 given = map_tensors(torch.Tensor.clone, artifact.example)
                 outputs.append(tensors_of(network.model(*given)))
     off = difference(*outputs)

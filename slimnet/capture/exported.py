@@ -5,11 +5,8 @@ The batch is dynamic where the network allows it; a program keeps exactly the fr
 
 from __future__ import annotations
 
-import io
-import logging
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import wraps
 from inspect import Parameter, Signature
 from typing import Any
@@ -29,10 +26,11 @@ from slimnet.capture.effects import side_effect
 from slimnet.capture.modules import evaluation_mode
 from slimnet.capture.permitted import refusal
 from slimnet.capture.program import Program
+from slimnet.capture.randomness import drawing_from
 from slimnet.example import is_plain, names_of, plainly, tensors_of
-from slimnet.exclusive import exclusive
 from slimnet.network import Network
 from slimnet.plain import encode
+from slimnet.quiet import quiet
 
 
 def record_program(network: Network, example: tuple[Any, ...]) -> dict[str, Any] | None:
@@ -107,8 +105,7 @@ def _check(
 
 
 def _outputs(run: Callable[..., Any], given: tuple[Any, ...], network: Network) -> list[Tensor]:
-    with quiet(), evaluation_mode(network), torch.no_grad(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with quiet(), evaluation_mode(network), torch.no_grad(), drawing_from(0):
         return tensors_of(run(*_own(given)))
 
 
@@ -227,19 +224,6 @@ def has_free_batch(exported: torch.export.ExportedProgram) -> bool:
 
 def _is_tensor(node: fx.Node) -> bool:
     return isinstance(node.meta.get("val"), Tensor)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """torch.export warns, logs and prints about its own inner life."""
-    with exclusive(), warnings.catch_warnings(), redirect_stderr(io.StringIO()):
-        warnings.simplefilter("ignore")
-        before = logging.root.manager.disable
-        logging.disable(logging.ERROR)
-        try:
-            yield
-        finally:
-            logging.disable(before)
 
 
 def _encoded(

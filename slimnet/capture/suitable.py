@@ -9,8 +9,9 @@ finite. Of a copy it says what in it still runs the original.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from contextlib import suppress
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -74,13 +75,25 @@ def _scripts(network: Network, example: tuple[Any, ...] | None) -> list[str]:
     if not scripts or example is None:
         return list(scripts.values())
     called: set[int] = set()
-    hook = register_module_forward_pre_hook(lambda module, _: called.add(id(module)))
+    with torch.no_grad(), evaluation_mode(network), _telling(called), suppress(Exception):
+        network.model(*_own(example))  # where it fails, recording says why
+    return [path for number, path in scripts.items() if number in called]
+
+
+@contextmanager
+def _telling(called: set[int]) -> Iterator[None]:
+    """Note the identity of every module that this thread calls; torch asks for all of them."""
+    own = threading.get_ident()
+
+    def note(module: nn.Module, _: Any) -> None:
+        if threading.get_ident() == own:
+            called.add(id(module))
+
+    hook = register_module_forward_pre_hook(note)
     try:
-        with torch.no_grad(), evaluation_mode(network), suppress(Exception):  # recording says why
-            network.model(*_own(example))
+        yield
     finally:
         hook.remove()
-    return [path for number, path in scripts.items() if number in called]
 
 
 def _is_script(module: nn.Module) -> bool:

@@ -9,7 +9,6 @@ weights, shared modules and raw parameters need no special case.
 from __future__ import annotations
 
 import sys
-import warnings
 import weakref
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
@@ -39,6 +38,7 @@ from slimnet.errors import CaptureError
 from slimnet.example import tensors_of
 from slimnet.exclusive import exclusive
 from slimnet.network import Network
+from slimnet.quiet import unwarned
 
 
 @dataclass(eq=False)
@@ -90,8 +90,7 @@ def _recorded(network: Network, example: tuple[Any, ...], training: bool, notes:
         stack.enter_context(evaluation_mode(network, training=training))
         stack.enter_context(fast_paths_off())
         stack.enter_context(drawing_from(0))  # two passes of one network draw alike
-        stack.enter_context(warnings.catch_warnings())
-        warnings.simplefilter("ignore")
+        stack.enter_context(unwarned())
         example = map_tensors(Tensor.clone, example)  # a forward may write into its input
         recorder.read_inputs(example)
         stack.callback(recorder.restore_weights)

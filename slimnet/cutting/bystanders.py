@@ -69,11 +69,12 @@ def bystanders(
     read = _read(trace) | {(change.module, change.attribute) for change in plan.changes}
     lengths = _Lengths(network.tensors, trace, coupling, alive)
     inner = _Inner(network.modules, plan)
+    named_by = cache(_named_by_methods)  # for this network only: classes may be written anew
     changes: list[Change] = []
     doubtful: list[str] = []
     for path, kind, name, value in _integers(network.modules):
         after = lengths.after(path, value)
-        if (path, name) in read or after <= {value} or not _named_by_a_method(kind, name):
+        if (path, name) in read or after <= {value} or name not in named_by(kind):
             continue
         one = after if len(after) == 1 else inner.after(path, name, value)
         if len(one) == 1:
@@ -188,12 +189,11 @@ def _shortened(tensor: Tensor, name: str, plan: Plan) -> Tensor:
     return torch.empty(shape, device="meta")
 
 
-@cache
-def _named_by_a_method(kind: Any, name: str) -> bool:
-    """Whether a method of the user's class, beside its constructor, names the attribute."""
+def _named_by_methods(kind: type) -> set[str]:
+    """What the methods of the user's class, beside its constructor, name."""
     users = (base for base in kind.__mro__ if not base.__module__.startswith(_NOT_USERS))
     members = (m for base in users for key, m in vars(base).items() if key not in _TELLING)
-    return any(name in _names(m.__code__) for m in members if inspect.isfunction(m))
+    return {name for m in members if inspect.isfunction(m) for name in _names(m.__code__)}
 
 
 _NOT_USERS = ("torch.", "builtins")

@@ -8,7 +8,6 @@ network's random numbers are those of the reference that survive. Neither model 
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -35,6 +34,7 @@ from slimnet.cutting import bands
 from slimnet.cutting.standins import Values, widened
 from slimnet.network import Network
 from slimnet.planning.plan import Plan
+from slimnet.quiet import unwarned
 
 Scaled: TypeAlias = "tuple[Box, float]"
 """A part of a recorded tensor, and what folding multiplies it by in the slim network."""
@@ -217,9 +217,8 @@ def run(
         evaluation_mode(network, training=training),
         fast_paths_off(),
         drawing_from(seed),
-        warnings.catch_warnings(),
+        unwarned(),
     ):
-        warnings.simplefilter("ignore")
         wide = tree_map(_own, example)
         doubles = _Wide(weights, how)
         with doubles, _Exchanged(weights, doubles):

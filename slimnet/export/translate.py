@@ -8,12 +8,8 @@ length of one for a constant.
 
 from __future__ import annotations
 
-import io
-import logging
 import re
-import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +20,10 @@ from torch.utils._pytree import tree_map
 from slimnet.capture.modules import clone, evaluation_mode
 from slimnet.errors import SlimnetError
 from slimnet.example import tensors_of
-from slimnet.exclusive import exclusive
 from slimnet.export.inputs import Example, batch_of, follows_batch, random_inputs
 from slimnet.export.session import first_line
 from slimnet.network import Network
+from slimnet.quiet import quiet
 
 
 class ExportError(SlimnetError):
@@ -42,7 +38,7 @@ def translate(
     Inputs are named "input" or "input_0" and on, outputs "output" or "output_0" and on. Raises
     :class:`ExportError`.
     """
-    with _quiet(), evaluation_mode(network), torch.no_grad():
+    with quiet(stdout=True), evaluation_mode(network), torch.no_grad():
         try:
             exported = _exported(network, example, dynamic_batch)
             program = _program(exported, len(tensors_of(example)), opset)
@@ -58,23 +54,6 @@ def on_cpu(network: Network) -> Network:
     if all(tensor.device.type == "cpu" for tensor in network.tensors.values()):
         return network
     return Network.of(clone(network, lambda _, tensor: tensor.detach().cpu()))
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep torch's warnings, logs and printed graphs from the terminal."""
-    with ExitStack() as stack:
-        stack.enter_context(exclusive())
-        before = logging.root.manager.disable
-        stack.enter_context(warnings.catch_warnings())
-        stack.enter_context(redirect_stdout(io.StringIO()))
-        stack.enter_context(redirect_stderr(io.StringIO()))
-        warnings.simplefilter("ignore")
-        logging.disable(logging.CRITICAL)
-        try:
-            yield
-        finally:
-            logging.disable(before)
 
 
 class _Flat(nn.Module):

@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_map
 
 from slimnet.capture.modules import evaluation_mode
 from slimnet.errors import InputError
+from slimnet.exclusive import exclusive
 from slimnet.export.devices import cpu_name, gpu_name
 from slimnet.export.inputs import Example
 from slimnet.export.runner import BACKENDS, Runner
@@ -44,9 +45,10 @@ def _runner(module: nn.Module, inputs: Example, device: torch.device) -> Runner:
 
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    with exclusive():
+        before = torch.get_num_threads()
+        torch.set_num_threads(count)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
