@@ -24,7 +24,7 @@ from slimnet.criteria import Choice, check_needs, usual, usual_scope
 from slimnet.cutting.diagnose import culprits
 from slimnet.cutting.draft import draft
 from slimnet.cutting.fold import Folds, depends_on_lengths, folds
-from slimnet.cutting.rebuild import cut, rebuild
+from slimnet.cutting.rebuild import check_fits, cut, rebuild
 from slimnet.cutting.reference import Proof
 from slimnet.cutting.shorten import Wanted, shorten, shorten_as
 from slimnet.cutting.verify import Certificate, Mismatch, certify, joined
@@ -316,6 +316,7 @@ def prove(
     """
     shorter = shorten_as(network, example, plan, seed=seed)
     network, plan = shorter.network, replace(plan, blocks=())
+    check_fits(network, plan)
     other = changed(network.tensors, slim.tensors, plan)
     traces = record(network, example)
     coupling = _coupling_of(plan, traces)
@@ -357,7 +358,8 @@ def same(one: Tensor, other: Tensor) -> bool:
 
 def _coupling_of(plan: Plan, traces: Sequence[Trace]) -> Coupling:
     """The reading of the network that the plan was made with: widths of heads, or whole heads."""
-    couplings = (couple(traces, heads=heads) for heads in (False, True))
+    apart = {name: plan.of(name) for name in plan.grouped}
+    couplings = (couple(traces, heads=heads, removals=apart) for heads in (False, True))
     first = next(couplings)
     return first if agrees(first, plan) else next(couplings)
 

@@ -123,7 +123,8 @@ def judge(program: Program, asked: Asked, *, seed: int) -> str:
         return _judged_refusal(model, refusal)
     found, certificate = outputs(pruned.model, sample), pruned.certificate
     if certificate.exact:
-        reference = zeroed(make, original, {**pruned.plan.removed, **_silenced(pruned, original)})
+        removed = {**pruned.plan.removed, **_silenced(pruned, original)}
+        reference = zeroed(make, original, removed, pruned.plan.grouped)
         _require(relative_error(found, outputs(reference, sample)) < 1e-9, "unequal", program)
         return "exact" if any(pruned.plan.removed.values()) else "nothing"
     _require(certificate.error <= certificate.tolerance, "error above the tolerance", program)
@@ -147,7 +148,7 @@ def as_program(model: nn.Module, sample: tuple) -> nn.Module:
     """The same network, written to a ``.pt2`` file and read without its class."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "net.pt2"
-        torch.export.save(export(Walked.of(model), sample), path)
+        torch.export.save(export(Network.of(Walked.of(model)), sample), path)
         return read_pt2(path).program
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from slimnet.capture.modules import clone
 from slimnet.coupling.constraints import LITERAL
-from slimnet.coupling.groups import Group, Layer, Slot
+from slimnet.coupling.groups import Group, Layer
 from slimnet.coupling.labels import Labels
 from slimnet.coupling.unread import unread
 from slimnet.criteria import Scores
@@ -111,7 +111,7 @@ def _with_reasons(
 def _idle_notes(groups: Sequence[Group], idle: Mapping[int, Labels]) -> Iterator[str]:
     some = [g for g in groups if g.number in idle]
     if some:
-        channels = sum(len(idle[g.number]) * g.channels_per_atom for g in some)
+        channels = sum(int(g.channels[idle[g.number]].sum()) for g in some)
         names = ", ".join(dict.fromkeys(g.layers[0] for g in some))
         yield f"{channels} channels that nobody reads left before all others ({names})"
 
@@ -165,9 +165,9 @@ def _part(group: Group, kept: Labels) -> Group:
     for slot in group.slots:
         left = place[slot.members] >= 0
         members = place[slot.members[left]]
-        slots.append(Slot(slot.name, slot.axis, slot.role, slot.positions[left], members))
-    width = group.width * len(kept) // group.size
-    return replace(group, atoms=group.atoms[kept], slots=tuple(slots), width=width)
+        slots.append(replace(slot, positions=slot.positions[left], members=members))
+    channels = group.channels[kept]
+    return replace(group, atoms=group.atoms[kept], slots=tuple(slots), channels=channels)
 
 
 def _written(
@@ -187,6 +187,7 @@ def _written(
         removed={  # a shared tensor is cut under each of its names
             name: plan.removed[one] for name, one in first.items() if one in plan.removed
         },
+        grouped={name: plan.grouped[one] for name, one in first.items() if one in plan.grouped},
         groups=tuple(_explained(group, cut, found) for group, cut in cuts),
         before=analysis.inspection.cost.to_json(),
         after=analysis.costs.cost(alive).to_json(),
