@@ -119,7 +119,7 @@ class Meter:
     def __call__(self, frame: FrameType, event: str, _: Any) -> None:
         """Look at a call."""
         code = frame.f_code
-        if event != "call" or not _is_ours(code) or _is_reading(frame):
+        if event != "call" or not _is_ours(code) or self.is_value(frame.f_locals.get("self")):
             return
         names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
         caller = _caller(frame)
@@ -132,10 +132,6 @@ class Meter:
 
 def _is_ours(code: CodeType) -> bool:
     return code.co_filename.startswith(str(ROOT)) and not code.co_name.startswith("<")
-
-
-def _is_reading(frame: FrameType) -> bool:
-    return type(frame.f_locals.get("self")).__name__ == "Network"
 
 
 def _caller(frame: FrameType) -> FrameType | None:
