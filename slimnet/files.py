@@ -176,10 +176,10 @@ def _arch_of(slim: Pruned | Repaired) -> Arch | None:
     return slim.artifact.arch if isinstance(slim, Repaired) else None
 
 
-def _plan_against(slim: Pruned, against: Network) -> Plan:
+def _plan_against(slim: Pruned, small: Network, against: Network) -> Plan:
     """The plan of all cuts where ``against`` is the original, else that of the last one."""
     whole, _ = slim.whole()
-    return whole if is_cut_from(Network.of(slim.model), whole, against) else slim.plan
+    return whole if is_cut_from(small, whole, against) else slim.plan
 
 
 def _check_rebuilt(slim: Network, artifact: Artifact) -> None:
@@ -262,8 +262,8 @@ def repair(
     how: dict[str, Any] = {"seed": seed, "refine": refine, "watch": watch}
     network = Network.of(against)
     if isinstance(slim, Pruned):
-        plan = _plan_against(slim, network)
         small = Network.of(slim.model)
+        plan = _plan_against(slim, small, network)
         check_cut_from(network, small, plan)
         if small.device != network.device:
             small = Network.of(copied(small).to(network.device))
@@ -295,7 +295,8 @@ def verify(
     """
     network = Network.of(against)
     if isinstance(slim, Pruned):
-        plan, small = _plan_against(slim, network), Network.of(slim.model)
+        small = Network.of(slim.model)
+        plan = _plan_against(slim, small, network)
         return prove(network, small, plan, slim.example, seed=seed, trained=slim.trained)
     artifact = _artifact_of(slim)
     small = Network.of(artifact.model(against).to(network.device))

@@ -129,3 +129,31 @@ def test_a_proof_walks_the_original_as_it_is_now():
     other.b = conv(16, 16)()
     with pytest.raises(slimnet.CertificateError, match="other numbers"):
         slimnet.verify(pruned, other)
+
+
+@pytest.fixture
+def walked(monkeypatch):
+    """The models that are walked, one after the other."""
+    models, walk = [], Network.of.__func__
+
+    def counted(cls, model):
+        models.append(model)
+        return walk(cls, model)
+
+    monkeypatch.setattr(Network, "of", classmethod(counted))
+    return models
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_public_function_walks_the_users_model_once(call, walked):
+    model = small()
+    CALLS[call](model)
+    assert sum(one is model for one in walked) == 1
+
+
+def test_a_proof_walks_both_networks_once(walked):
+    model = small()
+    pruned = slimnet.prune(model, IMAGE, ratio=0.5, align=None)
+    walked.clear()
+    slimnet.verify(pruned, model)
+    assert [one is model for one in walked] == [True, False] and walked[1] is pruned.model

@@ -97,11 +97,11 @@ class DataflowGraph:
     @cached_property
     def readers(self) -> Mapping[int, Sequence[Call]]:
         """Recorded tensor → every call that reads it, idle ones too."""
-        found: dict[int, dict[int, Call]] = defaultdict(dict)
+        readers: dict[int, dict[int, Call]] = defaultdict(dict)
         for call in self.calls:
             for ref in call.reads:
-                found[ref.id][call.index] = call
-        return {number: list(calls.values()) for number, calls in found.items()}
+                readers[ref.id][call.index] = call
+        return {number: list(calls.values()) for number, calls in readers.items()}
 
     @cached_property
     def users(self) -> Mapping[int, Calls]:
@@ -113,28 +113,28 @@ class DataflowGraph:
     def nth(self) -> Mapping[tuple[Any, int], Call]:
         """(operator, k) → the k-th call of that operator, from 0."""
         turns: Counter[Any] = Counter()
-        found = {}
+        calls = {}
         for call in self.calls:
-            found[call.op, turns[call.op]] = call
+            calls[call.op, turns[call.op]] = call
             turns[call.op] += 1
-        return found
+        return calls
 
     @cached_property
     def by_place(self) -> Mapping[tuple[Any, str], Sequence[Call]]:
         """(operator, module) → the calls of that operator in that module, in order."""
-        found: dict[tuple[Any, str], list[Call]] = defaultdict(list)
+        calls: dict[tuple[Any, str], list[Call]] = defaultdict(list)
         for call in self.calls:
-            found[call.op, call.site.module].append(call)
-        return found
+            calls[call.op, call.site.module].append(call)
+        return calls
 
     @cached_property
     def varies(self) -> set[int]:
         """The tensors that depend on the inputs."""
-        found = {ref.id for ref in self.inputs}
+        tensors = {ref.id for ref in self.inputs}
         for call in self.calls:
-            if any(ref.id in found for ref in call.reads):
-                found |= {ref.id for ref in call.outputs}
-        return found
+            if any(ref.id in tensors for ref in call.reads):
+                tensors |= {ref.id for ref in call.outputs}
+        return tensors
 
     def only_for(self, ref: Ref, other: Ref) -> Calls:
         """The calls that ``ref`` depends on and ``other`` does not."""
@@ -236,46 +236,46 @@ class DataflowGraph:
 
     @cached_property
     def _parameters(self) -> Mapping[str, Calls]:
-        found: dict[str, set[int]] = defaultdict(set)
+        readers: dict[str, set[int]] = defaultdict(set)
         for call in self.calls:
             for ref in call.reads:
                 if ref.kind == "parameter" and ref.name:
-                    found[ref.name].add(call.index)
-        return {name: frozenset(calls) for name, calls in found.items()}
+                    readers[ref.name].add(call.index)
+        return {name: frozenset(calls) for name, calls in readers.items()}
 
     @cached_property
     def _weights(self) -> set[int]:
         """Parameters, and what is made of them alone."""
-        found: set[int] = set()
+        weights: set[int] = set()
         for call in self.calls:
-            found |= {ref.id for ref in call.reads if ref.kind == "parameter" and ref.name}
-            if call.reads and all(ref.id in found for ref in call.reads):
-                found |= {ref.id for ref in call.outputs}
-        return found
+            weights |= {ref.id for ref in call.reads if ref.kind == "parameter" and ref.name}
+            if call.reads and all(ref.id in weights for ref in call.reads):
+                weights |= {ref.id for ref in call.outputs}
+        return weights
 
     @cached_property
     def _before(self) -> list[int]:
         """Per call, as bits: itself and all that it depends on."""
-        found: list[int] = []
+        histories: list[int] = []
         for call in self.calls:
             before = 1 << call.index
             for ref in call.reads:
                 if ref.id in self.made:
-                    before |= found[self.made[ref.id].index]
-            found.append(before)
-        return found
+                    before |= histories[self.made[ref.id].index]
+            histories.append(before)
+        return histories
 
     def _history(self, ref: Ref) -> int:
         return self._before[self.made[ref.id].index] if ref.id in self.made else 0
 
     @cached_property
     def _under(self) -> Mapping[str, Calls]:
-        found: dict[str, set[int]] = defaultdict(set)
+        inside: dict[str, set[int]] = defaultdict(set)
         for call in self.calls:
             if call.index not in self._idle:
                 for path in _with_parents(call.site.module):
-                    found[path].add(call.index)
-        return {path: frozenset(calls) for path, calls in found.items()}
+                    inside[path].add(call.index)
+        return {path: frozenset(calls) for path, calls in inside.items()}
 
 
 def base(call: Call) -> str:

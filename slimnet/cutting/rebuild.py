@@ -28,7 +28,8 @@ def rebuild(network: Network, plan: Plan) -> nn.Module:
     """
     check_fits(network, plan)
     slim = clone(network, lambda name, tensor: cut(name, tensor, plan))
-    replace_modules(Network.of(slim), plan.stubs)
+    if plan.stubs:
+        replace_modules(Network.of(slim), plan.stubs)
     adjust(Network.of(slim), plan, network.modules)
     return slim
 
