@@ -25,7 +25,7 @@ def drawing_from(seed: int, devices: Sequence[torch.device] | None = None) -> It
     with exclusive():
         python, numpy = random.getstate(), np.random.get_state()
         try:
-            with torch.random.fork_rng(devices):
+            with torch.random.fork_rng(_gpus() if devices is None else devices):
                 random.seed(seed)
                 np.random.seed(seed % 2**32)
                 torch.manual_seed(seed)
@@ -33,3 +33,8 @@ def drawing_from(seed: int, devices: Sequence[torch.device] | None = None) -> It
         finally:
             random.setstate(python)
             np.random.set_state(numpy)
+
+
+def _gpus() -> list[torch.device]:
+    """All by name: torch warns of many where it is told of none."""
+    return [torch.device("cuda", number) for number in range(torch.cuda.device_count())]
