@@ -148,7 +148,7 @@ def as_program(model: nn.Module, sample: tuple) -> nn.Module:
     """The same network, written to a ``.pt2`` file and read without its class."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "net.pt2"
-        torch.export.save(export(Network.of(Walked.of(model)), sample), path)
+        torch.export.save(export(Walked.of(model), sample), path)
         return read_pt2(path).program
 
 

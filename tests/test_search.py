@@ -11,7 +11,7 @@ from slimnet.planning.search import WITHIN, Search
 
 
 def search_of(amount):
-    groups = [Group(n, np.arange(4), (), 4, ("a",), ()) for n in range(3)]
+    groups = [Group(n, np.arange(4), (), np.ones(4, int), ("a",), ()) for n in range(3)]
     ladders = {g.number: ladder(g, Limits(align=None), g.size) for g in groups}
     scores = {n: np.ones(4) for n in range(3)}
     start = dict.fromkeys(range(3), 4)
