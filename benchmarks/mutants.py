@@ -32,14 +32,15 @@ from torch.utils._pytree import tree_leaves
 
 from slimnet.capture.modules import copied
 from slimnet.capture.trace import Trace, capture
+from slimnet.coupling.at import At
 from slimnet.coupling.couple import Coupling, couple
 from slimnet.coupling.groups import find_groups
-from slimnet.coupling.rules import At, load_rules
 from slimnet.cutting.rebuild import rebuild, zero_removed
 from slimnet.cutting.reference import Proof
 from slimnet.cutting.verify import certify
 from slimnet.errors import CertificateError, SlimnetError
 from slimnet.network import Network
+from slimnet.operator import Operator, of
 from slimnet.planning.budget import removed_members
 from slimnet.planning.plan import Plan, agrees, make_plan, survivors_mask
 
@@ -101,12 +102,13 @@ CHANGES = {
 @contextmanager
 def broken(name: str, change: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Iterator[None]:
     """One operator's rule, in all its overloads, replaced."""
-    known = load_rules()
-    rules = {key: known[key] for key in known}
-    for key, rule in rules.items():
-        if key.split(".")[1] == name:
-            rules[key] = change(rule)
-    with mock.patch("slimnet.coupling.couple.load_rules", lambda: rules):
+
+    def spoilt(op: Any) -> Operator:
+        known = of(op)
+        mine = str(op).split(".")[1] == name and known.labels
+        return replace(known, labels=change(known.labels)) if mine else known
+
+    with mock.patch("slimnet.coupling.couple.of", spoilt):
         yield
 
 

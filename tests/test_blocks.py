@@ -76,6 +76,17 @@ def test_concatenation_is_no_residual():
     assert blocks_of(DenseNet(2, 4), 3, 8, 8) == ()
 
 
+class Shifted(nn.Module):
+    """A norm that has a shift and no scale: zeros before it are not enough."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.shift = nn.Conv2d(4, 4, 1, bias=False), nn.Parameter(torch.ones(6))
+
+    def forward(self, x):
+        return nn.functional.layer_norm(self.conv(x), (6,), None, self.shift)
+
+
 @pytest.mark.parametrize(
     ("end", "last"),
     [
@@ -85,6 +96,9 @@ def test_concatenation_is_no_residual():
         (weight_norm(nn.Conv2d(4, 4, 1, bias=False)), ["end.parametrizations.weight.original0"]),
         (nn.Sequential(nn.Conv2d(4, 4, 1, bias=False), nn.Dropout(), nn.GELU()), ["end.0.weight"]),
         (nn.BatchNorm2d(4, affine=False), None),
+        (Shifted(), ["end.conv.weight", "end.shift"]),
+        (nn.Sequential(nn.Conv2d(4, 4, 1, bias=False), nn.Hardtanh(0.1, 1.0)), None),
+        (nn.Sequential(nn.Conv2d(4, 4, 1, bias=False), nn.Softsign()), ["end.0.weight"]),
         (nn.Sequential(nn.Conv2d(4, 4, 1), nn.Sigmoid()), None),
     ],
     ids=lambda value: type(value).__name__,

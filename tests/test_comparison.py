@@ -12,6 +12,7 @@ from test_verify import IMAGE, cut_by_hand, network, with_a_wrong_index
 from torch import nn
 
 import slimnet
+from slimnet.cutting.comparison import Departed, observe
 from slimnet.cutting.inputs import permuted, stacked, variants
 from slimnet.cutting.rebuild import rebuild
 from slimnet.cutting.standins import weights_of
@@ -193,3 +194,23 @@ def test_only_what_training_runs_is_proven_in_a_training_pass():
     wrong = replace(wrong, model=rebuild(Network.of(model), wrong.plan))
     with pytest.raises(CertificateError):
         slimnet.verify(wrong, model)
+
+
+def test_a_pass_that_leaves_the_recorded_one_ends_there_where_others_can_be_tried():
+    ends = []
+
+    def branched(m, x):
+        y = m.n(m.a(x))
+        y = y.relu() if x.flatten()[0] == IMAGE[0].flatten()[0] else y.tanh()
+        ends.append(len(x))
+        return m.b(y)
+
+    model = network(branched)
+    _, proof = cut_by_hand(model)
+    full, _ = weights_of("real", Network.of(model).tensors, proof.plan, seed=0)
+    del ends[:]
+    with pytest.raises(Departed):
+        observe(Network.of(model), full, proof, (IMAGE[0] + 1,), 0, strict=True)
+    assert ends == []
+    assert not observe(Network.of(model), full, proof, (IMAGE[0] + 1,), 0).follows and ends == [2]
+    assert observe(Network.of(model), full, proof, IMAGE, 0, strict=True).follows

@@ -138,6 +138,25 @@ def test_a_parameter_that_is_used_twice_is_left_out():
     assert [c.weight for c in consumers_of(trace)] == ["b.weight"]
 
 
+@pytest.mark.parametrize(
+    "turned",
+    [lambda w: w.T, lambda w: w.t(), lambda w: w.mT, lambda w: w.permute(1, 0), lambda w: w],
+)
+def test_a_weight_may_be_turned_in_any_way(turned):
+    class Raw(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = nn.Parameter(torch.randn(4, 4, generator=torch.Generator().manual_seed(0)))
+
+        def forward(self, x):
+            return x @ turned(self.w)
+
+    model, x = Raw(), torch.randn(3, 4)
+    (consumer,) = consumers_of(capture(Network.of(model), (x,)))
+    matrix = consumer.form.matrix(model.w.detach())
+    torch.testing.assert_close(x @ matrix[0].mT, model(x).detach())
+
+
 def test_a_random_grid_is_about_as_large_as_wanted():
     generator = torch.Generator().manual_seed(0)
     rows, columns = grid((30, 20), 150, generator)

@@ -55,6 +55,15 @@ def normed(m: Net, x: Tensor) -> Tensor:
     return attend(m, m.nq(q), m.nk(k), v)
 
 
+def grouped(m: Net, x: Tensor) -> Tensor:
+    q, k, v = three(m, x)
+    return attend(m, m.nq(q), k, v)
+
+
+def group_norm(heads: int) -> Callable[[], nn.Module]:
+    return partial(nn.GroupNorm, heads, heads)
+
+
 def rotated(m: Net, x: Tensor) -> Tensor:
     q, k, v = three(m, x)
     angle = torch.arange(7.0)[:, None] * torch.arange(8.0)
@@ -81,6 +90,7 @@ LINEAR: dict[str, tuple[Callable, dict[str, Any], tuple]] = {
     "a layer without bias": (separate, PARTS | {"q": lin(8, 32, bias=False)}, TOKENS),
     "behind a layer norm": (normed, PARTS | {"nq": norm(8), "nk": norm(8)}, TOKENS),
     "behind an rms norm": (normed, PARTS | {"nq": rms(8), "nk": rms(8)}, TOKENS),
+    "behind a group norm": (grouped, PARTS | {"nq": group_norm(4)}, TOKENS),
     "turned by angles": (rotated, PARTS, TOKENS),
     "plus a position": (positioned, PARTS | {"position": weight(7, 8)}, TOKENS),
     "of convolutions": (
@@ -156,6 +166,27 @@ def plus_one(m: Net, x: Tensor) -> Tensor:
     return attend(m, q + 1, k, v)
 
 
+def by_steps(m: Net, x: Tensor) -> Tensor:
+    q, k, v = three(m, x)
+    return attend(m, torch.div(q, 0.1, rounding_mode="floor"), k, v)
+
+
+def shifted_only(m: Net, x: Tensor) -> Tensor:
+    q, k, v = three(m, x)
+    return attend(m, F.layer_norm(q, (8,), None, m.shift), k, v)
+
+
+def over_two_axes(m: Net, x: Tensor) -> Tensor:
+    q, k, v = three(m, x)
+    return attend(m, F.layer_norm(q, (7, 8), m.scale), k, v)
+
+
+def one_row_of_copies(m: Net, x: Tensor) -> Tensor:
+    q, k, v = three(m, x)
+    both = (q.sum(2, keepdim=True) * m.scale).expand(-1, -1, 14, -1)
+    return attend(m, both[:, :, :7], k, v + both[:, :, 7:])
+
+
 def read_elsewhere(m: Net, x: Tensor) -> tuple[Tensor, Tensor]:
     q, k, v = three(m, x)
     return attend(m, q, k, v), q.sum()
@@ -167,6 +198,10 @@ NOT_LINEAR: dict[str, tuple[Callable, dict[str, Any]]] = {
     "an input": (an_input, {name: lin(8, 8) for name in "kv"} | {"b": lin(8, 5)}),
     "of a buffer": (of_a_buffer, PARTS | {"queries": buffer(1, 3, 32)}),
     "plus a number": (plus_one, PARTS),
+    "in steps": (by_steps, PARTS),
+    "a norm that only shifts": (shifted_only, PARTS | {"shift": weight(8)}),
+    "a norm over two axes": (over_two_axes, PARTS | {"scale": weight(7, 8)}),
+    "some copies of what others read": (one_row_of_copies, PARTS | {"scale": weight(8)}),
     "read by the output as well": (read_elsewhere, PARTS),
     "norms without weights": (
         normed,

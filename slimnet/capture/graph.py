@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from slimnet.capture.sites import Site
+from slimnet.operator import of
 
 Calls: TypeAlias = frozenset[int]
 
@@ -197,7 +198,8 @@ class DataflowGraph:
 
     def is_product(self, call: Call) -> bool:
         """Whether it convolves, or multiplies matrices, with a parameter."""
-        return base(call) in _PRODUCTS and any(ref.id in self._weights for ref in call.reads)
+        costly = "macs" in (of(call.op).costs or ())
+        return costly and any(ref.id in self._weights for ref in call.reads)
 
     def under(self, path: str) -> Calls:
         """The calls of a module and of all inside it, without idle ones."""
@@ -294,6 +296,3 @@ def _places(bits: int) -> Iterator[int]:
         low = bits & -bits
         yield low.bit_length() - 1
         bits ^= low
-
-
-_PRODUCTS = ("convolution", "addmm", "mm", "bmm", "baddbmm", "mv", "linear", "lstm", "gru")

@@ -24,6 +24,7 @@ from slimnet.capture.calls import Call, Scope, check_argument, last_uses, nodes_
 from slimnet.errors import InputError
 from slimnet.limits import checked_name, checked_path
 from slimnet.network import Held, Network
+from slimnet.operator import of
 from slimnet.plain import decode
 
 LITERALS = "(program)"
@@ -277,7 +278,7 @@ def _read(call: Call) -> Iterator[tuple[int, str]]:
 
 def _role(call: Call, place: int) -> str:
     """As :class:`~slimnet.network.Held` names it."""
-    if call.operator in _BATCH_NORMS and place == 1:
+    if place == 1 and (call.operator == "batch_norm" or _is_batch_norm(call.function)):
         return "scale"
     if call.operator in _PRODUCTS and place == 1:
         turned = call.operator.startswith("conv_transpose") or call.args[6:7] == [True]
@@ -285,7 +286,10 @@ def _role(call: Call, place: int) -> str:
     return ""
 
 
-_BATCH_NORMS = ("batch_norm", "_native_batch_norm_legit_no_training", "native_batch_norm")
+def _is_batch_norm(function: Any) -> bool:
+    return isinstance(function, torch._ops.OpOverload) and bool(of(function).norm)
+
+
 _PRODUCTS = (
     *("linear", "conv1d", "conv2d", "conv3d", "convolution"),
     *("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"),

@@ -38,6 +38,7 @@ from slimnet.errors import CaptureError
 from slimnet.example import tensors_of
 from slimnet.exclusive import exclusive
 from slimnet.network import Network
+from slimnet.operator import of
 from slimnet.quiet import unwarned
 
 
@@ -329,7 +330,9 @@ class _Recorder(Uncompiled):
         return value
 
     def _with_values(self, func: Any, tensor: Tensor, ref: Ref) -> Ref:
-        if func not in _INDEXING or tensor.is_floating_point() or tensor.numel() > _INDEX_LIMIT:
+        if tensor.is_floating_point() or tensor.numel() > _INDEX_LIMIT:
+            return ref
+        if func is None or not of(func).values:
             return ref
         values = tensor.detach().cpu().numpy().copy()
         return replace(ref, values=values)
@@ -344,13 +347,8 @@ def _request(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Req
     return Request(name, args, kwargs, overload)
 
 
-_aten = torch.ops.aten
 _NUMBERS = count(1)  # of tensors: no two passes share one
 _NO_CALLS = {torch.ops.prim.device.default}
-_INDEXING = {
-    *(_aten.index.Tensor, _aten.index_select.default),
-    _aten._fused_moving_avg_obs_fq_helper.default,  # whether it observes
-}
 _INDEX_LIMIT = 1 << 20
 
 

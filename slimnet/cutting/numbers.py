@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_map
 
 from slimnet.capture.graph import Call, Ref
 from slimnet.capture.trace import Trace
+from slimnet.operator import Double, draws, of
 
 Numbers: TypeAlias = Mapping[int, float]
 """Recorded tensor → the one number that it holds."""
@@ -42,8 +43,8 @@ def _constant(ref: Ref) -> Tensor:
 
 def _is_computed(call: Call) -> bool:
     """Whether it gives single numbers, which neither chance nor unset memory decides."""
-    drawn = torch.Tag.nondeterministic_seeded in call.op.tags or "empty" in call.op._schema.name
-    return not drawn and all(np.prod(ref.shape) == 1 for ref in call.outputs)
+    chance = draws(call.op) or of(call.op).double is Double.ZEROS
+    return not chance and all(np.prod(ref.shape) == 1 for ref in call.outputs)
 
 
 def _computed(call: Call, known: Mapping[int, Tensor]) -> dict[int, Tensor]:

@@ -6,27 +6,20 @@ norms, activations and pooling count 0. MACs are those of one pass over the exam
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
-from slimnet.capture.graph import Call, refs_in
 from slimnet.capture.trace import Trace, capture
 from slimnet.coupling.couple import Coupling
 from slimnet.coupling.labels import Axis, Labelled
 from slimnet.example import Example, positional
 from slimnet.network import Network
-
-aten = torch.ops.aten
-
-_Products: TypeAlias = list[tuple[int, list[tuple[Any, int]]]]
-"""Per matrix product: a factor, and the axes (tensor, dimension) whose lengths it multiplies."""
-_Formula: TypeAlias = Callable[[Call], _Products]
+from slimnet.operator import of
 
 
 @dataclass(frozen=True)
@@ -125,77 +118,12 @@ def _weight_terms(
 def _mac_terms(trace: Trace, tensors: Mapping[int, Labelled]) -> list[_Term]:
     terms = []
     for call in trace.calls:
-        formula = _FORMULAS.get(call.op)
-        if formula is not None:
-            for factor, axes in formula(call):
-                terms.append(_Term(factor, tuple(_axis(tensors, ref, d) for ref, d in axes)))
+        formula = (of(call.op).costs or {}).get("macs")
+        for factor, axes in formula(call) if formula is not None else ():
+            terms.append(_Term(factor, tuple(_axis(tensors, ref, d) for ref, d in axes)))
     return terms
 
 
 def _axis(tensors: Mapping[int, Labelled], ref: Any, d: int) -> tuple[Axis, int]:
     labelled = tensors.get(ref.id)
     return (labelled.lengths[d] if labelled else None), ref.shape[d]
-
-
-def _convolution(call: Call) -> _Products:
-    """Output positions × kernel × output channels × input channels of each group."""
-    weight, out, transposed = call.args[1], call.outputs[0], call.args[6]
-    spatial = len(weight.shape) - 2
-    channel = len(out.shape) - spatial - 1
-    kernel = prod(weight.shape[2:])
-    if transposed:  # every input element meets the kernel of each output of its group
-        x = call.args[0]
-        positions = prod(x.shape) // x.shape[channel]
-        return [(positions * kernel, [(x, channel), (weight, 1)])]
-    positions = prod(out.shape) // out.shape[channel]
-    return [(positions * kernel, [(out, channel), (weight, 1)])]
-
-
-def _product(first: int) -> _Formula:
-    """[.., n, k] · [.., k, m], the operands starting at argument ``first``."""
-
-    def formula(call: Call) -> _Products:
-        a, b = call.args[first], call.args[first + 1]
-        left = [(a, d) for d in range(len(a.shape))]
-        return [(1, left + ([(b, len(b.shape) - 1)] if len(b.shape) > 1 else []))]
-
-    return formula
-
-
-def _attention(call: Call) -> _Products:
-    """q · kᵀ, then the weights · v."""
-    q, k, v = call.args[:3]
-    last = len(q.shape) - 1
-    rows = [(q, d) for d in range(last)]
-    return [(1, [*rows, (q, last), (k, last - 1)]), (1, [*rows, (v, last - 1), (v, last)])]
-
-
-def _recurrent(call: Call) -> _Products:
-    """At every step each weight of every layer and direction, [rows, columns], is used once.
-
-    fvcore counts 0 here: it knows no recurrent operator.
-    """
-    x = call.args[0]
-    steps = [(x, d) for d in range(len(x.shape) - 1)]
-    matrices = [ref for ref in refs_in(call.args[2:]) if len(ref.shape) == 2]
-    return [(1, [*steps, (weight, 0), (weight, 1)]) for weight in matrices]
-
-
-_FORMULAS: dict[Any, _Formula] = {
-    aten.convolution.default: _convolution,
-    aten.mm.default: _product(0),
-    aten.bmm.default: _product(0),
-    aten.mv.default: _product(0),
-    aten.addmm.default: _product(1),
-    aten.baddbmm.default: _product(1),
-    aten.scaled_dot_product_attention.default: _attention,
-    **dict.fromkeys(
-        (
-            *(aten.lstm.input, aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input),
-            *(aten.lstm.data, aten.gru.data, aten.rnn_tanh.data, aten.rnn_relu.data),
-            *(aten.lstm_cell.default, aten.gru_cell.default),
-            *(aten.rnn_tanh_cell.default, aten.rnn_relu_cell.default),
-        ),
-        _recurrent,
-    ),
-}

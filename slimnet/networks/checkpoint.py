@@ -305,7 +305,7 @@ def _opened_module(module: nn.Module, path: PathLike, told: tuple[str, ...]) -> 
 
 
 UNSEEN = "strides, padding and activations cannot be seen in weights"
-"""Said of every network that was recognised; what its data say: :mod:`slimnet.calibration`."""
+"""Said of every network that was recognised; what its data say: the command line."""
 
 _TRANSFORMING = ("torchvision:googlenet", "torchvision:inception_v3")
 _OLD_NAMES = (  # those of torchvision's own DenseNet and ViT, which it renames as it loads

@@ -4,7 +4,7 @@ What a layer can say depends on what is said to it. A segment holds a layer and 
 for it only, back to where others read too or through :data:`DEPTH` further layers, and can be run
 again by itself, with other weights and with gradients: its calls are as they were recorded, on
 values that :mod:`slimnet.reconstruction.lockstep` kept. Only calls whose derivative is sure are in
-one: pointwise ones and the rows below; any other ends the segment.
+one (the column ``differentiable``); any other ends the segment.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 
-from slimnet.capture.graph import Call, DataflowGraph, Ref, base
+from slimnet.capture.graph import Call, DataflowGraph, Ref
 from slimnet.capture.trace import Trace
+from slimnet.operator import draws, of
 from slimnet.reconstruction.consumers import Consumer
 
 DEPTH = 2
@@ -151,18 +151,5 @@ def _makers(call: Call, graph: DataflowGraph) -> list[int]:
 
 def _can_run(call: Call) -> bool:
     """Whether it can be run again, alone, and differentiated."""
-    tags = getattr(call.op, "tags", ())
-    known = torch.Tag.pointwise in tags or base(call) in _DIFFERENTIABLE
-    random = torch.Tag.nondeterministic_seeded in tags
-    return known and not random and all(ref.kind != "constant" for ref in call.reads)
-
-
-_DIFFERENTIABLE = {
-    *("convolution", "addmm", "mm", "bmm", "t", "transpose", "permute", "numpy_T"),
-    *("native_batch_norm", "_native_batch_norm_legit_no_training", "_batch_norm_no_update"),
-    *("cudnn_batch_norm", "miopen_batch_norm", "native_layer_norm", "native_group_norm"),
-    *("view", "_unsafe_view", "clone", "unsqueeze", "squeeze", "cat"),
-    *("mean", "avg_pool2d", "_adaptive_avg_pool2d", "max_pool2d_with_indices"),
-    *("hardswish", "_prelu_kernel", "_softmax", "constant_pad_nd"),
-}
-"""Beside the pointwise ones, without the underscore of those that write in place."""
+    known = of(call.op).differentiable and not draws(call.op)
+    return known and all(ref.kind != "constant" for ref in call.reads)

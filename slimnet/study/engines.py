@@ -14,7 +14,7 @@ from slimnet.study.results import Record
 
 Engine = Callable[[Sequence[Cell], Callable[[Cell], Record]], list[Record]]
 
-ENGINES: Registry[Engine] = Registry("study engine")
+ENGINES: Registry[Engine] = Registry("study engine", "slimnet.engines")
 
 
 @ENGINES.register("local")

@@ -17,7 +17,8 @@ from typing import TypeAlias
 from slimnet.capture.graph import Call, DataflowGraph, Ref
 from slimnet.capture.trace import Trace
 from slimnet.coupling.scaling.boxes import Box, NotLinear, meet, one_axis, union, whole
-from slimnet.coupling.scaling.steps import MOVEMENTS, STEPS, Demands, Way
+from slimnet.coupling.scaling.steps import Demands, Way
+from slimnet.operator import of
 
 Slices: TypeAlias = "dict[str, tuple[int, tuple[int, ...]]]"
 """Parameter → one of its axes, and indices along it."""
@@ -82,8 +83,8 @@ class _Walk:
 
     def _step(self, call: Call, place: int, box: Box) -> Demands:
         """What a call's operands must be for one of its results to be multiplied."""
-        step = STEPS.get(call.op)
-        if step is None:
+        step = of(call.op).scaling
+        if not step:
             raise NotLinear
         return step(self.way, call, box, place)
 
@@ -110,7 +111,7 @@ class _Walk:
 
     def _check_reader(self, call: Call, number: int) -> None:
         """Each result takes the tensor's factor along, or is made of its other elements."""
-        moves = STEPS.get(call.op) in MOVEMENTS
+        moves = of(call.op).moves
         if not moves and not any(ref.id in self.boxes for ref in call.outputs):
             raise NotLinear
         for place, ref in enumerate(call.outputs):

@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeAlias
 from torch import nn
 
 from slimnet.errors import InputError
-from slimnet.registry import Registry, import_all
+from slimnet.registry import Registry
 from slimnet.train.callback import Callback
 
 Make: TypeAlias = Callable[[nn.Module, tuple[Any, ...], float], Callback]
@@ -48,12 +48,12 @@ class Sparsifier:
         return amount
 
 
-SPARSIFIERS: Registry[Sparsifier] = Registry("method")
+SPARSIFIERS: Registry[Sparsifier] = Registry("method", "slimnet.sparsifiers", folder=__name__)
 
 
 def load_sparsifiers() -> Registry[Sparsifier]:
     """The registry with every method of this folder in it."""
-    import_all(__name__, list(__path__))
+    SPARSIFIERS.load()
     return SPARSIFIERS
 
 
