@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from slimnet.capture.randomness import drawing_from
 from slimnet.errors import InputError
 from slimnet.export import export_onnx
 from slimnet.files import save
@@ -101,8 +102,8 @@ def _trained(
     told = json.dumps([name, schedule.to_json(), dataset.fingerprint(), __version__])
     digest = hashlib.blake2b(told.encode(), digest_size=8).hexdigest()
     kept = directory / f"dense-{digest}.pt"
-    torch.manual_seed(0)
-    model = MODELS[name].make()
+    with drawing_from(0):
+        model = MODELS[name].make()
     if not _restored(model, kept):
         watch(f"{name}: training the dense network", 0.0)
         train(

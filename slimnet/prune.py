@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from slimnet.capture.modules import named_tensors, no_collection, unchanging
-from slimnet.capture.suitable import refuse_unbound, refuse_unsuitable
+from slimnet.capture.modules import no_collection
+from slimnet.capture.suitable import refuse_unbound
 from slimnet.capture.trace import Trace, capture
 from slimnet.coupling.couple import Coupling, Pin, couple
 from slimnet.criteria import Choice
@@ -33,6 +33,7 @@ from slimnet.example import Example, positional
 from slimnet.lineage import Lineage, lineage_of, remember
 from slimnet.measuring.analysis import Inspection, analyse, record
 from slimnet.measuring.gathered import Gathered
+from slimnet.network import Network
 from slimnet.planning.budget import Budget, Limits
 from slimnet.planning.outcome import refusal
 from slimnet.planning.plan import Plan, agrees, surviving
@@ -90,9 +91,8 @@ def inspect(model: nn.Module, example: Example, *, heads: bool = False) -> Inspe
     attention can lose whole heads. Raises :class:`CaptureError` where the model does not run on it.
     """
     example = positional(model, example)
-    refuse_unsuitable(model, example)
-    traces = record(model, example)
-    return analyse(model, traces, (), heads=heads).inspection
+    network = Network.of(model)
+    return analyse(network, record(network, example), (), heads=heads).inspection
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,8 +137,8 @@ def prune(model: nn.Module | Pruned, asked: PruneArguments) -> Pruned:
             cannot be met.
         CertificateError: where the slim network cannot be proven equal to the zeroed original.
     """
-    model, example = _opened(model, asked.example)
-    earlier = lineage_of(model)
+    network, example = _opened(model, asked.example)
+    earlier = lineage_of(network)
     request, seed = asked.settled(), asked.seed
     budget, limits = Budget.of(request), Limits.of(request)
     samples = _images(asked)
@@ -146,29 +146,26 @@ def prune(model: nn.Module | Pruned, asked: PruneArguments) -> Pruned:
     scorer = Scorer(choice, samples, asked.init, seed, asked.watch)
     remembered = request.asked(None if samples is None else len(samples))
     traces: list[Trace] = []
-    original = model
-    shorter = shorten(model, example, request.drop_blocks, seed=seed, verify=request.verify)
-    model, budget = shorter.model, shorter.budget(budget)
+    shorter = shorten(network, example, request.drop_blocks, seed=seed, verify=request.verify)
+    original, network, budget = network, shorter.network, shorter.budget(budget)
     pins: list[Pin] = []
     attempts = 0
     gathered: Gathered | None = None
     beside = request.verify  # nothing else would notice a wrong one
     while True:
-        with no_collection(), unchanging(model):
-            if not traces:
-                refuse_unsuitable(model, example)
-            traces = traces or record(model, example)
+        with no_collection():
+            traces = traces or record(network, example)
             analysis = analyse(
-                model,
+                network,
                 traces,
                 pins,
                 strict=request.strict,
                 heads=request.heads,
                 least=request.min_channels,
             )
-            gathered = gathered or scorer.gather(model, analysis.groups)
+            gathered = gathered or scorer.gather(network, analysis.groups)
             drawn = draft(
-                model,
+                network,
                 analysis,
                 budget,
                 limits,
@@ -182,17 +179,17 @@ def prune(model: nn.Module | Pruned, asked: PruneArguments) -> Pruned:
             if drawn.unmet and not request.best_effort:
                 raise PruneError(refusal(shorter.whole(plan, None)[0], drawn.unmet))
             proof = Proof(traces[0], analysis.coupling, plan, drawn.alive)
-            slim = rebuild(model, plan)
-        proof = folded(model, slim, proof, example)
+            slim = Network.of(rebuild(network, plan))
+        proof = folded(network.tensors, slim, proof, example)
         plan = proof.plan
         inspection = replace(analysis.inspection, notes=tuple(plan.notes))
         try:
             certificate = None
             if request.verify:
-                certificate = certify(model, slim, _proofs(proof, traces), example, seed=seed)
+                certificate = certify(network, slim, _proofs(proof, traces), example, seed=seed)
             break
         except Mismatch as mismatch:
-            refuse_unbound(model, slim, example)
+            refuse_unbound(network, slim, example)
             if drawn.beside.changes:  # which no call seemed to read: is it those?
                 beside = False
                 continue
@@ -205,18 +202,18 @@ def prune(model: nn.Module | Pruned, asked: PruneArguments) -> Pruned:
     gathered = None  # it may be as large as the network's activations
     plan, certificate = shorter.whole(plan, certificate)
     if request.repair and samples is not None:
-        slim, done = mend(original, slim, plan, samples.images, seed=seed, watch=asked.watch)
-    pruned = Pruned(slim, plan, certificate, inspection, example, done, earlier)
+        mended, done = mend(original, slim, plan, samples.images, seed=seed, watch=asked.watch)
+        slim = Network.of(mended)
+    pruned = Pruned(slim.model, plan, certificate, inspection, example, done, earlier)
     remember(slim, *pruned.whole(), trained=pruned.trained)
     return pruned
 
 
-def _opened(
-    model: nn.Module | Pruned, example: Example | None
-) -> tuple[nn.Module, tuple[Any, ...]]:
-    network = model.model if isinstance(model, Pruned) else model
+def _opened(model: nn.Module | Pruned, example: Example | None) -> tuple[Network, tuple[Any, ...]]:
+    module = model.model if isinstance(model, Pruned) else model
     given: Any = model.example if isinstance(model, Pruned) and example is None else example
-    return network, positional(network, given)
+    inputs = positional(module, given)
+    return Network.of(module), inputs
 
 
 def _images(asked: PruneArguments) -> Samples | None:
@@ -234,18 +231,19 @@ def _proofs(proof: Proof, traces: Sequence[Trace]) -> list[Proof]:
     return [proof, *(replace(proof, trace=t, number=n, training=True) for n, t in more)]
 
 
-def folded(model: nn.Module, slim: nn.Module, proof: Proof, example: tuple[Any, ...]) -> Proof:
+def folded(
+    originals: Mapping[str, Tensor], slim: Network, proof: Proof, example: tuple[Any, ...]
+) -> Proof:
     """The slim network, and the plan, with the numbers that changed folded into weights."""
     found = _folds(proof.trace, slim, example)
     plan = replace(proof.plan, scaled=found.scales)
-    originals = dict(named_tensors(model))
-    for name, tensor in named_tensors(slim):
+    for name, tensor in slim.tensors.items():
         if name in plan.scaled:
             tensor.data.copy_(cut(name, originals[name], plan))
     return replace(proof, plan=plan, multiplied=found.tensors)
 
 
-def _folds(trace: Trace, slim: nn.Module, example: tuple[Any, ...]) -> Folds:
+def _folds(trace: Trace, slim: Network, example: tuple[Any, ...]) -> Folds:
     """What makes up for numbers that code computes from lengths."""
     if depends_on_lengths(trace):
         with suppress(CaptureError):  # the proof finds the line
@@ -257,54 +255,54 @@ _ATTEMPTS = 16  # lines of code that may be pinned one after the other
 
 
 def prove(
-    model: nn.Module,
-    slim: nn.Module,
+    network: Network,
+    slim: Network,
     plan: Plan,
-    example: Example,
+    example: tuple[Any, ...],
     *,
     seed: int = 0,
     trained: bool = False,
 ) -> Certificate:
-    """Prove again that ``slim`` is ``model`` cut by ``plan``.
+    """Prove again that ``slim`` is ``network`` cut by ``plan``.
 
     Which tensors hold other numbers than the cut's is measured, and in the certificate. Of weights
     that were ``trained`` after the cut only the structure is proven, with random weights; where
     none was changed, all is. Raises :class:`CertificateError`.
     """
-    example = positional(model, example)
-    shorter = shorten_as(model, example, plan, seed=seed)
-    model, plan = shorter.model, replace(plan, blocks=())
-    check_fits(model, plan)
-    other = changed(model, slim, plan)
-    traces = record(model, example)
+    shorter = shorten_as(network, example, plan, seed=seed)
+    network, plan = shorter.network, replace(plan, blocks=())
+    check_fits(network, plan)
+    other = changed(network.tensors, slim.tensors, plan)
+    traces = record(network, example)
     coupling = _coupling_of(plan, traces)
     proof = Proof(traces[0], coupling, plan, surviving(coupling, plan))
     if plan.scaled:
         proof = replace(proof, multiplied=_folds(proof.trace, slim, example).tensors)
     kinds = ("random",) if trained and other else ("real", "random")
     try:
-        proven = certify(model, slim, _proofs(proof, traces), example, seed=seed, kinds=kinds)
+        proven = certify(network, slim, _proofs(proof, traces), example, seed=seed, kinds=kinds)
     except CertificateError as error:
         if not other:
             raise
-        raise CertificateError(f"{error}; {_few(other, model)}") from error
+        raise CertificateError(f"{error}; {_few(other, network.name)}") from error
     return joined(shorter.certificate, replace(proven, changed=other))
 
 
-def changed(model: nn.Module, slim: nn.Module, plan: Plan) -> tuple[str, ...]:
+def changed(
+    originals: Mapping[str, Tensor], slim: Mapping[str, Tensor], plan: Plan
+) -> tuple[str, ...]:
     """The parameters and buffers of a slim network that are not just the original's, cut."""
-    originals = dict(named_tensors(model))
     return tuple(
         name
-        for name, tensor in named_tensors(slim)
+        for name, tensor in slim.items()
         if name not in originals or not same(cut(name, originals[name], plan), tensor)
     )
 
 
-def _few(names: Sequence[str], model: nn.Module) -> str:
+def _few(names: Sequence[str], network: str) -> str:
     return (
         f"{len(names)} of its tensors ({', '.join(names[:3])}{', …' * (len(names) > 3)}) hold "
-        f"other numbers than what was cut of this {type(model).__name__}"
+        f"other numbers than what was cut of this {network}"
     )
 
 

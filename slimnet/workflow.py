@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from slimnet.capture.modules import copied, named_tensors
+from slimnet.capture.modules import copied
 from slimnet.capture.trace import capture
 from slimnet.digest import sealed_json
 from slimnet.errors import CaptureError, InputError
@@ -23,6 +23,7 @@ from slimnet.export import export_onnx, measure_latency
 from slimnet.export.inputs import check_batch
 from slimnet.files import Opened
 from slimnet.measuring.cost import count
+from slimnet.network import Network as Walked
 from slimnet.output import scratch, write_json
 from slimnet.prune import Pruned, prune
 from slimnet.repair import check_images, repair
@@ -60,7 +61,7 @@ class Settings:
 
     def cut(self, model: nn.Module, example: tuple[torch.Tensor, ...], **asked: Any) -> Pruned:
         """One slim network."""
-        init = None if self.init is None else dict(named_tensors(self.init))
+        init = None if self.init is None else Walked.of(self.init).tensors
         return prune(model, example, data=self.data, init=init, **asked, **self.prune)
 
     def to_json(self, example: tuple[torch.Tensor, ...], study: Study) -> dict[str, Any]:
@@ -82,7 +83,7 @@ def one_image(opened: Opened, dataset: Dataset) -> tuple[torch.Tensor]:
     check_fits(dataset, usual or dataset.image_shape, dataset.num_classes)
     example = (torch.zeros(1, *dataset.image_shape),)
     try:
-        capture(opened.model, example)
+        capture(Walked.of(opened.model), example)
     except CaptureError as error:
         size = "x".join(map(str, dataset.image_shape))
         why = str(error.__cause__).split("\n")[0]
@@ -136,7 +137,7 @@ def run_comparison(
         def make_slim(criterion: str, ratio: float) -> Candidate:
             watch(f"{name}: cutting and timing {criterion}, ratio {ratio:g}", 0.0)
             if criterion == UNSTRUCTURED:
-                masked = masked_candidate(copied(model), ratio, dense.macs)
+                masked = masked_candidate(_copy(model), ratio, dense.macs)
                 return replace(masked, latency=timer.slim(masked.model))
             pruned = settings.cut(model, example, ratio=ratio, criterion=criterion)
             repairer = _repairer(model, pruned, dataset, settings)
@@ -153,7 +154,7 @@ def run_comparison(
             dataset,
             directory,
             progress=progress,
-            clone=copied,
+            clone=_copy,
             device=settings.device,
         )
     return _network(name, results)
@@ -166,13 +167,17 @@ def _repairer(model: nn.Module, pruned: Pruned, dataset: Dataset, settings: Sett
     @cache
     def repaired(seed: int) -> dict[str, Any]:
         images = dataset.samples(settings.samples, seed).images
-        original, slim = copied(model).to(place), copied(pruned.model).to(place)
+        original, slim = (Walked.of(_copy(x).to(place)) for x in (model, pruned.model))
         return repair(original, slim, pruned.plan, images, seed=seed)[0].state_dict()
 
     def write(slim: nn.Module, seed: int) -> None:
         slim.load_state_dict(repaired(seed))
 
     return write
+
+
+def _copy(model: nn.Module) -> nn.Module:
+    return copied(Walked.of(model))
 
 
 def _network(name: str, results: Results) -> Network:

@@ -12,10 +12,13 @@ from slimnet.coupling.blocks import block_scores, blocks_line, find_blocks
 from slimnet.coupling.shortcut import PASSED, RELU, ZERO, ZEROS, Stub
 from slimnet.models import MODELS
 from slimnet.models.densenet import DenseNet
+from slimnet.network import Network
 
 
 def blocks_of(model, *shape):
-    return find_blocks(model.eval(), capture(model.eval(), (torch.randn(1, *shape),)))
+    return find_blocks(
+        Network.of(model.eval()), capture(Network.of(model.eval()), (torch.randn(1, *shape),))
+    )
 
 
 class Body(nn.Module):
@@ -202,7 +205,7 @@ def test_scores_are_what_the_last_layer_amplifies():
     model = nn.Sequential(Body(), Body(nn.Conv2d(4, 4, 1)))
     nn.init.constant_(model[0].end.weight, -0.25)
     nn.init.constant_(model[1].end.weight, 0.5)  # rows of length sqrt(4 · 0.25)
-    scores = block_scores(model, blocks_of(model, 4, 6, 6))
+    scores = block_scores(Network.of(model).tensors, blocks_of(model, 4, 6, 6))
     assert scores == pytest.approx({"0": 0.25, "1": 1.0})
 
 

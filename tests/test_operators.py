@@ -23,10 +23,12 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import flop_registry
 
 from slimnet.capture.composites import composite, is_composite
+from slimnet.capture.graph import Call, Ref
 from slimnet.capture.sites import Site
-from slimnet.capture.trace import Call, Ref, capture
+from slimnet.capture.trace import capture
 from slimnet.coupling.scaling.boxes import Box, NotLinear, whole
 from slimnet.coupling.scaling.steps import Way
+from slimnet.network import Network
 from slimnet.operator import (
     OPERATORS,
     UNKNOWN,
@@ -373,7 +375,9 @@ def exchanged(one: Tried, old: Tensor, new: Tensor) -> dict[int, Tensor]:
 @pytest.mark.parametrize("name", having("layer"))
 def test_a_layer_is_its_rows_times_its_matrix(name):
     model = Holder(EXAMPLES[name]).double()
-    made = [c for c in consumers_of(capture(model, ())) if f".{name}." in str(c.call.op)]
+    made = [
+        c for c in consumers_of(capture(Network.of(model), ())) if f".{name}." in str(c.call.op)
+    ]
     (consumer,) = made
     (one,) = tried(name)
     args, (output,) = values_of(one), one.run()
@@ -420,7 +424,7 @@ IN_EVALUATION: dict[str, Callable[..., Tensor]] = {
 def test_every_batch_norm_in_evaluation_is_known_as_one(name):
     model = Normed(IN_EVALUATION[name]).double().eval()
     x = torch.randn(2, 3, 4, 4, dtype=torch.float64)
-    trace = capture(model, (x,))
+    trace = capture(Network.of(model), (x,))
     assert f"aten.{name}" in {str(call.op).rpartition(".")[0] for call in trace.calls}
     consumer = next(c for c in consumers_of(trace) if c.weight == "conv.weight")
     assert consumer.norm is not None and consumer.total is not None

@@ -16,6 +16,7 @@ from slimnet.capture.trace import Trace, capture
 from slimnet.coupling.constraints import Reason
 from slimnet.coupling.couple import Coupling, couple
 from slimnet.errors import InputError, UnknownNameError
+from slimnet.network import Network
 from slimnet.operator import OPERATORS, rule
 from slimnet.registry import Registry, declared, import_all
 
@@ -35,7 +36,7 @@ class Holder(nn.Module):
 
 def labelled(model: nn.Module) -> tuple[Trace, Coupling, list]:
     """A recorded call, its labels, and the records of what came out (which stays prunable)."""
-    trace = capture(model, ())
+    trace = capture(Network.of(model), ())
     outputs, trace.outputs = trace.outputs, []
     return trace, couple([trace]), outputs
 

@@ -14,8 +14,10 @@ from micro import Net, buffer, conv, lin, weight
 from micro_attention import merge_heads, mha, norm, rms, split_heads
 from torch import Tensor, nn
 
-from slimnet.capture.trace import Trace, capture, refs_in
+from slimnet.capture.graph import refs_in
+from slimnet.capture.trace import Trace, capture
 from slimnet.coupling.scaling import Path, path_to
+from slimnet.network import Network
 
 SDPA = torch.ops.aten.scaled_dot_product_attention.default
 TOKENS = (torch.randn(2, 7, 8, generator=torch.manual_seed(0)),)
@@ -102,7 +104,7 @@ LINEAR: dict[str, tuple[Callable, dict[str, Any], tuple]] = {
 def recorded(body: Callable, parts: dict[str, Any], example: tuple) -> tuple[Net, Trace]:
     torch.manual_seed(0)
     model = Net(body, parts | {"shown": None}).eval()
-    return model, capture(model, example)
+    return model, capture(Network.of(model), example)
 
 
 def path_of(trace: Trace, place: int = 0) -> Path | None:
@@ -256,6 +258,6 @@ class Deep(nn.Module):
 
 
 def test_the_nearest_layer_is_the_one_that_is_multiplied():
-    path = path_of(capture(Deep().eval(), TOKENS))
+    path = path_of(capture(Network.of(Deep().eval()), TOKENS))
     every = partial(tuple, range(8))
     assert path.slices == {"q.weight": (0, every()), "q.bias": (0, every())}

@@ -10,6 +10,7 @@ from slimnet.capture.modules import copied
 from slimnet.errors import InputError, PruneError
 from slimnet.files import Opened
 from slimnet.models import MODELS
+from slimnet.network import Network
 from slimnet.prune import prune
 from slimnet.repair import repair
 from slimnet.report import table
@@ -104,10 +105,12 @@ def test_repaired_weights_are_those_of_repair(data):
     torch.manual_seed(0)
     model = MODELS["digits_vgg"].make().eval()
     cut = prune(model, EXAMPLE, ratio=0.5, verify=False)
-    slim = copied(cut.model)
+    slim = copied(Network.of(cut.model))
     settings = replace(SETTINGS, samples=48, device="cpu")
     workflow._repairer(model, cut, data, settings)(slim, 3)
-    wanted, done = repair(model, cut.model, cut.plan, data.samples(48, 3).images, seed=3)
+    wanted, done = repair(
+        Network.of(model), Network.of(cut.model), cut.plan, data.samples(48, 3).images, seed=3
+    )
     assert done.solved
     ours, theirs = slim.state_dict(), wanted.state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)

@@ -21,9 +21,9 @@ from torch.utils._pytree import keystr, tree_flatten_with_path
 
 from slimnet.capture.allowance import allowance, bytes_of
 from slimnet.capture.calls import Call, Scope, check_argument, last_uses, nodes_of
-from slimnet.capture.modules import Held, named_modules
 from slimnet.errors import InputError
 from slimnet.limits import checked_name, checked_path
+from slimnet.network import Held, Network
 from slimnet.operator import of
 from slimnet.plain import decode
 
@@ -259,7 +259,7 @@ def _held(root: nn.Module, name: str) -> Any:
 
 def _tell_roles(root: nn.Module, calls: Iterable[Call], names: Mapping[str, str]) -> None:
     """Say of every weight what the first operator that reads it takes it for."""
-    modules = dict(named_modules(root))
+    modules = Network.of(root).modules
     for call in calls:
         for place, node in _read(call):
             name = names.get(node)
@@ -277,7 +277,7 @@ def _read(call: Call) -> Iterator[tuple[int, str]]:
 
 
 def _role(call: Call, place: int) -> str:
-    """As :class:`~slimnet.capture.modules.Held` names it."""
+    """As :class:`~slimnet.network.Held` names it."""
     if place == 1 and (call.operator == "batch_norm" or _is_batch_norm(call.function)):
         return "scale"
     if call.operator in _PRODUCTS and place == 1:

@@ -6,6 +6,7 @@ from slimnet.capture.trace import capture
 from slimnet.cli import commands, console, tables
 from slimnet.cli.shared import inputs_of, on_device, open_any, place_of, print_json
 from slimnet.cli.targets import check_apart
+from slimnet.network import Network
 from slimnet.prune import inspect as inspect_network
 
 
@@ -26,7 +27,8 @@ def inspect(options: commands.Inspect) -> None:
     if graph is not None:
         from slimnet.report.picture import write_picture
 
-        write_picture(graph, network, capture(network, inputs), inspection, title=described)
+        walked = Network.of(network)
+        write_picture(graph, walked, capture(walked, inputs), inspection, title=described)
     if options.run.json:
         print_json({"network": described, **inspection.to_json()})
         return

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from slimnet.capture.modules import named_tensors
 from slimnet.cli import commands, console, tables
 from slimnet.cli.calibration import check_recognised, network_before, read_samples
 from slimnet.cli.shared import inputs_of, on_device, open_any, place_of, print_json, write_slim
 from slimnet.cli.targets import SLIM, check_target
+from slimnet.network import Network
 from slimnet.prune import Pruned
 from slimnet.prune import prune as prune_network
 
@@ -33,7 +33,7 @@ def prune(options: commands.Prune) -> None:
             network,
             inputs,
             data=images,
-            init=None if before is None else dict(named_tensors(before)),
+            init=None if before is None else Network.of(before).tensors,
             watch=watch,
             **vars(request),
         )

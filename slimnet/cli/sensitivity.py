@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from slimnet.capture.modules import named_tensors
 from slimnet.cli import commands, console
 from slimnet.cli.calibration import (
     check_recognised,
@@ -14,6 +13,7 @@ from slimnet.cli.calibration import (
 from slimnet.cli.shared import inputs_of, on_device, open_any, place_of, print_json
 from slimnet.cli.targets import PAGE, check_target
 from slimnet.criteria import check_needs
+from slimnet.network import Network
 from slimnet.report.sensitivity import measured_sentence, sensitivity_table, write_sensitivity
 from slimnet.sensitivity import Sensitivity
 from slimnet.sensitivity import sensitivity as measure_sensitivity
@@ -48,7 +48,7 @@ def sensitivity(options: commands.Sensitivity) -> None:
             across=options.cut.across,
             reduce=options.cut.reduce,
             calibration=calibration,
-            init=None if before is None else dict(named_tensors(before)),
+            init=None if before is None else Network.of(before).tensors,
             heads=options.cut.heads,
             seed=run.seed,
             watch=watch,

@@ -14,8 +14,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from slimnet.capture.graph import Call, Ref
 from slimnet.capture.sizes import Source
-from slimnet.capture.trace import Call, Ref, source
+from slimnet.capture.trace import source
 from slimnet.coupling.constraints import Constraints, Grouped, Reason, Statistic
 from slimnet.coupling.labels import Axis, Labelled, Labels
 from slimnet.operator import of

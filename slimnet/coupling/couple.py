@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from slimnet.capture.trace import Call, Ref, Trace, refs_in
+from slimnet.capture.graph import Call, Ref, refs_in
+from slimnet.capture.trace import Trace
 from slimnet.coupling.at import At
 from slimnet.coupling.constraints import (
     Choice,
@@ -260,7 +261,7 @@ def _pin_call(
     constraints: Constraints, call: Call, tensors: Mapping[int, Labelled], pin: Pin
 ) -> None:
     """Pin every axis at a call."""
-    read = [] if pin.outputs_only else refs_in((call.args, tuple(call.kwargs.values())))
+    read = () if pin.outputs_only else call.reads
     refs = [*call.outputs, *read]
     for ref in refs:
         for axis in tensors[ref.id].axes if ref.id in tensors else ():

@@ -9,23 +9,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
-from slimnet.capture.passes import Calls, Pass
-from slimnet.capture.trace import Call, Ref
+from slimnet.capture.graph import Call, Calls, DataflowGraph, Ref
 from slimnet.operator import of
 
 Needed: TypeAlias = "list[list[Any]]"
 """Alternatives; of each, every argument must be zero for the result to be."""
 
 
-def silencers(seen: Pass, ref: Ref, calls: Calls) -> tuple[str, ...] | None:
+def silencers(graph: DataflowGraph, ref: Ref, calls: Calls) -> tuple[str, ...] | None:
     """Parameters read by these calls alone that silence ``ref``; None where there are none."""
     if ref.kind == "parameter" and ref.name:
-        return (ref.name,) if seen.readers_of(ref.name) <= calls else None
-    call = seen.made.get(ref.id)
+        return (ref.name,) if graph.readers_of(ref.name) <= calls else None
+    call = graph.made.get(ref.id)
     if call is None or call.index not in calls:
         return None
     for needed in needed_by(call):
-        found = [silencers(seen, x, calls) if isinstance(x, Ref) else None for x in needed]
+        found = [silencers(graph, x, calls) if isinstance(x, Ref) else None for x in needed]
         if all(names is not None for names in found):
             return tuple(dict.fromkeys(name for names in found for name in names or ()))
     return None
@@ -37,12 +36,12 @@ def needed_by(call: Call) -> Needed:
     return zeros(call) if zeros else []
 
 
-def gains(seen: Pass, names: Sequence[str]) -> tuple[str, ...]:
+def gains(graph: DataflowGraph, names: Sequence[str]) -> tuple[str, ...]:
     """Those of some parameters that multiply: what is only added does not scale a branch."""
     added = {
         ref.name
         for name in names
-        for call in map(seen.calls.__getitem__, seen.readers_of(name))
+        for call in map(graph.calls.__getitem__, graph.readers_of(name))
         for place in of(call.op).added
         if len(call.args) > place and isinstance(ref := call.args[place], Ref)
     }

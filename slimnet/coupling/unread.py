@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
-from torch.utils._pytree import tree_leaves
 
-from slimnet.capture.trace import Call, Ref, Trace
+from slimnet.capture.graph import Call, Ref
+from slimnet.capture.trace import Trace
 from slimnet.coupling.couple import Coupling
 from slimnet.coupling.labels import Labelled, Labels
 from slimnet.operator import Reading, of
@@ -44,7 +44,7 @@ class _Reader:
 
     def read(self, call: Call) -> Labels:
         """The atoms that a call reads."""
-        given = [leaf for leaf in tree_leaves((call.args, call.kwargs)) if isinstance(leaf, Ref)]
+        given = call.reads
         self._weights |= {ref.id for ref in given if ref.name is not None}
         made = [ref for ref in given if ref.id in self._weights]
         if given and len(made) == len(given):

@@ -8,19 +8,19 @@ multiplies are allowed for.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch import Tensor
 
-from slimnet.capture.trace import Call, Ref, Trace
+from slimnet.capture.graph import Call, DataflowGraph
+from slimnet.capture.trace import Trace
 from slimnet.cutting.projection import Projection, Projector
 from slimnet.cutting.reference import Proof, Reference, Slim, Survivors, run
 from slimnet.cutting.standins import Values
 from slimnet.example import tensors_of
+from slimnet.network import Network
 from slimnet.operator import Layout, of
 
 
@@ -184,13 +184,7 @@ def read_tensors(trace: Trace) -> frozenset[int]:
 
     What a call gives of which nothing is read counts as well.
     """
-    read = {
-        leaf.id
-        for call in trace.calls
-        for leaf in tree_leaves((call.args, call.kwargs))
-        if isinstance(leaf, Ref)
-    }
-    read |= {ref.id for ref in trace.outputs}
+    read = {*trace.graph.readers, *(ref.id for ref in trace.outputs)}
     dead = (call for call in trace.calls if not any(ref.id in read for ref in call.outputs))
     return frozenset(read.union(ref.id for call in dead for ref in call.outputs))
 
@@ -200,7 +194,7 @@ class Departed(Exception):
 
 
 def observe(
-    model: nn.Module,
+    network: Network,
     values: Values,
     proof: Proof,
     example: tuple[Any, ...],
@@ -214,13 +208,13 @@ def observe(
     """
     projector = Projector(Survivors(proof), read_tensors(proof.trace), seed)
     reference = Collected(proof, projector, seed, strict=strict)
-    given = run(model, values, example, reference, seed=seed, training=proof.training)
+    given = run(network, values, example, reference, seed=seed, training=proof.training)
     reference.outputs = tensors_of(given)
     return reference
 
 
 def follow(
-    slim: nn.Module,
+    slim: Network,
     values: Values,
     proof: Proof,
     example: tuple[Any, ...],
@@ -261,8 +255,7 @@ def parameters_read(reference: Collected, places: Iterable[int]) -> Iterator[str
     laid: dict[int, str] = {}
     calls = {row.call.index for place in places if (row := reference.rows[place]).call is not None}
     for row in reference.rows:
-        leaves = tree_leaves((row.call.args, row.call.kwargs)) if row.call is not None else ()
-        refs = [leaf for leaf in leaves if isinstance(leaf, Ref)]
+        refs = row.call.reads if row.call is not None else ()
         names = [name for ref in refs if (name := ref.name or laid.get(ref.id))]
         if row.call is not None and only_lays_out(row.op) and names:
             laid |= {ref.id: names[0] for ref in row.call.outputs}
@@ -292,17 +285,16 @@ def paired(whole: Trace, trace: Trace, gone: Sequence[str]) -> Shorter:
     Where a module runs an operator another number of times than before, none of them is paired,
     and none of what the code around a module that has gone does itself: a part was the branch's.
     """
-    before, after = (_by_place(t, gone) for t in (whole, trace))
+    before, after = (_outside(t.graph, gone) for t in (whole, trace))
     same = {key for key in before.keys() & after.keys() if len(before[key]) == len(after[key])}
     pairs = (pair for key in same for pair in zip(after[key], before[key], strict=True))
     return Shorter(trace, dict(pairs))
 
 
-def _by_place(trace: Trace, gone: Sequence[str]) -> dict[tuple[Any, str], list[int]]:
-    calls = defaultdict(list)
+def _outside(graph: DataflowGraph, gone: Sequence[str]) -> dict[tuple[Any, str], list[int]]:
     around = {name.rpartition(".")[0] for name in gone}
-    for call in trace.calls:
-        path = call.site.module
-        if path not in around and not any(f"{path}.".startswith(f"{name}.") for name in gone):
-            calls[call.op, path].append(call.index)
-    return calls
+    return {
+        (op, path): [call.index for call in calls]
+        for (op, path), calls in graph.by_place.items()
+        if path not in around and not any(f"{path}.".startswith(f"{name}.") for name in gone)
+    }

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from slimnet.capture.trace import Call, Ref, Trace, refs_in
+from slimnet.capture.graph import Call, Ref, refs_in
+from slimnet.capture.trace import Trace
 from slimnet.coupling.scaling import Path, path_to
 from slimnet.coupling.scaling.boxes import Box, whole
 from slimnet.cutting.numbers import Numbers, numbers_of

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from slimnet.capture.trace import Call, Ref, Trace, refs_in
+from slimnet.capture.graph import Call, Ref
+from slimnet.capture.trace import Trace
 from slimnet.operator import Double, draws, of
 
 Numbers: TypeAlias = Mapping[int, float]
@@ -25,7 +26,7 @@ def numbers_of(trace: Trace) -> Numbers:
     """Every such number of a recorded pass."""
     known: dict[int, Tensor] = {}
     for call in trace.calls:
-        refs = refs_in((call.args, tuple(call.kwargs.values())))
+        refs = call.reads
         known |= {ref.id: _constant(ref) for ref in refs if _is_constant(ref)}
         if all(ref.id in known for ref in refs) and _is_computed(call):
             known |= _computed(call, known)

@@ -8,7 +8,6 @@ network's random numbers are those of the reference that survive. Neither model 
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,29 +17,24 @@ from zlib import crc32
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import _disable_current_modes
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 from slimnet.capture.composites import OPENED, composite, is_composite, is_whole, opened
-from slimnet.capture.modules import evaluation_mode, named_tensors
+from slimnet.capture.graph import Call, Ref
+from slimnet.capture.modules import evaluation_mode
 from slimnet.capture.randomness import drawing_from
-from slimnet.capture.trace import (
-    Call,
-    Ref,
-    Trace,
-    Uncompiled,
-    fast_paths_off,
-    outside_transforms,
-    refs_in,
-)
+from slimnet.capture.trace import Trace, Uncompiled, fast_paths_off, outside_transforms
 from slimnet.coupling.couple import Coupling
 from slimnet.coupling.labels import Labels
 from slimnet.coupling.scaling.boxes import Box
 from slimnet.cutting.standins import Values, widened
+from slimnet.network import Network
 from slimnet.operator import Double, Layout, draws, of
 from slimnet.planning.plan import Plan
+from slimnet.quiet import unwarned
 
 Scaled: TypeAlias = "tuple[Box, float]"
 """A part of a recorded tensor, and what folding multiplies it by in the slim network."""
@@ -94,8 +88,7 @@ class Survivors:
 
     def touch(self, call: Call) -> bool:
         """Whether a call reads or gives a tensor that loses something."""
-        refs = [r for r in tree_leaves((call.args, call.kwargs)) if isinstance(r, Ref)]
-        return any(self.of(ref) for ref in (*refs, *call.outputs))
+        return any(self.of(ref) for ref in (*call.reads, *call.outputs))
 
 
 Places: TypeAlias = Mapping[int, Tensor]
@@ -132,7 +125,7 @@ def carried(call: Call, output: Ref, places: Callable[[Ref], Places]) -> dict[in
     to the result are not asked: they are what is to be proven.
     """
     found: dict[int, Tensor] = {}
-    for ref in refs_in([*call.args, *call.kwargs.values()]):
+    for ref in call.reads:
         for d, kept in places(ref).items():
             place = d + len(output.shape) - len(ref.shape)  # broadcast from the back
             if place >= 0 and output.shape[place] == ref.shape[d]:
@@ -145,7 +138,7 @@ def agree(call: Call, places: Callable[[Ref], Places]) -> bool:
     found: dict[tuple[int, int], Tensor] = {}
     return all(
         torch.equal(found.setdefault((len(ref.shape) - d, ref.shape[d]), kept), kept)
-        for ref in refs_in([*call.args, *call.kwargs.values()])
+        for ref in call.reads
         for d, kept in places(ref).items()
     )
 
@@ -160,11 +153,7 @@ class Run:
     def __init__(self, proof: Proof | None = None, seed: int = 0) -> None:
         self._seed = seed
         self._seen: Counter[Any] = Counter()
-        self._calls: dict[tuple[Any, int], Call] = {}
-        total: Counter[Any] = Counter()
-        for call in proof.trace.calls if proof else ():
-            self._calls[call.op, total[call.op]] = call
-            total[call.op] += 1
+        self._calls = proof.trace.graph.nth if proof else {}
 
     def __call__(self, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Compute one operator and tell of its result."""
@@ -205,7 +194,7 @@ def _is_narrow(value: Any) -> bool:
 
 
 def run(
-    model: nn.Module,
+    network: Network,
     values: Values,
     example: tuple[Any, ...],
     how: Run,
@@ -213,23 +202,22 @@ def run(
     seed: int = 0,
     training: bool = False,
 ) -> Any:
-    """``model(*example)`` in float64 with these values for its weights.
+    """What the model gives on the example, in float64 with these values for its weights.
 
     Every random number is drawn from ``seed``; what the user's generators would draw next stays.
     """
-    weights = _Weights(model, values)
+    weights = _Weights(network.names, values)
     with (
         torch.no_grad(),
-        evaluation_mode(model, training=training),
+        evaluation_mode(network, training=training),
         fast_paths_off(),
         drawing_from(seed),
-        warnings.catch_warnings(),
+        unwarned(),
     ):
-        warnings.simplefilter("ignore")
         wide = tree_map(_own, example)
         doubles = _Wide(weights, how)
         with doubles, _Exchanged(weights, doubles):
-            return model(*wide)
+            return network.model(*wide)
 
 
 def _own(leaf: Any) -> Any:
@@ -240,11 +228,9 @@ def _own(leaf: Any) -> Any:
 class _Weights:
     """What stands for a weight at the moment of use."""
 
-    def __init__(self, model: nn.Module, values: Values) -> None:
+    def __init__(self, names: Mapping[int, str], values: Values) -> None:
         self.values = values
-        self.names: dict[int, str] = {}
-        for name, tensor in named_tensors(model):
-            self.names.setdefault(id(tensor), name)
+        self.names = names
 
     def exchange(self, value: Any) -> Any:
         """An argument in which every weight is exchanged and every float is a double."""

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils import parametrize
 
 from slimnet.capture.modules import evaluation_mode
 from slimnet.capture.trace import Uncompiled, fast_paths_off
 from slimnet.coupling.groups import Group
 from slimnet.measuring.readers import Reader, readers
+from slimnet.network import Network
 from slimnet.operator import of
 from slimnet.reconstruction.batches import batches, run
 from slimnet.reconstruction.readings import overflow
@@ -27,21 +28,21 @@ from slimnet.watch import Watch
 
 
 def activations(
-    model: nn.Module, groups: Sequence[Group], samples: Samples, watch: Watch
+    network: Network, groups: Sequence[Group], samples: Samples, watch: Watch
 ) -> dict[str, Tensor]:
     """[channels, 2] for every weight that reads a group's channels: mean |x|, share of zeros.
 
     Raises :class:`InputError` where the network does not run on the images, or sums are no numbers.
     """
     with ExitStack() as stack:
-        stack.enter_context(evaluation_mode(model))
+        stack.enter_context(evaluation_mode(network))
         stack.enter_context(torch.no_grad())
         stack.enter_context(fast_paths_off())
         stack.enter_context(parametrize.cached())
-        watcher = _Watcher(readers(model, groups))
-        for batch in batches(model, samples, "activations", watch):
+        watcher = _Watcher(readers(network, groups))
+        for batch in batches(network, samples, "activations", watch):
             with watcher:
-                run(model, batch)
+                run(network.model, batch)
     for name, sums in watcher.sums.items():
         if not bool(sums.totals.isfinite().all()):
             raise overflow(name)

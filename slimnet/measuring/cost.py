@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from slimnet.capture.modules import named_modules, named_tensors
 from slimnet.capture.trace import Trace, capture
 from slimnet.coupling.couple import Coupling
 from slimnet.coupling.labels import Axis, Labelled
 from slimnet.example import Example, positional
+from slimnet.network import Network
 from slimnet.operator import of
 
 
@@ -37,9 +37,14 @@ class Cost:
 
 def count(model: nn.Module, example: Example) -> Cost:
     """The cost of a network as it stands."""
-    trace = capture(model, positional(model, example))
+    return cost_of(Network.of(model), positional(model, example))
+
+
+def cost_of(network: Network, example: tuple[Any, ...]) -> Cost:
+    """The same, of a network that was walked already."""
+    trace = capture(network, example)
     macs = sum(term.factor * prod(n for _, n in term.axes) for term in _mac_terms(trace, {}))
-    return Cost(macs, *_stored(model))
+    return Cost(macs, *_stored(network))
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,10 +58,10 @@ class _Term:
 class CostModel:
     """The cost of a network as a function of which atoms survive."""
 
-    def __init__(self, model: nn.Module, trace: Trace, coupling: Coupling) -> None:
+    def __init__(self, network: Network, trace: Trace, coupling: Coupling) -> None:
         self._atoms = coupling.atoms
         self._macs = _mac_terms(trace, coupling.tensors[0])
-        self._weights = _weight_terms(model, coupling.weights)
+        self._weights = _weight_terms(network, coupling.weights)
 
     def cost(self, alive: np.ndarray[Any, np.dtype[np.bool_]]) -> Cost:
         """The cost when ``alive`` [atoms] survive."""
@@ -88,23 +93,22 @@ class CostModel:
             yield (0, int(is_parameter), element), term.axes
 
 
-def _stored(model: nn.Module) -> tuple[int, int]:
+def _stored(network: Network) -> tuple[int, int]:
     """Parameters, and bytes of parameters and buffers; shared ones count once."""
-    tensors = {id(t): t for _, t in named_tensors(model)}.values()
+    tensors = {id(t): t for t in network.tensors.values()}.values()
     parameters = sum(t.numel() for t in tensors if isinstance(t, nn.Parameter))
     return parameters, sum(t.numel() * t.element_size() for t in tensors)
 
 
 def _weight_terms(
-    model: nn.Module, weights: Mapping[str, Labelled]
+    network: Network, weights: Mapping[str, Labelled]
 ) -> list[tuple[_Term, int, bool]]:
-    parameters = {id(t) for _, m in named_modules(model) for t in vars(m)["_parameters"].values()}
-    seen: set[int] = set()
+    modules = network.modules.values()
+    parameters = {id(t) for module in modules for t in vars(module)["_parameters"].values()}
     terms = []
-    for name, tensor in named_tensors(model):
-        if id(tensor) in seen:
+    for name, tensor in network.tensors.items():
+        if network.first[name] != name:
             continue
-        seen.add(id(tensor))
         labels = weights[name].lengths if name in weights else (None,) * tensor.dim()
         axes = tuple(zip(labels, tensor.shape, strict=True))
         terms.append((_Term(1, axes), tensor.element_size(), id(tensor) in parameters))

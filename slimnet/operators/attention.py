@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch.nn.functional import scaled_dot_product_attention
 
-from slimnet.capture.trace import Call
+from slimnet.capture.graph import Call
 from slimnet.coupling.at import At, Axes
 from slimnet.coupling.labels import Axis, Labelled
 from slimnet.operator import Nothing, Products, Reading, Whole, register

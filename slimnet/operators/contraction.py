@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from slimnet.capture.trace import Ref
+from slimnet.capture.graph import Ref
 from slimnet.coupling.at import At
 from slimnet.coupling.labels import Axis, Labelled
 from slimnet.coupling.scaling.boxes import Flags, exchanged, whole

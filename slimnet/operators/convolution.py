@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from slimnet.capture.passes import Pass
+from slimnet.capture.graph import Call, DataflowGraph
 from slimnet.capture.sizes import Source
-from slimnet.capture.trace import Call
 from slimnet.coupling.at import At, Axes
 from slimnet.coupling.labels import Axis, Labelled
 from slimnet.coupling.scaling.boxes import Box, NotLinear, along
@@ -164,7 +163,7 @@ def _read_by_kernel(x: Tensor, weight: Tensor, *rest: Any) -> Sums:
     return [(x, x.dim() - weight.dim() + 1, weight, 0 if transposed else 1)]
 
 
-def _as_convolution(call: Call, graph: Pass) -> Layer | None:
+def _as_convolution(call: Call, graph: DataflowGraph) -> Layer | None:
     x, weight, bias, stride, padding, dilation, transposed, further, groups = call.args[:9]
     if not is_parameter(weight) or len(x.shape) != len(weight.shape):
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from slimnet.capture.trace import Call, Ref
+from slimnet.capture.graph import Call, Ref
 from slimnet.operator import Double, Layout, Nothing, Operator, Reading
 
 NOT_LINEAR = Nothing("a factor does not pass through it")

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from slimnet.capture.trace import Call, Ref
+from slimnet.capture.graph import Call, Ref
 from slimnet.coupling.at import At, Axes
 from slimnet.coupling.labels import Axis, Labelled
 from slimnet.operator import Reading, register

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from slimnet.capture.graph import Call
 from slimnet.capture.sizes import Source
-from slimnet.capture.trace import Call, source
+from slimnet.capture.trace import source
 from slimnet.coupling.at import At, Axes
 from slimnet.coupling.labels import Axis, Labelled
 from slimnet.coupling.scaling.boxes import Box, exchanged, narrowed

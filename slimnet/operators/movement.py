@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from slimnet.capture.trace import Call
+from slimnet.capture.graph import Call
 from slimnet.coupling.at import At, Axes
 from slimnet.coupling.labels import Labelled
 from slimnet.coupling.scaling.boxes import Box, NotLinear, exchanged

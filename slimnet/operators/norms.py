@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch.nn.functional import rms_norm as public_rms_norm
 
+from slimnet.capture.graph import Call, Ref
 from slimnet.capture.sizes import AttributeOf
-from slimnet.capture.trace import Call, Ref
 from slimnet.coupling.at import At, Axes
 from slimnet.coupling.labels import Axis, Labelled
 from slimnet.coupling.scaling.boxes import Box, NotLinear, along

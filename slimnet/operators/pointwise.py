@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from slimnet.capture.trace import Call, Ref, refs_in
+from slimnet.capture.graph import Call, Ref, refs_in
 from slimnet.coupling.at import At, Axes
 from slimnet.coupling.labels import Labelled
 from slimnet.coupling.scaling.boxes import Box, NotLinear, narrowed

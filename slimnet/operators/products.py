@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from slimnet.capture.passes import Pass
-from slimnet.capture.trace import Call, Ref
+from slimnet.capture.graph import Call, DataflowGraph, Ref
 from slimnet.coupling.at import At, Axes
 from slimnet.coupling.labels import Labelled
 from slimnet.coupling.scaling.boxes import Box, NotLinear, along, exchanged
@@ -131,17 +130,17 @@ def _with_addend(_: Tensor, a: Tensor, b: Tensor) -> Sums:
     return _read_by_rows(a, b)
 
 
-def _as_addmm(call: Call, graph: Pass) -> Layer | None:
+def _as_addmm(call: Call, graph: DataflowGraph) -> Layer | None:
     found = _parameter(call.args[2], graph)
     return None if found is None or call.kwargs else Layer(1, found[0], call.args[0], found[1])
 
 
-def _as_mm(call: Call, graph: Pass) -> Layer | None:
+def _as_mm(call: Call, graph: DataflowGraph) -> Layer | None:
     found = _parameter(call.args[1], graph)
     return None if found is None else Layer(0, found[0], None, found[1])
 
 
-def _parameter(matrix: Ref, graph: Pass) -> tuple[Ref, Matrix] | None:
+def _parameter(matrix: Ref, graph: DataflowGraph) -> tuple[Ref, Matrix] | None:
     """The parameter behind a matrix, as it is or turned."""
     if is_parameter(matrix):
         return matrix, Matrix(turned=False)

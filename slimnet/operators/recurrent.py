@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from slimnet.capture.trace import Call, refs_in
+from slimnet.capture.graph import Call, refs_in
 from slimnet.coupling.at import At, Axes
 from slimnet.coupling.labels import Axis, Labelled
 from slimnet.operator import Check, Nothing, Products, Reading, Whole, register

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from slimnet.capture.graph import Call
 from slimnet.capture.sizes import Combined, Number, ShapeOf, Source, evaluate
-from slimnet.capture.trace import Call, source
+from slimnet.capture.trace import source
 from slimnet.coupling.at import At, Axes
 from slimnet.coupling.labels import Labelled, Labels
 from slimnet.coupling.scaling.boxes import Box, Flags, exchanged, marked

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from slimnet.capture.graph import Call
 from slimnet.capture.sizes import AttributeOf, Source, leaves
-from slimnet.capture.trace import Call
 from slimnet.coupling.at import At, Axes
 from slimnet.coupling.labels import Axis, Labelled, Labels, blocks
 from slimnet.coupling.scaling.boxes import Box, Flags, NotLinear, whole

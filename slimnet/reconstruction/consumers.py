@@ -13,8 +13,8 @@ from typing import Any
 
 from torch import Tensor
 
-from slimnet.capture.passes import Pass
-from slimnet.capture.trace import Call, Ref, Trace, refs_in
+from slimnet.capture.graph import Call, DataflowGraph, Ref, refs_in
+from slimnet.capture.trace import Trace
 from slimnet.operator import Link, of
 from slimnet.reconstruction.forms import Convolution, Form
 
@@ -74,14 +74,14 @@ def consumers_of(trace: Trace) -> list[Consumer]:
 
     A parameter that is used more than once is left out: no single call may decide on it.
     """
-    graph = Pass(trace)
+    graph = trace.graph
     found = [made for call in trace.calls if (made := _consumer(call, graph)) is not None]
     return [
         c for c in found if graph.uses(c.weight) == 1 and (not c.bias or graph.uses(c.bias) == 1)
     ]
 
 
-def _consumer(call: Call, graph: Pass) -> Consumer | None:
+def _consumer(call: Call, graph: DataflowGraph) -> Consumer | None:
     read = of(call.op).layer
     layer: Layer | None = read(call, graph) if read else None
     if layer is None:
@@ -94,7 +94,7 @@ def _consumer(call: Call, graph: Pass) -> Consumer | None:
     return Consumer(call, layer.place, str(layer.weight.name), name, layer.form, *after)
 
 
-def _what_becomes(call: Call, graph: Pass) -> tuple[Norm | None, Call | None, Ref | None]:
+def _what_becomes(call: Call, graph: DataflowGraph) -> tuple[Norm | None, Call | None, Ref | None]:
     """Follow the output through views and one batch norm to the sum that it goes into."""
     ref, norm = call.outputs[0], None
     while (reader := graph.only_reader(ref)) is not None:
@@ -110,7 +110,9 @@ def _what_becomes(call: Call, graph: Pass) -> tuple[Norm | None, Call | None, Re
     return norm, None, None
 
 
-def _added(total: Call, ref: Ref, call: Call, graph: Pass) -> tuple[Call | None, Ref | None]:
+def _added(
+    total: Call, ref: Ref, call: Call, graph: DataflowGraph
+) -> tuple[Call | None, Ref | None]:
     """A sum of two tensors of one size, and the other operand if it is made before the call."""
     others = [r for r in refs_in(total.args[:2]) if r.id != ref.id]
     if len(others) != 1 or total.kwargs.get("alpha", 1) != 1 or others[0].shape != ref.shape:

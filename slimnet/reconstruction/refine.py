@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from slimnet.capture.trace import Call
+from slimnet.capture.graph import Call
 from slimnet.reconstruction.consumers import Consumer
 from slimnet.reconstruction.segments import Segment
 

@@ -17,7 +17,8 @@ from typing import Any, Literal, TypeAlias
 
 import torch
 
-from slimnet.capture.trace import Call, Ref, Trace, refs_in
+from slimnet.capture.graph import Call, Ref
+from slimnet.capture.trace import Trace
 from slimnet.operator import of
 
 Role: TypeAlias = Literal["input", "layer", "join", "output"]
@@ -121,7 +122,7 @@ class _Reader:
 
     def read(self, call: Call) -> None:
         """Follow one call."""
-        operands = refs_in((call.args, tuple(call.kwargs.values())))
+        operands = call.reads
         if not operands or not call.outputs or not of(call.op).reading:
             return
         read = operands[1:] if _name(call) == "copy" else operands  # the first is overwritten

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from slimnet.network import Network
 from slimnet.study.run import Candidate
 from slimnet.train.sparsity.unstructured import Unstructured, magnitude_masks, single_weights
 
@@ -30,9 +31,10 @@ def masked_candidate(
 
     The masks are held in every retraining, also from fresh weights. ``params`` counts what is left.
     """
-    masks = magnitude_masks(dict(single_weights(model)), rate)
+    network = Network.of(model)
+    masks = magnitude_masks(dict(single_weights(network)), rate)
     with torch.no_grad():
-        for name, weight in single_weights(model):
+        for name, weight in single_weights(network):
             weight.mul_(masks[name])
     zeros = sum(int(mask.eq(0).sum()) for mask in masks.values())
     return Candidate(

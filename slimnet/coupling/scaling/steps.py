@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from slimnet.capture.trace import Call, Ref
+from slimnet.capture.graph import Call, Ref
 from slimnet.coupling.scaling.boxes import Box
 
 
