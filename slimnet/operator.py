@@ -170,9 +170,9 @@ def overload(name: str) -> Any:
 
 def of(op: Any) -> Operator:
     """The record of an overload; by ATen's tag, or :data:`UNKNOWN`, where it has none itself."""
-    name = str(op)
-    if name in OPERATORS:
-        return OPERATORS[name]
+    known = OPERATORS.get(str(op))
+    if known is not None:
+        return known
     return OPERATORS[_POINTWISE] if torch.Tag.pointwise in op.tags else UNKNOWN
 
 

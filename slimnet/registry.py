@@ -92,6 +92,11 @@ class Registry(Generic[T]):
         text = "; ".join([f"the known ones are {known}", *self.broken.values()])
         raise UnknownNameError(f"unknown {self.kind} {name!r}: {text}")
 
+    def get(self, name: str) -> T | None:
+        """The value of a name; None where there is none."""
+        self.load()
+        return self._entries.get(name)
+
     def __contains__(self, name: str) -> bool:
         self.load()
         return name in self._entries
