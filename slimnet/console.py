@@ -398,9 +398,9 @@ def show_demo(result: DemoResult, folder: Path) -> None:
         if network.results is not None:
             show(table(network.results, network.name))
         for slim in network.slim:
-            if slim.certificate is not None:
-                show_proof(Certificate.from_json(slim.certificate))
-            say(words.speed_sentence(slim.latency))
+            if slim.facts.certificate is not None:
+                show_proof(slim.facts.certificate)
+            say(words.speed_sentence(slim.facts.latency))
             say()
     if result.conditions:
         note(f"ms: {result.conditions}")

@@ -61,6 +61,23 @@ Seed = Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="of ever
 Device = Annotated[
     str | None, typer.Option("--device", help="cpu, cuda, …; a GPU is used where there is one")
 ]
+Engine = Annotated[
+    str | None,
+    typer.Option(
+        "--engine",
+        help="where trainings run: local, one after the other; processes, several at a time",
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        min=1,
+        max=4096,
+        help="how many processes train at a time, which share the cores unless --threads says how "
+        "many each takes",
+    ),
+]
 Threads = Annotated[
     int | None, typer.Option("--threads", min=1, max=4096, help="CPU threads; all by default")
 ]

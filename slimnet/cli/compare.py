@@ -48,6 +48,8 @@ def compare(
     allow_pickle: options.AllowPickle = False,
     as_json: options.Json = False,
     seed: options.Seed = 0,
+    engine: options.Engine = None,
+    workers: options.Workers = None,
     device: options.Device = None,
     threads: options.Threads = None,
 ) -> None:
@@ -57,19 +59,21 @@ def compare(
 
     Example: slimnet compare net.pt --data npz:cifar10.npz --ratio 0.3,0.5 --seeds 3 -o study
     """
-    from slimnet.report import table
-    from slimnet.study import Study
-    from slimnet.study.masked import UNSTRUCTURED, cutting
-    from slimnet.train import REGIMES, Schedule, load_data
-    from slimnet.workflow import (
+    from slimnet.comparison import (
         Settings,
         check_cuts,
         one_image,
         run_comparison,
         write_comparison,
     )
+    from slimnet.report import table
+    from slimnet.study import ENGINES, Study
+    from slimnet.study.masked import UNSTRUCTURED, cutting
+    from slimnet.train import REGIMES, DataSpec, Schedule
 
     use_threads(threads)
+    engine = engine or ("local" if workers is None else "processes")
+    _ = ENGINES[engine]
     pages = [output / name for name in ("results.json", "report.html")]
     check_apart(pages, (model, init, data, arch), overwrite=overwrite)
     study = Study(
@@ -96,8 +100,11 @@ def compare(
         threads=threads,
         device=str(options.device(device)),
         samples=samples,
+        engine=engine,
+        workers=workers,
     )
-    dataset = load_data(data, normalize).limited(train=train_images, test=test_images)
+    spec = DataSpec(data, normalize, train_images, test_images)
+    dataset = spec.load()
     opened = open_to_train(model, arch, allow_pickle, weights)
     example = one_image(opened, dataset)
     check_recognised(model, opened, dataset.samples(512, seed))
@@ -110,7 +117,16 @@ def compare(
     folder = make_folder(output)
     with console.watching(quiet=as_json) as watch:
         network = run_comparison(
-            model.stem, opened.model, example, dataset, study, folder, settings, watch
+            model.stem,
+            opened.model,
+            example,
+            dataset,
+            study,
+            folder,
+            settings,
+            watch,
+            arch=opened.arch,
+            spec=spec,
         )
         command = shlex.join(["slimnet", *sys.argv[1:]])
         page = write_comparison(folder, f"{model.name}: slim networks", command, [network])

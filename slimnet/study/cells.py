@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -94,6 +94,10 @@ class Cell:
     def is_baseline(self) -> bool:
         """Whether it is the dense network as it was handed over."""
         return self.criterion is None and self.regime is None
+
+    def network(self, baseline: Cell) -> Cell:
+        """The cell of its network as it was cut; ``baseline`` is the study's dense one."""
+        return replace(baseline, criterion=self.criterion, ratio=self.ratio)
 
     def __str__(self) -> str:
         what = "dense" if self.criterion is None else f"{self.criterion}, ratio {self.ratio:g}"

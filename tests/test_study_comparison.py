@@ -3,6 +3,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from slimnet.workflow import (
+    Settings,
+    check_cuts,
+    one_image,
+    run_comparison,
+    write_comparison,
+)
 from torch import nn
 
 from slimnet import workflow
@@ -15,13 +22,6 @@ from slimnet.repair import repair
 from slimnet.report import table
 from slimnet.study import Study
 from slimnet.train import Schedule, load_data
-from slimnet.workflow import (
-    Settings,
-    check_cuts,
-    one_image,
-    run_comparison,
-    write_comparison,
-)
 
 EXAMPLE = (torch.zeros(1, *MODELS["digits_resnet"].input_shape),)
 STUDY = Study((0.5,), ("l1",), ("finetune",), (0,), Schedule(epochs=1, lr=0.05, batch=32))
