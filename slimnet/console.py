@@ -27,7 +27,7 @@ from slimnet.planning.outcome import asked_and_achieved, rows
 from slimnet.planning.plan import GroupCut, Plan
 from slimnet.watch import Watch, unwatched
 
-if TYPE_CHECKING:  # the workflow imports runtimes and data sets
+if TYPE_CHECKING:  # the comparison imports runtimes and data sets
     from slimnet.demo import DemoResult
     from slimnet.export import Latency, OnnxExport, Parity, ProgramExport
     from slimnet.repair import Repair

@@ -46,8 +46,8 @@ def sensitivity(
 
     Example: slimnet sensitivity resnet56.pt --data npz:cifar10.npz -o sensitivity.html
     """
+    from slimnet.comparison import versions
     from slimnet.report.sensitivity import measured_sentence, sensitivity_table, write_sensitivity
-    from slimnet.workflow import versions
 
     use_threads(threads)
     check_needs(criterion, data=data is not None, init=init is not None)

@@ -38,11 +38,11 @@ def sparsify(
 
     Example: slimnet sparsify net.pt --method slimming --data npz:cifar10.npz -o sparse.pt
     """
+    from slimnet.comparison import one_image
     from slimnet.sparsify import Recipe, checkpoint_of, write_state
     from slimnet.sparsify import sparsify as sparsify_network
     from slimnet.train import Schedule, load_data
     from slimnet.train.sparsity import load_sparsifiers
-    from slimnet.workflow import one_image
 
     use_threads(threads)
     schedule = Schedule(epochs=epochs, lr=lr, batch=train_batch, weight_decay=weight_decay)
