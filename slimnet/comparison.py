@@ -17,7 +17,7 @@ from torch import nn
 
 from slimnet.capture.modules import copied, named_tensors
 from slimnet.capture.trace import capture
-from slimnet.digest import sealed_json
+from slimnet.digest import sealed_json, weights_digest
 from slimnet.errors import CaptureError, InputError
 from slimnet.export import export_onnx, measure_latency
 from slimnet.export.inputs import check_batch
@@ -43,7 +43,7 @@ from slimnet.study import (
     slim_candidate,
 )
 from slimnet.study.candidate import WHOLE
-from slimnet.study.cells import cells, weights_digest
+from slimnet.study.cells import cells
 from slimnet.study.masked import UNSTRUCTURED, cutting, masked_candidate
 from slimnet.train import Dataset, DataSpec, check_fits
 from slimnet.version import __version__

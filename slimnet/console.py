@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # the comparison imports runtimes and data sets
     from slimnet.demo import DemoResult
     from slimnet.export import Latency, OnnxExport, Parity, ProgramExport
     from slimnet.repair import Repair
-    from slimnet.sparsify import Sparse
+    from slimnet.sparsity.training import Sparse
 
 
 class _Console(Console):

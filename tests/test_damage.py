@@ -19,7 +19,7 @@ from slimnet.export import export_pt2
 from slimnet.models import MODELS
 from slimnet.networks.payload import load_payload
 from slimnet.record import read_slim, record_of
-from slimnet.sparsify import Recipe, sparsify, write_state
+from slimnet.sparsity.training import Recipe, sparsify, write_state
 from slimnet.study import (
     Candidate,
     Facts,

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from slimnet.models import MODELS
+from slimnet.sparsity.methods.unstructured import single_weights
 from slimnet.study.masked import cutting, holding, masked_candidate
 from slimnet.train import REGIMES, Schedule, load_data, start, train
-from slimnet.train.sparsity.unstructured import single_weights
 
 
 def dense():

@@ -16,7 +16,6 @@ from slimnet.capture.modules import named_tensors
 from slimnet.cli.shared import inputs_of, on_device, open_any, print_json, use_threads
 from slimnet.cli.targets import PAGE, check_target
 from slimnet.criteria import check_needs
-from slimnet.sensitivity import sensitivity as measure_sensitivity
 
 
 def sensitivity(
@@ -48,6 +47,7 @@ def sensitivity(
     """
     from slimnet.comparison import versions
     from slimnet.report.sensitivity import measured_sentence, sensitivity_table, write_sensitivity
+    from slimnet.study.curves import sensitivity as measure_sensitivity
 
     use_threads(threads)
     check_needs(criterion, data=data is not None, init=init is not None)

@@ -39,14 +39,14 @@ def sparsify(
     Example: slimnet sparsify net.pt --method slimming --data npz:cifar10.npz -o sparse.pt
     """
     from slimnet.comparison import one_image
-    from slimnet.sparsify import Recipe, checkpoint_of, write_state
-    from slimnet.sparsify import sparsify as sparsify_network
+    from slimnet.sparsity import SPARSIFIERS
+    from slimnet.sparsity.training import Recipe, checkpoint_of, write_state
+    from slimnet.sparsity.training import sparsify as sparsify_network
     from slimnet.train import Schedule, load_data
-    from slimnet.train.sparsity import load_sparsifiers
 
     use_threads(threads)
     schedule = Schedule(epochs=epochs, lr=lr, batch=train_batch, weight_decay=weight_decay)
-    amount = load_sparsifiers()[method].amount(method, strength, rate)
+    amount = SPARSIFIERS[method].amount(method, strength, rate)
     place = options.device(device)
     check_target(output, STATE, (model, data, arch), overwrite=overwrite)
     dataset = load_data(data, normalize).limited(train=train_images, test=test_images)

@@ -8,8 +8,8 @@ from typing import Any
 import plotly.graph_objects as go
 
 from slimnet.report import words
-from slimnet.sensitivity import Sensitivity
 from slimnet.study import LatencyFacts, Results, Row
+from slimnet.study.curves import Sensitivity
 
 # Okabe and Ito's palette: told apart with any colour vision and in print
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")

@@ -15,7 +15,7 @@ from slimnet.limits import legible
 from slimnet.output import write_text
 from slimnet.report.plots import sensitivity_plot
 from slimnet.report.templates import filled
-from slimnet.sensitivity import Curve, Point, Sensitivity
+from slimnet.study.curves import Curve, Point, Sensitivity
 
 
 def sensitivity_table(found: Sensitivity) -> Table:

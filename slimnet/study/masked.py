@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from slimnet.sparsity.methods.unstructured import Unstructured, magnitude_masks, single_weights
 from slimnet.study.candidate import Candidate
 from slimnet.study.facts import Facts, LatencyFacts
 from slimnet.train import Callback
-from slimnet.train.sparsity.unstructured import Unstructured, magnitude_masks, single_weights
 
 UNSTRUCTURED = "unstructured"
 

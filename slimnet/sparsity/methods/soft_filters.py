@@ -2,7 +2,7 @@
 
 A filter that was zeroed gets gradients like any other and may grow again. When the training ends,
 the channels whose filters are zero everywhere still carry what their batch norm makes of nothing, a
-constant. It is moved into the layers that read it (see :mod:`slimnet.train.leaks`), and everything
+constant. It is moved into the layers that read it (:mod:`slimnet.sparsity.leaks`), and everything
 that belongs to such a channel is zeroed, so that the network equals what is left when they are cut.
 """
 
@@ -20,9 +20,9 @@ from slimnet.capture.modules import named_modules, named_tensors
 from slimnet.coupling.groups import Group
 from slimnet.coupling.labels import Labels
 from slimnet.measuring.analysis import analyse, record
+from slimnet.sparsity.leaks import Leaks, dead_atoms, remove_leaks
+from slimnet.sparsity.method import SPARSIFIERS, Sparsifier, nothing_to_do
 from slimnet.train.callback import Callback, Moment
-from slimnet.train.leaks import Leaks, dead_atoms, remove_leaks
-from slimnet.train.sparsity import SPARSIFIERS, Sparsifier, nothing_to_do
 
 
 class SoftFilters(Callback):

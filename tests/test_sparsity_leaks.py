@@ -10,7 +10,7 @@ from torch import nn
 import slimnet
 from slimnet.capture.modules import named_tensors
 from slimnet.measuring.analysis import analyse, record
-from slimnet.train.leaks import Leaks, dead_atoms, remove_leaks
+from slimnet.sparsity.leaks import Leaks, dead_atoms, remove_leaks
 
 EXAMPLE = (torch.zeros(1, 3, 8, 8, dtype=torch.float64),)
 DEAD = [1, 4, 9]

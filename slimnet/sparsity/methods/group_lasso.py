@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from slimnet.capture.modules import named_tensors
 from slimnet.coupling.groups import Group, Slot
 from slimnet.measuring.analysis import analyse, record
+from slimnet.sparsity.method import SPARSIFIERS, Sparsifier, nothing_to_do
 from slimnet.train.callback import Callback, Moment
-from slimnet.train.sparsity import SPARSIFIERS, Sparsifier, nothing_to_do
 
 
 class GroupLasso(Callback):

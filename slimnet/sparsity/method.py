@@ -1,9 +1,9 @@
-"""Ways to train a network sparse: one callback each over the one loop, one row each here.
+"""What a way to train a network sparse is: a callback over the one loop, and a row that says how.
 
 A sparsifier is made for one network and then watches it train. It has a single number: the strength
 of its penalty, or the share that it sets to zero. When the training ends it leaves a plain network:
 same parameters, same shapes, and what is to leave exactly zero or small enough to be ranked.
-To add one: one file in this folder with one ``SPARSIFIERS.add``.
+To add one: one file in :mod:`slimnet.sparsity.methods` with one ``SPARSIFIERS.add``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeAlias
 from torch import nn
 
 from slimnet.errors import InputError
-from slimnet.registry import Registry, import_all
+from slimnet.registry import Registry
 from slimnet.train.callback import Callback
 
 Make: TypeAlias = Callable[[nn.Module, tuple[Any, ...], float], Callback]
@@ -51,15 +51,9 @@ class Sparsifier:
 SPARSIFIERS: Registry[Sparsifier] = Registry("method")
 
 
-def load_sparsifiers() -> Registry[Sparsifier]:
-    """The registry with every method of this folder in it."""
-    import_all(__name__, list(__path__))
-    return SPARSIFIERS
-
-
 def nothing_to_do(name: str, reads: str) -> InputError:
     """What a method raises for a network that has nothing which it could make sparse."""
-    others = ", ".join(other for other in load_sparsifiers() if other != name)
+    others = ", ".join(other for other in SPARSIFIERS if other != name)
     return InputError(
         f"{name} works on {reads}, and this network has none: choose another method: {others}"
     )

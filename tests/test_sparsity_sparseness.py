@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from slimnet.train.sparseness import Share, Sparseness, sparseness
+from slimnet.sparsity.sparseness import Share, Sparseness, sparseness
 
 
 class Block(nn.Module):
