@@ -16,7 +16,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -225,9 +225,9 @@ def computes_the_same(model: nn.Module, wrong: Cut) -> bool:
             return False
 
 
-def judged(wrong: Cut) -> str:
+def judged(wrong: Cut, example: tuple[Any, ...] = ()) -> str:
     try:
-        certify(wrong.model, wrong.slim, wrong.proof, ())
+        certify(wrong.model, wrong.slim, wrong.proof, example)
     except CertificateError:
         return "noticed"
     return "missed"
@@ -260,6 +260,24 @@ class Small(nn.Module):
         z = self.g(self.c(y)) + y
         z = self.b(z[:, self.table].relu())
         return self.l(z.mean((2, 3)).sigmoid()).argmax(1)
+
+
+class Shuffled(nn.Module):
+    """Convolutions of three groups around a shuffle that three does not divide."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.s, self.l = nn.Conv2d(3, 12, 1), nn.Linear(12, 5)
+        self.a = nn.Conv2d(12, 60, 1, groups=3)
+        self.d = nn.Conv2d(60, 60, 3, padding=1, groups=60)
+        self.b = nn.Conv2d(60, 12, 1, groups=3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The number of a class."""
+        y = self.a(self.s(x))
+        y = y.unflatten(1, (3, -1)).transpose(1, 2).flatten(1, 2)
+        return self.l(self.b(self.d(y)).mean((2, 3)).sigmoid()).argmax(1)
 
 
 def swap(tensor: Tensor, axis: int) -> None:
@@ -318,6 +336,33 @@ FAULTS: dict[str, Callable[[nn.Module], Any]] = {
 """What is done to a slim network that was cut rightly."""
 
 
+APART: dict[str, Callable[[nn.Module], Any]] = {
+    **{
+        f"b.weight: {how.__name__} columns of group {g}": (
+            lambda m, how=how, g=g: how(m.b.weight.unflatten(0, (3, -1))[g], 1)
+        )
+        for g in range(3)
+        for how in (swap, roll)
+    },
+    "b.weight: groups exchanged": lambda m: roll(m.b.weight.unflatten(0, (3, -1)), 0),
+    "b.weight: the columns of all channels in order": lambda m: m.b.weight.copy_(
+        m.b.weight.unflatten(0, (3, -1)).transpose(0, 2).reshape(m.b.weight.shape)
+    ),
+    "a column of the depthwise one": lambda m: swap(m.d.weight, 0),
+}
+"""The same where groups lose other columns."""
+
+
+def other_columns(plan: Plan, group: int) -> Plan:
+    """A plan that takes the next columns of one group of ``b``; as many, but not the right ones."""
+    columns = 20
+    gone = np.array(plan.removed["b.weight"][1])
+    there = gone // columns == group
+    gone[there] = group * columns + (gone[there] + 1) % columns
+    axes = {**plan.removed["b.weight"], 1: tuple(sorted(gone.tolist()))}
+    return replace(plan, removed={**plan.removed, "b.weight": axes})
+
+
 def repad(conv: nn.Conv2d) -> None:
     conv._reversed_padding_repeated_twice = [1, 1, 1, 1]
 
@@ -328,24 +373,31 @@ def get(model: nn.Module, name: str) -> Tensor:
 
 def cut_mutants(only: str) -> Iterator[tuple[str, str, str]]:
     """("a cut", fault, outcome) of every spoilt network."""
-    model = Small().eval()
     example = (torch.randn(2, 3, 8, 8),)
-    trace = capture(model, example)
-    for name, spoil in FAULTS.items():
-        if only not in name:
-            continue
-        made = cut(model, trace, couple([trace]))
-        if made is None:
-            raise RuntimeError("nothing of the small network is cut")
-        certify(model, made.slim, made.proof, example)
-        with torch.no_grad():
-            spoil(made.slim)
-        try:
-            certify(model, made.slim, made.proof, example)
-        except CertificateError:
-            yield "a cut", name, "noticed"
-        else:
-            yield "a cut", name, "missed"
+    for model, faults in ((Small().eval(), FAULTS), (Shuffled().eval(), APART)):
+        trace = capture(model, example)
+        for name, spoil in faults.items():
+            if only in name:
+                made = right_cut(model, trace, example)
+                with torch.no_grad():
+                    spoil(made.slim)
+                yield "a cut", name, judged(made, example)
+    for group in range(3):
+        name = f"b.weight: other columns leave group {group}"
+        if only in name:
+            made = right_cut(model, trace, example)
+            wrong = replace(made.proof, plan=other_columns(made.proof.plan, group))
+            spoilt = Cut(model, rebuild(model, wrong.plan), wrong)
+            yield "a plan", name, judged(spoilt, example)
+
+
+def right_cut(model: nn.Module, trace: Trace, example: tuple[Any, ...]) -> Cut:
+    """A cut that is certified."""
+    made = cut(model, trace, couple([trace]))
+    if made is None:
+        raise RuntimeError("nothing of the small network is cut")
+    certify(model, made.slim, made.proof, example)
+    return made
 
 
 def main() -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from itertools import pairwise
 from math import inf, isfinite
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from slimnet.capture.modules import (
     own_states,
 )
 from slimnet.capture.program import LITERALS, Program
+from slimnet.coupling.removal import Removal
 from slimnet.cutting.rebuild import adjust, check_tables, without_blocks
 from slimnet.cutting.verify import Certificate
 from slimnet.digest import sealed, unsealed
@@ -105,7 +105,7 @@ class Artifact:
         """What a slim program was cut from, without values; None for a network of a class."""
         if not self.is_program or self.program is None:
             return None
-        shapes = {n: _dense(t, self.plan.removed.get(n, {})) for n, t in self.tensors.items()}
+        shapes = {n: self.plan.of(n).before(t.shape) for n, t in self.tensors.items()}
         return Program(
             self.program, {n: torch.empty(s, device="meta") for n, s in shapes.items()}, self.frozen
         )
@@ -145,7 +145,7 @@ class Artifact:
         for name in dict.fromkeys((*shapes, *self.tensors, *self.plan.removed)):
             if name in own & self.tensors.keys() - self.plan.removed.keys():
                 continue  # a buffer that no cut touches: some are resized by the forward pass
-            wanted = cut_shape(shapes.get(name), self.plan.removed.get(name, {}))
+            wanted = cut_shape(shapes.get(name), self.plan.of(name))
             stored = self.tensors.get(name)
             if stored is not None and name not in own and not _trains(stored):
                 raise InputError(f"{name} is a parameter, and the file holds integers for it")
@@ -182,21 +182,9 @@ def _trains(tensor: Tensor) -> bool:
     return tensor.is_floating_point() or tensor.is_complex()
 
 
-def cut_shape(
-    shape: tuple[int, ...] | None, removed: Mapping[int, tuple[int, ...]]
-) -> tuple[int, ...] | None:
+def cut_shape(shape: tuple[int, ...] | None, removal: Removal) -> tuple[int, ...] | None:
     """A tensor's shape after the cut; None where the cut does not fit it."""
-    if shape is None:
-        return None
-    for axis, indices in removed.items():
-        if not 0 <= axis < len(shape) or not _increasing(indices, shape[axis]):
-            return None
-    return tuple(n - len(removed.get(d, ())) for d, n in enumerate(shape))
-
-
-def _increasing(indices: tuple[int, ...], length: int) -> bool:
-    bounded = (-1, *indices, length)
-    return all(a < b for a, b in pairwise(bounded))
+    return removal.after(shape) if shape is not None and removal.fits(shape) else None
 
 
 def _shape(shape: tuple[int, ...] | None) -> str:
@@ -277,17 +265,13 @@ def _named(spec: str, tensors: Mapping[str, Tensor], plan: Plan) -> Arch:
     """The architecture of this name with the options that the dense network's shapes show."""
     arch = parse_arch(spec)
     dense = {
-        name: torch.empty(_dense(t, plan.removed.get(name, {})), device="meta")
+        name: torch.empty(plan.of(name).before(t.shape), device="meta")
         for name, t in tensors.items()
     }
     found = fitted(arch, dense)
     if found.source != "file":
         Artifact(tensors, plan, None, found, ())._check_fits(found.build())
     return found
-
-
-def _dense(tensor: Tensor, removed: Mapping[int, tuple[int, ...]]) -> list[int]:
-    return [n + len(removed.get(d, ())) for d, n in enumerate(tensor.shape)]
 
 
 def write_artifact(artifact: Artifact, path: str | Path) -> Path:

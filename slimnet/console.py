@@ -223,7 +223,7 @@ def _groups(groups: Sequence[Group]) -> Table:
     for group in groups:
         names = ", ".join(group.layers[:4])
         more = f" and {len(group.layers) - 4} more" if len(group.layers) > 4 else ""
-        step = f"{group.channels_per_atom} at a time" if group.channels_per_atom > 1 else "singly"
+        step = f"{group.at_a_time} at a time" if group.at_a_time != "1" else "singly"
         table.add_row(str(group.number), str(group.width), step, shown(names + more))
     return table
 

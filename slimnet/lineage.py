@@ -40,7 +40,7 @@ def remember(
     slim: nn.Module, plan: Plan, certificate: Certificate | None, *, trained: bool
 ) -> None:
     """Keep how a network was made: ``plan`` and ``certificate`` are relative to the original."""
-    shapes = {name: _before(name, tensor, plan) for name, tensor in named_tensors(slim)}
+    shapes = {name: plan.of(name).before(tensor.shape) for name, tensor in named_tensors(slim)}
     key = id(slim)  # a class may define equality, and be no key then
     made = Lineage(plan, certificate, trained, shapes)
     _KNOWN[key] = (weakref.ref(slim, lambda _: _KNOWN.pop(key, None)), made, _state(slim))
@@ -64,15 +64,12 @@ def is_cut_from(slim: nn.Module, plan: Plan, model: nn.Module) -> bool:
     left = dict(named_tensors(slim))
     gone = {name for name in shapes if any(stub.drops(name) for stub in plan.stubs)}
     blocks = bool(gone) or not plan.stubs
-    return blocks and all(shapes.get(name) == _before(name, t, plan) for name, t in left.items())
+    return blocks and all(
+        shapes.get(name) == plan.of(name).before(t.shape) for name, t in left.items()
+    )
 
 
 _KNOWN: dict[int, tuple[weakref.ref[nn.Module], Lineage, dict[str, Any]]] = {}
-
-
-def _before(name: str, tensor: Tensor, plan: Plan) -> tuple[int, ...]:
-    removed = plan.removed.get(name, {})
-    return tuple(n + len(removed.get(d, ())) for d, n in enumerate(tensor.shape))
 
 
 def _state(model: nn.Module) -> dict[str, Any]:

@@ -207,6 +207,9 @@ def _refusing(target: Path, kinds: Kinds = (OSError, RuntimeError)) -> Iterator[
     try:
         yield
     except kinds as error:  # torch's writers raise RuntimeErrors
+        stopped = error.__context__
+        if stopped is not None and not isinstance(stopped, Exception):
+            raise stopped from None  # a signal: the writer fell over what it had not written
         raise InputError(f"{target} cannot be written: {_reason(error)}") from error
 
 

@@ -21,10 +21,10 @@ from slimnet.capture.suitable import refuse_unbound, refuse_unsuitable
 from slimnet.capture.trace import Trace, capture
 from slimnet.coupling.couple import Coupling, Pin, couple
 from slimnet.criteria import Choice, check_needs, usual, usual_scope
-from slimnet.cutting.diagnose import culprit
+from slimnet.cutting.diagnose import culprits
 from slimnet.cutting.draft import draft
 from slimnet.cutting.fold import Folds, depends_on_lengths, folds
-from slimnet.cutting.rebuild import cut, rebuild
+from slimnet.cutting.rebuild import check_fits, cut, rebuild
 from slimnet.cutting.reference import Proof
 from slimnet.cutting.shorten import Wanted, shorten, shorten_as
 from slimnet.cutting.verify import Certificate, Mismatch, certify, joined
@@ -211,6 +211,7 @@ def prune(
     shorter = shorten(model, example, drop_blocks, seed=seed, verify=verify)
     model, budget = shorter.model, shorter.budget(budget)
     pins: list[Pin] = []
+    attempts = 0
     gathered: Gathered | None = None
     beside = verify  # nothing else would notice a wrong one
     while True:
@@ -242,10 +243,11 @@ def prune(
             if drawn.beside.changes:  # which no call seemed to read: is it those?
                 beside = False
                 continue
-            beside, pin = True, culprit(mismatch)
-            if pin is None or pin in pins or len(pins) >= _ATTEMPTS:
+            beside, more = True, [pin for pin in culprits(mismatch) if pin not in pins]
+            attempts += 1
+            if not more or attempts > _ATTEMPTS:
                 raise
-            pins.append(pin)
+            pins += more
     done = None
     gathered = None  # it may be as large as the network's activations
     plan, certificate = shorter.whole(plan, certificate)
@@ -315,6 +317,7 @@ def prove(
     example = positional(model, example)
     shorter = shorten_as(model, example, plan, seed=seed)
     model, plan = shorter.model, replace(plan, blocks=())
+    check_fits(model, plan)
     other = changed(model, slim, plan)
     traces = record(model, example)
     coupling = _coupling_of(plan, traces)
@@ -355,7 +358,8 @@ def same(one: Tensor, other: Tensor) -> bool:
 
 def _coupling_of(plan: Plan, traces: Sequence[Trace]) -> Coupling:
     """The reading of the network that the plan was made with: widths of heads, or whole heads."""
-    couplings = (couple(traces, heads=heads) for heads in (False, True))
+    apart = {name: plan.of(name) for name in plan.grouped}
+    couplings = (couple(traces, heads=heads, removals=apart) for heads in (False, True))
     first = next(couplings)
     return first if agrees(first, plan) else next(couplings)
 

@@ -158,6 +158,23 @@ row(
     **WIDE,
 )
 row(
+    "shuffle_then_grouped_of_odd_width",
+    "exact",
+    lambda m, x: m.b(m.g(shuffle(m.a(x), 2).relu())),
+    a=conv(3, 22),
+    g=conv(22, 32, groups=2),
+    b=conv(32, 5),
+)
+row(
+    "shuffle_then_other_groups",
+    "exact",
+    lambda m, x: m.b(m.g(shuffle(m.a(x), m.groups).relu()).relu()),
+    groups=3,
+    a=conv(3, 66),
+    g=conv(66, 30, groups=6),
+    b=conv(30, 5),
+)
+row(
     "shuffle_literal_views",
     "pinned:micro.py",
     lambda m, x: m.b(m.a(x).view(-1, 2, 16, 8, 8).transpose(1, 2).reshape(-1, 32, 8, 8)),

@@ -1,8 +1,8 @@
 """The tests' own judge of a cut: the original with every removed element set to zero.
 
 Independent of ``slimnet.cutting.verify``: it knows the plan's ``removed`` (tensor name to axis to
-removed indices) and nothing else of the package. Weights are drawn so that a wrong cut shows: no
-channel is near zero, no norm is an identity.
+removed indices), which of them count across groups, and nothing else of the package. Weights are
+drawn so that a wrong cut shows: no channel is near zero, no norm is an identity.
 """
 
 from __future__ import annotations
@@ -42,17 +42,34 @@ def randomise(model: nn.Module) -> None:
             statistic.normal_()
 
 
-def zeroed(make: Callable[[], nn.Module], original: nn.Module, removed: Removed) -> nn.Module:
-    """A fresh network with the original's state and every removed element set to zero."""
+def zeroed(
+    make: Callable[[], nn.Module],
+    original: nn.Module,
+    removed: Removed,
+    grouped: Mapping[str, int] | None = None,
+) -> nn.Module:
+    """A fresh network with the original's state and every removed element set to zero.
+
+    Of the weights of ``grouped`` convolutions, indices of axis 1 are input channels.
+    """
     reference = make().double().eval()
     reference.load_state_dict(original.state_dict())
     state = reference.state_dict()
     with torch.no_grad():
         for name, axes in removed.items():
             for axis, indices in axes.items():
-                if not _is_direction_of_removed_norm(name, axis, removed):
+                if axis == 1 and name in (grouped or {}):
+                    _zero_channels(state[name], indices, grouped[name])
+                elif not _is_direction_of_removed_norm(name, axis, removed):
                     state[name].index_fill_(axis, torch.tensor(indices), 0)
     return reference
+
+
+def _zero_channels(weight: Tensor, channels: tuple[int, ...], groups: int) -> None:
+    rows, columns = weight.shape[0] // groups, weight.shape[1]
+    for channel in channels:
+        group = channel // columns
+        weight[group * rows : (group + 1) * rows, channel % columns] = 0
 
 
 def outputs(model: nn.Module, example: tuple) -> list[Tensor]:

@@ -122,7 +122,8 @@ def judge(program: Program, asked: Asked, *, seed: int) -> str:
         return _judged_refusal(model, refusal)
     found, certificate = outputs(pruned.model, sample), pruned.certificate
     if certificate.exact:
-        reference = zeroed(make, original, {**pruned.plan.removed, **_silenced(pruned, original)})
+        removed = {**pruned.plan.removed, **_silenced(pruned, original)}
+        reference = zeroed(make, original, removed, pruned.plan.grouped)
         _require(relative_error(found, outputs(reference, sample)) < 1e-9, "unequal", program)
         return "exact" if any(pruned.plan.removed.values()) else "nothing"
     _require(certificate.error <= certificate.tolerance, "error above the tolerance", program)

@@ -231,6 +231,22 @@ def _shuffled(m: Any, x: Tensor, y: Tensor) -> Tensor:
 
 
 @operator
+def shuffle_unit(x: Tensor, y: Tensor, n: int) -> nn.Module:
+    """As in ShuffleNet v1, with sizes that divide or do not, and as many groups after it or not."""
+    wide, first, second = (
+        *((60, 3, 3), (22, 2, 2), (60, 2, 3), (60, 3, 2), (24, 2, 2), (68, 4, 4)),
+        *((36, 4, 3), (30, 5, 3), (16, 4, 4), (42, 3, 7), (30, 2, 2), (27, 3, 3)),
+    )[n]
+    into = first if width_of(x) % first == 0 else 1
+    parts = {
+        "a": nn.Conv2d(width_of(x), wide, 1, groups=into),
+        "d": nn.Conv2d(wide, wide, 3, padding=1, groups=wide),
+        "b": nn.Conv2d(wide, 6 * second, 1, groups=second),
+    }
+    return Op(lambda m, x, y: m.b(m.d(_shuffled(m, m.a(x), y))), **parts, groups=first)
+
+
+@operator
 def chunk(x: Tensor, y: Tensor, n: int) -> nn.Module | None:
     if width_of(x) % 2:
         return None

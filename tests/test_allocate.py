@@ -25,7 +25,9 @@ quick = settings(max_examples=150, deadline=None, derandomize=True, database=Non
 
 
 def group(width, *, number=0, per_atom=1, layers=("a",)) -> Group:
-    return Group(number, np.arange(width // per_atom), (), width, layers, ())
+    return Group(
+        number, np.arange(width // per_atom), (), np.full(width // per_atom, per_atom), layers, ()
+    )
 
 
 def widths(groups, budget, limits, scores=None) -> list[int]:

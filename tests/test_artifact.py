@@ -7,6 +7,7 @@ from torch import nn
 from slimnet import prune
 from slimnet.artifact import cut_shape, make_artifact, read_artifact, write_artifact
 from slimnet.capture.modules import named_tensors
+from slimnet.coupling.removal import Removal
 from slimnet.errors import InputError
 from slimnet.models import MODELS
 from slimnet.networks.arch import Arch
@@ -270,7 +271,7 @@ def test_a_place_that_cannot_be_written_is_refused(vgg, tmp_path):
     ],
 )
 def test_the_shape_after_a_cut(shape, removed, expected):
-    assert cut_shape(shape, removed) == expected
+    assert cut_shape(shape, Removal(removed)) == expected
 
 
 def test_every_tensor_is_there(vgg, slim):

@@ -14,7 +14,9 @@ from slimnet.planning.budget import Budget, Limits, alignment, parse_bytes, remo
 
 
 def group(width, *, number=0, per_atom=1, layers=("a",)) -> Group:
-    return Group(number, np.arange(width // per_atom), (), width, layers, ())
+    return Group(
+        number, np.arange(width // per_atom), (), np.full(width // per_atom, per_atom), layers, ()
+    )
 
 
 @pytest.mark.parametrize(

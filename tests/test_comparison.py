@@ -52,7 +52,7 @@ def test_the_first_call_that_differs_is_named():
     slim.n.eps = 1e-3
     with pytest.raises(Mismatch, match=r"at aten.*batch_norm.* \(.*in n \(") as caught:
         certify(model, slim, proof, IMAGE)
-    assert caught.value.calls[-1].site.module == "n"
+    assert caught.value.runs[0][-1].site.module == "n"
 
 
 def test_every_random_vector_has_both_signs_and_variances_none():

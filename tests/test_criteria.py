@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from micro import Net, bn, conv, lin, weight
+from shufflenet import Around, as_dense, dense, of_dense
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -424,3 +425,24 @@ def test_what_judges_a_group_as_a_whole_is_used_and_not_reduced(monkeypatch):
     assert pruned.plan.removed["a.weight"] == {0: (6, 7, 8, 9)}
     with pytest.raises(InputError, match="middle judges a group as a whole"):
         slimnet.prune(network(), IMAGE, ratio=0.25, criterion="middle", reduce="max")
+
+
+@pytest.mark.parametrize("criterion", sorted(set(load_criteria()) - {"obs"}))
+def test_columns_counted_across_groups_score_as_those_of_the_block_diagonal_weight(criterion):
+    """But for the surgeon, who solves for columns that a grouped convolution does not have."""
+    torch.manual_seed(0)
+    model = Around().eval()
+    groups, _ = find_groups(model, couple([capture(model, IMAGE)]))
+    group = next(g for g in groups if any(slot.groups == 3 for slot in g.slots))
+    init = untrained(model)
+    whole = {**init, "b.weight": dense(init["b.weight"], 3)}
+    found = []
+    for network, part, start in (
+        (model, group, init),
+        (as_dense(model), of_dense(group), whole),
+    ):
+        needs = load_criteria()[criterion].needs
+        gathered = gather(network, [part], needs, samples=SAMPLES, init=start)
+        tensors = dict(named_tensors(network))
+        found.append(score([part], tensors, criterion, gathered=gathered)[part.number])
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-3)

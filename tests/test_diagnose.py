@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,7 @@ import slimnet
 from slimnet.capture.trace import capture
 from slimnet.coupling.couple import couple
 from slimnet.coupling.groups import find_groups
-from slimnet.cutting.diagnose import culprit
+from slimnet.cutting.diagnose import culprits
 from slimnet.cutting.rebuild import rebuild
 from slimnet.cutting.reference import Proof
 from slimnet.cutting.verify import Mismatch, certify
@@ -42,7 +44,7 @@ def cut_by_hand(model):
 def blamed(model, slim, proof):
     with pytest.raises(Mismatch) as caught:
         certify(model, slim, proof, IMAGE)
-    return culprit(caught.value)
+    return culprits(caught.value)
 
 
 def divided_by_its_width(m, x):
@@ -83,8 +85,7 @@ CODE_THAT_CANNOT_FOLLOW = [shifted_by_its_width, asserted, branched, powered_by_
 def test_the_culprit_is_a_call_of_the_line_that_cannot_follow(body):
     model = network(body)
     slim, proof = cut_by_hand(model)
-    pin = blamed(model, slim, proof)
-    assert pin is not None
+    (pin,) = blamed(model, slim, proof)
     first = body.__code__.co_firstlineno
     assert first < proof.trace.calls[pin.call].site.line <= first + 4
     wanted = "sixteen channels" if body is asserted else "gives another result when cut"
@@ -126,7 +127,7 @@ def test_a_wrong_weight_is_blamed_on_the_call_that_uses_it():
     model = network(lambda m, x: m.b(m.c(m.a(x).relu())))
     slim, proof = cut_by_hand(model)
     slim.c.stride = (2, 2)
-    pin = blamed(model, slim, proof)
+    (pin,) = blamed(model, slim, proof)
     assert proof.trace.calls[pin.call].site.module == "c"
 
 
@@ -137,3 +138,22 @@ def test_neither_network_is_changed():
     blamed(model, slim, proof)
     after = [t for m in (model, slim) for t in m.state_dict().values()]
     assert all(map(torch.equal, before, after))
+
+
+def test_layers_of_which_nothing_was_seen_are_pinned_at_once(monkeypatch):
+    """A detector that finds nothing: its heads run on no boxes at all."""
+
+    def found_nothing(m, x):
+        boxes = x.mean((2, 3))[:0]
+        return m.out(m.a(x).relu()), m.last(m.second(m.first(boxes).relu()).relu())
+
+    names = ("first", "second")
+    layers = {"first": nn.Linear(3, 16), "second": nn.Linear(16, 16), "last": nn.Linear(16, 4)}
+    model = Net(found_nothing, {"a": conv(3, 16), "out": conv(16, 4), **layers}).eval()
+    module, calls = sys.modules["slimnet.prune"], []
+    real = module.certify
+    monkeypatch.setattr(module, "certify", lambda *a, **k: calls.append(1) or real(*a, **k))
+    pruned = slimnet.prune(model, IMAGE, ratio=0.5, align=None)
+    reasons = {x.name: x.reasons[0] for x in pruned.inspection.layers if not x.prunable}
+    assert all("gives nothing that could be compared" in reasons[name] for name in names)
+    assert pruned.model.out.in_channels == 8 and len(calls) == 2

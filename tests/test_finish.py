@@ -15,7 +15,10 @@ quick = settings(max_examples=150, deadline=None, derandomize=True, database=Non
 
 
 def ladders_of(*sizes, limits=None):
-    groups = [Group(n, np.arange(size), (), size, ("a",), ()) for n, size in enumerate(sizes)]
+    groups = [
+        Group(n, np.arange(size), (), np.ones(size, int), ("a",), ())
+        for n, size in enumerate(sizes)
+    ]
     return {g.number: ladder(g, limits or Limits(align=16), g.size) for g in groups}
 
 

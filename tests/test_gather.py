@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 import torch
 from micro import Net, bn, conv, frozen, lin, seq, up, weight
+from shufflenet import Around, as_dense, of_dense
 from torch import nn
 from torch.nn.functional import conv2d, cross_entropy, linear
 from torch.nn.utils import parametrizations
@@ -397,3 +398,15 @@ def test_halves_are_summed_in_single_precision(kind):
             torch.testing.assert_close(
                 known.double(), getattr(whole, need)[name].double(), rtol=0.1, atol=0.05
             )
+
+
+@pytest.mark.parametrize("need", ["activations", "gates"])
+def test_columns_counted_across_groups_are_those_of_the_block_diagonal_weight(need):
+    torch.manual_seed(0)
+    model = Around().eval()
+    groups = groups_of(model)
+    alike = [of_dense(group) for group in groups]
+    found = getattr(gather(model, groups, (need,), samples=SAMPLES), need)
+    expected = getattr(gather(as_dense(model), alike, (need,), samples=SAMPLES), need)
+    assert len(found["b.weight"]) == 60
+    torch.testing.assert_close(found["b.weight"], expected["b.weight"])

@@ -104,9 +104,12 @@ def test_channels_that_can_only_leave_at_once_stay():
     assert layers["a"].reasons == ("all its channels hang together: they could only leave at once",)
 
 
-@pytest.mark.parametrize(("width", "free"), [(60, 0), (54, 54), (24, 0)])
+@pytest.mark.parametrize(("width", "free"), [(60, 60), (54, 54), (24, 24), (9, 0)])
 def test_a_shuffle_between_groups_says_what_ties_all_channels(width, free):
-    """As ShuffleNet has it: 60 channels in 3 groups of 20, which 3 does not divide."""
+    """As ShuffleNet has it: 60 channels in 3 groups of 20, which 3 does not divide.
+
+    Of 9, each group of the second convolution reads one place of the groups of the first.
+    """
 
     def shuffled(m, x):
         y = m.a(m.s(x))
@@ -126,7 +129,11 @@ def test_a_shuffle_between_groups_says_what_ties_all_channels(width, free):
     if not free:
         (reason,) = layers["a"].reasons
         assert reason.startswith("aten.convolution divides it into 3 (")
-        assert reason.endswith("leave every block of both, which only all of them do")
+        end = (
+            ": the same places of the one and the same number of the other have to leave every "
+            "block, which only all of them do"
+        )
+        assert reason.endswith(end)
         assert "in a (" in reason or "in a)" in reason
         assert "in c (" in reason or "in c)" in reason
 

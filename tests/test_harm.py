@@ -17,7 +17,10 @@ quick = settings(max_examples=100, deadline=None, derandomize=True, database=Non
 
 
 def ladders_of(*sizes, align=None):
-    groups = [Group(n, np.arange(size), (), size, ("a",), ()) for n, size in enumerate(sizes)]
+    groups = [
+        Group(n, np.arange(size), (), np.ones(size, int), ("a",), ())
+        for n, size in enumerate(sizes)
+    ]
     return {g.number: ladder(g, Limits(align=align), g.size) for g in groups}
 
 

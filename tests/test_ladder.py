@@ -15,7 +15,9 @@ quick = settings(max_examples=150, deadline=None, derandomize=True, database=Non
 
 
 def rungs_of(width, per_atom=1, limits=None, most=None):
-    group = Group(0, np.arange(width // per_atom), (), width, ("a",), ())
+    group = Group(
+        0, np.arange(width // per_atom), (), np.full(width // per_atom, per_atom), ("a",), ()
+    )
     return ladder(group, limits or Limits(), group.size if most is None else most)
 
 

@@ -57,20 +57,23 @@ def test_outcome_is_the_expected_one(cut):
 
 
 def test_slim_equals_the_original_with_removed_elements_zeroed(cut):
-    certificate = cut.pruned.certificate
+    certificate, plan = cut.pruned.certificate, cut.pruned.plan
     found = outputs(cut.pruned.model, cut.example)
     assert all(tensor.isfinite().all() for tensor in found)
     assert certificate.error <= certificate.tolerance
     if certificate.exact:
-        reference = zeroed(cut.micro.make, cut.original, cut.pruned.plan.removed)
+        reference = zeroed(cut.micro.make, cut.original, plan.removed, plan.grouped)
         assert relative_error(found, outputs(reference, cut.example)) < 1e-9
 
 
 def test_slim_is_smaller_by_what_the_plan_says(cut):
     after = cut.pruned.model.state_dict()
     for name, tensor in cut.original.state_dict().items():
-        removed = cut.pruned.plan.removed.get(name, {})
-        expected = [size - len(removed.get(axis, ())) for axis, size in enumerate(tensor.shape)]
+        plan, removed = cut.pruned.plan, cut.pruned.plan.removed.get(name, {})
+        gone = {d: len(indices) for d, indices in removed.items()}
+        if name in plan.grouped:
+            gone[1] //= plan.grouped[name]
+        expected = [size - gone.get(axis, 0) for axis, size in enumerate(tensor.shape)]
         assert list(after[name].shape) == expected, name
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import slimnet.output
 import slimnet.temporary
 from slimnet.errors import InputError
 from slimnet.output import (
@@ -150,6 +151,7 @@ import resource, signal, sys
 import torch
 from pathlib import Path
 from slimnet import output
+import slimnet.output
 import slimnet.temporary
 from slimnet.errors import InputError
 
@@ -310,3 +312,19 @@ def test_a_signal_while_a_temporary_file_leaves_lets_it_leave(tmp_path, monkeypa
     with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "new.txt") as path:
         path.write_text("half")
     assert len(calls) == 2 and list(tmp_path.iterdir()) == [tmp_path / "new.txt"]
+
+
+@pytest.mark.parametrize("write", range(8))
+def test_a_signal_while_torch_writes_is_no_refusal(write, tmp_path, monkeypatch):
+    writes, real = [], slimnet.output._Patient.write
+
+    def interrupted(stream, data):
+        writes.append(len(data))
+        if len(writes) == write + 1:
+            raise KeyboardInterrupt
+        return real(stream, data)
+
+    monkeypatch.setattr(slimnet.output._Patient, "write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_torch(tmp_path / "x.pt", {"a": torch.ones(100), "b": torch.ones(200)})
+    assert not list(tmp_path.iterdir())

@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from micro import MICRO, Net, bn, conv
 from oracle import float64
+from torch import nn
 
 import slimnet
+from slimnet.coupling.removal import Removal
 from slimnet.cutting.rebuild import rebuild
 from slimnet.errors import InputError
 from slimnet.planning.plan import Change, GroupCut, Plan, Scale, _indices, _runs
@@ -189,3 +191,66 @@ def test_only_numbers_of_a_module_are_changed(attribute):
 def test_tables_that_do_not_fit_are_refused(plan):
     with pytest.raises(InputError, match=r"the plan (does not fit|renumbers)"):
         rebuild(network(), plan)
+
+
+GROUPED = Plan(
+    removed={"a.weight": {0: (0, 3), 1: (1, 4)}, "a.bias": {0: (0, 3)}},
+    grouped={"a.weight": 2},
+)
+
+
+def test_a_plan_whose_indices_count_across_groups_survives_json():
+    assert Plan.from_json(json.loads(json.dumps(GROUPED.to_json()))) == GROUPED
+    assert GROUPED.of("a.weight") == Removal({0: (0, 3), 1: (1, 4)}, 2)
+    assert GROUPED.of("a.bias").groups == 1 and GROUPED.of("b").axes == {}
+
+
+def test_a_plan_from_before_indices_counted_across_groups_opens():
+    data = WHOLE.to_json()
+    del data["grouped"]
+    assert Plan.from_json(data) == WHOLE
+
+
+@pytest.mark.parametrize("groups", [1, 0, -2, 2.0, True, "2", None, [2]])
+def test_a_number_of_groups_that_is_none_is_refused(groups):
+    data = {**GROUPED.to_json(), "grouped": {"a.weight": groups}}
+    with pytest.raises(InputError, match="this is not a plan of slimnet"):
+        Plan.from_json(data)
+
+
+@pytest.mark.parametrize("grouped", [[], "a", {"a'b": 2}, {3: 2}])
+def test_a_table_of_groups_that_is_none_is_refused(grouped):
+    with pytest.raises(InputError):
+        Plan.from_json({**GROUPED.to_json(), "grouped": grouped})
+
+
+@pytest.mark.parametrize(
+    "axes",
+    [
+        {1: (1, 2)},  # both of the first group
+        {1: (1,)},
+        {1: (1, 8)},
+        {0: (0,), 1: (1, 4)},  # one of its rows, none of the other's
+    ],
+)
+def test_groups_that_lose_unequal_numbers_are_refused(axes):
+    model = nn.Sequential(nn.Conv2d(6, 4, 1, groups=2))
+    with pytest.raises(
+        InputError, match=r"the plan does not fit 0\.weight of shape \(4, 3, 1, 1\)"
+    ):
+        rebuild(model, Plan({"0.weight": axes}, grouped={"0.weight": 2}))
+
+
+def test_groups_that_a_layer_does_not_have_are_refused():
+    model = nn.Sequential(nn.Conv2d(8, 8, 1, groups=4))
+    plan = Plan({"0.weight": {1: (0, 2)}}, grouped={"0.weight": 2})
+    with pytest.raises(InputError, match="the plan counts 2 groups of 0, which has 4"):
+        rebuild(model, plan)
+
+
+def test_what_counts_across_groups_is_scaled_along_no_axis():
+    model = nn.Sequential(nn.Conv2d(6, 4, 1, groups=2))
+    scaled = {"0.weight": (Scale(1, (0,), 2.0),)}
+    plan = Plan({"0.weight": {1: (0, 3)}}, grouped={"0.weight": 2}, scaled=scaled)
+    with pytest.raises(InputError, match="the plan does not fit"):
+        rebuild(model, plan)

@@ -150,7 +150,7 @@ def test_literals_are_rewritten_exactly(name, decomposed, tmp_path):
     opened = read_pt2(tmp_path / "net.pt2")
     pruned = slimnet.prune(opened.program, opened.example, ratio=0.5, align=None)
     if pruned.certificate.exact:
-        reference = zeroed(make, model, pruned.plan.removed)
+        reference = zeroed(make, model, pruned.plan.removed, pruned.plan.grouped)
         assert relative_error(outputs(pruned.model, inputs), outputs(reference, inputs)) < 1e-9
     share = pruned.plan.after["params"] / pruned.plan.before["params"]
     assert share < 0.45
@@ -191,7 +191,7 @@ def exported_outcome(seed, tmp_path):
         return "refused"
     if not pruned.certificate.exact:
         return "approximate"
-    reference = zeroed(make, model, pruned.plan.removed)
+    reference = zeroed(make, model, pruned.plan.removed, pruned.plan.grouped)
     error = relative_error(outputs(pruned.model, sample), outputs(reference, sample))
     assert error < 1e-9, f"seed {seed}"
     return "exact"

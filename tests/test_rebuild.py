@@ -9,7 +9,7 @@ import torch
 from micro import Net, bn, conv
 from torch import nn
 
-from slimnet.cutting.rebuild import cut, rebuild, survivors, zero_removed
+from slimnet.cutting.rebuild import cut, rebuild, zero_removed
 from slimnet.errors import InputError
 from slimnet.planning.plan import Change, Plan
 
@@ -198,8 +198,3 @@ def test_the_zeroed_tensor_is_the_cut_one_with_zeros_where_it_was_cut():
     assert zeroed[[1, 4]].abs().max() == 0 and zeroed[:, 0].abs().max() == 0
     assert torch.equal(zero_removed("other", tensor.clone(), plan), tensor)
     assert cut("other", tensor, plan).data_ptr() != tensor.data_ptr()
-
-
-def test_survivors_are_the_indices_that_are_left():
-    assert survivors(6, (1, 4)).tolist() == [0, 2, 3, 5]
-    assert survivors(3, ()).tolist() == [0, 1, 2]

@@ -20,7 +20,7 @@ def cost(survivors):
 
 def notes(found, budget, limits=None, fixed=None):
     limits = limits or Limits(align=16)
-    groups = [Group(n, np.arange(64), (), 64, (f"layer{n}",), ()) for n in (0, 1)]
+    groups = [Group(n, np.arange(64), (), np.ones(64, int), (f"layer{n}",), ()) for n in (0, 1)]
     ladders = {g.number: ladder(g, limits, g.size) for g in groups}
     return shortfall(found, ladders, fixed or {0: None, 1: None}, limits, budget, cost)
 

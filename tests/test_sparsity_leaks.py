@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from shufflenet import Around, dense
 from torch import nn
 
 import slimnet
@@ -137,3 +138,22 @@ def test_an_atom_is_dead_where_every_layer_that_makes_it_is_silent():
     (group,) = analyse(model, record(model, EXAMPLE), ()).groups
     (dead,) = dead_atoms([group], dict(named_tensors(model))).values()
     assert np.flatnonzero(dead).tolist() == [3]
+
+
+@pytest.mark.parametrize("gone", [[0, 20, 40, 7, 27, 47, 14, 34, 54], [6, 26, 46, 13, 33, 53]])
+def test_other_columns_of_every_group_are_heard_and_zeroed(gone):
+    """Filters of sets that leave together: the places 0, 7 and 14, and the places 6 and 13."""
+    torch.manual_seed(0)
+    model = Around().double().eval()
+    for tensor in (model.n.weight.data, model.n.bias.data, model.n.running_mean):
+        tensor.uniform_(0.5, 1.5)
+    with torch.no_grad():
+        model.a.weight[gone], model.a.bias[gone] = 0, 0
+    groups = analyse(model, record(model, EXAMPLE), ()).groups
+    dead = dead_atoms(groups, dict(named_tensors(model)))
+    assert sum(atoms.sum() for atoms in dead.values()) == 1
+    whole = copy.deepcopy(model)
+    assert remove_leaks(model, EXAMPLE, groups, dead) == Leaks(folded=1)
+    torch.testing.assert_close(model(images()), whole(images()))
+    zeros = dense(model.b.weight, 3).flatten(1).eq(0).all(0).nonzero().flatten().tolist()
+    assert zeros == sorted(3 * (channel % 20) + channel // 20 for channel in gone)

@@ -5,6 +5,7 @@ import io
 
 import pytest
 import torch
+from shufflenet import Around, as_dense, dense, of_dense
 from torch import nn
 from torch.nn.utils import prune as torch_prune
 
@@ -14,6 +15,7 @@ from slimnet.errors import InputError
 from slimnet.sparsity import SPARSIFIERS
 from slimnet.sparsity.sparseness import Share, sparseness
 from slimnet.train import Callback, Schedule, Snapshot, load_data, train
+from slimnet.train.callback import Moment
 
 METHODS = SPARSIFIERS
 EXAMPLE = (torch.zeros(1, 1, 8, 8),)
@@ -363,3 +365,25 @@ def test_every_method_has_a_number_a_paper_and_a_known_criterion():
 def test_an_amount_that_cannot_be_used_is_refused(method, given, sentence):
     with pytest.raises(InputError, match=sentence):
         METHODS[method].amount(method, *given)
+
+
+def test_group_lasso_knows_other_columns_of_every_group():
+    """The norms and their sub-gradient are those of the block-diagonal weight."""
+    torch.manual_seed(0)
+    model = Around().double()
+    example = (torch.zeros(1, 3, 8, 8, dtype=torch.float64),)
+    method = METHODS["group-lasso"].make(model, example, 0.7)
+    whole = as_dense(model).double()
+    other = type(method)([of_dense(group) for group in method.groups], 0.7)
+    seen = []
+    for network, lasso in ((model, method), (whole, other)):
+        for parameter in network.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        moment = Moment(network, None, 0, 0)
+        lasso.on_start(moment)
+        lasso.on_gradients(moment)
+        tensors = dict(network.named_parameters())
+        seen.append([lasso.norms(group, tensors) for group in lasso.groups])
+    torch.testing.assert_close(*seen)
+    torch.testing.assert_close(dense(model.b.weight.grad, 3), whole.b.weight.grad)
+    assert model.b.weight.grad.ne(0).all()

@@ -6,7 +6,7 @@ then solves it. It knows labels, sizes and sites, but no operator.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -17,6 +17,7 @@ from slimnet.capture.sites import Site
 from slimnet.capture.sizes import Source
 from slimnet.capture.trace import Call
 from slimnet.coupling.labels import Axis, Labelled, Labels, Ledger
+from slimnet.coupling.removal import Removal
 
 LITERAL = "the literal size"
 """What a reason says of a number that stands in the user's code."""
@@ -52,6 +53,16 @@ class Statistic:
     reason: Reason
 
 
+@dataclass(frozen=True, eq=False)
+class Grouped:
+    """What a grouped convolution reads, in equal blocks, and its weight."""
+
+    weight: str
+    channels: Labels
+    groups: int
+    reason: Reason
+
+
 View: TypeAlias = tuple[int, int, int]
 """A view that splits an axis: (trace, call, the first axis that it makes of it)."""
 Choices: TypeAlias = dict[View, int]
@@ -82,6 +93,9 @@ class Constraints:
     statistics: list[Statistic] = field(default_factory=list)
     restricted: dict[tuple[int, int], list[Labels] | None] = field(default_factory=dict)
     balanced: list[Statistic] = field(default_factory=list)  # the same places leave every block
+    counted: list[Statistic] = field(default_factory=list)  # the same number leaves every block
+    grouped: list[Grouped] = field(default_factory=list)  # whose weights are parameters
+    apart: Mapping[str, Removal] = field(default_factory=dict)  # whose groups lose other columns
     undefined: list[Statistic] = field(default_factory=list)  # no number where slots are removed
     folded: list[tuple[Call, Labels, str]] = field(default_factory=list)
     attended: list[Labels] = field(default_factory=list)  # widths of what attention multiplies

@@ -8,9 +8,10 @@ themselves, an attribute is mended, slots are tied, or they are pinned with the 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from slimnet.coupling.constraints import (
 )
 from slimnet.coupling.labels import Atoms, Axis, Labelled, Labels, Storage
 from slimnet.coupling.needs import Mend, Multiple
+from slimnet.coupling.removal import Removal
 from slimnet.coupling.rules import At, Rule, load_rules
 from slimnet.coupling.rules.pointwise import pointwise
 from slimnet.coupling.scaling import path_to
@@ -53,6 +55,7 @@ class Coupling:
     statistics: Sequence[Statistic]
     undefined: Sequence[Statistic]  # calls that give no number where slots are removed
     balanced: Sequence[Statistic]  # calls that need the same places in each block of an axis
+    counted: Sequence[Statistic]  # calls that need the same number in each block of an axis
     # (trace, call) → the axes along which the reference runs it on survivors; None: along all
     restricted: Mapping[tuple[int, int], Sequence[Labels] | None]
     mends: Sequence[Mend]
@@ -60,6 +63,9 @@ class Coupling:
     squeezed: Sequence[Labels]  # made by convolutions of one single position
     multiples: Sequence[Multiple] = ()  # atoms that leave in steps
     whole_heads: int = 0  # views of attention that were read as whole heads
+    # weights of grouped convolutions → groups, which lose other columns: axis 1 has a label for
+    # each input channel
+    apart: Mapping[str, int] = field(default_factory=dict)
 
     def reasons_of(self, atoms: Labels) -> dict[Reason, int]:
         """Why these atoms stay, the most frequent reason first, and for how many of them."""
@@ -87,23 +93,38 @@ def couple(
     strict: bool = False,
     pins: Sequence[Pin] = (),
     heads: bool = False,
+    removals: Mapping[str, Removal] | None = None,
 ) -> Coupling:
     """Group the slots of a network from recorded passes.
 
-    With ``heads``, attention loses whole heads instead of a part of the width of each. Raises
+    With ``heads``, attention loses whole heads instead of a part of the width of each. The groups
+    of a convolution lose the same columns; others where the same ones could leave only all at once
+    or not at all, or where ``removals``, what a plan takes of such weights, says so. Raises
     :class:`PruneError` with ``strict`` where an operator has no rule.
     """
-    best = _attempt(traces, {}, strict, pins)
+    attempt = partial(_attempt, traces, strict, pins)
+    best = _best_views(partial(attempt, {}), heads)
+    stuck = best.stuck_weights() if removals is None else removals
+    apart = best.only_convolved(stuck, traces)
+    if apart:
+        other = _best_views(partial(attempt, apart), heads)
+        best = other if removals or other.is_as_fine_as(best) else best
+    return best.coupling()
+
+
+def _best_views(attempt: Callable[[Choices], _Attempt], heads: bool) -> _Attempt:
+    """The reading of views that lets most slots leave."""
+    best = attempt({})
     whole = best.attended() if heads else {}
     if whole:
-        best = _attempt(traces, whole, strict, pins)
+        best = attempt(whole)
     for _ in range(_ROUNDS):
-        others = [_attempt(traces, c, strict, pins) for c in best.other_readings(frozenset(whole))]
+        others = [attempt(choices) for choices in best.other_readings(frozenset(whole))]
         better = max(others, key=lambda attempt: attempt.freedom, default=best)
         if better.freedom <= best.freedom:
             break
         best = better
-    return replace(best.coupling(), whole_heads=len(whole))
+    return replace(best, whole_heads=len(whole))
 
 
 _ROUNDS = 3  # of other readings for views that ended up pinned; each starts from the best so far
@@ -115,6 +136,7 @@ class _Attempt:
     weights: Mapping[str, Labelled]
     tensors: Sequence[Mapping[int, Labelled]]
     settled: Settled
+    whole_heads: int = 0  # views of attention that were read as whole heads
 
     @property
     def atoms(self) -> Atoms:
@@ -130,6 +152,40 @@ class _Attempt:
             for axis in weight.axes
             if axis is not None
         )
+
+    def is_as_fine_as(self, other: _Attempt) -> bool:
+        """Whether as many slots may leave, in as many parts."""
+        parts, others = (int(x.atoms.free.sum()) for x in (self, other))
+        return self.freedom >= other.freedom and parts >= others
+
+    def stuck_weights(self) -> dict[str, Removal]:
+        """Of grouped convolutions whose input can leave only whole, or not at all.
+
+        There the other reading can only be finer: what it ties was tied, or stayed, already.
+        """
+        stuck = (g for g in self.constraints.grouped if self._is_stuck(g.channels))
+        return {g.weight: Removal(groups=g.groups) for g in stuck}
+
+    def only_convolved(
+        self, removals: Mapping[str, Removal], traces: Sequence[Trace]
+    ) -> dict[str, Removal]:
+        """Those of some weights that nothing but convolutions of so many groups reads."""
+        reads = Counter(
+            ref.name
+            for trace in (traces if removals else ())
+            for call in trace.calls
+            for ref in refs_in((call.args, tuple(call.kwargs.values())))
+        )
+        grouped = Counter((g.weight, g.groups) for g in self.constraints.grouped)
+        return {
+            name: removal
+            for name, removal in removals.items()
+            if 0 < reads[name] == grouped[name, removal.groups]
+        }
+
+    def _is_stuck(self, axis: Labels) -> bool:
+        atoms = self.atoms.of[axis]
+        return len(np.unique(atoms[self.atoms.free[atoms]])) < 2
 
     def attended(self) -> Choices:
         """Views that handed the labels to the width of heads: whole heads are the other reading."""
@@ -170,21 +226,25 @@ class _Attempt:
             said.statistics,
             said.undefined,
             said.balanced,
+            said.counted,
             said.restricted,
             self.settled.mends,
             [Remap(names[id(index)], axis) for index, axis in said.remaps if id(index) in names],
             said.squeezed,
             self.settled.multiples,
+            self.whole_heads,
+            {name: removal.groups for name, removal in said.apart.items()},
         )
 
 
 def _attempt(
     traces: Sequence[Trace],
-    choices: Choices,
     strict: bool,
     pins: Sequence[Pin],
+    apart: Mapping[str, Removal],
+    choices: Choices,
 ) -> _Attempt:
-    constraints = Constraints(choices=choices)
+    constraints = Constraints(choices=choices, apart=apart)
     weights: dict[str, Labelled] = {}
     tensors = []
     for number, trace in enumerate(traces):
@@ -333,7 +393,10 @@ class _Reader:
             axes: tuple[Axis, ...] = (None,) * len(ref.shape)
             self.tensors[ref.id] = Labelled(ref.shape, axes, Storage(False, size), ref.dtype)
             return self.tensors[ref.id]
-        axes = tuple(self.constraints.ledger.fresh(n) for n in ref.shape)
+        apart = self.constraints.apart.get(ref.name, Removal())
+        axes = tuple(
+            self.constraints.ledger.fresh(apart.length(d, ref.shape)) for d in range(len(ref.shape))
+        )
         storage = Storage(ref.kind == "parameter", size)
         self.weights[ref.name] = Labelled(ref.shape, axes, storage, ref.dtype)
         return self.weights[ref.name]

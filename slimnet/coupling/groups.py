@@ -19,9 +19,10 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from slimnet.capture.modules import Held, first_names, named_modules, named_tensors
-from slimnet.coupling.constraints import Reason
+from slimnet.coupling.constraints import Reason, Statistic
 from slimnet.coupling.couple import Coupling
 from slimnet.coupling.labels import Labels
+from slimnet.coupling.removal import COLUMNS
 
 NARROW = 8
 """Groups of fewer channels are left alone: three colours or four box coordinates can be cut
@@ -41,6 +42,7 @@ class Slot:
     role: str  # out | in | scale | vector | buffer
     positions: Labels  # [k] indices along the axis
     members: Labels  # [k] which atom of the group each position belongs to
+    groups: int = 1  # across which positions count, where each loses other ones (see removal)
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +52,7 @@ class Group:
     number: int
     atoms: Labels  # [atoms] as numbered by the coupling
     slots: tuple[Slot, ...]
-    width: int  # channels of the widest layer that makes them
+    channels: Labels  # [atoms]: of the widest layer that makes them
     layers: tuple[str, ...]  # whose output channels these are
     approximate: tuple[Reason, ...]  # empty: removal equals zeroing exactly
     step: int = 1  # atoms that leave together, whichever they are: code divides their number
@@ -61,9 +63,29 @@ class Group:
         return len(self.atoms)
 
     @property
+    def width(self) -> int:
+        """Channels of the widest layer that makes them."""
+        return int(self.channels.sum())
+
+    @property
     def channels_per_atom(self) -> int:
-        """Channels of the widest layer that leave with each atom."""
+        """Channels of the widest layer that leave with each atom; where they differ, about."""
         return max(self.width // self.size, 1)
+
+    @property
+    def is_even(self) -> bool:
+        """Whether as many channels leave with each atom."""
+        return bool((self.channels == self.channels[0]).all())
+
+    @property
+    def at_a_time(self) -> str:
+        """How many channels leave with an atom: "1", "9", "6 to 9"."""
+        most = max(int(self.channels.max()), 1)
+        return str(most) if self.is_even else f"{self.channels.min()} to {most}"
+
+    def channels_of(self, atoms: float) -> int:
+        """Channels that so many atoms have, where they differ on average."""
+        return round(self.width * atoms / self.size)
 
 
 @dataclass(frozen=True)
@@ -94,7 +116,7 @@ def find_groups(
         if labels is not None
     ]
     of_atom = _cluster(coupling, axes, owners)
-    slots, members = _slots(axes, of_atom, owners)
+    slots, members = _slots(coupling, axes, of_atom, owners)
     approximate = _approximate(coupling, of_atom)
     steps = _steps(coupling, of_atom)
     found = [
@@ -220,7 +242,10 @@ def _cluster(
 
 
 def _slots(
-    axes: Sequence[tuple[str, int, Labels]], of_atom: Labels, owners: Mapping[str, _Owner]
+    coupling: Coupling,
+    axes: Sequence[tuple[str, int, Labels]],
+    of_atom: Labels,
+    owners: Mapping[str, _Owner],
 ) -> tuple[dict[int, list[tuple[Slot, _Owner]]], dict[int, Labels]]:
     """Per group: the parts of axes that it occupies, and its atoms."""
     ordered = np.argsort(of_atom, kind="stable")
@@ -236,7 +261,8 @@ def _slots(
         owner = owners[name]
         for number, positions in _places(groups):
             if number >= 0:
-                slot = Slot(name, d, owner.roles[d], positions, rank[atoms[positions]])
+                across = coupling.apart.get(name, 1) if d == COLUMNS else 1
+                slot = Slot(name, d, owner.roles[d], positions, rank[atoms[positions]], across)
                 slots[number].append((slot, owner))
     return slots, members
 
@@ -265,9 +291,10 @@ def _group(
     makers = [(s, o) for s, o in owned if s.role == "out"] or [
         (s, o) for s, o in owned if s.role in ("scale", "vector")
     ]
-    width = max((len(s.positions) // o.gates for s, o in makers or owned), default=0)
+    widest, owner = max(makers or owned, key=lambda made: len(made[0].positions) // made[1].gates)
+    channels = np.bincount(widest.members, minlength=len(atoms)) // owner.gates
     layers = tuple(dict.fromkeys(o.module or s.name for s, o in makers))
-    return Group(number, atoms, tuple(s for s, _ in owned), width, layers, approximate)
+    return Group(number, atoms, tuple(s for s, _ in owned), channels, layers, approximate)
 
 
 @dataclass(frozen=True, eq=False)
@@ -294,22 +321,32 @@ class _Rows:
 
     def _small(self, group: int) -> str:
         if group in self.whole:
-            dividing = [s.reason for s in self.coupling.balanced if self._has(group, s.axis)]
-            return _divided(list(dict.fromkeys(dividing)))
+            return _divided(
+                self._dividing(group, self.coupling.balanced),
+                self._dividing(group, self.coupling.counted),
+            )
         return f"fewer than {NARROW} channels hang together there: {_LEFT_ALONE}"
+
+    def _dividing(self, group: int, calls: Sequence[Statistic]) -> list[Reason]:
+        return list(dict.fromkeys(s.reason for s in calls if self._has(group, s.axis)))
 
     def _has(self, group: int, axis: Labels) -> bool:
         return bool((self.of_atom[self.coupling.atoms.of[axis]] == group).any())
 
 
-def _divided(reasons: Sequence[Reason]) -> str:
-    """Why channels are one set: calls that take the same places from each of their blocks."""
-    if len(reasons) < 2:
+def _divided(places: Sequence[Reason], numbers: Sequence[Reason]) -> str:
+    """Why channels are one set: calls that take the same places, or number, from each block."""
+    if len(places) + len(numbers) < 2:
         return "all its channels hang together: they could only leave at once"
-    return (
-        f"{reasons[0]}, and {reasons[1]}: the same places have to leave every block of both, which "
-        "only all of them do"
-    )
+    if places and numbers:
+        (first, *_), (second, *_) = places, numbers
+        what = (
+            "the same places of the one and the same number of the other have to leave every block"
+        )
+    else:
+        first, second, *_ = places or numbers
+        what = f"the same {'places have' if places else 'number has'} to leave every block of both"
+    return f"{first}, and {second}: {what}, which only all of them do"
 
 
 _LEFT_ALONE = "left alone, unless a lower minimum is asked for (--min-channels 1)"

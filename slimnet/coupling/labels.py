@@ -31,7 +31,11 @@ class Storage:
 
 @dataclass(frozen=True, eq=False)
 class Labelled:
-    """A tensor as a rule sees it: its shape and the labels of every axis."""
+    """A tensor as a rule sees it: its shape and the labels of every axis.
+
+    Where the groups of a convolution lose other columns, axis 1 of its weight [O, C/G, *] has C
+    labels, one for each input channel.
+    """
 
     shape: tuple[int, ...]
     axes: tuple[Axis, ...]
@@ -47,6 +51,17 @@ class Labelled:
     def live(self) -> tuple[int, ...]:
         """The axes that carry labels."""
         return tuple(d for d, axis in enumerate(self.axes) if axis is not None)
+
+    @cached_property
+    def lengths(self) -> tuple[Axis, ...]:
+        """Labels of which as many survive as each axis will be long: the first group's have to do.
+
+        Every group loses as many.
+        """
+        return tuple(
+            axis if axis is None or len(axis) == length else axis[:length]
+            for axis, length in zip(self.axes, self.shape, strict=True)
+        )
 
     def flat(self, dims: Sequence[int]) -> Axis:
         """Labels of these adjacent axes merged into one; at most one of them may be live."""

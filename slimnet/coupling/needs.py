@@ -109,7 +109,7 @@ def known(need: Need, tensors: Mapping[int, Labelled]) -> Known:
     for leaf in leaves(need.size):
         if isinstance(leaf, ShapeOf):
             x = tensors.get(leaf.tensor)
-            shapes[leaf] = (x.axes[leaf.axis], x.shape[leaf.axis]) if x else (None, leaf.length)
+            shapes[leaf] = (x.lengths[leaf.axis], x.shape[leaf.axis]) if x else (None, leaf.length)
         else:
             attributes[leaf] = leaf.value
     return Known(need, shapes, attributes)

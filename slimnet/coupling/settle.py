@@ -16,6 +16,7 @@ from typing import TypeAlias
 import numpy as np
 
 from slimnet.capture.sizes import AttributeOf, Combined, ShapeOf
+from slimnet.coupling.balance import solve
 from slimnet.coupling.constraints import Constraints
 from slimnet.coupling.labels import Atoms, Labelled, Labels
 from slimnet.coupling.needs import (
@@ -41,18 +42,18 @@ class Settled:
 
 def settle(constraints: Constraints, tensors: Sequence[Mapping[int, Labelled]]) -> Settled:
     """Solve the ties, and tie or pin more until every stated size agrees."""
-    atoms = constraints.ledger.solve()
+    atoms = solve(constraints)
     if not constraints.needs:
         return Settled(atoms)
     everything = {number: x for trace in tensors for number, x in trace.items()}
     settler = _Settler(constraints, [known(need, everything) for need in constraints.needs])
     settler.discard_misread(atoms)
-    atoms = constraints.ledger.solve()
+    atoms = solve(constraints)
     while True:  # each round ties or pins at least one need, and pins none twice
         settled, changed = settler.round(atoms)
         if not changed:
             return settled
-        atoms = constraints.ledger.solve()
+        atoms = solve(constraints)
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from slimnet.coupling.groups import Group, Slot
+from slimnet.coupling.removal import part
 from slimnet.errors import InputError, PruneError
 from slimnet.measuring.gathered import Gathered, Need
 from slimnet.registry import Registry, import_all
@@ -140,9 +141,9 @@ class Criterion:
             known = getattr(gathered, need).get(slot.name)
             if known is None:
                 return None
-            axis = 0 if need in ("activations", "gates") else slot.axis
-            found[_FIELDS[need]] = cut_rows(known, axis, slot)
-        return Rows(cut_rows(tensors[slot.name], slot.axis, slot), generator, **found)
+            own = slot if need not in ("activations", "gates") else replace(slot, axis=0, groups=1)
+            found[_FIELDS[need]] = cut_rows(known, own)
+        return Rows(cut_rows(tensors[slot.name], slot), generator, **found)
 
 
 _FIELDS = {
@@ -153,11 +154,12 @@ _FIELDS = {
 }
 
 
-def cut_rows(tensor: Tensor, axis: int, slot: Slot) -> Tensor:
+def cut_rows(tensor: Tensor, slot: Slot) -> Tensor:
     """[positions, rest]: the part of a tensor that belongs to each position of a slot."""
-    rows = tensor.detach().movedim(axis, 0)
-    if len(slot.positions) != rows.shape[0]:
-        rows = rows[torch.from_numpy(slot.positions).to(rows.device)]
+    rows = tensor.detach().movedim(slot.axis, 0)
+    if slot.groups > 1 or len(slot.positions) != rows.shape[0]:
+        positions = torch.from_numpy(slot.positions).to(tensor.device)
+        rows = part(tensor.detach(), slot.axis, positions, slot.groups)
     return rows.flatten(1) if rows.dim() > 1 else rows[:, None]
 
 

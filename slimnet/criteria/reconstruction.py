@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from slimnet.coupling.groups import Group, Slot
+from slimnet.coupling.removal import of_elements
 from slimnet.criteria import CRITERIA, Scores
 from slimnet.errors import InputError
 from slimnet.measuring.gathered import Gathered, Need
@@ -104,10 +105,9 @@ class Reconstruction:
 
 def _atoms(slot: Slot, weight: Tensor) -> Tensor:
     """Of each element of a weight, the atom that it belongs to; -1 for none of the group."""
-    along = torch.full((weight.shape[slot.axis],), -1)
+    along = torch.full((weight.shape[slot.axis] * slot.groups,), -1)
     along[torch.from_numpy(slot.positions)] = torch.from_numpy(slot.members)
-    shape = [-1 if d == slot.axis else 1 for d in range(weight.dim())]
-    return along.reshape(shape).expand(weight.shape).to(weight.device)
+    return of_elements(along, weight.shape, slot.axis, slot.groups).to(weight.device)
 
 
 def _gates(rows: Tensor, matrix: Tensor, columns: Tensor, centred: bool) -> Iterator[Problem]:

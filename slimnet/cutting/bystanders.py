@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import inspect
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from types import CodeType
@@ -120,13 +120,13 @@ class _Lengths:
         self._found: dict[str, dict[int, set[int]]] = defaultdict(lambda: defaultdict(set))
         for name, tensor in named_tensors(model):
             weight = coupling.weights.get(name)
-            axes = weight.axes if weight else (None,) * tensor.dim()
+            axes = weight.lengths if weight else (None,) * tensor.dim()
             self._add(name.rpartition(".")[0], tuple(tensor.shape), axes)
         for call in trace.calls:
             for ref in (leaf for leaf in tree_leaves((call.args, call.outputs))):
                 labelled = coupling.tensors[0].get(ref.id) if isinstance(ref, Ref) else None
                 if labelled is not None:
-                    self._add(call.site.module, labelled.shape, labelled.axes)
+                    self._add(call.site.module, labelled.shape, labelled.lengths)
 
     def _add(self, path: str, shape: Sequence[int], axes: Sequence[Axis]) -> None:
         parts = path.split(".") if path else []
@@ -183,9 +183,7 @@ def _cut(path: str, module: nn.Module, plan: Plan) -> nn.Module:
 
 
 def _shortened(tensor: Tensor, name: str, plan: Plan) -> Tensor:
-    gone: Mapping[int, Sequence[int]] = plan.removed.get(name.lstrip("."), {})
-    shape = [n - len(gone.get(d, ())) for d, n in enumerate(tensor.shape)]
-    return torch.empty(shape, device="meta")
+    return torch.empty(plan.of(name.lstrip(".")).after(tensor.shape), device="meta")
 
 
 @cache

@@ -6,20 +6,27 @@ then pinned, with its line as the reason.
 
 from __future__ import annotations
 
-from slimnet.capture.trace import Ref, refs_in
+from collections.abc import Sequence
+
+from slimnet.capture.trace import Call, Ref, refs_in
 from slimnet.coupling.couple import Pin
 from slimnet.cutting.raised import blamed
 from slimnet.cutting.reference import Survivors
 from slimnet.cutting.verify import Mismatch
 
 
-def culprit(mismatch: Mismatch) -> Pin | None:
-    """The call where they part, or the last one before it that has something to pin."""
+def culprits(mismatch: Mismatch) -> list[Pin]:
+    """The calls where they part, each or the last one before it that has something to pin."""
+    pins = [_culprit(mismatch, calls) for calls in mismatch.runs]
+    return list(dict.fromkeys(pin for pin in pins if pin is not None))
+
+
+def _culprit(mismatch: Mismatch, calls: Sequence[Call]) -> Pin | None:
     if mismatch.raised is not None:
-        return blamed(mismatch.raised, mismatch.proof, mismatch.calls)
+        return blamed(mismatch.raised, mismatch.proof, calls)
     survivors = Survivors(mismatch.proof)
-    name = str(mismatch.calls[-1].op).rsplit(".", 1)[0] if mismatch.calls else ""
-    for call in reversed(mismatch.calls):
+    name = str(calls[-1].op).rsplit(".", 1)[0] if calls else ""
+    for call in reversed(calls):
         refs: tuple[Ref, ...] = (*call.outputs, *refs_in(call.args))
         if any(survivors.of(ref) for ref in refs):
             return Pin(call.index, f"{name} {mismatch.why}", mismatch.proof.number)

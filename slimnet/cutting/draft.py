@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from slimnet.capture.modules import clone, first_names
 from slimnet.coupling.constraints import LITERAL
-from slimnet.coupling.groups import Group, Layer, Slot
+from slimnet.coupling.groups import Group, Layer
 from slimnet.coupling.labels import Labels
 from slimnet.coupling.unread import unread
 from slimnet.criteria import Scores
@@ -110,7 +110,7 @@ def _with_reasons(
 def _idle_notes(groups: Sequence[Group], idle: Mapping[int, Labels]) -> Iterator[str]:
     some = [g for g in groups if g.number in idle]
     if some:
-        channels = sum(len(idle[g.number]) * g.channels_per_atom for g in some)
+        channels = sum(int(g.channels[idle[g.number]].sum()) for g in some)
         names = ", ".join(dict.fromkeys(g.layers[0] for g in some))
         yield f"{channels} channels that nobody reads left before all others ({names})"
 
@@ -164,9 +164,9 @@ def _part(group: Group, kept: Labels) -> Group:
     for slot in group.slots:
         left = place[slot.members] >= 0
         members = place[slot.members[left]]
-        slots.append(Slot(slot.name, slot.axis, slot.role, slot.positions[left], members))
-    width = group.width * len(kept) // group.size
-    return replace(group, atoms=group.atoms[kept], slots=tuple(slots), width=width)
+        slots.append(replace(slot, positions=slot.positions[left], members=members))
+    channels = group.channels[kept]
+    return replace(group, atoms=group.atoms[kept], slots=tuple(slots), channels=channels)
 
 
 def _written(
@@ -187,6 +187,11 @@ def _written(
             name: plan.removed[first]
             for name, first in first_names(model).items()
             if first in plan.removed
+        },
+        grouped={
+            name: plan.grouped[first]
+            for name, first in first_names(model).items()
+            if first in plan.grouped
         },
         groups=tuple(_explained(group, cut, found) for group, cut in cuts),
         before=analysis.inspection.cost.to_json(),

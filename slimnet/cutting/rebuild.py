@@ -7,11 +7,9 @@ table. Knows plans and modules, no graph.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from slimnet.capture.books import books
 from slimnet.capture.modules import clone, named_modules, named_tensors, set_attribute
@@ -25,7 +23,7 @@ def rebuild(model: nn.Module, plan: Plan) -> nn.Module:
 
     Raises :class:`InputError` where the plan was made for another network.
     """
-    _check_fits(model, plan)
+    check_fits(model, plan)
     slim = clone(model, lambda name, tensor: cut(name, tensor, plan))
     replace_modules(slim, plan.stubs)
     adjust(slim, plan, model)
@@ -44,10 +42,7 @@ def without_blocks(model: nn.Module, plan: Plan) -> nn.Module:
 def cut(name: str, tensor: Tensor, plan: Plan) -> Tensor:
     """One parameter or buffer without the removed indices; always a tensor of its own."""
     source = tensor.detach()
-    new = source
-    for axis, indices in plan.removed.get(name, {}).items():
-        new = new.index_select(axis, survivors(source.shape[axis], indices).to(new.device))
-    new = scaled(name, new, plan)
+    new = scaled(name, plan.of(name).select(source), plan)
     if name in plan.remapped:
         new = torch.tensor(plan.remapped[name], dtype=new.dtype, device=new.device)[new]
     if new is source:
@@ -59,12 +54,12 @@ def cut(name: str, tensor: Tensor, plan: Plan) -> Tensor:
 
 def scaled(name: str, values: Tensor, plan: Plan) -> Tensor:
     """The surviving values of a parameter, multiplied by what the plan folds into them."""
-    removed = plan.removed.get(name, {})
+    removal = plan.of(name)
+    before = removal.before(values.shape)
     for scale in plan.scaled.get(name, ()):
-        gone = removed.get(scale.axis, ())
-        factor = torch.ones(values.shape[scale.axis] + len(gone), dtype=torch.float64)
+        factor = torch.ones(before[scale.axis], dtype=torch.float64)
         factor[list(scale.indices)] = scale.factor
-        kept = factor[survivors(len(factor), gone)].to(values.device)
+        kept = factor[removal.kept(scale.axis, before)].to(values.device)
         shape = [-1 if d == scale.axis else 1 for d in range(values.dim())]
         values = (values.double() * kept.reshape(shape)).to(values.dtype)
     return values
@@ -72,18 +67,10 @@ def scaled(name: str, values: Tensor, plan: Plan) -> Tensor:
 
 def zero_removed(name: str, values: Tensor, plan: Plan) -> Tensor:
     """Set the removed elements to zero, in place: the reference that a cut must equal."""
-    for axis, indices in plan.removed.get(name, {}).items():
-        values.index_fill_(axis, torch.tensor(indices, device=values.device), 0)
+    plan.of(name).zero_(values)
     if any(name in block.zeroed for block in plan.blocks):
         values.zero_()
     return values
-
-
-def survivors(length: int, removed: Sequence[int]) -> Tensor:
-    """The indices that are left of an axis."""
-    kept = np.ones(length, bool)
-    kept[np.asarray(removed, np.int64)] = False
-    return torch.from_numpy(np.flatnonzero(kept))
 
 
 def check_tables(model: nn.Module, plan: Plan) -> None:
@@ -91,11 +78,12 @@ def check_tables(model: nn.Module, plan: Plan) -> None:
 
     ``model`` is what is cut; the plan may be a stranger's.
     """
+    _check_groups(model, plan)
     tensors = dict(named_tensors(model))
     for name, scales in plan.scaled.items():
         shape = tensors[name].shape if name in tensors else ()
         for scale in scales:
-            fits = 0 <= scale.axis < len(shape)
+            fits = 0 <= scale.axis < len(shape) and plan.of(name).groups == 1
             if not fits or not all(0 <= i < shape[scale.axis] for i in scale.indices):
                 raise InputError(f"the plan does not fit {name} of shape {tuple(shape)}")
     for name, table in plan.remapped.items():
@@ -108,16 +96,26 @@ def check_tables(model: nn.Module, plan: Plan) -> None:
             raise InputError(f"the plan renumbers {len(table)} places, and {name} has others")
 
 
-def _check_fits(model: nn.Module, plan: Plan) -> None:
+def check_fits(model: nn.Module, plan: Plan) -> None:
+    """Raise :class:`InputError` where the plan was made for another network."""
     check_tables(model, plan)
     tensors = dict(named_tensors(model))
-    for name, axes in plan.removed.items():
+    for name in plan.removed:
         if name not in tensors:
             raise InputError(f"the plan cuts {name}, which this network does not have")
-        for axis, indices in axes.items():
+        if not plan.of(name).fits(tensors[name].shape):
             shape = tuple(tensors[name].shape)
-            if axis >= len(shape) or (indices and indices[-1] >= shape[axis]):
-                raise InputError(f"the plan does not fit {name} of shape {shape}")
+            raise InputError(f"the plan does not fit {name} of shape {shape}")
+
+
+def _check_groups(model: nn.Module, plan: Plan) -> None:
+    """Indices that count across groups count across those that the convolution has."""
+    modules = dict(named_modules(model))
+    for name, groups in plan.grouped.items():
+        path = name.rpartition(".")[0]
+        layer = modules.get(path)  # a program's do not say
+        if isinstance(layer, _ConvNd) and layer.groups != groups:
+            raise InputError(f"the plan counts {groups} groups of {path}, which has {layer.groups}")
 
 
 def adjust(model: nn.Module, plan: Plan, original: nn.Module) -> None:

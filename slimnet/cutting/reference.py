@@ -78,7 +78,7 @@ class Survivors:
 
     def _atoms(self, ref: Ref) -> Iterator[tuple[int, Labels]]:
         labelled = self._proof.coupling.tensors[self._proof.number].get(ref.id)
-        for d, axis in enumerate(labelled.axes if labelled else ()):
+        for d, axis in enumerate(labelled.lengths if labelled else ()):
             if axis is not None:
                 yield d, self._proof.coupling.atoms.of[axis]
 

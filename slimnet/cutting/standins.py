@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from slimnet.capture.modules import named_tensors
-from slimnet.cutting.rebuild import cut, scaled, survivors, zero_removed
+from slimnet.coupling.removal import Removal
+from slimnet.cutting.rebuild import cut, scaled, zero_removed
 from slimnet.planning.plan import Plan
 
 Values: TypeAlias = Callable[[str, Tensor], Tensor]
@@ -57,12 +58,12 @@ def weights_of(kind: str, model: nn.Module, plan: Plan, seed: int) -> tuple[Valu
         return _small if _is_added(name) else _drawn
 
     def random(name: str, tensor: Tensor) -> Tensor:
-        return zeroed(name, _random(name, tensor, seed, {}, drawn(name)))
+        return zeroed(name, _random(name, tensor, seed, Removal(), drawn(name)))
 
     def random_cut(name: str, tensor: Tensor) -> Tensor:
         if not tensor.is_floating_point():
             return tensor.clone()
-        values = _random(name, originals[name], seed, plan.removed.get(name, {}), drawn(name))
+        values = _random(name, originals[name], seed, plan.of(name), drawn(name))
         return scaled(name, values, plan)
 
     return random, random_cut
@@ -126,7 +127,7 @@ def _random(
     name: str,
     tensor: Tensor,
     seed: int,
-    removed: Mapping[int, tuple[int, ...]],
+    removal: Removal,
     drawn: Draw,
 ) -> Tensor:
     """Numbers that depend on the name and the seed (and on what is perturbed).
@@ -135,7 +136,9 @@ def _random(
     """
     if not tensor.is_floating_point():
         return tensor.clone()  # an operator may write into it
-    kept = [survivors(n, removed.get(d, ())) for d, n in enumerate(tensor.shape)]
+    if removal.groups > 1:  # all columns of its groups are no more than one
+        return removal.select(_random(name, tensor, seed, Removal(), drawn))
+    kept = [removal.kept(d, tensor.shape) for d in range(tensor.dim())]
     result = torch.empty([len(k) for k in kept], dtype=torch.float64, device=tensor.device)
     if tensor.dim() == 0:
         return result.fill_(0.7)
@@ -145,7 +148,7 @@ def _random(
         rows = drawn(tensor.detach()[first : first + step], generator)
         low, high = torch.searchsorted(kept[0], torch.tensor([first, first + len(rows)])).tolist()
         rows = rows[kept[0][low:high] - first]
-        for d in removed.keys() - {0}:
+        for d in removal.axes.keys() - {0}:
             rows = rows.index_select(d, kept[d])
         result[low:high] = rows.to(tensor.device)
     return result

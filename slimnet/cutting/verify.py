@@ -150,7 +150,7 @@ def certify(
         raise Mismatch(
             f"nothing can be proven of {name}: no result that depends on it was compared",
             proof,
-            _until(proof, name),
+            [_until(proof, name) for name in sorted(unseen) or [name]],
             "gives nothing that could be compared",
         )
     approximate = tuple(
@@ -202,20 +202,20 @@ def joined(first: Certificate | None, second: Certificate) -> Certificate:
 
 
 class Mismatch(CertificateError):
-    """The networks differ, or the slim one does not run: at the last of these recorded calls."""
+    """The networks differ, or the slim one does not run: at the last call of each of these runs."""
 
     def __init__(
         self,
         text: str,
         proof: Proof,
-        calls: Sequence[Call],
+        runs: Sequence[Sequence[Call]],
         why: str,
         raised: Raised | None = None,
     ) -> None:
         super().__init__(text)
         self.raised = raised
         self.proof = proof
-        self.calls = tuple(calls)
+        self.runs = tuple(map(tuple, runs))
         self.why = why
 
 
@@ -283,7 +283,7 @@ class _Pair:
             raise Mismatch(
                 f"the slim network does not run: {raised.text}",
                 self.proof,
-                _calls(reference, broken.compared.reached + (0 if raised.own else 1)),
+                [_calls(reference, broken.compared.reached + (0 if raised.own else 1))],
                 f"fails on the slim network ({raised.text})",
                 raised,
             ) from broken.__cause__
@@ -338,7 +338,7 @@ class _Pair:
             "the slim network is not the original with the removed channels zeroed: with "
             f"{kind} weights {where} by {error:.1e} (relative; tolerance {tolerance:.0e})",
             self.proof,
-            _calls(reference, row + 1),
+            [_calls(reference, row + 1)],
             "gives another result when cut",
         )
 

@@ -80,11 +80,11 @@ class _Watcher(Uncompiled):
         for x, x_axis, view, axis in read(*args) if read is not None else ():
             reader = self.known.get(view.data_ptr())
             if reader is not None and reader.is_summed(view, axis):
-                self._add(reader.name, x.movedim(x_axis, 0).flatten(1), view.shape[axis])
+                self._add(reader.name, x.movedim(x_axis, 0).flatten(1), reader.channels)
         return func(*args, **(kwargs or {}))
 
     def _add(self, name: str, rows: Tensor, length: int) -> None:
-        """Groups of a grouped convolution share the input axis of its weight: [G·length, n]."""
+        """Groups of a grouped convolution may share the input axis of its weight: [G·length, n]."""
         rows = rows.unflatten(0, (-1, length)).transpose(0, 1).flatten(1)
         if name not in self.sums:
             self.sums[name] = _Sums(rows.new_zeros(length, 2, dtype=torch.float64))

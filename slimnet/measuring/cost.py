@@ -111,7 +111,7 @@ def _weight_terms(
         if id(tensor) in seen:
             continue
         seen.add(id(tensor))
-        labels = weights[name].axes if name in weights else (None,) * tensor.dim()
+        labels = weights[name].lengths if name in weights else (None,) * tensor.dim()
         axes = tuple(zip(labels, tensor.shape, strict=True))
         terms.append((_Term(1, axes), tensor.element_size(), id(tensor) in parameters))
     return terms
@@ -129,7 +129,7 @@ def _mac_terms(trace: Trace, tensors: Mapping[int, Labelled]) -> list[_Term]:
 
 def _axis(tensors: Mapping[int, Labelled], ref: Any, d: int) -> tuple[Axis, int]:
     labelled = tensors.get(ref.id)
-    return (labelled.axes[d] if labelled else None), ref.shape[d]
+    return (labelled.lengths[d] if labelled else None), ref.shape[d]
 
 
 def _convolution(call: Call) -> _Products:

@@ -7,13 +7,15 @@ tensor throughout, which goes by the name of the parameter that has the axis.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from slimnet.capture.modules import named_modules, named_tensors
 from slimnet.coupling.groups import Group
+from slimnet.coupling.removal import part
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,11 +25,18 @@ class Reader:
     name: str
     tensor: Tensor
     axis: int  # of its input channels
+    groups: int = 1  # across which they are counted, where each loses other ones
+
+    @property
+    def channels(self) -> int:
+        """How many it tells apart."""
+        return self.tensor.shape[self.axis] * self.groups
 
     def gate(self, gradient: Tensor) -> Tensor:
         """[channels, 1]: the derivative by a gate that multiplies each channel that it reads."""
         product = self.tensor.detach().double() * gradient.double()
-        return product.movedim(self.axis, 0).flatten(1).sum(1, keepdim=True)
+        every = torch.arange(self.channels, device=product.device)
+        return part(product, self.axis, every, self.groups).flatten(1).sum(1, keepdim=True)
 
     def is_summed(self, view: Tensor, axis: int) -> bool:
         """Whether this axis of a view of the weight is that of its input channels."""
@@ -37,15 +46,19 @@ class Reader:
 
 def readers(model: nn.Module, groups: Sequence[Group]) -> list[Reader]:
     """Every weight that reads channels of these groups; call it in ``parametrize.cached()``."""
-    axes = {slot.name: slot.axis for g in groups for slot in g.slots if slot.role == "in"}
-    plain = [Reader(n, tensor, axes[n]) for n, tensor in named_tensors(model) if n in axes]
+    read = {slot.name: slot for g in groups for slot in g.slots if slot.role == "in"}
+    plain = [
+        Reader(name, tensor, read[name].axis, read[name].groups)
+        for name, tensor in named_tensors(model)
+        if name in read
+    ]
     made = {
         name: weight
         for path, module in named_modules(model)
         if parametrize.is_parametrized(module)
         for name, weight in _made(path, module)
     }
-    return [Reader(r.name, made.get(r.name, r.tensor), r.axis) for r in plain]
+    return [replace(r, tensor=made.get(r.name, r.tensor)) for r in plain]
 
 
 def _made(path: str, module: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -64,7 +64,7 @@ def allocate(
 
     def spent(survivors: Survivors) -> int:
         if budget.kind == "ratio":
-            return sum(g.channels_per_atom * survivors[g.number] for g in groups)
+            return sum(g.channels_of(survivors[g.number]) for g in groups)
         return int(getattr(cost(survivors), budget.kind))
 
     whole = {g.number: g.size for g in groups}
@@ -257,7 +257,7 @@ class _Shares:
     def by_ratio(self, ratio: float) -> Allocation:
         """The answer to a ratio that every group loses, or that is lost under one threshold."""
         wanted = self.wanted(ratio)
-        goal = sum(wanted[g.number] * g.channels_per_atom for g in self.groups)
+        goal = sum(g.channels_of(wanted[g.number]) for g in self.groups)
         return self.told_by_ratio(
             self.allocation(wanted, self.survivors(ratio), ratio), ratio, goal
         )
@@ -287,18 +287,18 @@ class _Shares:
         if self.fixed[number] is not None:
             return "kept by name" if self.limits.is_kept(rungs.group) else "a ratio of its own"
         if found == wanted:
-            channels, size = rungs.group.channels_per_atom, rungs.group.size
+            channels, size = rungs.group.at_a_time, rungs.group.size
             off = abs(asked - (1 - found / size)) * rungs.group.width >= 1
-            return f"{channels} channels leave at a time" if off and channels > 1 else ""
+            return f"{channels} channels leave at a time" if off and channels != "1" else ""
         if found == rungs.most < wanted:
             return "it went in an earlier round"
         if found != rungs.nearest(wanted):
             return "to meet the budget"
         if found == rungs.least and wanted < found:
-            least = found * rungs.group.channels_per_atom
+            least = rungs.group.channels_of(found)
             return f"at least {least} channel{'s' * (least != 1)}"
         if rungs.group.step > 1:
-            multiple = rungs.step * rungs.group.channels_per_atom
+            multiple = rungs.group.channels_of(rungs.step)
             return f"a multiple of {multiple}: the code divides its width"
         return f"a multiple of {self.limits.multiple(rungs.group.width)}"
 

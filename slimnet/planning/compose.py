@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-import numpy as np
 from torch import nn
 
 from slimnet.capture.modules import named_tensors
@@ -27,14 +26,10 @@ def composed(first: Plan, second: Plan, shapes: Mapping[str, tuple[int, ...]]) -
 
     What the first cut's blocks took with them may be missing from it.
     """
-    removed: dict[str, dict[int, tuple[int, ...]]] = {}
-    for name, shape in shapes.items():
-        before, after = first.removed.get(name, {}), second.removed.get(name, {})
-        axes = {d: _both(n, before.get(d, ()), after.get(d, ())) for d, n in enumerate(shape)}
-        if any(axes.values()):
-            removed[name] = {d: indices for d, indices in axes.items() if indices}
+    removals = {name: first.of(name).then(second.of(name), shape) for name, shape in shapes.items()}
     both = Plan(
-        removed=removed,
+        removed={name: removal.axes for name, removal in removals.items() if removal.axes},
+        grouped={name: removal.groups for name, removal in removals.items() if removal.groups > 1},
         changes=_chained(first.changes, second.changes),
         remapped=_after(first.remapped or {}, second.remapped or {}),
         scaled=_multiplied(first, second, shapes),
@@ -58,19 +53,11 @@ def _without(plan: Plan, stubs: Sequence[Stub]) -> Plan:
     return replace(
         plan,
         removed={name: axes for name, axes in plan.removed.items() if stays(name)},
+        grouped={name: groups for name, groups in plan.grouped.items() if stays(name)},
         changes=tuple(change for change in plan.changes if stays(f"{change.module}.")),
         remapped={name: table for name, table in plan.remapped.items() if stays(name)},
         scaled={name: scales for name, scales in plan.scaled.items() if stays(name)},
     )
-
-
-def _both(length: int, first: tuple[int, ...], second: tuple[int, ...]) -> tuple[int, ...]:
-    """Indices of the dense axis that one of two cuts removes."""
-    alive = np.ones(length, bool)
-    alive[list(first)] = False
-    survivors = np.flatnonzero(alive)
-    alive[survivors[list(second)]] = False
-    return tuple(np.flatnonzero(~alive).tolist())
 
 
 def _multiplied(
@@ -80,8 +67,7 @@ def _multiplied(
     merged = dict(first.scaled)
     for name, shape in shapes.items():
         for scale in second.scaled.get(name, ()):
-            gone = first.removed.get(name, {}).get(scale.axis, ())
-            kept = np.delete(np.arange(shape[scale.axis]), gone)
+            kept = first.of(name).kept(scale.axis, shape)
             places = tuple(kept[list(scale.indices)].tolist())
             merged[name] = (*merged.get(name, ()), Scale(scale.axis, places, scale.factor))
     return merged

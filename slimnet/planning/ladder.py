@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import floor, gcd, lcm
 
+import numpy as np
+
 from slimnet.coupling.groups import Group
 from slimnet.planning.budget import Limits
 
@@ -47,10 +49,10 @@ class Ladder:
 
 def ladder(group: Group, limits: Limits, most: int) -> Ladder:
     """The rungs of a group of which ``most`` atoms are there."""
-    channels = group.channels_per_atom
-    multiple = limits.multiple(group.width)
-    step = lcm(multiple // gcd(multiple, channels), group.step)
-    least = -(-(limits.min_channels or 1) // channels)
+    multiple = limits.multiple(group.width) if group.is_even else 1  # no number of atoms meets it
+    step = lcm(multiple // gcd(multiple, group.channels_per_atom), group.step)
+    fewest = np.cumsum(np.sort(group.channels).clip(min=1))  # channels that are left, at least
+    least = int(np.searchsorted(fewest, limits.min_channels or 1)) + 1
     offset = group.size % group.step
     if offset:  # no multiple is of both: the code comes first
         step = group.step

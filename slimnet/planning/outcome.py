@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from slimnet.planning.budget import alignment
 from slimnet.planning.plan import GroupCut, Plan
 from slimnet.planning.shortfall import FINER
 
@@ -34,11 +35,18 @@ def asked_and_achieved(plan: Plan) -> Iterator[str]:
         yield "they differ because " + _causes(plan)
     if asked.get("align") == "auto" and not any(note.startswith(FINER) for note in plan.notes):
         yield (
-            "widths are multiples of 16 (of less in groups of fewer than 128 channels), which "
-            "runtimes like: unaligned slim networks can run slower than dense; --align off turns "
-            "it off"
+            "widths are multiples of 16 (of less in groups of fewer than 128 channels"
+            f"{_unaligned(plan)}), which runtimes like: unaligned slim networks can run slower "
+            "than dense; --align off turns it off"
         )
     yield from plan.notes
+
+
+def _unaligned(plan: Plan) -> str:
+    """How many groups have another width: of one whose channels leave in unequal numbers, say."""
+    cut = (group for group in plan.groups if group.after < group.before)
+    number = sum(1 for group in cut if group.after % alignment(group.before, "auto"))
+    return f"; not in {number} group{'s' * (number > 1)}" if number else ""
 
 
 def refusal(plan: Plan, why: str) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 
 from slimnet.coupling.couple import Coupling
 from slimnet.coupling.groups import Group, Layer
+from slimnet.coupling.removal import COLUMNS, Removal
 from slimnet.coupling.shortcut import Stub
 from slimnet.errors import InputError
 from slimnet.limits import checked_name, checked_path
@@ -102,6 +103,9 @@ class Plan:
     scaled: Mapping[str, tuple[Scale, ...]] = field(default_factory=dict)  # constants folded in
     groups: tuple[GroupCut, ...] = ()
     blocks: tuple[BlockCut, ...] = ()
+    # weights of grouped convolutions, whose groups lose other columns → how many; their indices
+    # along axis 1 are input channels
+    grouped: Mapping[str, int] = field(default_factory=dict)
     untouched: tuple[tuple[str, str], ...] = ()  # layer, why it was left alone
     asked: Mapping[str, Any] | None = None
     before: Mapping[str, int] | None = None  # macs, params, bytes
@@ -112,6 +116,10 @@ class Plan:
     def stubs(self) -> tuple[Stub, ...]:
         """What stands for the modules of all blocks that left."""
         return tuple(stub for block in self.blocks for stub in block.stubs)
+
+    def of(self, name: str) -> Removal:
+        """What leaves a parameter or buffer."""
+        return Removal(self.removed.get(name, {}), self.grouped.get(name, 1))
 
     def to_json(self) -> dict[str, Any]:
         """Plain dicts and lists."""
@@ -146,6 +154,10 @@ class Plan:
                 },
                 groups=tuple(map(GroupCut.from_json, data["groups"])),
                 blocks=tuple(map(BlockCut.from_json, data.get("blocks", ()))),
+                grouped={
+                    checked_path(name): _groups(number)
+                    for name, number in data.get("grouped", {}).items()
+                },
                 untouched=tuple((str(row[0]), str(row[1])) for row in data["untouched"]),
                 asked=_numbers(data["asked"]),
                 before=_cost(data["before"]),
@@ -192,6 +204,12 @@ def _whole(value: Any) -> int:
     if type(value) is not int:
         raise TypeError(f"{value!r:.40} is no whole number")
     return value
+
+
+def _groups(value: Any) -> int:
+    if _whole(value) < 2:
+        raise ValueError(f"a convolution of {value} groups is none whose groups lose other columns")
+    return int(value)
 
 
 def _scale(axis: Any, runs: Sequence[Sequence[int]], factor: Any) -> Scale:
@@ -242,6 +260,11 @@ def make_plan(
             }
             for name, axes in removed.items()
         },
+        grouped={
+            name: groups
+            for name, groups in coupling.apart.items()
+            if len(removed.get(name, {}).get(COLUMNS, ()))
+        },
         changes=_changes(coupling, alive),
         remapped=_remapped(coupling, alive),
         groups=tuple(_cut(group, members) for group in groups),
@@ -263,9 +286,14 @@ def survivors_mask(
 
 
 def surviving(coupling: Coupling, plan: Plan) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """[atoms]: which survive when a plan is applied."""
+    """[atoms]: which survive when a plan is applied.
+
+    Raises :class:`InputError` where the plan counts across groups that the network does not have.
+    """
     alive = np.ones(len(coupling.atoms.reason), bool)
     for name, axes in plan.removed.items():
+        if not _counts_alike(coupling, plan, name):
+            raise InputError(f"the plan counts input channels of {name}, which has no such groups")
         weight = coupling.weights.get(name)
         for d, indices in axes.items():
             labels = weight.axes[d] if weight is not None else None
@@ -276,6 +304,8 @@ def surviving(coupling: Coupling, plan: Plan) -> np.ndarray[Any, np.dtype[np.boo
 
 def agrees(coupling: Coupling, plan: Plan) -> bool:
     """Whether the plan removes whole atoms of this coupling."""
+    if not all(_counts_alike(coupling, plan, name) for name in plan.removed):
+        return False
     alive = surviving(coupling, plan)
     return all(
         sorted(np.flatnonzero(~alive[coupling.atoms.of[labels]])) == sorted(indices)
@@ -286,10 +316,14 @@ def agrees(coupling: Coupling, plan: Plan) -> bool:
     )
 
 
+def _counts_alike(coupling: Coupling, plan: Plan, name: str) -> bool:
+    return name not in coupling.weights or coupling.apart.get(name, 1) == plan.of(name).groups
+
+
 def _cut(group: Group, members: Mapping[int, np.ndarray[Any, Any]]) -> GroupCut:
-    gone = len(members.get(group.number, ()))
-    after = group.width * (group.size - gone) // group.size
-    reasons = tuple(str(reason) for reason in group.approximate) if gone else ()
+    gone = members.get(group.number, np.empty(0, np.int64))
+    after = group.width - int(group.channels[gone].sum())
+    reasons = tuple(str(reason) for reason in group.approximate) if len(gone) else ()
     return GroupCut(group.layers, group.width, after, reasons)
 
 

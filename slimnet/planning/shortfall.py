@@ -84,9 +84,9 @@ def channels_short(
 
     ``goal`` are the channels that the scope would leave.
     """
-    stay = sum(found[n] * x.group.channels_per_atom for n, x in ladders.items())
+    stay = sum(x.group.channels_of(found[n]) for n, x in ladders.items())
     whole = sum(x.group.width for x in ladders.values())
-    slack = sum(x.step * x.group.channels_per_atom for x in ladders.values())
+    slack = sum(x.group.channels_of(x.step) for x in ladders.values())
     if ratio == 0 or not whole or (stay - goal <= slack and stay < whole):
         return ""
     most = 1 - stay / whole
@@ -97,7 +97,7 @@ def _held(found: Survivors, ladders: Mapping[int, Ladder], why: Mapping[int, str
     """The reasons of the groups, each with the layers that it holds."""
     layers: dict[str, list[str]] = {}
     for number, x in ladders.items():
-        least = f"at least {x.least * x.group.channels_per_atom} channels"
+        least = f"at least {x.group.channels_of(x.least)} channels"
         reason = why.get(number) or (least if found[number] == x.least else "")
         if reason:
             layers.setdefault(reason, []).append(x.group.layers[0])

@@ -43,7 +43,9 @@ def _kept(group: Group, read: int, limits: Limits, shapes: Mapping[str, tuple[in
 
 def _fills(group: Group, shapes: Mapping[str, tuple[int, ...]]) -> bool:
     """Whether an axis would be left without any slot."""
-    return any(len(slot.positions) == shapes[slot.name][slot.axis] for slot in group.slots)
+    return any(
+        len(slot.positions) == shapes[slot.name][slot.axis] * slot.groups for slot in group.slots
+    )
 
 
 def without(scores: Mapping[int, Scores], gone: Mapping[int, Labels]) -> dict[int, Scores]:

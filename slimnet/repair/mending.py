@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from slimnet.capture.modules import named_tensors
 from slimnet.capture.trace import Call
-from slimnet.cutting.rebuild import survivors, without_blocks
+from slimnet.cutting.rebuild import without_blocks
 from slimnet.planning.plan import Plan
 from slimnet.reconstruction.consumers import Consumer, consumers_of
 from slimnet.reconstruction.forms import Places
@@ -224,8 +224,7 @@ class _Layer:
     def _left(self, plan: Plan, shape: Sequence[int]) -> Tensor:
         """[O]: the output channels of the original that are left, in the slim network's order."""
         places = self.consumer.form.answers(shape)
-        for axis, gone in plan.removed.get(self.consumer.weight, {}).items():
-            places = places.index_select(axis, survivors(shape[axis], gone))
+        places = plan.of(self.consumer.weight).select(places)
         return self.form.matrix(places)[:, :, 0].flatten()
 
     def mend(

@@ -24,6 +24,7 @@ from slimnet.capture.modules import device_of, evaluation_mode, named_modules, n
 from slimnet.capture.trace import capture, map_tensors
 from slimnet.coupling.groups import Group
 from slimnet.coupling.labels import Labels
+from slimnet.coupling.removal import zero_part
 from slimnet.criteria import cut_rows
 from slimnet.reconstruction.consumers import Consumer, consumers_of
 
@@ -49,7 +50,7 @@ def _alive(group: Group, tensors: Mapping[str, Tensor]) -> np.ndarray[Any, np.dt
     made = [slot for slot in group.slots if slot.role == "out"]
     alive = np.full(group.size, not made)
     for slot in made:
-        rows = cut_rows(tensors[slot.name], slot.axis, slot)
+        rows = cut_rows(tensors[slot.name], slot)
         alive[slot.members[rows.ne(0).any(1).cpu().numpy()]] = True
     return alive
 
@@ -114,10 +115,14 @@ def _readers(
 ) -> Iterator[_Reader]:
     modules, tensors = dict(named_modules(model)), dict(named_tensors(model))
     columns = _dead_columns(groups, dead)
+    apart = {slot.name for group in groups for slot in group.slots if slot.groups > 1}
     for consumer in consumers_of(capture(model, example)):
         module = modules[consumer.weight.rpartition(".")[0]]
         if consumer.weight in columns and isinstance(module, (_ConvNd, nn.Linear)):
-            yield _reader(module, columns[consumer.weight], consumer, tensors)
+            channels = columns[consumer.weight]
+            if consumer.weight not in apart:
+                channels = _of_all_groups(module, channels)
+            yield _reader(module, channels, consumer, tensors)
 
 
 def _dead_columns(groups: Sequence[Group], dead: Dead) -> dict[str, Labels]:
@@ -136,10 +141,15 @@ def _reader(
 ) -> _Reader:
     bias = None if consumer.bias is None else tensors[consumer.bias]
     mean = None if consumer.norm is None else tensors[consumer.norm.mean]
-    if isinstance(module, _ConvNd) and not module.transposed:  # its weight knows one block's inputs
-        blocks = np.arange(module.groups)[:, None] * module.weight.shape[1]
-        channels = (blocks + channels).reshape(-1)
     return _Reader(module, channels, bias, mean)
+
+
+def _of_all_groups(module: nn.Module, channels: Labels) -> Labels:
+    """Input channels of a layer whose weight knows those of one group."""
+    if not isinstance(module, _ConvNd) or module.transposed:
+        return channels
+    blocks = np.arange(module.groups)[:, None] * module.weight.shape[1]
+    return (blocks + channels).reshape(-1)
 
 
 def _listening(
@@ -161,4 +171,5 @@ def _zero(tensors: Mapping[str, Tensor], groups: Sequence[Group], dead: Dead) ->
             gone = slot.positions[dead[group.number][slot.members]]
             if slot.role != "buffer" and len(gone):
                 weight = tensors[slot.name]
-                weight.index_fill_(slot.axis, torch.from_numpy(gone).to(weight.device), 0)
+                places = torch.from_numpy(gone).to(weight.device)
+                zero_part(weight, slot.axis, places, slot.groups)

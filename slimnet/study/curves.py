@@ -143,10 +143,11 @@ def _points(
     points = []
     for kept in sorted(set(widths) - {group.size}, reverse=True):
         try:
-            found = measure.cut(group, removed_members([group], scores, {group.number: kept}))
+            members = removed_members([group], scores, {group.number: kept})
+            found = measure.cut(group, members)
         except Exception as error:  # an approximate cut runs the slim network's own forward
             return f"the slim network does not run: {str(error).strip().splitlines()[0]}"
-        channels = group.width * kept // group.size
+        channels = group.width - int(group.channels[members[group.number]].sum())
         points.append(Point(channels, 1 - kept / group.size, found.error, found.accuracy))
     return tuple(points)
 

@@ -18,7 +18,7 @@ import torch
 
 from slimnet.capture.sizes import Source
 from slimnet.capture.trace import Call, Ref, source
-from slimnet.coupling.constraints import Constraints, Reason, Statistic
+from slimnet.coupling.constraints import Constraints, Grouped, Reason, Statistic
 from slimnet.coupling.labels import Axis, Labelled, Labels
 from slimnet.registry import Registry, import_all
 
@@ -96,10 +96,24 @@ class At:
     def tie_blocks(self, axis: Axis, blocks: int) -> None:
         """The same positions leave every one of ``blocks`` equal blocks."""
         if axis is not None and blocks > 1:
-            reason = Reason(f"{self.name} divides it into {blocks}", self.call.site)
-            self.constraints.balanced.append(Statistic(axis, reason))
+            self.constraints.balanced.append(Statistic(axis, self._division(blocks)))
             rows = axis.reshape(blocks, -1)
             self.tie(np.tile(rows[0], blocks - 1), rows[1:].reshape(-1))
+
+    def divides(self, channels: Axis, groups: int) -> bool:
+        """A grouped convolution reads these channels; whether its groups lose other columns."""
+        weight = self.call.args[1]
+        if channels is None or weight.kind != "parameter":
+            return False
+        reason = self._division(groups)
+        self.constraints.grouped.append(Grouped(str(weight.name), channels, groups, reason))
+        apart = weight.name in self.constraints.apart
+        if apart:
+            self.constraints.counted.append(Statistic(channels, reason))
+        return apart
+
+    def _division(self, blocks: int) -> Reason:
+        return Reason(f"{self.name} divides it into {blocks}", self.call.site)
 
     def need(self, size: Source | int | None, axis: Axis, length: int) -> None:
         """The code gives this length as ``size``: it must agree with what the labels leave."""

@@ -84,8 +84,11 @@ def _grouped(
     if _one_channel_each(weight, transposed, groups):
         return _depthwise(at, channels, full, part, weight, groups, transposed)
     at.need(_stated_groups(at), None, groups)
-    at.tie_blocks(channels, groups)
     at.tie_blocks(full, groups)
+    if not transposed and at.divides(channels, groups):
+        contract(at, x, channels, weight, part)  # which has a label for each input channel
+        return full
+    at.tie_blocks(channels, groups)
     if transposed:  # weight [C, O/g, *]: full is the input axis, part repeats for every group
         contract(at, x, channels, weight, full)
         return None if part is None else np.tile(part, groups)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from slimnet.capture.modules import named_tensors
 from slimnet.coupling.groups import Group, Slot
+from slimnet.coupling.removal import add_part, part
 from slimnet.measuring.analysis import analyse, record
 from slimnet.sparsity.method import SPARSIFIERS, Sparsifier, nothing_to_do
 from slimnet.train.callback import Callback, Moment
@@ -56,7 +57,7 @@ class GroupLasso(Callback):
         squares: Tensor | None = None
         for slot in _weights(group):
             positions, members = self._indices[id(slot)]
-            rows = tensors[slot.name].index_select(slot.axis, positions).movedim(slot.axis, 0)
+            rows = part(tensors[slot.name], slot.axis, positions, slot.groups)
             sums = rows.square().flatten(1).sum(1) if rows.dim() > 1 else rows.square()
             squares = sums.new_zeros(group.size) if squares is None else squares
             squares.index_add_(0, members, sums)
@@ -66,9 +67,9 @@ class GroupLasso(Callback):
         if weight.grad is None:
             return
         positions, members = self._indices[id(slot)]
-        shape = [-1 if d == slot.axis else 1 for d in range(weight.dim())]
-        rows = weight.index_select(slot.axis, positions) * pulls[members].reshape(shape)
-        weight.grad.index_add_(slot.axis, positions, rows)
+        rows = part(weight, slot.axis, positions, slot.groups)
+        rows = rows * pulls[members].reshape(-1, *[1] * (rows.dim() - 1))
+        add_part(weight.grad, slot.axis, positions, rows, slot.groups)
 
 
 def _weights(group: Group) -> Iterator[Slot]:
