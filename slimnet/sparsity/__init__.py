@@ -1,8 +1,8 @@
 """Training sparse: a network of the same shapes that ``slimnet prune`` can cut deep.
 
-``method`` says what a method is and holds the registry, ``methods`` has one file for each,
-``sparseness`` counts what is zero or small, ``leaks`` moves what dead channels add into the layers
-that read them, ``training`` runs one method with one schedule and survives a kill.
+:mod:`.method` says what a method is and holds the registry, :mod:`.methods` has one file for each.
+:mod:`.sparseness` counts what is zero or small, :mod:`.leaks` moves what dead channels add into the
+layers that read them, :mod:`.training` runs one method with one schedule and survives a kill.
 """
 
 import slimnet.sparsity.methods  # noqa: F401  (fills the registry)

@@ -35,10 +35,10 @@ class Sparsifier:
 
     def amount(self, name: str, strength: float | None, rate: float | None) -> float:
         """The number that the user gave, or the default; raises :class:`InputError`."""
-        given = {"strength": strength, "rate": rate}
-        value = given.pop(self.knob)
-        (other,) = given
-        if given[other] is not None:
+        amounts = {"strength": strength, "rate": rate}
+        value = amounts.pop(self.knob)
+        (other,) = amounts
+        if amounts[other] is not None:
             raise InputError(f"{name} has no {other}: its amount is given by --{self.knob}")
         amount = self.default if value is None else value
         limit = 1.0 if self.knob == "rate" else float("inf")

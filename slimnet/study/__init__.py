@@ -1,10 +1,12 @@
 """Studies: ratios x criteria x regimes x seeds, resumable, with means and spread.
 
-From the data to the whole, each importing only from what stands before it: ``cells`` (what a study
-consists of), ``facts`` (what is known of a network), ``results`` and ``results_file``, ``store``
-and ``stores`` (where results are kept), ``candidate`` and ``masked`` (networks in memory),
-``networks``, ``repaired`` and ``data`` (networks and images as files), ``work`` (one cell),
-``engine`` and ``engines`` (where cells run), ``run`` (the study).
+:mod:`.cells` says what a study consists of, :mod:`.facts` what is known of a network,
+:mod:`.results` what comes out, in one file by :mod:`.results_file`. A :mod:`.store` keeps results
+and says who runs which cell; :mod:`.stores` has one file for each kind. A :mod:`.candidate`, or a
+:mod:`.masked` one, is a network in memory; :mod:`.networks`, :mod:`.repaired` and :mod:`.data` keep
+networks and images as files. :mod:`.work` runs one cell from these files, an :mod:`.engine` all of
+them; :mod:`.engines` has one file for each kind. :mod:`.run` is the whole. :mod:`.curves` stands by
+itself: each group cut alone.
 """
 
 import slimnet.study.engines

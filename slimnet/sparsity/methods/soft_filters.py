@@ -69,12 +69,12 @@ def removable_filters(model: nn.Module, groups: Sequence[Group]) -> dict[str, La
         for path, module in named_modules(model)
         if isinstance(module, _ConvNd) and not isinstance(module, _ConvTransposeNd)
     }
-    found: dict[str, Labels] = {}
+    filters: dict[str, Labels] = {}
     for slot in (slot for group in groups for slot in group.slots):
         if slot.role == "out" and slot.name in rows:
-            known = found.get(slot.name, slot.positions)
-            found[slot.name] = np.union1d(known, slot.positions)
-    return found
+            others = filters.get(slot.name, slot.positions)
+            filters[slot.name] = np.union1d(others, slot.positions)
+    return filters
 
 
 def _make(model: nn.Module, example: tuple[Any, ...], rate: float) -> SoftFilters:

@@ -18,6 +18,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing.connection import Connection
+from multiprocessing.connection import wait as wait_for
 from multiprocessing.queues import SimpleQueue
 from typing import TypeAlias
 
@@ -28,7 +29,7 @@ from slimnet.study.cells import Cell
 from slimnet.study.engine import ENGINES, Job, Run
 from slimnet.study.results import CellResult
 
-Told: TypeAlias = "SimpleQueue[tuple[Cell, float]]"
+Queue: TypeAlias = "SimpleQueue[tuple[Cell, float]]"
 
 
 @ENGINES.register("processes")
@@ -38,10 +39,10 @@ def processes(cells: Sequence[Cell], run: Run) -> list[CellResult | None]:
     if not workers:
         return []
     threads = run.threads or max(1, _cores() // workers)
-    told: Told = multiprocessing.get_context("spawn").SimpleQueue()
-    with _pool(workers, threads, told) as pool:
+    queue: Queue = multiprocessing.get_context("spawn").SimpleQueue()
+    with _pool(workers, threads, queue) as pool:
         futures = [pool.submit(_run, run.job, cell) for cell in cells]
-        _follow(dict(zip(futures, cells, strict=True)), run, told)
+        _follow(dict(zip(futures, cells, strict=True)), run, queue)
         return [future.result() for future in futures]
 
 
@@ -53,11 +54,11 @@ def _cores() -> int:
 
 
 @contextmanager
-def _pool(workers: int, threads: int, told: Told) -> Iterator[ProcessPoolExecutor]:
+def _pool(workers: int, threads: int, queue: Queue) -> Iterator[ProcessPoolExecutor]:
     """Workers that end with the block, and with this process."""
     context = multiprocessing.get_context("spawn")
     ended, alive = context.Pipe(duplex=False)
-    pool = ProcessPoolExecutor(workers, context, _begin, (threads, told, ended))
+    pool = ProcessPoolExecutor(workers, context, _begin, (threads, queue, ended))
     try:
         yield pool
     except BrokenProcessPool as error:
@@ -74,12 +75,12 @@ def _pool(workers: int, threads: int, told: Told) -> Iterator[ProcessPoolExecuto
         ended.close()
 
 
-def _follow(pending: dict[Future[CellResult | None], Cell], run: Run, told: Told) -> None:
+def _follow(pending: dict[Future[CellResult | None], Cell], run: Run, queue: Queue) -> None:
     """Pass on what the workers tell until all cells are done; raises what one of them raised."""
     while pending:
         done, _ = wait(pending, timeout=_LOOK, return_when=FIRST_COMPLETED)
-        while not told.empty():
-            run.tell(*told.get())
+        while not queue.empty():
+            run.tell(*queue.get())
         for future in done:
             cell, result = pending.pop(future), future.result()
             if result is not None:
@@ -89,21 +90,21 @@ def _follow(pending: dict[Future[CellResult | None], Cell], run: Run, told: Told
 _LOOK = 0.2  # seconds between two looks at how far the workers are
 
 
-_told: list[Told] = []
+_queues: list[Queue] = []
 """Of a worker: where it says how far it is."""
 
 
-def _begin(threads: int, told: Told, ended: Connection) -> None:
+def _begin(threads: int, queue: Queue, ended: Connection) -> None:
     """The first thing that a worker does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all: who began it decides
     torch.set_num_threads(threads)
-    _told.append(told)
+    _queues.append(queue)
     threading.Thread(target=partial(_end_with, ended), daemon=True).start()
 
 
 def _end_with(ended: Connection) -> None:
     """Leave, in the middle of a cell, once the other end of the pipe is closed."""
-    multiprocessing.connection.wait([ended])
+    wait_for([ended])
     os._exit(1)
 
 
@@ -115,7 +116,7 @@ def _run(job: Job, cell: Cell) -> CellResult | None:
         nonlocal last
         if time.monotonic() - last > _LOOK:
             last = time.monotonic()
-            for queue in _told:
+            for queue in _queues:
                 queue.put((cell, part))
 
     return job(cell, tell)
