@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from slimnet.capture.modules import copied
 from slimnet.comparison import (
     Settings,
     check_cuts,
@@ -19,7 +20,9 @@ from slimnet.networks.payload import load_payload
 from slimnet.prune import prune
 from slimnet.repair import repair
 from slimnet.report import table
-from slimnet.study import Study, repaired
+from slimnet.sparsity.methods.unstructured import single_weights
+from slimnet.study import Study, repaired, work
+from slimnet.study.masked import masked_candidate
 from slimnet.train import Schedule, load_data
 
 EXAMPLE = (torch.zeros(1, *MODELS["digits_resnet"].input_shape),)
@@ -178,6 +181,23 @@ def test_a_network_that_the_data_do_not_fit_is_refused(data, network, reason):
         8,
         8,
     )
+
+
+def test_the_zeros_of_single_weights_stay_in_every_regime(model, data, tmp_path, monkeypatch):
+    ended, true = [], work.train
+
+    def train(network, *arguments, **options):
+        history = true(network, *arguments, **options)
+        ended.append([weight.eq(0) for _, weight in single_weights(network)])
+        return history
+
+    monkeypatch.setattr(work, "train", train)
+    study = replace(STUDY, criteria=("unstructured",), regimes=("finetune", "scratch-e"))
+    run(model, data, tmp_path, study)
+    masked = masked_candidate(copied(model), 0.5, macs=1).model
+    zeros = [weight.eq(0) for _, weight in single_weights(masked)]
+    assert all(torch.equal(*pair) for network in ended for pair in zip(network, zeros, strict=True))
+    assert len(ended) == 2
 
 
 def test_single_weights_zeroed_are_a_row_that_is_never_cut(model, data, tmp_path):

@@ -11,6 +11,7 @@ from small_study import SPEC, STUDY, cells_of, process, ran
 
 from slimnet.errors import InputError
 from slimnet.study import ENGINES, Run
+from slimnet.study.engines import processes
 
 
 def seen(cell, progress):
@@ -30,11 +31,17 @@ def test_processes_give_the_files_of_one_process(tmp_path):
     assert all(0 <= status.share <= 1 for status in told)
 
 
-def test_workers_share_the_cores_and_are_not_this_process():
-    cells = ENGINES["processes"]([1, 2], Run(seen, workers=2))
-    assert [cell for cell, _, _ in cells] == [1, 2]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    assert all(pid != os.getpid() and threads == max(1, cores // 2) for _, pid, threads in cells)
+def test_workers_have_their_threads_and_are_not_this_process():
+    cells = ENGINES["processes"]([1, 2], Run(seen, workers=2, threads=3))
+    assert [(cell, threads) for cell, _, threads in cells] == [(1, 3), (2, 3)]
+    assert all(pid != os.getpid() for _, pid, _ in cells)
+
+
+@pytest.mark.parametrize(("cores", "workers", "threads"), [(8, 2, 4), (8, 3, 2), (2, 4, 1)])
+def test_workers_share_the_cores(cores, workers, threads, monkeypatch):
+    monkeypatch.setattr(processes, "_cores", lambda: cores)
+    assert processes._threads(Run(seen), workers) == threads
+    assert processes._threads(Run(seen, threads=5), workers) == 5
 
 
 def ending(cell, progress):
@@ -78,6 +85,7 @@ def test_workers_end_in_the_middle_of_a_cell_with_who_began_them(tmp_path):
 PARENT = """
 import sys
 from slimnet.study import ENGINES, Run
+from slimnet.study.engines import processes
 from test_study_engines import forever
 if __name__ == "__main__":
     ENGINES["processes"]([sys.argv[1]], Run(forever, workers=1))

@@ -38,12 +38,16 @@ def processes(cells: Sequence[Cell], run: Run) -> list[CellResult | None]:
     workers = min(run.workers or _cores(), len(cells))
     if not workers:
         return []
-    threads = run.threads or max(1, _cores() // workers)
     queue: Queue = multiprocessing.get_context("spawn").SimpleQueue()
-    with _pool(workers, threads, queue) as pool:
+    with _pool(workers, _threads(run, workers), queue) as pool:
         futures = [pool.submit(_run, run.job, cell) for cell in cells]
         _follow(dict(zip(futures, cells, strict=True)), run, queue)
         return [future.result() for future in futures]
+
+
+def _threads(run: Run, workers: int) -> int:
+    """Of each worker."""
+    return run.threads or max(1, _cores() // workers)
 
 
 def _cores() -> int:
