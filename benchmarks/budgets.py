@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 import slimnet
-from slimnet import options
+from slimnet.planning.request import parse_align
 
 NETWORKS = ("resnet18", "mobilenet_v2", "densenet121", "efficientnet_b0", "vit_b_16")
 KINDS = ("macs", "params", "bytes")
@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--align", default="auto", help="auto, off or a number")
     parser.add_argument("--json", type=Path, help="also write the rows here")
     given = parser.parse_args()
-    align = options.align(given.align)
+    align = parse_align(given.align)
     rows = [row for name in given.networks for row in measured(name, given.scope, align)]
     show(rows, f"scope {given.scope}, align {given.align}")
     if given.json:

@@ -48,6 +48,7 @@ import slimnet
 from slimnet.criteria import load_criteria
 from slimnet.files import open_network
 from slimnet.measuring.cost import count
+from slimnet.network import Network
 from slimnet.reconstruction.readings import batch_of
 from slimnet.repair import reestimated
 from slimnet.samples import Samples
@@ -102,7 +103,7 @@ class Trial:
         """As cut, and with its batch norms re-estimated."""
         yield self.test("raw", scope, slim)
         images = self.samples.images
-        yield self.test("norms", scope, reestimated(slim, images, batch_of(images)))
+        yield self.test("norms", scope, reestimated(Network.of(slim), images, batch_of(images)))
 
 
 def main() -> None:

@@ -128,8 +128,10 @@ def ready(folder: str, seed: int) -> None:
 
     for stream in (1, 2):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
-    import slimnet.cli  # noqa: F401  (for all forks)
+    from slimnet import cli
+    from slimnet.registry import import_all
 
+    import_all(cli.__name__, list(cli.__path__))  # for all forks
     torch.set_num_threads(1)
     _bench.update(shelf=Shelf(Path(folder)), rows={row.id: row for row in plan(seed)})
 

@@ -32,13 +32,15 @@ from torch.utils._pytree import tree_leaves
 
 from slimnet.capture.modules import copied
 from slimnet.capture.trace import Trace, capture
+from slimnet.coupling.at import At
 from slimnet.coupling.couple import Coupling, couple
 from slimnet.coupling.groups import find_groups
-from slimnet.coupling.rules import At, load_rules
 from slimnet.cutting.rebuild import rebuild, zero_removed
 from slimnet.cutting.reference import Proof
 from slimnet.cutting.verify import certify
 from slimnet.errors import CertificateError, SlimnetError
+from slimnet.network import Network
+from slimnet.operator import Operator, of
 from slimnet.planning.budget import removed_members
 from slimnet.planning.plan import Plan, agrees, make_plan, survivors_mask
 
@@ -100,12 +102,13 @@ CHANGES = {
 @contextmanager
 def broken(name: str, change: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Iterator[None]:
     """One operator's rule, in all its overloads, replaced."""
-    known = load_rules()
-    rules = {key: known[key] for key in known}
-    for key, rule in rules.items():
-        if key.split(".")[1] == name:
-            rules[key] = change(rule)
-    with mock.patch("slimnet.coupling.couple.load_rules", lambda: rules):
+
+    def spoilt(op: Any) -> Operator:
+        known = of(op)
+        mine = str(op).split(".")[1] == name and known.labels
+        return replace(known, labels=change(known.labels)) if mine else known
+
+    with mock.patch("slimnet.coupling.couple.of", spoilt):
         yield
 
 
@@ -148,7 +151,7 @@ class Cut:
 
 def cut(model: nn.Module, trace: Trace, coupling: Coupling) -> Cut | None:
     """A random part of every group leaves; None where there is none."""
-    groups, layers = find_groups(model, coupling)
+    groups, layers = find_groups(Network.of(model), coupling)
     draw = np.random.default_rng(0)
     scores = {group.number: draw.random(group.size) for group in groups}
     kept = {group.number: -(-group.size * 2 // 3) for group in groups}
@@ -157,7 +160,7 @@ def cut(model: nn.Module, trace: Trace, coupling: Coupling) -> Cut | None:
     if not plan.removed:
         return None
     proof = Proof(trace, coupling, plan, survivors_mask(coupling, groups, members))
-    return Cut(model, rebuild(model, plan), proof)
+    return Cut(model, rebuild(Network.of(model), plan), proof)
 
 
 def dead(plan: Plan, coupling: Coupling) -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -193,7 +196,7 @@ def outcome(made: Example, name: str, how: str) -> str:
     """ "noticed", "missed", or why the mutant is none."""
     try:
         model = Called(made)
-        trace = capture(model, ())
+        trace = capture(Network.of(model), ())
     except Exception:  # its results cannot be multiplied
         return "no network"
     truth = couple([trace])
@@ -214,7 +217,7 @@ def outcome(made: Example, name: str, how: str) -> str:
 
 def computes_the_same(model: nn.Module, wrong: Cut) -> bool:
     """Whether the products that the network hides are those of the zeroed original."""
-    zeroed = copied(model)
+    zeroed = copied(Network.of(model))
     with torch.no_grad():
         for name, tensor in zeroed.named_parameters():
             zero_removed(name, tensor, wrong.proof.plan)
@@ -227,7 +230,7 @@ def computes_the_same(model: nn.Module, wrong: Cut) -> bool:
 
 def judged(wrong: Cut, example: tuple[Any, ...] = ()) -> str:
     try:
-        certify(wrong.model, wrong.slim, wrong.proof, example)
+        certify(Network.of(wrong.model), Network.of(wrong.slim), wrong.proof, example)
     except CertificateError:
         return "noticed"
     return "missed"
@@ -375,7 +378,7 @@ def cut_mutants(only: str) -> Iterator[tuple[str, str, str]]:
     """("a cut", fault, outcome) of every spoilt network."""
     example = (torch.randn(2, 3, 8, 8),)
     for model, faults in ((Small().eval(), FAULTS), (Shuffled().eval(), APART)):
-        trace = capture(model, example)
+        trace = capture(Network.of(model), example)
         for name, spoil in faults.items():
             if only in name:
                 made = right_cut(model, trace, example)
@@ -387,7 +390,7 @@ def cut_mutants(only: str) -> Iterator[tuple[str, str, str]]:
         if only in name:
             made = right_cut(model, trace, example)
             wrong = replace(made.proof, plan=other_columns(made.proof.plan, group))
-            spoilt = Cut(model, rebuild(model, wrong.plan), wrong)
+            spoilt = Cut(model, rebuild(Network.of(model), wrong.plan), wrong)
             yield "a plan", name, judged(spoilt, example)
 
 
@@ -396,7 +399,7 @@ def right_cut(model: nn.Module, trace: Trace, example: tuple[Any, ...]) -> Cut:
     made = cut(model, trace, couple([trace]))
     if made is None:
         raise RuntimeError("nothing of the small network is cut")
-    certify(model, made.slim, made.proof, example)
+    certify(Network.of(model), Network.of(made.slim), made.proof, example)
     return made
 
 

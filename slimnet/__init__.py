@@ -1,68 +1,42 @@
-"""slimnet: structured channel pruning for PyTorch, with a proof of every cut."""
+"""slimnet: structured channel pruning for PyTorch, with a proof of every cut.
+
+The public names come with the first that is used, for ``slimnet --help`` needs no torch.
+"""
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from slimnet.coupling.rules import rule
-from slimnet.cutting.verify import Certificate
-from slimnet.errors import (
-    CaptureError,
-    CertificateError,
-    InputError,
-    PruneError,
-    SlimnetError,
-    UnknownNameError,
-)
-from slimnet.files import load, repair, save, verify
-from slimnet.measuring import cost
-from slimnet.measuring.analysis import Inspection
-from slimnet.planning.plan import Plan
-from slimnet.prune import Pruned, inspect, prune
-from slimnet.samples import Samples
-from slimnet.version import __version__
+from slimnet.version import __version__ as __version__
+
+_HIDDEN = ("prune", "repair")  # modules that a function of the same name stands for
 
 if TYPE_CHECKING:
-    from slimnet.export import export_onnx, export_pt2, measure_latency
-    from slimnet.study.curves import Sensitivity, sensitivity
+    from slimnet.public import *  # noqa: F403  (its __all__ is the list)
 else:
-    _LATER = {
-        **dict.fromkeys(("export_onnx", "export_pt2", "measure_latency"), "slimnet.export"),
-        **dict.fromkeys(("Sensitivity", "sensitivity"), "slimnet.study.curves"),
-    }
 
     def __getattr__(name: str) -> Any:
-        """ONNX, its runtime and studies take a second to import: only who uses them waits."""
-        if name not in _LATER:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(import_module(_LATER[name]), name)
+        """A module of this package, or a public name."""
+        if name.startswith("_") and name != "__all__":  # Python itself asks for such
+            raise AttributeError(f"module 'slimnet' has no attribute {name!r}")
+        if name not in _HIDDEN and find_spec(f"slimnet.{name}") is not None:
+            return import_module(f"slimnet.{name}")
+        return getattr(import_module("slimnet.public"), name)
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *import_module("slimnet.public").__all__})
 
 
-__all__ = [
-    "CaptureError",
-    "Certificate",
-    "CertificateError",
-    "InputError",
-    "Inspection",
-    "Plan",
-    "PruneError",
-    "Pruned",
-    "Samples",
-    "Sensitivity",
-    "SlimnetError",
-    "UnknownNameError",
-    "__version__",
-    "cost",
-    "export_onnx",
-    "export_pt2",
-    "inspect",
-    "load",
-    "measure_latency",
-    "prune",
-    "repair",
-    "rule",
-    "save",
-    "sensitivity",
-    "verify",
-]
+class _Package(ModuleType):
+    """Python would set a hidden module here once it is imported, in the function's place."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _HIDDEN and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

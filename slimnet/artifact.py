@@ -18,19 +18,14 @@ from torch import Tensor, nn
 
 from slimnet import limits
 from slimnet.capture.exported import record_program
-from slimnet.capture.modules import (
-    clone,
-    first_names,
-    named_modules,
-    named_tensors,
-    own_states,
-)
+from slimnet.capture.modules import clone, own_states
 from slimnet.capture.program import LITERALS, Program
 from slimnet.coupling.removal import Removal
 from slimnet.cutting.rebuild import adjust, check_tables, without_blocks
 from slimnet.cutting.verify import Certificate
 from slimnet.digest import sealed, unsealed
 from slimnet.errors import InputError
+from slimnet.network import Network
 from slimnet.networks.arch import Arch, fitted, parse_arch
 from slimnet.networks.payload import load_payload
 from slimnet.output import write_torch
@@ -86,12 +81,12 @@ class Artifact:
         """
         if self.is_program and self.program is not None:
             if into is not None:
-                self._check_fits(into)
+                self._check_fits(Network.of(into))
             return Program(self.program, self.tensors, self.frozen, self.example).eval()
         if into is None and self.arch is not None and self.rebuilds:
             into = self.arch.build()
         if into is not None:
-            return self._fill(into)
+            return self._fill(Network.of(into))
         if self.program is None:
             raise InputError(
                 f"this slim network is of the class {self.class_name}, which is not known here, "
@@ -110,38 +105,37 @@ class Artifact:
             self.program, {n: torch.empty(s, device="meta") for n, s in shapes.items()}, self.frozen
         )
 
-    def _fill(self, built: nn.Module) -> nn.Module:
+    def _fill(self, built: Network) -> nn.Module:
         dense = self._check_fits(built)
-        first = first_names(dense)
-        slim = clone(dense, lambda name, _: self.tensors[first[name]].clone())
-        for name, tensor in named_tensors(slim):
-            if isinstance(tensor, nn.Parameter):
-                tensor.requires_grad_(name not in self.frozen)
+        first = dense.first
+        slim = Network.of(clone(dense, lambda name, _: self.tensors[first[name]].clone()))
+        for name, tensor in slim.parameters.items():
+            tensor.requires_grad_(name not in self.frozen)
         try:
-            adjust(slim, self.plan, dense)
+            adjust(slim, self.plan, dense.modules)
         except (KeyError, IndexError, TypeError, AttributeError) as error:
-            raise InputError(f"the plan does not fit {type(dense).__name__}: {error!r}") from error
+            raise InputError(f"the plan does not fit {dense.name}: {error!r}") from error
         self._restore(slim)
-        return slim
+        return slim.model
 
-    def _restore(self, slim: nn.Module) -> None:
+    def _restore(self, slim: Network) -> None:
         """Give modules back what they keep beside tensors."""
-        modules = dict(named_modules(slim))
+        modules = slim.modules
         for path, state in self.states.items():
             if path in modules:
                 try:
                     modules[path].set_extra_state(decode(state, lambda leaf: leaf))
                 except Exception as error:  # whatever the user's class raises
                     raise InputError(
-                        f"{path or type(slim).__name__} does not take the state in the file: "
+                        f"{path or slim.name} does not take the state in the file: "
                         f"{type(error).__name__}: {error}"
                     ) from error
 
-    def _check_fits(self, built: nn.Module) -> nn.Module:
+    def _check_fits(self, built: Network) -> Network:
         """What was cut: the network as it was built, without the blocks that left."""
         dense = self._shortened(built)
-        shapes = {name: tuple(tensor.shape) for name, tensor in named_tensors(dense)}
-        own = {n for n, t in named_tensors(dense) if not isinstance(t, nn.Parameter)}
+        shapes = dense.shapes
+        own = shapes.keys() - dense.parameters.keys()
         for name in dict.fromkeys((*shapes, *self.tensors, *self.plan.removed)):
             if name in own & self.tensors.keys() - self.plan.removed.keys():
                 continue  # a buffer that no cut touches: some are resized by the forward pass
@@ -156,7 +150,7 @@ class Artifact:
                     f"{_shape(None if stored is None else tuple(stored.shape))}"
                 )
         check_tables(dense, self.plan)
-        known = {path for path, _ in named_modules(dense)} | {LITERALS}  # of a later round
+        known = dense.modules.keys() | {LITERALS}  # of a later round
         missing = {change.module for change in self.plan.changes} - known
         if missing:
             raise InputError(
@@ -164,7 +158,7 @@ class Artifact:
             )
         return dense
 
-    def _shortened(self, built: nn.Module) -> nn.Module:
+    def _shortened(self, built: Network) -> Network:
         try:
             return without_blocks(built, self.plan)
         except InputError as error:
@@ -173,9 +167,9 @@ class Artifact:
             ) from error
 
 
-def check_cut_from(dense: nn.Module, slim: nn.Module, plan: Plan) -> None:
+def check_cut_from(dense: Network, slim: Network, plan: Plan) -> None:
     """Raise :class:`InputError` unless ``slim`` has ``dense``'s tensors as the plan cuts them."""
-    Artifact(dict(named_tensors(slim)), plan, None, None, ())._check_fits(dense)
+    Artifact(slim.tensors, plan, None, None, ())._check_fits(dense)
 
 
 def _trains(tensor: Tensor) -> bool:
@@ -193,8 +187,8 @@ def _shape(shape: tuple[int, ...] | None) -> str:
     return "a number" if not shape else f"the shape {'x'.join(map(str, shape))}"
 
 
-def _article(dense: nn.Module) -> str:
-    return f"this {type(dense).__name__}"
+def _article(dense: Network) -> str:
+    return f"this {dense.name}"
 
 
 def make_artifact(
@@ -213,7 +207,8 @@ def make_artifact(
     An ``arch`` that is a string takes its options (number of classes …) from the weights. Raises
     :class:`InputError` where it does not build this network.
     """
-    tensors = {name: _compact(t.detach()) for name, t in named_tensors(model)}
+    network = Network.of(model)
+    tensors = {name: _compact(t.detach()) for name, t in network.tensors.items()}
     built = _named(arch, tensors, plan) if isinstance(arch, str) else arch
     own = built is None or built.source == "file"
     return Artifact(
@@ -222,21 +217,17 @@ def make_artifact(
         certificate=certificate,
         arch=built,
         example=example,
-        frozen=tuple(
-            name
-            for name, t in named_tensors(model)
-            if isinstance(t, nn.Parameter) and not t.requires_grad
-        ),
-        program=record_program(model, example) if own and embed else None,
+        frozen=tuple(name for name, t in network.parameters.items() if not t.requires_grad),
+        program=record_program(network, example) if own and embed else None,
         class_name=_class_name(type(model)),
         versions={"slimnet": __version__, "torch": str(torch.__version__)},
         trained=trained,
-        states=_states(model),
+        states=_states(network),
     )
 
 
-def _states(model: nn.Module) -> dict[str, Any]:
-    return {path: encode(state, _plain_state(path)) for path, state in own_states(model).items()}
+def _states(network: Network) -> dict[str, Any]:
+    return {path: encode(state, _plain_state(path)) for path, state in own_states(network).items()}
 
 
 def _plain_state(path: str) -> Callable[[Any], Any]:
@@ -270,7 +261,7 @@ def _named(spec: str, tensors: Mapping[str, Tensor], plan: Plan) -> Arch:
     }
     found = fitted(arch, dense)
     if found.source != "file":
-        Artifact(tensors, plan, None, found, ())._check_fits(found.build())
+        Artifact(tensors, plan, None, found, ())._check_fits(Network.of(found.build()))
     return found
 
 

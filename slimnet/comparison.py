@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from slimnet.capture.modules import copied, named_tensors
+from slimnet.capture.modules import copied
 from slimnet.capture.trace import capture
 from slimnet.digest import sealed_json, weights_digest
 from slimnet.errors import CaptureError, InputError
@@ -24,11 +24,12 @@ from slimnet.export.inputs import check_batch
 from slimnet.files import Opened
 from slimnet.lineage import lineage_of
 from slimnet.measuring.cost import count
+from slimnet.network import Network
 from slimnet.networks.arch import Arch
 from slimnet.output import scratch, write_json
 from slimnet.prune import Pruned, prune
 from slimnet.repair import check_images
-from slimnet.report import Network, Report, slim_networks, write_html
+from slimnet.report import NetworkReport, Report, slim_networks, write_html
 from slimnet.samples import Samples
 from slimnet.study import (
     STORES,
@@ -66,7 +67,7 @@ class Settings:
 
     def cut(self, model: nn.Module, example: tuple[torch.Tensor, ...], **asked: Any) -> Pruned:
         """One slim network."""
-        init = None if self.init is None else dict(named_tensors(self.init))
+        init = None if self.init is None else Network.of(self.init).tensors
         return prune(model, example, data=self.data, init=init, **asked, **self.prune)
 
     def to_json(self, example: tuple[torch.Tensor, ...], study: Study) -> dict[str, Any]:
@@ -88,7 +89,7 @@ def one_image(opened: Opened, dataset: Dataset) -> tuple[torch.Tensor]:
     check_fits(dataset, usual or dataset.image_shape, dataset.num_classes)
     example = (torch.zeros(1, *dataset.image_shape),)
     try:
-        capture(opened.model, example)
+        capture(Network.of(opened.model), example)
     except CaptureError as error:
         size = "x".join(map(str, dataset.image_shape))
         why = str(error.__cause__).split("\n")[0]
@@ -135,7 +136,7 @@ def run_comparison(
     *,
     arch: Arch | None = None,
     spec: DataSpec | None = None,
-) -> Network:
+) -> NetworkReport:
     """Run a study of one network; what was finished in ``directory`` before is not run again.
 
     ``arch`` builds ``model`` and ``spec`` loads ``dataset`` in other processes, as
@@ -145,13 +146,13 @@ def run_comparison(
     with scratch() as folder:
         timer = _Timer(model, example, settings, folder)
         dense = _dense_candidate(model, example, dataset, study, directory, timer)
-        if arch is not None and (lineage := lineage_of(model)) is not None:
+        if arch is not None and (lineage := lineage_of(Network.of(model))) is not None:
             dense = replace(dense, plan=lineage.plan)
 
         def make_slim(criterion: str, ratio: float) -> Candidate:
             watch(f"{name}: cutting and timing {criterion}, ratio {ratio:g}", 0.0)
             if criterion == UNSTRUCTURED:
-                slim = masked_candidate(copied(model), ratio, dense.facts.macs)
+                slim = masked_candidate(copied(Network.of(model)), ratio, dense.facts.macs)
             else:
                 slim = slim_candidate(
                     settings.cut(model, example, ratio=ratio, criterion=criterion)
@@ -180,8 +181,8 @@ def run_comparison(
     return _network(name, results)
 
 
-def _network(name: str, results: Results) -> Network:
-    return Network(name, results.dense.facts, slim_networks(results), results)
+def _network(name: str, results: Results) -> NetworkReport:
+    return NetworkReport(name, results.dense.facts, slim_networks(results), results)
 
 
 def _dense_candidate(
@@ -238,7 +239,7 @@ class _Timer:
 
 
 def write_comparison(
-    directory: Path, title: str, command: str, networks: Sequence[Network]
+    directory: Path, title: str, command: str, networks: Sequence[NetworkReport]
 ) -> Path:
     """Write ``results.json`` and ``report.html``; gives the page's path."""
     measured = [
@@ -255,7 +256,7 @@ def write_comparison(
     return write_html(directory / "report.html", report)
 
 
-def conditions_of(networks: Sequence[Network]) -> str:
+def conditions_of(networks: Sequence[NetworkReport]) -> str:
     """How the latencies were measured, in words; nothing where they were not."""
     slim = [slim.facts.latency for network in networks for slim in network.slim]
     measured = [latency.conditions for latency in slim if latency is not None]

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from slimnet.capture.randomness import drawing_from
 from slimnet.comparison import Settings, conditions_of, run_comparison, write_comparison
 from slimnet.errors import InputError
 from slimnet.export import export_onnx
@@ -22,7 +23,7 @@ from slimnet.networks.arch import Arch
 from slimnet.networks.payload import load_payload
 from slimnet.output import set_aside, write_torch
 from slimnet.prune import prune
-from slimnet.report import Network
+from slimnet.report import NetworkReport
 from slimnet.study import Study
 from slimnet.train import Dataset, DataSpec, Schedule, train
 from slimnet.version import __version__
@@ -47,7 +48,7 @@ DEMO_BATCH = 64
 class DemoResult:
     """What the demo made."""
 
-    networks: tuple[Network, ...]
+    networks: tuple[NetworkReport, ...]
     conditions: str  # how the latencies were measured
     page: Path
 
@@ -111,8 +112,8 @@ def _trained(
     told = json.dumps([name, schedule.to_json(), dataset.fingerprint(), __version__])
     digest = hashlib.blake2b(told.encode(), digest_size=8).hexdigest()
     kept = directory / f"dense-{digest}.pt"
-    torch.manual_seed(0)
-    model = MODELS[name].make()
+    with drawing_from(0):
+        model = MODELS[name].make()
     if not _restored(model, kept):
         watch(f"{name}: training the dense network", 0.0)
         train(

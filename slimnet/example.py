@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from slimnet.errors import InputError
 
-Example: TypeAlias = "tuple[Any, ...] | Mapping[str, Any]"
+Example: TypeAlias = tuple[Any, ...] | Mapping[str, Any]
 """Positional inputs, or keyword inputs by the names that ``forward`` has for them."""
 
 

@@ -1,8 +1,9 @@
 """One thread at a time: for what torch and Python keep once for the whole process.
 
-The default type, the switch of the fused attention, warning filters, the collector, the level of
-logging, and the attributes of a model that several threads share: whoever changes one of them, and
-puts it back, does so inside :func:`exclusive`. Everything else runs in any number of threads.
+The switch of the fused attention, the stance of the compiler, the generators, the number of threads
+of an operator, the collector, the import path, the streams, the global names of a user's code and
+the attributes of a model that several threads share: whoever changes one of them, and puts it back,
+does so inside :func:`exclusive`. Everything else runs in any number of threads.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, overload
@@ -13,13 +13,15 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from slimnet.artifact import Artifact, check_cut_from, make_artifact, write_artifact
-from slimnet.capture.modules import copied, device_of, evaluation_mode, named_modules
+from slimnet.capture.modules import copied, evaluation_mode
 from slimnet.capture.program import Program
+from slimnet.capture.randomness import drawing_from
 from slimnet.capture.trace import capture, map_tensors
 from slimnet.cutting.verify import Certificate, difference
 from slimnet.errors import CaptureError, InputError
 from slimnet.example import normal, positional, tensors_of
 from slimnet.lineage import is_cut_from, remember
+from slimnet.network import Network
 from slimnet.networks.arch import Arch
 from slimnet.networks.checkpoint import open_model
 from slimnet.networks.userfile import call_in_file
@@ -156,7 +158,7 @@ def save(
         pruned.model, *_made_by(pruned), held.example, arch or _arch_of(pruned), trained=changed
     )
     if artifact.rebuilds:
-        _check_rebuilt(pruned.model, artifact)
+        _check_rebuilt(Network.of(pruned.model), artifact)
     written = write_artifact(artifact, path)
     if artifact.caveat is not None:
         warnings.warn(f"{path}: {artifact.caveat}", stacklevel=2)
@@ -174,21 +176,20 @@ def _arch_of(slim: Pruned | Repaired) -> Arch | None:
     return slim.artifact.arch if isinstance(slim, Repaired) else None
 
 
-def _plan_against(slim: Pruned, against: nn.Module) -> Plan:
+def _plan_against(slim: Pruned, small: Network, against: Network) -> Plan:
     """The plan of all cuts where ``against`` is the original, else that of the last one."""
     whole, _ = slim.whole()
-    return whole if is_cut_from(slim.model, whole, against) else slim.plan
+    return whole if is_cut_from(small, whole, against) else slim.plan
 
 
-def _check_rebuilt(slim: nn.Module, artifact: Artifact) -> None:
-    rebuilt = artifact.model().to(device_of(slim))
+def _check_rebuilt(slim: Network, artifact: Artifact) -> None:
+    rebuilt = Network.of(artifact.model().to(slim.device))
     with torch.no_grad():
         outputs = []
-        for model in (slim, rebuilt):
-            with evaluation_mode(model), torch.random.fork_rng(devices=[]):
-                torch.manual_seed(0)
+        for network in (slim, rebuilt):
+            with evaluation_mode(network), drawing_from(0):
                 given = map_tensors(torch.Tensor.clone, artifact.example)
-                outputs.append(tensors_of(model(*given)))
+                outputs.append(tensors_of(network.model(*given)))
     off = difference(*outputs)
     if off > _REBUILT:
         raise InputError(
@@ -215,7 +216,7 @@ def load(path: str | Path, into: nn.Module | None = None) -> nn.Module:
 
 def _remembered(artifact: Artifact, model: nn.Module) -> nn.Module:
     """So that the network can be pruned again, and saved relative to the original."""
-    remember(model, artifact.plan, artifact.certificate, trained=artifact.trained)
+    remember(Network.of(model), artifact.plan, artifact.certificate, trained=artifact.trained)
     return model
 
 
@@ -259,18 +260,20 @@ def repair(
     if samples is None:
         raise InputError("repair needs images to solve on: give them as data")
     how: dict[str, Any] = {"seed": seed, "refine": refine, "watch": watch}
-    place = device_of(against)
+    network = Network.of(against)
     if isinstance(slim, Pruned):
-        plan = _plan_against(slim, against)
-        check_cut_from(against, slim.model, plan)
-        small = slim.model if device_of(slim.model) == place else copied(slim.model).to(place)
-        mended, done = mend(against, small, plan, samples.images, **how)
+        small = Network.of(slim.model)
+        plan = _plan_against(slim, small, network)
+        check_cut_from(network, small, plan)
+        if small.device != network.device:
+            small = Network.of(copied(small).to(network.device))
+        mended, done = mend(network, small, plan, samples.images, **how)
         repaired = replace(slim, model=mended, repair=done)
-        remember(mended, *repaired.whole(), trained=True)
+        remember(Network.of(mended), *repaired.whole(), trained=True)
         return repaired
     artifact = _artifact_of(slim)
-    small = artifact.model(against).to(place)
-    mended, done = mend(against, small, artifact.plan, samples.images, **how)
+    small = Network.of(artifact.model(against).to(network.device))
+    mended, done = mend(network, small, artifact.plan, samples.images, **how)
     fresh = make_artifact(
         mended, artifact.plan, artifact.certificate, artifact.example, artifact.arch, trained=True
     )
@@ -290,14 +293,15 @@ def verify(
     Of a network whose weights were repaired or trained after the cut, only the structure is proven,
     with random weights. Raises :class:`~slimnet.errors.CertificateError` where the proof fails.
     """
+    network = Network.of(against)
     if isinstance(slim, Pruned):
-        plan = _plan_against(slim, against)
-        return prove(against, slim.model, plan, slim.example, seed=seed, trained=slim.trained)
+        small = Network.of(slim.model)
+        plan = _plan_against(slim, small, network)
+        return prove(network, small, plan, slim.example, seed=seed, trained=slim.trained)
     artifact = _artifact_of(slim)
-    place = device_of(against)
-    model = artifact.model(against).to(place)
-    example = map_tensors(lambda x: x.to(place), artifact.example)
-    return prove(against, model, artifact.plan, example, seed=seed, trained=artifact.trained)
+    small = Network.of(artifact.model(against).to(network.device))
+    example = map_tensors(lambda x: x.to(network.device), artifact.example)
+    return prove(network, small, artifact.plan, example, seed=seed, trained=artifact.trained)
 
 
 def example_for(
@@ -321,11 +325,12 @@ def example_for(
         return opened.example, "as it was exported with"
     if opened.arch is not None and (usual := opened.arch.example()) is not None:
         return usual, "the architecture's usual size"
-    guesses = _guesses(opened.model)
+    network = Network.of(opened.model)
+    guesses = _guesses(network.modules.values())
     for shape in guesses:
         example = (normal(shape),)
         try:
-            capture(opened.model, example)
+            capture(network, example)
         except CaptureError:
             continue
         return example, "guessed, and it runs"
@@ -349,9 +354,9 @@ def _made(model: nn.Module, spec: str) -> tuple[Any, ...]:
     )
 
 
-def _guesses(model: nn.Module) -> list[tuple[int, ...]]:
+def _guesses(modules: Iterable[nn.Module]) -> list[tuple[int, ...]]:
     """Common sizes for the first convolution or linear layer of a model."""
-    for _, module in named_modules(model):
+    for module in modules:
         if isinstance(module, _ConvNd) and not module.transposed:
             dims = module.weight.dim() - 2
             sizes = {1: (1024, 256), 2: (224, 32, 64, 28, 299, 512), 3: (32, 16)}[dims]

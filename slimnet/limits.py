@@ -86,11 +86,6 @@ def shown(text: str, most: int = 60) -> str:
     return ascii(text if len(text) <= most else f"{text[:most]}…").replace("\\u2026", "…")
 
 
-def legible(text: str) -> str:
-    """A text as a terminal may get it: what moves the cursor, colours or hides is spelled out."""
-    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
-
-
 def from_json(text: str | bytes, what: str) -> Any:
     """What a text in JSON says; nothing of it is nested too deep."""
     try:

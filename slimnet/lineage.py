@@ -14,9 +14,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from slimnet.capture.modules import named_tensors
 from slimnet.cutting.verify import Certificate, joined
-from slimnet.planning.compose import composed
+from slimnet.network import Network
+from slimnet.planning.compose import compose
 from slimnet.planning.plan import Plan
 
 
@@ -33,35 +33,32 @@ class Lineage:
         """The plan and the certificate of these cuts and a further one."""
         proven = self.certificate is not None and certificate is not None
         both = joined(self.certificate, certificate) if certificate and proven else None
-        return composed(self.plan, plan, self.shapes), both
+        return compose(self.plan, plan, self.shapes), both
 
 
-def remember(
-    slim: nn.Module, plan: Plan, certificate: Certificate | None, *, trained: bool
-) -> None:
+def remember(slim: Network, plan: Plan, certificate: Certificate | None, *, trained: bool) -> None:
     """Keep how a network was made: ``plan`` and ``certificate`` are relative to the original."""
-    shapes = {name: plan.of(name).before(tensor.shape) for name, tensor in named_tensors(slim)}
-    key = id(slim)  # a class may define equality, and be no key then
+    shapes = {name: plan.of(name).before(t.shape) for name, t in slim.tensors.items()}
+    key = id(slim.model)  # a class may define equality, and be no key then
     made = Lineage(plan, certificate, trained, shapes)
-    _KNOWN[key] = (weakref.ref(slim, lambda _: _KNOWN.pop(key, None)), made, _state(slim))
+    _KNOWN[key] = (weakref.ref(slim.model, lambda _: _KNOWN.pop(key, None)), made, _state(slim))
 
 
-def lineage_of(model: nn.Module) -> Lineage | None:
+def lineage_of(network: Network) -> Lineage | None:
     """How a network was made; None for one that slimnet did not cut, or that is another by now."""
-    known = _KNOWN.get(id(model))
-    if known is None or known[0]() is not model:
+    known = _KNOWN.get(id(network.model))
+    if known is None or known[0]() is not network.model:
         return None
     _, lineage, then = known
-    now = _state(model)
+    now = _state(network)
     if {n: s[0] for n, s in then.items()} != {n: s[0] for n, s in now.items()}:
         return None
     return replace(lineage, trained=lineage.trained or then != now)
 
 
-def is_cut_from(slim: nn.Module, plan: Plan, model: nn.Module) -> bool:
+def is_cut_from(slim: Network, plan: Plan, network: Network) -> bool:
     """Whether a network has the tensors, and their shapes, that the plan cut ``slim`` from."""
-    shapes = {name: tuple(tensor.shape) for name, tensor in named_tensors(model)}
-    left = dict(named_tensors(slim))
+    shapes, left = network.shapes, slim.tensors
     gone = {name for name in shapes if any(stub.drops(name) for stub in plan.stubs)}
     blocks = bool(gone) or not plan.stubs
     return blocks and all(
@@ -72,9 +69,11 @@ def is_cut_from(slim: nn.Module, plan: Plan, model: nn.Module) -> bool:
 _KNOWN: dict[int, tuple[weakref.ref[nn.Module], Lineage, dict[str, Any]]] = {}
 
 
-def _state(model: nn.Module) -> dict[str, Any]:
+def _state(network: Network) -> dict[str, Any]:
     """Of each tensor its shape, and what tells that it was written to."""
-    return {name: (tuple(tensor.shape), _writes(tensor)) for name, tensor in named_tensors(model)}
+    return {
+        name: (tuple(tensor.shape), _writes(tensor)) for name, tensor in network.tensors.items()
+    }
 
 
 def _writes(tensor: Tensor) -> Any:

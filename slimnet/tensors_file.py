@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from slimnet.artifact import FORMAT, Artifact, check_size, dense_tensors, describe, draw
-from slimnet.capture.modules import first_names, named_tensors
 from slimnet.cutting.verify import Certificate
 from slimnet.digest import SEAL, seal_of
 from slimnet.errors import InputError
 from slimnet.limits import checked_path, from_json
+from slimnet.network import Network
 from slimnet.networks.arch import Arch
 from slimnet.networks.payload import load_payload, read_metadata
 from slimnet.output import write_bytes
@@ -53,8 +53,8 @@ def write_tensors(artifact: Artifact, path: Path) -> Path:
 
 def write_state(model: nn.Module, path: Path) -> Path:
     """Write any network's parameters and buffers; raises as :func:`write_tensors` does."""
-    tensors = {name: tensor.detach() for name, tensor in named_tensors(model)}
-    return _write(tensors, first_names(model), {"versions": f"slimnet {__version__}"}, path)
+    network = Network.of(model)
+    return _write(network.tensors, network.first, {"versions": f"slimnet {__version__}"}, path)
 
 
 def _write(

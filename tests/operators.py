@@ -122,6 +122,10 @@ for name, binary in BINARY.items():
     example(name, binary, MAP, MAP)
 for name, noise in RANDOM.items():
     example(name, noise, random=True)
+for name, number in (("add", 0.0), ("sub", 0.0), ("mul", 0.3), ("div", 0.7)):
+    example(name, lambda x, y, n=name, c=number: getattr(torch, n)(x, y.abs() + c), MAP, MAP)
+    example(f"{name}_", lambda x, y, n=name: getattr(x.clone(), f"{n}_")(y.exp()), MAP, MAP)
+example("neg", torch.neg)
 example("_prelu_kernel", lambda x, a: F.prelu(x, a), MAP, (8,))
 
 # ------------------------------------------------------------------------------ products and tables

@@ -30,6 +30,7 @@ import slimnet
 from slimnet.capture.exported import export
 from slimnet.capture.pt2 import read_pt2
 from slimnet.errors import PruneError
+from slimnet.network import Network as Walked
 
 HEADS = ("pooled", "flat", "nhwc", "map", "two", "pyramid", "decoder", "token")
 MIN_WIDTH, MAX_WIDTH = 2, 96
@@ -147,7 +148,7 @@ def as_program(model: nn.Module, sample: tuple) -> nn.Module:
     """The same network, written to a ``.pt2`` file and read without its class."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "net.pt2"
-        torch.export.save(export(model, sample), path)
+        torch.export.save(export(Walked.of(model), sample), path)
         return read_pt2(path).program
 
 

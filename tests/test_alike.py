@@ -9,12 +9,13 @@ from torch import nn
 import slimnet
 from slimnet.measuring.alike import classes
 from slimnet.models import MODELS
+from slimnet.network import Network
 
 
 def named(model, example):
     """The class of each layer whose output channels can leave."""
     groups = slimnet.inspect(model, example).groups
-    numbers = classes(model, groups)
+    numbers = classes(Network.of(model), groups)
     return {layer: numbers[g.number] for g in groups for layer in g.layers}
 
 
@@ -58,4 +59,4 @@ def test_every_group_gets_a_class_also_of_parametrised_layers():
     model = nn.Sequential(conv, nn.ReLU(), nn.Conv2d(16, 16, 3), nn.Conv2d(16, 4, 3)).eval()
     example = (torch.zeros(1, 3, 16, 16),)
     groups = slimnet.inspect(model, example).groups
-    assert classes(model, groups).keys() == {g.number for g in groups}
+    assert classes(Network.of(model), groups).keys() == {g.number for g in groups}

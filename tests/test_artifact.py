@@ -6,10 +6,10 @@ from torch import nn
 
 from slimnet import prune
 from slimnet.artifact import cut_shape, make_artifact, read_artifact, write_artifact
-from slimnet.capture.modules import named_tensors
 from slimnet.coupling.removal import Removal
 from slimnet.errors import InputError
 from slimnet.models import MODELS
+from slimnet.network import Network
 from slimnet.networks.arch import Arch
 
 EXAMPLE = (torch.zeros(1, *MODELS["digits_vgg"].input_shape),)
@@ -276,7 +276,7 @@ def test_the_shape_after_a_cut(shape, removed, expected):
 
 def test_every_tensor_is_there(vgg, slim):
     stored = read_artifact(slim).tensors
-    expected = dict(named_tensors(vgg[1].model))
+    expected = Network.of(vgg[1].model).tensors
     assert stored.keys() == expected.keys()
     assert all(torch.equal(stored[name], expected[name]) for name in expected)
 

@@ -18,6 +18,7 @@ from slimnet.capture.attributes import tracked
 from slimnet.capture.modules import evaluation_mode
 from slimnet.capture.sizes import AttributeOf, ShapeOf, Size
 from slimnet.capture.trace import capture, source
+from slimnet.network import Network
 from slimnet.planning.plan import Plan
 
 IMAGE = (torch.randn(2, 3, 4, 4),)
@@ -192,7 +193,7 @@ def test_a_configuration_that_modules_share_is_mended_for_all_of_them():
 def test_what_a_child_keeps_of_its_weight_follows_the_weight():
     found = []
     model = Reader(lambda m: found.extend((m.l.in_features, m.group.in_channels)) or 32).eval()
-    trace = capture(model, IMAGE)
+    trace = capture(Network.of(model), IMAGE)
     assert isinstance(source(found[0]), ShapeOf)
     assert source(found[0]).tensor == trace.tensors["l.weight"].id
     assert str(source(found[1]).right) == "group.groups"
@@ -201,13 +202,13 @@ def test_what_a_child_keeps_of_its_weight_follows_the_weight():
 
 def test_asking_for_the_shape_of_a_weight_is_no_use_of_it():
     model = Net(lambda m, x: m.b(m.a(x)), {"a": conv(3, 8), "b": conv(8, 4), "c": conv(8, 8)})
-    assert "c.weight" not in capture(model.eval(), IMAGE).tensors
+    assert "c.weight" not in capture(Network.of(model.eval()), IMAGE).tensors
 
 
 def test_a_parametrised_weight_is_made_once_for_each_use():
     model = Net(lambda m, x: m.b(m.a(x)), {"a": conv(3, 8), "b": conv(8, 4)})
     nn.utils.parametrizations.weight_norm(model.a)
-    names = [str(call.op) for call in capture(model.eval(), IMAGE).calls]
+    names = [str(call.op) for call in capture(Network.of(model.eval()), IMAGE).calls]
     assert sum("_weight_norm" in name for name in names) == 1
 
 
@@ -238,7 +239,7 @@ class Writing(nn.Module):
 def test_contents_of_the_users_containers_are_put_back(fails):
     model = Writing(fails)
     held = (model.seen, model.table, model.nested, model.config, model._private, model.dropped)
-    with evaluation_mode(model):
+    with evaluation_mode(Network.of(model)):
         try:
             model(torch.zeros(1))
         except RuntimeError:

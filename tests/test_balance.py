@@ -13,14 +13,15 @@ from slimnet.coupling.balance import balanced_sets
 from slimnet.coupling.couple import couple
 from slimnet.coupling.groups import find_groups
 from slimnet.coupling.removal import Removal
+from slimnet.network import Network
 
 IMAGE = (torch.randn(2, 3, 8, 8),)
 
 
 def sets_of(model) -> list[list[int]]:
     """The places of the view that leave together: what the first group of ``a`` loses."""
-    coupling = couple([capture(model, IMAGE)])
-    groups, _ = find_groups(model, coupling, least=1)
+    coupling = couple([capture(Network.of(model), IMAGE)])
+    groups, _ = find_groups(Network.of(model), coupling, least=1)
     group = next((g for g in groups if "a" in g.layers), None)
     if group is None:
         return []
@@ -65,7 +66,7 @@ def test_sets_of_atoms_by_what_they_take_from_each_group(counts, expected):
 def coupled(body, **parts):
     parts = {"a": conv(3, 22), "g": conv(22, 8, 1, groups=2), "b": conv(8, 5), **parts}
     model = Net(body, parts).eval()
-    return couple([capture(model, IMAGE)])
+    return couple([capture(Network.of(model), IMAGE)])
 
 
 def plain(m, x):
@@ -155,12 +156,12 @@ def test_a_plan_that_is_told_makes_two_sets():
     gone = (0, 1, 20, 21)  # places 0 and 10, where order would have made a set of 0 and 6
     model = Net(plain, {"a": conv(3, 22), "g": conv(22, 8, 1, groups=2), "b": conv(8, 5)}).eval()
     told = {"g.weight": Removal({1: gone}, 2)}
-    coupling = couple([capture(model, IMAGE)], removals=told)
+    coupling = couple([capture(Network.of(model), IMAGE)], removals=told)
     atoms = coupling.atoms.of[coupling.weights["g.weight"].axes[1]]
     assert coupling.apart == {"g.weight": 2} and not set(atoms[list(gone)]) & set(
         np.delete(atoms, gone)
     )
-    assert couple([capture(model, IMAGE)], removals={}).apart == {}
+    assert couple([capture(Network.of(model), IMAGE)], removals={}).apart == {}
 
 
 def test_sizes_read_from_the_weight_follow():

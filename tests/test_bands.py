@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from slimnet.cutting import bands
+from slimnet.operators import bands
 
 SHAPES = {
     "kernel of three": ((2, 4, 17, 9), (6, 4, 3, 3), [1, 1], [1, 1], [1, 1], 1),

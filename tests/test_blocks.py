@@ -12,10 +12,13 @@ from slimnet.coupling.blocks import block_scores, blocks_line, find_blocks
 from slimnet.coupling.shortcut import PASSED, RELU, ZERO, ZEROS, Stub
 from slimnet.models import MODELS
 from slimnet.models.densenet import DenseNet
+from slimnet.network import Network
 
 
 def blocks_of(model, *shape):
-    return find_blocks(model.eval(), capture(model.eval(), (torch.randn(1, *shape),)))
+    return find_blocks(
+        Network.of(model.eval()), capture(Network.of(model.eval()), (torch.randn(1, *shape),))
+    )
 
 
 class Body(nn.Module):
@@ -73,6 +76,17 @@ def test_concatenation_is_no_residual():
     assert blocks_of(DenseNet(2, 4), 3, 8, 8) == ()
 
 
+class Shifted(nn.Module):
+    """A norm that has a shift and no scale: zeros before it are not enough."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.shift = nn.Conv2d(4, 4, 1, bias=False), nn.Parameter(torch.ones(6))
+
+    def forward(self, x):
+        return nn.functional.layer_norm(self.conv(x), (6,), None, self.shift)
+
+
 @pytest.mark.parametrize(
     ("end", "last"),
     [
@@ -82,6 +96,9 @@ def test_concatenation_is_no_residual():
         (weight_norm(nn.Conv2d(4, 4, 1, bias=False)), ["end.parametrizations.weight.original0"]),
         (nn.Sequential(nn.Conv2d(4, 4, 1, bias=False), nn.Dropout(), nn.GELU()), ["end.0.weight"]),
         (nn.BatchNorm2d(4, affine=False), None),
+        (Shifted(), ["end.conv.weight", "end.shift"]),
+        (nn.Sequential(nn.Conv2d(4, 4, 1, bias=False), nn.Hardtanh(0.1, 1.0)), None),
+        (nn.Sequential(nn.Conv2d(4, 4, 1, bias=False), nn.Softsign()), ["end.0.weight"]),
         (nn.Sequential(nn.Conv2d(4, 4, 1), nn.Sigmoid()), None),
     ],
     ids=lambda value: type(value).__name__,
@@ -188,7 +205,7 @@ def test_scores_are_what_the_last_layer_amplifies():
     model = nn.Sequential(Body(), Body(nn.Conv2d(4, 4, 1)))
     nn.init.constant_(model[0].end.weight, -0.25)
     nn.init.constant_(model[1].end.weight, 0.5)  # rows of length sqrt(4 · 0.25)
-    scores = block_scores(model, blocks_of(model, 4, 6, 6))
+    scores = block_scores(Network.of(model).tensors, blocks_of(model, 4, 6, 6))
     assert scores == pytest.approx({"0": 0.25, "1": 1.0})
 
 

@@ -10,7 +10,8 @@ import pytest
 from slimnet.coupling.groups import Group
 from slimnet.errors import InputError
 from slimnet.measuring.cost import Cost
-from slimnet.planning.budget import Budget, Limits, alignment, parse_bytes, removed_members
+from slimnet.planning.budget import Budget, Limits, alignment, removed_members
+from slimnet.planning.request import parse_bytes
 
 
 def group(width, *, number=0, per_atom=1, layers=("a",)) -> Group:

@@ -11,6 +11,7 @@ from torch import nn
 import slimnet
 from slimnet.capture.caches import forgetful, remembering
 from slimnet.capture.trace import capture
+from slimnet.network import Network
 
 IMAGE = (torch.randn(2, 3, 4, 4),)
 
@@ -51,7 +52,7 @@ def test_the_answer_is_the_same_in_any_order_of_calls(maxsize, batch):
 @pytest.mark.parametrize("maxsize", [None, 8])
 def test_no_size_remains_in_a_cache(maxsize):
     model, recipe = networks(maxsize)
-    capture(model, IMAGE)
+    capture(Network.of(model), IMAGE)
     found = recipe((2, 16, 4, 4), "flat")
     assert found == (2, 16, 16) and all(type(n) is int for n in found)
 
@@ -59,7 +60,7 @@ def test_no_size_remains_in_a_cache(maxsize):
 def test_a_cache_without_a_limit_keeps_what_it_held():
     model, recipe = networks(None)
     held = recipe((2, 16, 4, 4), "flat")
-    capture(model, IMAGE)
+    capture(Network.of(model), IMAGE)
     assert recipe((2, 16, 4, 4), "flat") is held
 
 
@@ -67,7 +68,7 @@ def test_a_failing_pass_leaves_no_size_either():
     model, recipe = networks(None)
     model.b = nn.Linear(15, 5)
     with pytest.raises(slimnet.CaptureError):
-        capture(model, IMAGE)
+        capture(Network.of(model), IMAGE)
     assert all(type(n) is int for n in recipe((2, 16, 4, 4), "flat"))
 
 
@@ -96,5 +97,5 @@ def test_what_is_not_asked_with_sizes_is_left_alone():
             table()
             return super().forward(x)
 
-    capture(Net(nn.Conv2d(3, 4, 1)).eval(), IMAGE)
+    capture(Network.of(Net(nn.Conv2d(3, 4, 1)).eval()), IMAGE)
     assert table() is held and table.cache_info().hits

@@ -3,7 +3,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from slimnet.calibration import check_recognised, network_before, read_images, read_samples
+from slimnet.cli.calibration import (
+    check_recognised,
+    network_before,
+    read_images,
+    read_samples,
+)
 from slimnet.errors import InputError
 from slimnet.files import Opened, open_network
 from slimnet.models import MODELS

@@ -12,11 +12,13 @@ from test_verify import IMAGE, cut_by_hand, network, with_a_wrong_index
 from torch import nn
 
 import slimnet
+from slimnet.cutting.comparison import Departed, observe
 from slimnet.cutting.inputs import permuted, stacked, variants
 from slimnet.cutting.rebuild import rebuild
 from slimnet.cutting.standins import weights_of
 from slimnet.cutting.verify import Mismatch, certify
 from slimnet.errors import CertificateError
+from slimnet.network import Network
 
 HIDING = {
     "argmax": lambda m, x: m.b(m.n(m.a(x)).relu()).argmax(1),
@@ -34,8 +36,13 @@ def test_an_output_that_shows_nothing_hides_no_wrong_cut(output):
     for name in ("a.weight", "n.weight", "n.running_mean"):
         wrong = with_a_wrong_index(proof.plan, name)
         with pytest.raises(Mismatch):
-            certify(model, rebuild(model, wrong), replace(proof, plan=wrong), IMAGE)
-    certificate = certify(model, slim, proof, IMAGE)
+            certify(
+                Network.of(model),
+                Network.of(rebuild(Network.of(model), wrong)),
+                replace(proof, plan=wrong),
+                IMAGE,
+            )
+    certificate = certify(Network.of(model), Network.of(slim), proof, IMAGE)
     assert certificate.layers == 3 and certificate.calls >= 4
 
 
@@ -43,7 +50,7 @@ def test_a_batch_of_nothing_proves_nothing():
     model = network()
     slim, proof = cut_by_hand(model)
     with pytest.raises(CertificateError, match="nothing can be proven of a"):
-        certify(model, slim, proof, (IMAGE[0][:0],))
+        certify(Network.of(model), Network.of(slim), proof, (IMAGE[0][:0],))
 
 
 def test_the_first_call_that_differs_is_named():
@@ -51,25 +58,25 @@ def test_the_first_call_that_differs_is_named():
     slim, proof = cut_by_hand(model)
     slim.n.eps = 1e-3
     with pytest.raises(Mismatch, match=r"at aten.*batch_norm.* \(.*in n \(") as caught:
-        certify(model, slim, proof, IMAGE)
+        certify(Network.of(model), Network.of(slim), proof, IMAGE)
     assert caught.value.runs[0][-1].site.module == "n"
 
 
 def test_every_random_vector_has_both_signs_and_variances_none():
     model = network(p=nn.PReLU(16))
-    full, _ = weights_of("random", model, slimnet.Plan({}), seed=0)
+    full, _ = weights_of("random", Network.of(model).tensors, slimnet.Plan({}), seed=0)
     for name, tensor in [*model.named_parameters(), ("n.running_mean", model.n.running_mean)]:
         values = full(name, tensor)
         assert values.lt(0).any() and values.gt(0).any(), name
     assert full("n.running_var", model.n.running_var).gt(0).all()
-    positive, _ = weights_of("positive", model, slimnet.Plan({}), seed=0)
+    positive, _ = weights_of("positive", Network.of(model).tensors, slimnet.Plan({}), seed=0)
     assert positive("n.weight", model.n.weight).gt(0).all()
 
 
 def test_no_two_tensors_get_the_same_random_numbers():
     """Else a weight that is read in another's place would go unnoticed."""
     model = Net(lambda m, x: x, {"a": conv(8, 8), "b": conv(8, 8)})
-    full, small = weights_of("random", model, slimnet.Plan({}), seed=0)
+    full, small = weights_of("random", Network.of(model).tensors, slimnet.Plan({}), seed=0)
     for values in (full, small):
         assert not torch.equal(
             values("a.weight", model.a.weight), values("b.weight", model.b.weight)
@@ -144,13 +151,13 @@ def test_random_numbers_in_forward_are_alike_in_both(draws):
         assert pruned.model.a.out_channels == 8
     slim, proof = cut_by_hand(model)
     state = torch.get_rng_state(), np.random.get_state()[1].copy()
-    certify(model, slim, proof, IMAGE)
+    certify(Network.of(model), Network.of(slim), proof, IMAGE)
     assert torch.equal(state[0], torch.get_rng_state())
     assert np.array_equal(state[1], np.random.get_state()[1])
     with torch.no_grad():
         slim.a.weight[[0, 1]] = slim.a.weight[[1, 0]]
     with pytest.raises(Mismatch):
-        certify(model, slim, proof, IMAGE)
+        certify(Network.of(model), Network.of(slim), proof, IMAGE)
 
 
 def test_a_network_that_differs_from_itself_is_said_to():
@@ -163,7 +170,7 @@ def test_a_network_that_differs_from_itself_is_said_to():
     model = network(counted)
     slim, proof = cut_by_hand(model)
     with pytest.raises(CertificateError, match="Net differs from itself: two passes on the same"):
-        certify(model, slim, proof, IMAGE)
+        certify(Network.of(model), Network.of(slim), proof, IMAGE)
 
 
 def test_only_what_training_runs_is_proven_in_a_training_pass():
@@ -184,6 +191,26 @@ def test_only_what_training_runs_is_proven_in_a_training_pass():
         assert [check.weights for check in certificate.checks] == ["real", "random", "random"]
         assert certificate.changed == ()
     wrong = replace(pruned, plan=with_a_wrong_index(pruned.plan, "aux.weight"))
-    wrong = replace(wrong, model=rebuild(model, wrong.plan))
+    wrong = replace(wrong, model=rebuild(Network.of(model), wrong.plan))
     with pytest.raises(CertificateError):
         slimnet.verify(wrong, model)
+
+
+def test_a_pass_that_leaves_the_recorded_one_ends_there_where_others_can_be_tried():
+    ends = []
+
+    def branched(m, x):
+        y = m.n(m.a(x))
+        y = y.relu() if x.flatten()[0] == IMAGE[0].flatten()[0] else y.tanh()
+        ends.append(len(x))
+        return m.b(y)
+
+    model = network(branched)
+    _, proof = cut_by_hand(model)
+    full, _ = weights_of("real", Network.of(model).tensors, proof.plan, seed=0)
+    del ends[:]
+    with pytest.raises(Departed):
+        observe(Network.of(model), full, proof, (IMAGE[0] + 1,), 0, strict=True)
+    assert ends == []
+    assert not observe(Network.of(model), full, proof, (IMAGE[0] + 1,), 0).follows and ends == [2]
+    assert observe(Network.of(model), full, proof, IMAGE, 0, strict=True).follows

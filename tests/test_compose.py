@@ -1,9 +1,9 @@
 import torch
 
 from slimnet import prune
-from slimnet.capture.modules import named_tensors
 from slimnet.cutting.rebuild import rebuild
 from slimnet.models import MODELS
+from slimnet.network import Network
 from slimnet.planning.compose import compose
 
 
@@ -13,9 +13,9 @@ def test_two_cuts_composed_equal_one_after_the_other():
     example = (torch.randn(1, *MODELS["digits_resnet"].input_shape),)
     first = prune(dense, example, ratio=0.3, align=None)
     second = prune(first.model, example, ratio=0.3, align=None, criterion="random")
-    at_once = rebuild(dense, compose(first.plan, second.plan, dense))
-    expected = dict(named_tensors(second.model))
-    found = dict(named_tensors(at_once))
+    at_once = rebuild(Network.of(dense), compose(first.plan, second.plan, Network.of(dense).shapes))
+    expected = Network.of(second.model).tensors
+    found = Network.of(at_once).tensors
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
@@ -25,7 +25,7 @@ def test_cost_runs_from_the_dense_network_to_the_last():
     example = (torch.randn(1, *MODELS["digits_vgg"].input_shape),)
     first = prune(dense, example, ratio=0.25, verify=False)
     second = prune(first.model, example, ratio=0.25, verify=False)
-    both = compose(first.plan, second.plan, dense)
+    both = compose(first.plan, second.plan, Network.of(dense).shapes)
     assert both.before == first.plan.before
     assert both.after == second.plan.after
     assert "pruned in more than one step" in both.notes

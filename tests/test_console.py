@@ -6,7 +6,8 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from slimnet import console, inspect, prune
+from slimnet import inspect, prune
+from slimnet.cli import console, tables
 from slimnet.planning.plan import GroupCut, Plan
 
 
@@ -36,7 +37,7 @@ def printed(monkeypatch):
 
 
 def test_an_inspection_says_why_and_what_to_do(printed):
-    console.show_inspection(inspect(Mixer().eval(), EXAMPLE))
+    tables.show_inspection(inspect(Mixer().eval(), EXAMPLE))
     text = printed.getvalue()
     assert "first (32 channels) cannot be pruned\n  because: " in text
     assert "has no rule (test_console.py:" in text
@@ -62,8 +63,8 @@ def test_names_are_shown_as_they_are(printed):
 
 def test_a_cut_shows_asked_and_achieved(printed):
     pruned = prune(Mixer().eval(), EXAMPLE, ratio=0.4)
-    console.show_cut(pruned.plan)
-    console.show_proof(pruned.certificate)
+    tables.show_cut(pruned.plan)
+    tables.show_proof(pruned.certificate)
     text = printed.getvalue()
     assert "asked for: 40% of the channels removed; achieved: 50.0%" in text
     assert "they differ because not every group could lose what was asked" in text
@@ -78,31 +79,26 @@ def test_a_cut_shows_asked_and_achieved(printed):
 def test_many_groups_are_told_in_few_rows(printed):
     groups = [GroupCut((f"layer{n}",), 64, 32 + 16 * (n % 2), (), 0.5, "") for n in range(601)]
     costs = dict.fromkeys(("macs", "params", "bytes"), 9)
-    console.show_cut(Plan({}, groups=groups, asked={"macs": 1}, before=costs, after=costs))
+    tables.show_cut(Plan({}, groups=groups, asked={"macs": 1}, before=costs, after=costs))
     text = printed.getvalue()
     assert "(301 groups alike)" in text and "(300 groups alike)" in text
     assert len(text.splitlines()) < 20
     groups = [GroupCut((f"layer{n}",), 999, n + 1) for n in range(100)]
-    console.show_cut(Plan({}, groups=groups, asked={"macs": 1}, before=costs, after=costs))
+    tables.show_cut(Plan({}, groups=groups, asked={"macs": 1}, before=costs, after=costs))
     assert "and 40 more rows of groups: --json lists all" in printed.getvalue()
 
 
-def test_grammar():
-    assert console.count(1, "layer") == "1 layer"
-    assert console.count(1200, "layer") == "1,200 layers"
-
-
 def test_no_proof_says_so(printed):
-    console.show_proof(None)
+    tables.show_proof(None)
     assert printed.getvalue() == "proof: none, it was switched off\n"
 
 
 def test_a_trained_networks_proof_says_what_it_does_not_cover(printed):
     pruned = prune(Mixer().eval(), EXAMPLE, ratio=0.5)
-    console.show_proof(replace(pruned.certificate, changed=("a.weight",)), trained=True)
+    tables.show_proof(replace(pruned.certificate, changed=("a.weight",)), trained=True)
     assert "(1 tensor of other numbers)" in printed.getvalue()
     assert "only the structure is proven, with random weights" in printed.getvalue()
-    console.show_proof(pruned.certificate, trained=True)
+    tables.show_proof(pruned.certificate, trained=True)
     assert "were trained after the cut, and all of them are the cut's" in printed.getvalue()
 
 
@@ -139,8 +135,8 @@ def test_no_name_moves_the_cursor_or_colours_anything(printed):
 
     Odd.__name__ = "Odd[bold]\x1b]0;title\x07"
     model = Odd().eval()
-    console.show_inspection(inspect(model, EXAMPLE))
-    console.show_cut(prune(model, EXAMPLE, ratio=0.5).plan)
+    tables.show_inspection(inspect(model, EXAMPLE))
+    tables.show_cut(prune(model, EXAMPLE, ratio=0.5).plan)
     console.note("a\x1b[2J\nb")
     console.written("a\x07[x]")
     text = printed.getvalue()

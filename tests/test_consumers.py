@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from slimnet.capture.trace import capture
+from slimnet.network import Network
 from slimnet.reconstruction import least_squares
 from slimnet.reconstruction.consumers import consumers_of
 from slimnet.reconstruction.forms import grid
@@ -32,7 +33,7 @@ LAYERS = {
 def test_rows_times_the_matrix_are_the_output(name):
     layer, shape = LAYERS[name]
     x, weight = torch.randn(shape), layer.weight.detach()
-    (consumer,) = consumers_of(capture(layer.eval(), (x,)))
+    (consumer,) = consumers_of(capture(Network.of(layer.eval()), (x,)))
     form, output = consumer.form, layer(x).detach()
     spots = tuple(torch.tensor([0, n - 1]) for n in output.shape[2:])
     for places in (None, spots) if "linear" not in name else (None,):
@@ -44,7 +45,7 @@ def test_rows_times_the_matrix_are_the_output(name):
 
 def test_columns_go_through_the_kernel_and_then_through_the_channels():
     layer = nn.Conv2d(2, 1, (1, 2))
-    (consumer,) = consumers_of(capture(layer.eval(), (torch.zeros(1, 2, 1, 2),)))
+    (consumer,) = consumers_of(capture(Network.of(layer.eval()), (torch.zeros(1, 2, 1, 2),)))
     x = torch.tensor([[[[1.0, 2.0]], [[10.0, 20.0]]]])
     assert consumer.form.rows(x, None).tolist() == [[[1.0, 10.0, 2.0, 20.0]]]
 
@@ -56,7 +57,7 @@ def test_pieces_are_the_rows_and_the_outputs_cut_alike(name, rows, monkeypatch):
     monkeypatch.setattr(least_squares, "LEAST_PIECE", rows)
     layer, shape = LAYERS[name]
     x = torch.randn(5, *shape[1:])
-    (consumer,) = consumers_of(capture(layer.eval(), (x,)))
+    (consumer,) = consumers_of(capture(Network.of(layer.eval()), (x,)))
     form, output = consumer.form, layer(x).detach()
     spots = tuple(torch.tensor([0, n - 1]) for n in output.shape[2:])
     for places in (None, spots) if "linear" not in name else (None,):
@@ -73,7 +74,7 @@ def test_pieces_are_the_rows_and_the_outputs_cut_alike(name, rows, monkeypatch):
 def test_a_matrix_goes_back_into_its_weight(name):
     layer, shape = LAYERS[name]
     weight = layer.weight.detach()
-    (consumer,) = consumers_of(capture(layer.eval(), (torch.randn(shape),)))
+    (consumer,) = consumers_of(capture(Network.of(layer.eval()), (torch.randn(shape),)))
     form = consumer.form
     assert torch.equal(form.weight(form.matrix(weight), weight.shape), weight)
     outputs = form.matrix(form.answers(weight.shape))
@@ -93,7 +94,7 @@ class Block(nn.Module):
 
 
 def of_b(after):
-    trace = capture(Block(after).eval(), (torch.randn(1, 4, 5, 5),))
+    trace = capture(Network.of(Block(after).eval()), (torch.randn(1, 4, 5, 5),))
     return next(c for c in consumers_of(trace) if c.weight == "b.weight"), trace
 
 
@@ -133,8 +134,27 @@ def test_a_parameter_that_is_used_twice_is_left_out():
         def forward(self, x):
             return self.b(self.a(self.a(x)))
 
-    trace = capture(Twice().eval(), (torch.randn(2, 4),))
+    trace = capture(Network.of(Twice().eval()), (torch.randn(2, 4),))
     assert [c.weight for c in consumers_of(trace)] == ["b.weight"]
+
+
+@pytest.mark.parametrize(
+    "turned",
+    [lambda w: w.T, lambda w: w.t(), lambda w: w.mT, lambda w: w.permute(1, 0), lambda w: w],
+)
+def test_a_weight_may_be_turned_in_any_way(turned):
+    class Raw(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = nn.Parameter(torch.randn(4, 4, generator=torch.Generator().manual_seed(0)))
+
+        def forward(self, x):
+            return x @ turned(self.w)
+
+    model, x = Raw(), torch.randn(3, 4)
+    (consumer,) = consumers_of(capture(Network.of(model), (x,)))
+    matrix = consumer.form.matrix(model.w.detach())
+    torch.testing.assert_close(x @ matrix[0].mT, model(x).detach())
 
 
 def test_a_random_grid_is_about_as_large_as_wanted():

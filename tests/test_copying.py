@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 import slimnet
-from slimnet.capture.modules import clone, copied, named_tensors
+from slimnet.capture.modules import clone, copied
 from slimnet.errors import InputError
+from slimnet.network import Network
 
 
 class Net(nn.Module):
@@ -184,18 +185,20 @@ def attributes(model):
 def test_the_slim_network_does_not_see_the_original(kind):
     torch.manual_seed(0)
     model, x = kind().eval(), torch.randn(2, 3, 4, 4)
-    before = {name: tensor.clone() for name, tensor in named_tensors(model)}
+    before = {name: tensor.clone() for name, tensor in Network.of(model).tensors.items()}
     held = attributes(model)
     pruned = slimnet.prune(model, (x,), ratio=0.5, align=None)
     assert pruned.model.a.out_channels == 8
     assert attributes(model) == held
-    assert all(torch.equal(before[name], tensor) for name, tensor in named_tensors(model))
+    assert all(
+        torch.equal(before[name], tensor) for name, tensor in Network.of(model).tensors.items()
+    )
     with torch.no_grad():
         expected = pruned.model(x)
-        for _, tensor in named_tensors(model):
+        for tensor in Network.of(model).tensors.values():
             tensor.fill_(torch.nan)
         assert torch.equal(pruned.model(x), expected)
-        for _, tensor in named_tensors(pruned.model):
+        for tensor in Network.of(pruned.model).tensors.values():
             tensor.zero_()
         assert not pruned.model(x).any()
 
@@ -209,7 +212,7 @@ def test_functions_that_share_a_variable_go_on_sharing_it():
         count += 1 if model.a is not None else 0
 
     model.add, model.read = add, lambda: (count, model)
-    new = copied(model)
+    new = copied(Network.of(model))
     new.add()
     assert new.read()[0] == 1 and new.read()[1] is new
     assert model.read() == (0, model)
@@ -219,7 +222,7 @@ def test_functions_that_lead_nowhere_are_shared():
     model = Net()
     model.act, model.power = torch.relu, functools.partial(pow, exp=2)
     model.plain = lambda x: x + 1
-    new = copied(model)
+    new = copied(Network.of(model))
     assert new.act is torch.relu and new.plain is model.plain
     assert new.power.keywords == {"exp": 2}
 
@@ -227,7 +230,7 @@ def test_functions_that_lead_nowhere_are_shared():
 def test_a_generator_of_its_own_is_not_drawn_from():
     model = Net()
     model.generator = torch.Generator().manual_seed(3)
-    new = copied(model)
+    new = copied(Network.of(model))
     torch.rand(5, generator=new.generator)
     assert torch.equal(
         torch.rand(2, generator=model.generator),
@@ -303,5 +306,5 @@ def test_a_clone_of_many_modules_looks_at_each_function_once():
     model = nn.Sequential(*(nn.ReLU() for _ in range(200)))
     for layer in model:
         layer.act = shared
-    new = clone(model, lambda _, tensor: tensor.clone())
+    new = clone(Network.of(model), lambda _, tensor: tensor.clone())
     assert len({id(layer.act) for layer in new}) == 1

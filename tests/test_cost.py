@@ -16,6 +16,7 @@ import slimnet
 from slimnet.capture.trace import capture
 from slimnet.coupling.couple import couple
 from slimnet.measuring.cost import Cost, CostModel, count
+from slimnet.network import Network
 
 IMAGE = (torch.randn(2, 3, 8, 8),)
 HAND = {
@@ -111,10 +112,10 @@ def test_with_everything_alive_the_cost_is_the_dense_one():
         lambda m, x: m.f(F.adaptive_avg_pool2d(m.a(x), 2).flatten(1)),
         {"a": conv(3, 16), "f": lin(64, 5)},
     ).eval()
-    trace = capture(model, IMAGE)
+    trace = capture(Network.of(model), IMAGE)
     coupling = couple([trace])
     alive = coupling.atoms.reason == coupling.atoms.reason
-    costs = CostModel(model, trace, coupling)
+    costs = CostModel(Network.of(model), trace, coupling)
     assert costs.cost(alive) == count(model, IMAGE)
     alive[coupling.atoms.of[coupling.weights["a.weight"].axes[0][:6]]] = False
     slim = costs.cost(alive)

@@ -13,13 +13,14 @@ from torch import nn
 
 from slimnet.capture.trace import capture
 from slimnet.coupling.couple import Pin, couple
+from slimnet.network import Network
 
 IMAGE = (torch.randn(2, 3, 8, 8),)
 
 
 def coupled(body, *, example=IMAGE, pins=(), traces=1, **parts):
     model = Net(body, {"a": conv(3, 16), "b": conv(16, 4), **parts}).eval()
-    return couple([capture(model, example) for _ in range(traces)], pins=pins)
+    return couple([capture(Network.of(model), example) for _ in range(traces)], pins=pins)
 
 
 def atoms(coupling, name, axis=0):
@@ -74,7 +75,7 @@ def test_two_networks_in_one_do_not_touch():
 def test_several_passes_see_more_than_one():
     """What one pass frees another may pin: both call the same layers."""
     model = Net(lambda m, x, k: m.b(m.a(x)) if k else m.a(x), {"a": conv(3, 16), "b": conv(16, 4)})
-    inner, outer = (capture(model.eval(), (*IMAGE, k)) for k in (1, 0))
+    inner, outer = (capture(Network.of(model.eval()), (*IMAGE, k)) for k in (1, 0))
     assert free(couple([inner]), "a.weight").all()
     assert not free(couple([inner, outer]), "a.weight").any()
 
@@ -193,7 +194,7 @@ def test_queries_and_keys_may_name_their_sizes_in_different_ways(own, theirs, he
 
     parts = {name: lin(8, 32) for name in "qkv"} | {"o": lin(32, 4), "heads": 4, "width": 8}
     model = Net(body, parts).eval()
-    coupling = couple([capture(model, (torch.randn(2, 5, 8),))], heads=heads)
+    coupling = couple([capture(Network.of(model), (torch.randn(2, 5, 8),))], heads=heads)
     for name in "qkv":
         assert free(coupling, f"{name}.weight").all()
         rows = atoms(coupling, f"{name}.weight").reshape(4, 8)
@@ -219,7 +220,7 @@ def test_each_attention_of_a_network_has_its_own_reading():
     attention = {name: lin(8, 32) for name in "qkv"} | {"heads": 4, "width": 8}
     parts = {key: partial(Net, None, attention) for key in ("one", "two")}
     model = Net(body, parts | {"o": lin(32, 4), "p": lin(8, 32)}).eval()
-    coupling = couple([capture(model, (torch.randn(2, 5, 8),))])
+    coupling = couple([capture(Network.of(model), (torch.randn(2, 5, 8),))])
     for name in "qkv":
         assert free(coupling, f"one.{name}.weight").all()
         assert free(coupling, f"two.{name}.weight").all()

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import slimnet
-from slimnet.capture.modules import named_tensors
 from slimnet.capture.trace import capture
 from slimnet.coupling.couple import couple
 from slimnet.coupling.groups import find_groups
@@ -32,6 +31,7 @@ from slimnet.criteria import (
 )
 from slimnet.errors import InputError, PruneError, UnknownNameError
 from slimnet.measuring.gathered import Gathered
+from slimnet.network import Network
 from slimnet.planning.gather import gather
 from slimnet.samples import Samples
 
@@ -50,14 +50,14 @@ def network(body=lambda m, x: m.b(m.n(m.a(x)).relu()).mean((2, 3)), **parts):
 
 
 def untrained(model):
-    return {name: tensor.flip(0) / 2 for name, tensor in named_tensors(model)}
+    return {name: tensor.flip(0) / 2 for name, tensor in Network.of(model).tensors.items()}
 
 
 def scored(model, criterion, seed=0, **options):
-    groups, _ = find_groups(model, couple([capture(model, IMAGE)]))
+    groups, _ = find_groups(Network.of(model), couple([capture(Network.of(model), IMAGE)]))
     needs = load_criteria()[criterion].needs
-    gathered = gather(model, groups, needs, samples=SAMPLES, init=untrained(model))
-    tensors = dict(named_tensors(model))
+    gathered = gather(Network.of(model), groups, needs, samples=SAMPLES, init=untrained(model))
+    tensors = Network.of(model).tensors
     return groups, score(groups, tensors, criterion, seed=seed, gathered=gathered, **options)
 
 
@@ -380,10 +380,10 @@ MISSING = {
 @pytest.mark.parametrize("criterion", MISSING)
 def test_what_a_criterion_lacks_is_named(criterion):
     model = network()
-    groups, _ = find_groups(model, couple([capture(model, IMAGE)]))
+    groups, _ = find_groups(Network.of(model), couple([capture(Network.of(model), IMAGE)]))
     for ask in (
         lambda: check_needs(criterion, data=False, init=False),
-        lambda: score(groups, dict(named_tensors(model)), criterion),
+        lambda: score(groups, Network.of(model).tensors, criterion),
         lambda: slimnet.prune(model, IMAGE, ratio=0.5, criterion=criterion),
     ):
         with pytest.raises(InputError) as refusal:
@@ -394,9 +394,9 @@ def test_what_a_criterion_lacks_is_named(criterion):
 
 def test_layers_of_which_nothing_was_gathered_are_not_read():
     model = network(lambda m, x: m.b(m.c(m.a(x))), c=conv(16, 16))
-    groups, _ = find_groups(model, couple([capture(model, IMAGE)]))
+    groups, _ = find_groups(Network.of(model), couple([capture(Network.of(model), IMAGE)]))
     gathered = Gathered(initial={"c.weight": model.c.weight})
-    scores = score(groups, dict(named_tensors(model)), "magnitude-init", gathered=gathered)
+    scores = score(groups, Network.of(model).tensors, "magnitude-init", gathered=gathered)
     assert [g.layers for g in groups if g.number in scores] == [("c",)]
 
 
@@ -432,7 +432,7 @@ def test_columns_counted_across_groups_score_as_those_of_the_block_diagonal_weig
     """But for the surgeon, who solves for columns that a grouped convolution does not have."""
     torch.manual_seed(0)
     model = Around().eval()
-    groups, _ = find_groups(model, couple([capture(model, IMAGE)]))
+    groups, _ = find_groups(Network.of(model), couple([capture(Network.of(model), IMAGE)]))
     group = next(g for g in groups if any(slot.groups == 3 for slot in g.slots))
     init = untrained(model)
     whole = {**init, "b.weight": dense(init["b.weight"], 3)}
@@ -442,7 +442,7 @@ def test_columns_counted_across_groups_score_as_those_of_the_block_diagonal_weig
         (as_dense(model), of_dense(group), whole),
     ):
         needs = load_criteria()[criterion].needs
-        gathered = gather(network, [part], needs, samples=SAMPLES, init=start)
-        tensors = dict(named_tensors(network))
+        gathered = gather(Network.of(network), [part], needs, samples=SAMPLES, init=start)
+        tensors = Network.of(network).tensors
         found.append(score([part], tensors, criterion, gathered=gathered)[part.number])
     np.testing.assert_allclose(found[0], found[1], rtol=1e-3)

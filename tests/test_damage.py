@@ -11,12 +11,12 @@ import torch
 from torch import nn
 
 import slimnet
-from slimnet.capture.modules import named_tensors
 from slimnet.demo import _restored
 from slimnet.digest import digest
 from slimnet.errors import InputError
 from slimnet.export import export_pt2
 from slimnet.models import MODELS
+from slimnet.network import Network
 from slimnet.networks.payload import load_payload
 from slimnet.record import read_slim, record_of
 from slimnet.sparsity.training import Recipe, sparsify, write_state
@@ -58,7 +58,9 @@ IMAGE = (torch.randn(2, 1, 8, 8),)
 
 def slim_of(path):
     artifact = read_slim(path)
-    numbers = {name: tensor.clone() for name, tensor in named_tensors(artifact.model())}
+    numbers = {
+        name: tensor.clone() for name, tensor in Network.of(artifact.model()).tensors.items()
+    }
     return digest([numbers, artifact.plan.to_json(), artifact.trained, artifact.class_name])
 
 

@@ -18,6 +18,7 @@ from slimnet.cutting.diagnose import culprits
 from slimnet.cutting.rebuild import rebuild
 from slimnet.cutting.reference import Proof
 from slimnet.cutting.verify import Mismatch, certify
+from slimnet.network import Network
 from slimnet.planning.budget import removed_members
 from slimnet.planning.plan import make_plan, survivors_mask
 
@@ -31,19 +32,19 @@ def network(body):
 
 def cut_by_hand(model):
     """(slim, proof): half of every group leaves, whatever the code says."""
-    trace = capture(model, IMAGE)
+    trace = capture(Network.of(model), IMAGE)
     coupling = couple([trace])
-    groups, layers = find_groups(model, coupling)
+    groups, layers = find_groups(Network.of(model), coupling)
     scores = {g.number: np.random.default_rng(0).random(g.size) for g in groups}
     members = removed_members(groups, scores, {g.number: g.size // 2 for g in groups})
     plan = make_plan(coupling, groups, layers, members)
     proof = Proof(trace, coupling, plan, survivors_mask(coupling, groups, members))
-    return rebuild(model, plan), proof
+    return rebuild(Network.of(model), plan), proof
 
 
 def blamed(model, slim, proof):
     with pytest.raises(Mismatch) as caught:
-        certify(model, slim, proof, IMAGE)
+        certify(Network.of(model), Network.of(slim), proof, IMAGE)
     return culprits(caught.value)
 
 
@@ -120,7 +121,8 @@ def test_a_width_that_only_multiplies_is_made_up_for():
 
 def test_nothing_is_wrong_with_a_right_cut():
     model = network(lambda m, x: m.b(m.c(m.a(x).relu())))
-    assert certify(model, *cut_by_hand(model), IMAGE).error < 1e-12
+    slim, proof = cut_by_hand(model)
+    assert certify(Network.of(model), Network.of(slim), proof, IMAGE).error < 1e-12
 
 
 def test_a_wrong_weight_is_blamed_on_the_call_that_uses_it():

@@ -5,18 +5,23 @@ from __future__ import annotations
 import copy
 import gc
 import os
+import random
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import slimnet
-from slimnet.capture.modules import named_modules, unchanging
+from slimnet.capture.modules import no_collection
+from slimnet.capture.randomness import drawing_from
+from slimnet.capture.trace import fast_paths_off
 from slimnet.exclusive import exclusive
+from slimnet.export.backends.eager_torch import _threads
 
 
 def in_another_thread(function):
@@ -139,14 +144,57 @@ def test_threads_that_prune_at_once_do_not_disturb_each_other(shared):
     assert torch.backends.mha.get_fastpath_enabled() and warnings.filters == filters
 
 
-def test_another_thread_may_walk_the_same_model():
-    model = Busy()
-    with unchanging(model):
-        with unchanging(model):
-            assert in_another_thread(lambda: _walk_and_leave(model)) == 4
-        assert len(list(named_modules(model))) == 4
+def test_two_threads_draw_from_their_own_seeds_and_leave_the_generators_as_they_were():
+    torch.manual_seed(7)
+    before, together = torch.get_rng_state(), threading.Barrier(2, timeout=60)
+
+    def drawn(seed):
+        together.wait()
+        found = []
+        for _ in range(50):
+            with drawing_from(seed):
+                with drawing_from(9):
+                    torch.rand(1)
+                found.append((float(torch.rand(1)), random.random(), float(np.random.rand())))
+        return found
+
+    with ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(drawn, (1, 2), timeout=60)
+    assert len(set(one)) == len(set(other)) == 1 and one[0] != other[0]
+    assert torch.equal(torch.get_rng_state(), before)
 
 
-def _walk_and_leave(model):
-    with unchanging(model):
-        return len(list(named_modules(model)))
+def test_two_threads_switch_torch_one_after_the_other_and_back():
+    before, threads = torch.backends.mha.get_fastpath_enabled(), torch.get_num_threads()
+    together = threading.Barrier(2, timeout=60)
+
+    def switched(count):
+        together.wait()
+        for _ in range(50):
+            with fast_paths_off(), fast_paths_off(), _threads(count), no_collection():
+                assert not torch.backends.mha.get_fastpath_enabled() and not gc.isenabled()
+                assert torch.get_num_threads() == count
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(switched, (1, 2), timeout=60))
+    assert torch.backends.mha.get_fastpath_enabled() == before and gc.isenabled()
+    assert torch.get_num_threads() == threads
+
+
+class Calling(nn.Module):
+    """Lets another thread call a scripted part of it while it runs itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Conv2d(3, 16, 1)
+        self.loss = torch.jit.script(nn.ReLU())
+
+    def forward(self, x):
+        in_another_thread(lambda: self.loss(torch.ones(1)))
+        return self.a(x)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:FutureWarning")
+def test_what_another_thread_calls_is_not_taken_for_a_part_of_the_pass():
+    inspection = slimnet.inspect(Calling().eval(), IMAGE)
+    assert inspection.layers[0].name == "a"

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-import slimnet.cli  # noqa: F401  (for all forks)
+from slimnet import cli
+from slimnet.registry import import_all
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
@@ -17,6 +18,8 @@ from faultlab import forks, judge, shelf
 from faultlab.fault import CANARY, DAMAGED, DONE, REFUSED, STOPPED, Fault, Stop, World, plan
 from faultlab.judge import KINDS
 from faultlab.table import table, trouble
+
+import_all(cli.__name__, list(cli.__path__))  # for all forks
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from slimnet.coupling.groups import Group
 from slimnet.planning.budget import Limits
 from slimnet.planning.finish import finish
 from slimnet.planning.ladder import ladder
+from slimnet.planning.search import Search
 
 quick = settings(max_examples=150, deadline=None, derandomize=True, database=None)
 
@@ -31,8 +32,8 @@ def test_the_most_important_for_its_cost_comes_back_first():
         return sum(prices[n] * k for n, k in widths.items())
 
     start = dict.fromkeys(ladders, 16)
-    assert finish(start, ladders, scores, spent, 64 + 16) == {0: 16, 1: 32, 2: 16}
-    assert finish(start, ladders, scores, spent, 64 + 48) == {0: 16, 1: 32, 2: 32}
+    assert finish(Search(start, ladders, scores, spent, 64 + 16)) == {0: 16, 1: 32, 2: 16}
+    assert finish(Search(start, ladders, scores, spent, 64 + 48)) == {0: 16, 1: 32, 2: 32}
 
 
 def test_a_rung_is_exchanged_where_that_comes_nearer():
@@ -45,12 +46,12 @@ def test_a_rung_is_exchanged_where_that_comes_nearer():
 
     start = {0: 32, 1: 32}
     amount = spent({0: 16, 1: 48}) + 1  # one step up of either is too much
-    assert finish(start, ladders, scores, spent, amount) == {0: 16, 1: 48}
+    assert finish(Search(start, ladders, scores, spent, amount)) == {0: 16, 1: 48}
 
 
 def test_where_nothing_fits_nothing_is_done():
     ladders = ladders_of(64)
-    assert finish({0: 16}, ladders, {0: np.ones(64)}, lambda widths: 100, 50) == {0: 16}
+    assert finish(Search({0: 16}, ladders, {0: np.ones(64)}, lambda widths: 100, 50)) == {0: 16}
 
 
 @quick
@@ -70,7 +71,7 @@ def test_nobody_leaves_the_start_by_more_than_a_rung(sizes, prices, share, more,
 
     start = {n: x.nearest(share * x.group.size) for n, x in ladders.items()}
     amount = spent(start) + more * (spent(dict(enumerate(sizes))) - spent(start))
-    found = finish(start, ladders, scores, spent, amount)
+    found = finish(Search(start, ladders, scores, spent, amount))
     assert spent(start) <= spent(found) <= amount
     for n, x in ladders.items():
         assert found[n] in {start[n], x.up(start[n]), x.down(start[n])}

@@ -20,6 +20,7 @@ from slimnet.capture.trace import capture
 from slimnet.cutting.fold import depends_on_lengths, folds
 from slimnet.errors import CertificateError
 from slimnet.files import load, save, verify
+from slimnet.network import Network
 from slimnet.planning.compose import compose
 from slimnet.planning.plan import Plan
 from slimnet.prune import prove
@@ -80,10 +81,10 @@ def test_each_root_is_folded_once_where_there_are_two():
 def test_a_pass_that_uses_the_same_numbers_has_nothing_to_fold():
     micro = MICRO["sdpa"]
     model, example = float64(micro.make, micro.example, seed=0)
-    trace = capture(model, example)
-    found = folds(trace, capture(model, example))
+    trace = capture(Network.of(model), example)
+    found = folds(trace, capture(Network.of(model), example))
     assert depends_on_lengths(trace) and not found.scales and not found.tensors
-    assert not depends_on_lengths(capture(nn.Linear(8, 4).double(), example))
+    assert not depends_on_lengths(capture(Network.of(nn.Linear(8, 4).double()), example))
 
 
 @pytest.mark.parametrize("name", ["query_rectified", "query_norm_without_weights"])
@@ -107,7 +108,7 @@ def test_the_reference_is_the_original_and_not_the_folded_one():
     with pytest.raises(
         CertificateError, match=r"with real weights they differ at .*scaled_dot_product_attention"
     ):
-        prove(model, result.model, without, example)
+        prove(Network.of(model), Network.of(result.model), without, example)
 
 
 def test_single_precision_rounds_the_fold_and_the_proof_does_not_mind():
@@ -155,10 +156,10 @@ def test_two_cuts_in_a_row_are_one_cut_of_the_dense_network():
     dense = attention()
     first = slimnet.prune(dense, EXAMPLE, ratio=0.25, align=None)
     second = slimnet.prune(first.model, EXAMPLE, ratio=0.5, align=None, criterion="random")
-    both = compose(first.plan, second.plan, dense)
+    both = compose(first.plan, second.plan, Network.of(dense).shapes)
     total = math.prod(scale.factor for scale in both.scaled["qkv.weight"])
     assert math.isclose(total, (6 / 16) ** 0.5)
-    assert prove(dense, second.model, both, EXAMPLE).exact
+    assert prove(Network.of(dense), Network.of(second.model), both, EXAMPLE).exact
 
 
 def test_a_saved_network_with_folds_is_proven_from_its_file(tmp_path):

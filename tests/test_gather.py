@@ -14,7 +14,6 @@ from torch.nn.functional import conv2d, cross_entropy, linear
 from torch.nn.utils import parametrizations
 
 from slimnet.capture.exported import record_program
-from slimnet.capture.modules import named_tensors
 from slimnet.capture.program import Program
 from slimnet.capture.trace import capture
 from slimnet.coupling.couple import couple
@@ -22,6 +21,7 @@ from slimnet.coupling.groups import find_groups
 from slimnet.errors import InputError
 from slimnet.measuring import gradients
 from slimnet.measuring.gathered import Gathered
+from slimnet.network import Network
 from slimnet.planning.gather import gather
 from slimnet.reconstruction import batches
 from slimnet.samples import Samples
@@ -46,11 +46,11 @@ def network(body=lambda m, x: m.b(m.n(m.a(x)).relu()).mean((2, 3)), **parts):
 
 
 def groups_of(model):
-    return find_groups(model, couple([capture(model, IMAGE)]))[0]
+    return find_groups(Network.of(model), couple([capture(Network.of(model), IMAGE)]))[0]
 
 
 def gathered(model, *needs, samples=SAMPLES, **given):
-    return gather(model, groups_of(model), needs, samples=samples, **given)
+    return gather(Network.of(model), groups_of(model), needs, samples=samples, **given)
 
 
 ALL = ("gradients", "gates", "activations", "initial")
@@ -58,7 +58,7 @@ ALL = ("gradients", "gates", "activations", "initial")
 
 def test_only_what_is_needed_and_given_is_gathered():
     model = network()
-    init = dict(named_tensors(model))
+    init = Network.of(model).tensors
     everything = gathered(model, *ALL, init=init)
     assert all(map(everything.has, ALL))
     for found in (
@@ -143,7 +143,7 @@ def test_the_model_stays_as_it_was(need):
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     groups = groups_of(model)
     random = torch.get_rng_state()
-    gather(model, groups, [need], samples=SAMPLES)
+    gather(Network.of(model), groups, [need], samples=SAMPLES)
     assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
     grads = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     assert list(grads) == ["b.bias"] and (grads["b.bias"] == 7).all()
@@ -159,7 +159,11 @@ def test_passes_are_small_and_told():
     sizes.clear()
     needs = ["gradients", "activations"]
     gather(
-        model, groups, needs, samples=SAMPLES, watch=lambda text, part: told.append((text, part))
+        Network.of(model),
+        groups,
+        needs,
+        samples=SAMPLES,
+        watch=lambda text, part: told.append((text, part)),
     )
     assert sizes == [4, 4, 2] * 2
     shares = [0.0, 0.4, 0.8]
@@ -173,14 +177,16 @@ def test_large_images_come_in_smaller_batches(monkeypatch):
     for numbers, expected in ((3 * 8 * 8 * 3, [3, 3, 2, 2]), (1, [1] * 10)):
         sizes.clear()
         monkeypatch.setattr(batches, "NUMBERS", numbers)
-        gather(model, groups, ["gradients"], samples=SAMPLES)
+        gather(Network.of(model), groups, ["gradients"], samples=SAMPLES)
         assert sizes == expected
 
 
 def test_images_take_the_precision_of_the_network():
     model = network().double()
-    (groups, _) = find_groups(model, couple([capture(model, (IMAGES[:2].double(),))]))
-    found = gather(model, groups, ["gradients"], samples=SAMPLES)
+    (groups, _) = find_groups(
+        Network.of(model), couple([capture(Network.of(model), (IMAGES[:2].double(),))])
+    )
+    found = gather(Network.of(model), groups, ["gradients"], samples=SAMPLES)
     assert found.gradients["a.weight"].dtype == torch.float64
 
 
@@ -208,7 +214,7 @@ def test_images_take_the_precision_of_the_network():
 )
 def test_data_and_networks_without_gradients_are_refused(model, samples, sentence):
     with pytest.raises(InputError, match=sentence):
-        gather(model, groups_of(model), ["gradients"], samples=samples)
+        gather(Network.of(model), groups_of(model), ["gradients"], samples=samples)
 
 
 # -------------------------------------------------------------------------------------- activations
@@ -345,7 +351,7 @@ def test_an_exported_program_is_seen_like_its_modules():
     torch.manual_seed(0)
     layers = nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.Flatten(), nn.Linear(576, 4)
     model = nn.Sequential(*layers).eval()
-    program = Program(record_program(model, IMAGE), dict(named_tensors(model)))
+    program = Program(record_program(Network.of(model), IMAGE), Network.of(model).tensors)
     found = gathered(program, "gradients", "gates", "activations")
     expected = gathered(model, "gradients", "gates", "activations")
     for need in ("gradients", "gates", "activations"):
@@ -390,7 +396,7 @@ def test_halves_are_summed_in_single_precision(kind):
         model.a.weight *= 1000
         model.b.weight *= 1e-3
     groups, halves = groups_of(model), deepcopy(model).to(kind)
-    whole, half = (gather(m, groups, ALL, samples=SAMPLES) for m in (model, halves))
+    whole, half = (gather(Network.of(m), groups, ALL, samples=SAMPLES) for m in (model, halves))
     for need in ("gradients", "gates", "activations"):
         for name, known in getattr(half, need).items():
             assert known.dtype in (torch.float32, torch.float64)
@@ -406,7 +412,7 @@ def test_columns_counted_across_groups_are_those_of_the_block_diagonal_weight(ne
     model = Around().eval()
     groups = groups_of(model)
     alike = [of_dense(group) for group in groups]
-    found = getattr(gather(model, groups, (need,), samples=SAMPLES), need)
-    expected = getattr(gather(as_dense(model), alike, (need,), samples=SAMPLES), need)
+    found = getattr(gather(Network.of(model), groups, (need,), samples=SAMPLES), need)
+    expected = getattr(gather(Network.of(as_dense(model)), alike, (need,), samples=SAMPLES), need)
     assert len(found["b.weight"]) == 60
     torch.testing.assert_close(found["b.weight"], expected["b.weight"])

@@ -14,13 +14,14 @@ from torch import nn
 from slimnet.capture.trace import capture
 from slimnet.coupling.couple import couple
 from slimnet.coupling.groups import NARROW, find_groups
+from slimnet.network import Network
 
 IMAGE = (torch.randn(2, 3, 8, 8),)
 
 
 def found(body, *, example=IMAGE, **parts):
     model = Net(body, {"a": conv(3, 16), "b": conv(16, 4), **parts}).eval()
-    groups, layers = find_groups(model, couple([capture(model, example)]))
+    groups, layers = find_groups(Network.of(model), couple([capture(Network.of(model), example)]))
     return groups, {layer.name: layer for layer in layers}
 
 
@@ -94,7 +95,9 @@ def test_narrow_groups_are_left_alone(width):
 @pytest.mark.parametrize(("least", "number"), [(None, 0), (9, 0), (7, 0), (6, 1), (1, 1)])
 def test_narrow_groups_leave_where_a_lower_minimum_is_asked_for(least, number):
     model = Net(lambda m, x: m.b(m.a(x)), {"a": conv(3, 6), "b": conv(6, 4)}).eval()
-    groups, layers = find_groups(model, couple([capture(model, IMAGE)]), least)
+    groups, layers = find_groups(
+        Network.of(model), couple([capture(Network.of(model), IMAGE)]), least
+    )
     assert len(groups) == number and layers[0].prunable == 6 * number
 
 
@@ -191,7 +194,9 @@ def test_a_tied_weight_is_one_slot():
         {"a": conv(3, 16), "c": conv(16, 16), "b": conv(16, 4)},
     )
     model.d = model.c
-    groups, layers = find_groups(model, couple([capture(model.eval(), IMAGE)]))
+    groups, layers = find_groups(
+        Network.of(model), couple([capture(Network.of(model.eval()), IMAGE)])
+    )
     assert sum(slot.name == "c.weight" for group in groups for slot in group.slots) == 2
     assert not any(slot.name.startswith("d.") for group in groups for slot in group.slots)
     assert "d" not in {layer.name for layer in layers}
@@ -199,8 +204,8 @@ def test_a_tied_weight_is_one_slot():
 
 def test_atoms_are_numbered_as_the_coupling_numbers_them():
     model = Net(lambda m, x: m.b(m.a(x)), {"a": conv(3, 16), "b": conv(16, 4)}).eval()
-    coupling = couple([capture(model, IMAGE)])
-    ((group,), _) = find_groups(model, coupling)
+    coupling = couple([capture(Network.of(model), IMAGE)])
+    ((group,), _) = find_groups(Network.of(model), coupling)
     own = coupling.atoms.of[coupling.weights["a.weight"].axes[0]]
     (slot,) = (slot for slot in group.slots if slot.name == "a.weight")
     np.testing.assert_array_equal(group.atoms[slot.members], own[slot.positions])

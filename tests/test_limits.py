@@ -8,6 +8,7 @@ import torch
 
 from slimnet import limits
 from slimnet.errors import InputError
+from slimnet.text import legible
 
 CODE = 'a" + (str(exec("import os")) and "") + "'
 
@@ -158,6 +159,6 @@ def test_a_packed_archive_unpacks_to_what_images_do():
 
 
 def test_a_text_for_a_terminal_spells_its_controls_out():
-    assert limits.legible("a\x1b[31mb\x07\r\u202e é 比 [red]\n") == (
+    assert legible("a\x1b[31mb\x07\r\u202e é 比 [red]\n") == (
         "a\\x1b[31mb\\x07\\r\\u202e é 比 [red]\n"
     )

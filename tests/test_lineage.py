@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 import slimnet
-from slimnet.capture.modules import named_tensors
 from slimnet.capture.program import LITERALS
 from slimnet.cutting.rebuild import rebuild
 from slimnet.errors import CertificateError, InputError
 from slimnet.lineage import lineage_of
 from slimnet.models import MODELS
+from slimnet.network import Network
 
 
 def digits(name="digits_resnet"):
@@ -60,8 +60,11 @@ def test_rounds_compose(how, tmp_path):
         pruned = slimnet.prune(*again(pruned, how, tmp_path), ratio=0.2, align=None)
     whole, certificate = pruned.whole()
     assert "pruned in more than one step" in whole.notes and certificate.error < 1e-9
-    same = dict(named_tensors(pruned.model))
-    assert all(torch.equal(same[n], t) for n, t in named_tensors(rebuild(model, whole)))
+    same = Network.of(pruned.model).tensors
+    assert all(
+        torch.equal(same[n], t)
+        for n, t in Network.of(rebuild(Network.of(model), whole)).tensors.items()
+    )
     path = slimnet.save(pruned, tmp_path / "slim.pt")
     assert slimnet.verify(path, model).error < 1e-9
     assert slimnet.verify(pruned, model).error < 1e-9
@@ -145,7 +148,7 @@ def test_statistics_that_were_estimated_anew_count_as_trained():
     model, example = digits("digits_vgg")
     first = slimnet.prune(model, example, ratio=0.25)
     slimnet.prune(first, ratio=0.25)
-    assert not lineage_of(first.model).trained
+    assert not lineage_of(Network.of(first.model)).trained
     first.model.train()(torch.cat([*example, *example]))
     first.model.eval()
     assert slimnet.prune(first, ratio=0.25).trained
@@ -162,7 +165,7 @@ def test_a_network_whose_shapes_changed_is_not_known_any_more():
     model, example = mine()
     first = slimnet.prune(model, example, ratio=0.3, align=None)
     first.model.head = nn.Linear(first.model.head.in_features, 7)
-    assert lineage_of(first.model) is None
+    assert lineage_of(Network.of(first.model)) is None
     assert slimnet.prune(first.model, example, ratio=0.3, align=None).earlier is None
 
 
@@ -171,7 +174,7 @@ def test_nothing_keeps_a_slim_network_alive():
     slim = weakref.ref(slimnet.prune(model, example, ratio=0.3, align=None).model)
     gc.collect()
     assert slim() is None
-    assert lineage_of(model) is None
+    assert lineage_of(Network.of(model)) is None
 
 
 class Equal(Net):
@@ -187,7 +190,7 @@ def test_a_network_need_not_be_hashable():
     _, example = mine()
     first = slimnet.prune(Equal().eval(), example, ratio=0.3, align=None)
     assert slimnet.prune(first, ratio=0.3, align=None).earlier is not None
-    assert lineage_of(Equal()) is None
+    assert lineage_of(Network.of(Equal())) is None
 
 
 def test_an_example_is_needed_once():

@@ -10,6 +10,7 @@ from torch import nn
 
 from slimnet.capture.trace import capture
 from slimnet.errors import CaptureError
+from slimnet.network import Network
 from slimnet.reconstruction import lockstep
 from slimnet.reconstruction.consumers import consumers_of
 from slimnet.reconstruction.lockstep import Walk, together, walking
@@ -25,14 +26,14 @@ def stops_of(trace):
 
 
 def walks_of(model, batches, *, after):
-    trace = capture(model, (batches[0],))
+    trace = capture(Network.of(model), (batches[0],))
     return trace, [Walk(model, (x,), trace, stops_of(trace), after=after) for x in batches]
 
 
 def test_every_pass_stops_at_every_layer_with_what_it_reads_and_says():
     model, batches = network(), [torch.randn(3, 4), torch.randn(2, 4)]
     trace, walks = walks_of(model, batches, after=True)
-    with walking(walks, [model]):
+    with walking(walks, [Network.of(model)]):
         met = []
         for (stops,) in together(trace, stops_of(trace), walks):
             met.append([(stop.args[1].shape, stop.result.shape) for stop in stops])
@@ -45,7 +46,7 @@ def test_every_pass_stops_at_every_layer_with_what_it_reads_and_says():
 def test_a_weight_that_is_changed_at_a_stop_is_the_one_that_is_used():
     model, x = network(), torch.randn(3, 4)
     trace, (walk,) = walks_of(model, [x], after=False)
-    with torch.no_grad(), walking([walk], [model]):
+    with torch.no_grad(), walking([walk], [Network.of(model)]):
         for (stops,) in together(trace, stops_of(trace), [walk]):
             if stops[0].call.index == min(stops_of(trace)):
                 model[0].weight.zero_()
@@ -62,14 +63,14 @@ def test_modules_are_as_they_were_and_no_thread_is_left_when_a_pass_fails():
 
     model = nn.Sequential(nn.Linear(4, 4), Failing()).train()
     before = threading.active_count()
-    trace = capture(model, (torch.zeros(1, 4),))
+    trace = capture(Network.of(model), (torch.zeros(1, 4),))
     walks = [
         Walk(model, (torch.full((2, 4), x),), trace, stops_of(trace), after=True)
         for x in (0.0, 1e9)
     ]
     with torch.no_grad():
         model[0].weight.fill_(1.0)
-    with pytest.raises(ValueError, match="too large"), walking(walks, [model]):
+    with pytest.raises(ValueError, match="too large"), walking(walks, [Network.of(model)]):
         list(together(trace, stops_of(trace), walks))
     assert model.training
     assert threading.active_count() == before
@@ -85,12 +86,12 @@ def test_passes_that_take_different_ways_are_refused():
             return self.a(x) if x.sum() > 0 else self.b(self.a(x))
 
     model = Forked().eval()
-    trace = capture(model, (-torch.ones(1, 4),))
+    trace = capture(Network.of(model), (-torch.ones(1, 4),))
     walks = [
         Walk(model, (x,), trace, stops_of(trace), after=True)
         for x in (torch.ones(1, 4), -torch.ones(1, 4))
     ]
-    with pytest.raises(CaptureError, match="same calls"), walking(walks, [model]):
+    with pytest.raises(CaptureError, match="same calls"), walking(walks, [Network.of(model)]):
         list(together(trace, stops_of(trace), walks))
 
 
@@ -105,10 +106,10 @@ def test_tensors_are_kept_until_the_last_stop_that_wants_them():
             return self.b(y) + y
 
     model, x = Residual().eval(), torch.randn(3, 4)
-    trace = capture(model, (x,))
+    trace = capture(Network.of(model), (x,))
     stops = {c.call.index: frozenset([c.other.id] if c.other else []) for c in consumers_of(trace)}
     walk = Walk(model, (x,), trace, stops, after=False)
-    with torch.no_grad(), walking([walk], [model]):
+    with torch.no_grad(), walking([walk], [Network.of(model)]):
         first, second = (walk.reach(index) for index in sorted(stops))
         assert not first.kept
         (kept,) = second.kept.values()
@@ -122,7 +123,7 @@ def test_passes_without_room_follow_through_the_network_as_it_is_by_then(monkeyp
     trace, walks = walks_of(model, batches, after=True)
     monkeypatch.setattr(lockstep, "ROOM", 2 * 8)
     counts = []
-    with torch.no_grad(), walking(walks, [model]):
+    with torch.no_grad(), walking(walks, [Network.of(model)]):
         for (stops,) in together(trace, stops_of(trace), walks):
             counts.append(len(stops))
             if len(counts) == 1:

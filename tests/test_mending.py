@@ -10,6 +10,7 @@ from torch import nn
 
 import slimnet
 from slimnet.capture.modules import copied
+from slimnet.network import Network
 from slimnet.reconstruction.least_squares import Fit
 from slimnet.reconstruction.refine import WORTH
 from slimnet.repair import mending, reestimated, repair
@@ -27,15 +28,17 @@ def network():
     model = nn.Sequential(*layers, nn.Conv2d(16, 4, 1)).eval()
     for norm in (model[1], model[4]):
         nn.init.uniform_(norm.weight, 0.2, 3.0)
-    return reestimated(model, IMAGES, 40).eval()
+    return reestimated(Network.of(model), IMAGES, 40).model.eval()
 
 
 def mended(model, *, refine=True, ratio=0.5, batches=(HELD, FITTED), **options):
     """What was mended, the network, its plan, and the network as it was cut."""
     example = (batches[0][:1],)
     cut = slimnet.prune(model, example, ratio=ratio, align=None, **options)
-    slim = copied(cut.model)
-    made = Mending(model, slim, cut.plan, batches[1:], batches[:1], refine=refine)
+    slim = copied(Network.of(cut.model))
+    made = Mending(
+        Network.of(model), Network.of(slim), cut.plan, batches[1:], batches[:1], refine=refine
+    )
     layers = made.run(torch.Generator().manual_seed(0), lambda *_: None)
     return {layer.layer: layer for layer in layers}, slim, cut.plan, cut.model
 
@@ -139,7 +142,7 @@ def test_a_segment_that_says_something_else_by_itself_is_not_refined(asked):
 def test_the_error_is_measured_on_the_images_held_back_alone():
     model = network()
     cut = slimnet.prune(model, (IMAGES[:1],), ratio=0.5, align=None)
-    after, done = repair(model, cut.model, cut.plan, IMAGES)
+    after, done = repair(Network.of(model), Network.of(cut.model), cut.plan, IMAGES)
     held = IMAGES[: done.held_out]
     assert done.held_out == 2 and done.images == 38
     with torch.no_grad():
@@ -156,7 +159,7 @@ def test_weights_that_the_cut_multiplied_stay_as_they_are():
     model, (example, *_) = micro.make().eval(), micro.example()
     data = torch.randn(32, *example.shape[1:])
     cut = slimnet.prune(model, (example,), ratio=0.5, align=None)
-    slim, done = repair(model, cut.model, cut.plan, data)
+    slim, done = repair(Network.of(model), Network.of(cut.model), cut.plan, data)
     assert set(cut.plan.scaled) == {"q.weight", "q.bias"}
     assert torch.equal(slim.q.weight, cut.model.q.weight)
     assert done.after < 0.5 * done.before and "q.weight" not in {x.layer for x in done.layers}

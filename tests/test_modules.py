@@ -1,4 +1,4 @@
-"""Walking and cloning trust no method of the user's classes, and leave no trace on them."""
+"""Cloning trusts no method of the user's classes, and leaves no trace on them."""
 
 from __future__ import annotations
 
@@ -10,15 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from slimnet.capture.modules import (
-    clone,
-    evaluation_mode,
-    first_names,
-    named_modules,
-    named_tensors,
-    set_attribute,
-)
+from slimnet.capture.modules import clone, evaluation_mode, set_attribute
 from slimnet.errors import InputError
+from slimnet.network import Network
 
 
 class Plain(nn.Module):
@@ -79,42 +73,20 @@ def same(name, tensor):
     return tensor.detach().clone()
 
 
-def test_modules_come_once_parents_first():
-    model = Tied()
-    assert [path for path, _ in named_modules(model)] == ["", "a", "norm", "b", "c"]
-    assert dict(named_modules(model)) == dict(nn.Module.named_modules(model))
-
-
-@pytest.mark.parametrize("kind", ODD)
-def test_tensors_are_those_of_the_state_dict(kind):
-    model = kind()
-    found = dict(named_tensors(model))
-    assert found.keys() - {"mean"} == {
-        name for name in model.state_dict() if not name.startswith("again") and name != "mean"
-    }
-
-
-def test_a_shared_tensor_has_all_its_names_and_one_first_name():
-    first = first_names(Tied())
-    assert first["c.weight"] == first["a.weight"] == "a.weight"
-    assert first["mean"] != first["c.bias"] == "c.bias"
-    assert {first["mean"], first["norm.running_mean"]} in ({"mean"}, {"norm.running_mean"})
-
-
 @pytest.mark.parametrize("kind", ODD)
 def test_a_clone_computes_the_same_and_owns_its_tensors(kind):
     model = kind()
-    copied = clone(model, same)
+    copied = clone(Network.of(model), same)
     x = torch.randn(5, 3)
     assert type(copied) is kind
-    with evaluation_mode(model), evaluation_mode(copied):
+    with evaluation_mode(Network.of(model)), evaluation_mode(Network.of(copied)):
         assert torch.equal(model(x), copied(x))
-    own = {t.data_ptr() for _, t in named_tensors(model) if t.numel()}
-    assert not own & {t.data_ptr() for _, t in named_tensors(copied) if t.numel()}
+    own = {t.data_ptr() for t in Network.of(model).tensors.values() if t.numel()}
+    assert not own & {t.data_ptr() for t in Network.of(copied).tensors.values() if t.numel()}
 
 
 def test_tied_weights_stay_tied_in_the_clone():
-    copied = clone(Tied(), same)
+    copied = clone(Network.of(Tied()), same)
     assert copied.c.weight is copied.a.weight
     assert copied.again is copied.b
     assert copied.mean is copied.norm.running_mean
@@ -128,15 +100,15 @@ def test_each_tensor_is_asked_for_once_by_its_first_name():
         return tensor.clone()
 
     model = Tied()
-    clone(model, ask)
-    assert sorted(asked) == sorted(set(first_names(model).values()))
+    clone(Network.of(model), ask)
+    assert sorted(asked) == sorted(set(Network.of(model).first.values()))
 
 
 def test_what_cannot_be_copied_is_shared_and_the_rest_is_not():
     model = Uncopiable()
     with pytest.raises(TypeError):
         copy.deepcopy(model)
-    copied = clone(model, same)
+    copied = clone(Network.of(model), same)
     assert copied.json is json and copied.lock is model.lock
     assert copied.held is not model.held and copied.held[0] is model.held[0]
 
@@ -144,8 +116,10 @@ def test_what_cannot_be_copied_is_shared_and_the_rest_is_not():
 def test_a_parameter_stays_one_and_frozen_stays_frozen():
     model = Plain()
     model.a.weight.requires_grad_(False)
-    copied = clone(model, same)
-    for (name, old), (_, new) in zip(named_tensors(model), named_tensors(copied), strict=True):
+    copied = clone(Network.of(model), same)
+    for (name, old), (_, new) in zip(
+        Network.of(model).tensors.items(), Network.of(copied).tensors.items(), strict=True
+    ):
         assert isinstance(new, nn.Parameter) == isinstance(old, nn.Parameter), name
         assert new.requires_grad == old.requires_grad, name
 
@@ -157,14 +131,14 @@ class Scale(nn.Parameter):
 def test_a_subclass_of_parameter_stays_one():
     model = Plain()
     model.a.weight = Scale(torch.randn(4, 3))
-    assert type(clone(model, same).a.weight) is Scale
+    assert type(clone(Network.of(model), same).a.weight) is Scale
 
 
 def test_hooks_are_kept_and_fire_on_the_clone():
     model = Plain()
     seen = []
     model.a.register_forward_hook(lambda module, given, result: seen.append(module))
-    copied = clone(model, same)
+    copied = clone(Network.of(model), same)
     copied(torch.randn(5, 3))
     assert seen == [copied.a]
 
@@ -172,24 +146,24 @@ def test_hooks_are_kept_and_fire_on_the_clone():
 def test_a_bound_method_is_bound_to_the_clone():
     model = Plain()
     model.call = model.forward
-    assert clone(model, same).call.__self__ is not model
+    assert clone(Network.of(model), same).call.__self__ is not model
 
 
 def test_a_module_in_a_plain_list_is_cloned_with_the_rest():
     model = Plain()
     model.order = [model.b, model.a]
-    copied = clone(model, same)
+    copied = clone(Network.of(model), same)
     assert copied.order[0] is copied.b and copied.order[1] is copied.a
 
 
 def state(model):
     """Attributes by identity, the content of lists, dicts and sets, and every tensor's value."""
     held = []
-    for path, module in named_modules(model):
+    for path, module in Network.of(model).modules.items():
         for name, value in vars(module).items():
             content = copy.copy(value) if isinstance(value, (list, dict, set)) else None
             held.append((path, name, id(value) if name[0] != "_" else None, content))
-    return held, {name: (id(t), t.clone()) for name, t in named_tensors(model)}
+    return held, {name: (id(t), t.clone()) for name, t in Network.of(model).tensors.items()}
 
 
 def assert_same_state(before, after):
@@ -223,7 +197,7 @@ class Busy(Plain):
 def test_a_run_leaves_no_trace(training, mode):
     model = Busy().train(mode)
     before = state(model)
-    with evaluation_mode(model, training=training):
+    with evaluation_mode(Network.of(model), training=training):
         assert model.norm.training is training
         model(torch.randn(6, 3))[0, 0].item()
         assert model.count == 1
@@ -233,7 +207,10 @@ def test_a_run_leaves_no_trace(training, mode):
 def test_no_trace_is_left_when_the_run_fails():
     model = Busy()
     before = state(model)
-    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"), evaluation_mode(model):
+    with (
+        pytest.raises(RuntimeError, match="shapes cannot be multiplied"),
+        evaluation_mode(Network.of(model)),
+    ):
         model(torch.randn(6, 99))
     assert_same_state(before, state(model))
 
@@ -241,14 +218,14 @@ def test_no_trace_is_left_when_the_run_fails():
 def test_a_mixed_mode_is_put_back_module_by_module():
     model = Plain().train()
     model.norm.eval()
-    with evaluation_mode(model):
-        assert not any(module.training for _, module in named_modules(model))
-    assert [m.training for _, m in named_modules(model)] == [True, True, False, True]
+    with evaluation_mode(Network.of(model)):
+        assert not any(module.training for module in Network.of(model).modules.values())
+    assert [m.training for m in Network.of(model).modules.values()] == [True, True, False, True]
 
 
 def test_training_as_a_property_is_left_alone():
     model = ReadOnly()
-    with evaluation_mode(model):
+    with evaluation_mode(Network.of(model)):
         assert model.training is True and not model.norm.training
     assert model.norm.training
 
@@ -267,6 +244,6 @@ def test_an_entry_deep_inside_an_attribute_is_replaced():
 
 def test_a_traced_module_is_copied_with_its_forward():
     traced = torch.fx.symbolic_trace(nn.Sequential(nn.Linear(4, 4), nn.ReLU()))
-    copied = clone(traced, lambda _, tensor: tensor.clone())
+    copied = clone(Network.of(traced), lambda _, tensor: tensor.clone())
     x = torch.randn(2, 4)
     assert type(copied) is type(traced) and torch.equal(copied(x), traced(x))

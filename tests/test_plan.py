@@ -17,6 +17,7 @@ import slimnet
 from slimnet.coupling.removal import Removal
 from slimnet.cutting.rebuild import rebuild
 from slimnet.errors import InputError
+from slimnet.network import Network
 from slimnet.planning.plan import Change, GroupCut, Plan, Scale, _indices, _runs
 
 IMAGE = (torch.randn(2, 3, 8, 8),)
@@ -93,7 +94,7 @@ def test_what_is_not_a_plan_is_refused(data):
 def test_another_checkpoint_is_cut_by_the_same_indices():
     plan = slimnet.prune(network(), IMAGE, ratio=0.4, criterion="random", align=None).plan
     other = network(seed=1)
-    slim = rebuild(other, Plan.from_json(json.loads(json.dumps(plan.to_json()))))
+    slim = rebuild(Network.of(other), Plan.from_json(json.loads(json.dumps(plan.to_json()))))
     gone = plan.removed["a.weight"][0]
     kept = [k for k in range(16) if k not in gone]
     assert torch.equal(slim.a.weight, other.a.weight[kept])
@@ -109,7 +110,7 @@ def test_pruning_another_checkpoint_the_same_way_gives_the_same_network():
     plan = slimnet.prune(first, IMAGE, **options).plan
     direct = slimnet.prune(other, IMAGE, **options)
     assert direct.plan == plan
-    state = rebuild(other, plan).state_dict()
+    state = rebuild(Network.of(other), plan).state_dict()
     assert all(torch.equal(t, state[name]) for name, t in direct.model.state_dict().items())
 
 
@@ -173,7 +174,7 @@ def test_only_numbers_of_a_module_are_changed(attribute):
     vars(model.a)["name"] = "first"
     plan = Plan({}, changes=(Change("a", attribute, (), 1, 2),))
     with pytest.raises((InputError, KeyError)):
-        rebuild(model, plan)
+        rebuild(Network.of(model), plan)
 
 
 @pytest.mark.parametrize(
@@ -190,7 +191,7 @@ def test_only_numbers_of_a_module_are_changed(attribute):
 )
 def test_tables_that_do_not_fit_are_refused(plan):
     with pytest.raises(InputError, match=r"the plan (does not fit|renumbers)"):
-        rebuild(network(), plan)
+        rebuild(Network.of(network()), plan)
 
 
 GROUPED = Plan(
@@ -238,14 +239,14 @@ def test_groups_that_lose_unequal_numbers_are_refused(axes):
     with pytest.raises(
         InputError, match=r"the plan does not fit 0\.weight of shape \(4, 3, 1, 1\)"
     ):
-        rebuild(model, Plan({"0.weight": axes}, grouped={"0.weight": 2}))
+        rebuild(Network.of(model), Plan({"0.weight": axes}, grouped={"0.weight": 2}))
 
 
 def test_groups_that_a_layer_does_not_have_are_refused():
     model = nn.Sequential(nn.Conv2d(8, 8, 1, groups=4))
     plan = Plan({"0.weight": {1: (0, 2)}}, grouped={"0.weight": 2})
     with pytest.raises(InputError, match="the plan counts 2 groups of 0, which has 4"):
-        rebuild(model, plan)
+        rebuild(Network.of(model), plan)
 
 
 def test_what_counts_across_groups_is_scaled_along_no_axis():
@@ -253,4 +254,4 @@ def test_what_counts_across_groups_is_scaled_along_no_axis():
     scaled = {"0.weight": (Scale(1, (0,), 2.0),)}
     plan = Plan({"0.weight": {1: (0, 3)}}, grouped={"0.weight": 2}, scaled=scaled)
     with pytest.raises(InputError, match="the plan does not fit"):
-        rebuild(model, plan)
+        rebuild(Network.of(model), plan)

@@ -9,10 +9,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from slimnet.capture import exported
 from slimnet.capture.exported import record_program
-from slimnet.capture.modules import named_tensors, set_attribute
+from slimnet.capture.modules import set_attribute
 from slimnet.capture.program import LITERALS, Program
 from slimnet.capture.trace import capture
 from slimnet.errors import InputError
+from slimnet.network import Network
 
 WIDTH = 8
 
@@ -39,7 +40,7 @@ class Net(nn.Module):
 
 
 def stored(model):
-    return {name: tensor.detach().clone() for name, tensor in named_tensors(model)}
+    return {name: tensor.detach().clone() for name, tensor in Network.of(model).tensors.items()}
 
 
 def reloaded(program):
@@ -53,7 +54,7 @@ def recorded():
     torch.manual_seed(0)
     model = Net().train()
     example = ({"image": torch.randn(1, 3, 6, 6)}, 2)
-    program = record_program(model, example)
+    program = record_program(Network.of(model), example)
     return model, reloaded(program)
 
 
@@ -99,7 +100,7 @@ def test_the_order_of_a_dict_does_not_matter():
 
     a, b = torch.randn(2, 4), torch.randn(2, 4)
     model = Difference()
-    runs = Program(reloaded(record_program(model, ({"a": a, "b": b},))), stored(model))
+    runs = Program(reloaded(record_program(Network.of(model), ({"a": a, "b": b},))), stored(model))
     assert torch.equal(runs({"b": b, "a": a}), model({"a": a, "b": b}))
 
 
@@ -123,7 +124,7 @@ def test_names_that_a_module_uses_itself_do_no_harm():
             return self._modules["_calls"](self.first["a"](self.first["a__b"](x)))
 
     model, x = Odd().eval(), torch.randn(3, 2)
-    program = reloaded(record_program(model, (x,)))
+    program = reloaded(record_program(Network.of(model), (x,)))
     assert torch.equal(Program(program, stored(model))(x), model(x))
 
 
@@ -146,13 +147,13 @@ def test_what_cannot_be_exported_has_no_program():
             return nn.functional.dropout(x.view(-1)[1:], training=False).mul_(2)
 
     for model in (Branches(), Counts(), Writes()):
-        assert record_program(model, (torch.ones(1, 3),)) is None
+        assert record_program(Network.of(model), (torch.ones(1, 3),)) is None
 
 
 def test_writing_into_its_own_results_is_no_obstacle():
     model = nn.Sequential(nn.Linear(3, 3), nn.ReLU(inplace=True), nn.Linear(3, 2))
     x = torch.randn(4, 3)
-    assert torch.equal(Program(record_program(model, (x,)), stored(model))(x), model(x))
+    assert torch.equal(Program(record_program(Network.of(model), (x,)), stored(model))(x), model(x))
 
 
 def test_a_literal_batch_stays_what_it_was():
@@ -161,7 +162,7 @@ def test_a_literal_batch_stays_what_it_was():
             return x.view(2, 3, 4).sum(0)
 
     model = Literal()
-    runs = Program(record_program(model, (torch.ones(2, 12),)), {})
+    runs = Program(record_program(Network.of(model), (torch.ones(2, 12),)), {})
     x = torch.randn(2, 12)
     assert torch.equal(runs(x), model(x))
     with pytest.raises(InputError, match="2x12"):
@@ -174,7 +175,7 @@ class Halves(nn.Module):
 
 
 def test_literals_are_attributes_that_a_cut_may_change():
-    runs = Program(reloaded(record_program(Halves(), (torch.ones(2, 6),))), {})
+    runs = Program(reloaded(record_program(Network.of(Halves()), (torch.ones(2, 6),))), {})
     literals = runs.get_submodule(LITERALS)
     name = next(name for name in vars(literals) if name.startswith("split"))
     assert vars(literals)[name] == [2, 4, 1]
@@ -196,7 +197,7 @@ def test_no_value_is_held_longer_than_it_is_needed():
             return result
 
     model = nn.Sequential(*(nn.Hardswish() for _ in range(20)))
-    runs = Program(record_program(model, (torch.ones(2, 3),)), {})
+    runs = Program(record_program(Network.of(model), (torch.ones(2, 3),)), {})
     with Alive() as alive:
         runs(torch.ones(2, 3))
     assert len(alive.made) >= 20
@@ -204,9 +205,9 @@ def test_no_value_is_held_longer_than_it_is_needed():
 
 
 def test_a_call_that_was_recorded_elsewhere_tells_its_own_line():
-    program = record_program(Halves(), (torch.ones(2, 6),))
+    program = record_program(Network.of(Halves()), (torch.ones(2, 6),))
     program["calls"][0]["site"] = ["net.py", 7, "forward", "body", "Halves"]
-    trace = capture(Program(program, {}), (torch.ones(2, 6),))
+    trace = capture(Network.of(Program(program, {})), (torch.ones(2, 6),))
     assert str(trace.calls[0].site) == "net.py:7, in body (forward)"
 
 
@@ -410,7 +411,7 @@ def test_masks_choose_as_many_as_they_have():
 
 
 def test_larger_inputs_may_take_more():
-    program = record_program(nn.Upsample(scale_factor=64), (torch.ones(1, 3, 8, 8),))
+    program = record_program(Network.of(nn.Upsample(scale_factor=64)), (torch.ones(1, 3, 8, 8),))
     Program(program, {}, example=(torch.ones(1, 3, 8, 8),))(torch.ones(100, 3, 8, 8))
 
 
@@ -419,7 +420,7 @@ def test_an_operator_that_no_program_may_hold_is_not_recorded():
         def forward(self, x):
             return x.as_strided((2, 2), (1, 2))
 
-    assert record_program(Strided(), (torch.ones(2, 6),)) is None
+    assert record_program(Network.of(Strided()), (torch.ones(2, 6),)) is None
 
 
 class Counted(nn.Module):
@@ -453,7 +454,7 @@ class Scaled(Counted):
 def test_a_batch_that_became_a_constant_is_kept_as_the_examples(kind, batch):
     torch.manual_seed(0)
     model, x = kind().eval(), torch.randn(batch, 5, 8)
-    runs = Program(reloaded(record_program(model, (x,))), stored(model))
+    runs = Program(reloaded(record_program(Network.of(model), (x,))), stored(model))
     assert torch.allclose(runs(x), model(x))
     with pytest.raises(InputError, match=f"recorded for the inputs {batch}x5x8"):
         runs(torch.randn(batch + 1, 5, 8))
@@ -465,7 +466,7 @@ def test_a_network_that_draws_numbers_is_recorded_with_a_free_batch():
             return super().forward(x + torch.rand_like(x))
 
     model = Drawn(8, 4).eval()
-    runs = Program(record_program(model, (torch.randn(1, 8),)), stored(model))
+    runs = Program(record_program(Network.of(model), (torch.randn(1, 8),)), stored(model))
     assert runs(torch.randn(7, 8)).shape == (7, 4)
 
 
@@ -481,7 +482,7 @@ def test_a_program_that_gives_other_numbers_is_not_kept(monkeypatch):
         def forward(self, x):
             return nn.functional.leaky_relu(super().forward(x), 0.5)
 
-    assert record_program(Leaky(8, 4).eval(), (torch.randn(2, 8),)) is None
+    assert record_program(Network.of(Leaky(8, 4).eval()), (torch.randn(2, 8),)) is None
 
 
 class Twice(nn.Module):
@@ -501,7 +502,7 @@ class Twice(nn.Module):
 
 def test_a_module_under_two_names_runs_from_its_tensors_first_names():
     model, x = Twice().eval(), torch.randn(2, 8)
-    program = reloaded(record_program(model, (x,)))
+    program = reloaded(record_program(Network.of(model), (x,)))
     assert set(program["weights"].values()) <= stored(model).keys()
     assert torch.equal(Program(program, stored(model))(x), model(x))
 
@@ -511,5 +512,5 @@ def test_nothing_is_printed_where_torch_cannot_export(capfd):
         def forward(self, x):
             return super().forward(x) * 2 if x.sum() > 0 else x
 
-    assert record_program(Branches(4, 4).eval(), (torch.ones(2, 4),)) is None
+    assert record_program(Network.of(Branches(4, 4).eval()), (torch.ones(2, 4),)) is None
     assert capfd.readouterr() == ("", "")

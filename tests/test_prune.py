@@ -22,6 +22,7 @@ from slimnet.capture.pt2 import read_pt2
 from slimnet.criteria import load_criteria
 from slimnet.errors import CaptureError, InputError, PruneError, UnknownNameError
 from slimnet.models import MODELS
+from slimnet.network import Network
 from slimnet.prune import prove
 
 IMAGE = (torch.randn(2, 3, 8, 8),)
@@ -130,17 +131,17 @@ def test_a_cut_can_be_proven_again_and_by_its_structure_once_it_is_trained():
     model = network().eval()
     pruned = slimnet.prune(model, IMAGE, ratio=0.5, verify=False)
     slim = pruned.model
-    certificate = prove(model, slim, pruned.plan, IMAGE)
+    certificate = prove(Network.of(model), Network.of(slim), pruned.plan, IMAGE)
     assert [check.weights for check in certificate.checks] == ["real", "random"]
     with torch.no_grad():
         slim.a.weight += 1.0
     with pytest.raises(slimnet.CertificateError, match="with real weights"):
-        prove(model, slim, pruned.plan, IMAGE)
-    certificate = prove(model, slim, pruned.plan, IMAGE, trained=True)
+        prove(Network.of(model), Network.of(slim), pruned.plan, IMAGE)
+    certificate = prove(Network.of(model), Network.of(slim), pruned.plan, IMAGE, trained=True)
     assert [check.weights for check in certificate.checks] == ["random"]
     slim.b.stride = (2, 2)
     with pytest.raises(slimnet.CertificateError, match="with random weights"):
-        prove(model, slim, pruned.plan, IMAGE, trained=True)
+        prove(Network.of(model), Network.of(slim), pruned.plan, IMAGE, trained=True)
 
 
 def test_a_ratio_of_nothing_is_a_certified_copy():

@@ -12,8 +12,8 @@ from torch.ao import quantization
 from torch.nn.utils import parametrizations, parametrize, prune
 
 import slimnet
-from slimnet.capture.modules import named_tensors
 from slimnet.errors import CertificateError, PruneError
+from slimnet.network import Network
 from slimnet.prune import prove
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch.ao says on every call that it moves
@@ -89,12 +89,12 @@ RANGE = "c.weight_fake_quant.activation_post_process.max_val"  # the scale follo
 def test_coarse_grids_do_not_hide_a_wrong_slim_network(name):
     model = aware()
     pruned = halved(model)
-    tensors = dict(named_tensors(pruned.model))
-    assert prove(model, pruned.model, pruned.plan, IMAGE).exact
+    tensors = Network.of(pruned.model).tensors
+    assert prove(Network.of(model), Network.of(pruned.model), pruned.plan, IMAGE).exact
     with torch.no_grad():
         tensors[name].mul_(1.5)
     with pytest.raises(CertificateError):
-        prove(model, pruned.model, pruned.plan, IMAGE)
+        prove(Network.of(model), Network.of(pruned.model), pruned.plan, IMAGE)
 
 
 def test_a_range_that_is_observed_keeps_its_channels_and_says_what_to_do():

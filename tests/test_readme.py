@@ -13,10 +13,10 @@ import typer
 
 import slimnet
 from slimnet.cli import app
-from slimnet.coupling.rules import load_rules
 from slimnet.criteria import load_criteria
 from slimnet.export import BACKENDS
 from slimnet.networks.arch import parse_arch
+from slimnet.operator import OPERATORS
 from slimnet.study import ENGINES, Candidate, Facts, Study, run_study
 from slimnet.train import REGIMES, Schedule, load_data
 
@@ -38,7 +38,8 @@ def commands() -> list[str]:
 @pytest.fixture
 def registries(monkeypatch):
     """What a test registers is forgotten after it."""
-    for registry in (load_rules(), load_criteria(), REGIMES, BACKENDS, ENGINES):
+    for registry in (OPERATORS, load_criteria(), REGIMES, BACKENDS, ENGINES):
+        registry.load()
         monkeypatch.setattr(registry, "_entries", dict(registry._entries))
     threads = torch.get_num_threads()
     yield

@@ -11,6 +11,7 @@ from torch import nn
 
 from slimnet.cutting.rebuild import cut, rebuild, zero_removed
 from slimnet.errors import InputError
+from slimnet.network import Network
 from slimnet.planning.plan import Change, Plan
 
 IMAGE = torch.randn(2, 3, 8, 8)
@@ -35,7 +36,7 @@ def network():
 
 def test_every_tensor_is_indexed_by_what_survives():
     model = network()
-    slim = rebuild(model, PLAN)
+    slim = rebuild(Network.of(model), PLAN)
     kept = [k for k in range(16) if k not in (1, 5)]
     assert torch.equal(slim.a.weight, model.a.weight[kept])
     assert torch.equal(slim.n.running_mean, model.n.running_mean[kept])
@@ -48,7 +49,7 @@ def test_every_tensor_is_indexed_by_what_survives():
 def test_the_network_it_was_cut_from_stays_as_it_is():
     model = network()
     before = {name: (id(t), t.clone()) for name, t in model.state_dict(keep_vars=True).items()}
-    slim = rebuild(model, PLAN)
+    slim = rebuild(Network.of(model), PLAN)
     with torch.no_grad():
         for tensor in slim.state_dict(keep_vars=True).values():
             tensor.zero_()
@@ -59,13 +60,13 @@ def test_the_network_it_was_cut_from_stays_as_it_is():
 
 def test_an_empty_plan_is_a_copy():
     model = network()
-    copied = rebuild(model, Plan({}))
+    copied = rebuild(Network.of(model), Plan({}))
     assert torch.equal(copied(IMAGE), model(IMAGE))
     assert copied.a.weight.data_ptr() != model.a.weight.data_ptr()
 
 
 def test_the_slim_network_owns_its_tensors_and_can_be_trained():
-    slim = rebuild(network(), PLAN).train()
+    slim = rebuild(Network.of(network()), PLAN).train()
     slim(IMAGE).sum().backward()
     assert all(p.grad is not None and p.is_leaf for p in slim.parameters())
 
@@ -73,7 +74,7 @@ def test_the_slim_network_owns_its_tensors_and_can_be_trained():
 def test_grad_flags_and_memory_format_and_dtype_are_kept():
     model = network().to(memory_format=torch.channels_last).to(torch.bfloat16)
     model.b.weight.requires_grad_(False)
-    slim = rebuild(model, PLAN)
+    slim = rebuild(Network.of(model), PLAN)
     assert slim.a.weight.is_contiguous(memory_format=torch.channels_last)
     assert slim.a.weight.dtype == torch.bfloat16
     assert not slim.b.weight.requires_grad and slim.a.weight.requires_grad
@@ -82,7 +83,7 @@ def test_grad_flags_and_memory_format_and_dtype_are_kept():
 def test_gradients_are_not_carried_over():
     model = network().train()
     model(IMAGE).sum().backward()
-    assert rebuild(model, PLAN).a.weight.grad is None
+    assert rebuild(Network.of(model), PLAN).a.weight.grad is None
 
 
 # module, what is removed of it, and what its attributes say afterwards
@@ -159,7 +160,9 @@ BOOKS = {
 @pytest.mark.parametrize(("make", "removed", "attributes"), BOOKS.values(), ids=BOOKS)
 def test_a_modules_attributes_say_its_new_sizes(make, removed, attributes):
     model = nn.Sequential(make())
-    slim = rebuild(model, Plan({f"0.{name}": axes for name, axes in removed.items()}))[0]
+    slim = rebuild(Network.of(model), Plan({f"0.{name}": axes for name, axes in removed.items()}))[
+        0
+    ]
     assert {name: getattr(slim, name) for name in attributes} == attributes
     assert eval(repr(slim), {"__builtins__": {}, **vars(nn), "True": True, "False": False})
 
@@ -167,7 +170,7 @@ def test_a_modules_attributes_say_its_new_sizes(make, removed, attributes):
 def test_changes_of_a_plan_are_made_on_the_slim_network_only():
     model = network()
     model.sizes = [3, (16, 16)]
-    slim = rebuild(model, Plan({}, changes=(Change("", "sizes", (1, 0), 16, 14),)))
+    slim = rebuild(Network.of(model), Plan({}, changes=(Change("", "sizes", (1, 0), 16, 14),)))
     assert slim.sizes == [3, (14, 16)] and model.sizes == [3, (16, 16)]
 
 
@@ -175,17 +178,17 @@ def test_index_buffers_point_to_the_new_places():
     model = network()
     model.register_buffer("order", torch.tensor([3, 0, 2, 1]))
     plan = Plan({"order": {0: (1,)}}, remapped={"order": (0, 0, 1, 2)})
-    assert rebuild(model, plan).order.tolist() == [2, 1, 0]
+    assert rebuild(Network.of(model), plan).order.tolist() == [2, 1, 0]
 
 
 def test_a_plan_for_another_network_is_refused():
     model = network()
     with pytest.raises(InputError) as refusal:
-        rebuild(model, Plan({"fc.weight": {0: (1,)}}))
+        rebuild(Network.of(model), Plan({"fc.weight": {0: (1,)}}))
     assert str(refusal.value) == "the plan cuts fc.weight, which this network does not have"
     for axes in ({0: (16,)}, {4: (0,)}):
         with pytest.raises(InputError) as refusal:
-            rebuild(model, Plan({"a.weight": axes}))
+            rebuild(Network.of(model), Plan({"a.weight": axes}))
         assert str(refusal.value) == "the plan does not fit a.weight of shape (16, 3, 3, 3)"
 
 

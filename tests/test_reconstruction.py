@@ -12,11 +12,11 @@ from sklearn.linear_model import Lasso
 from torch import nn
 
 import slimnet
-from slimnet.capture.modules import named_tensors
 from slimnet.criteria import reconstruction, score
 from slimnet.criteria.reconstruction import Problem, lasso, surgeon, thinet
 from slimnet.measuring.analysis import analyse, record
 from slimnet.measuring.gathered import Gathered
+from slimnet.network import Network
 from slimnet.reconstruction.least_squares import RIDGE
 from slimnet.reconstruction.readings import read_inputs
 from slimnet.repair import repair
@@ -153,7 +153,7 @@ def test_of_very_many_inputs_gates_are_chosen(criterion, monkeypatch):
         model, (images[:1],), ratio=1 / 16, criterion=criterion, data=images, align=None
     )
     assert pruned.plan.removed["0.weight"][0] == (5,)
-    _, done = repair(model, pruned.model, pruned.plan, images)
+    _, done = repair(Network.of(model), Network.of(pruned.model), pruned.plan, images)
     assert done.after < 1e-6
 
 
@@ -183,12 +183,12 @@ def test_an_error_late_in_the_network_counts_more_where_others_are_solved_anew(c
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 8, 3)).eval()
     images = torch.randn(16, 3, 12, 12)
-    analysis = analyse(model, record(model, (images[:1],)), ())
-    reading = read_inputs(model, images)["2.weight"]
+    analysis = analyse(Network.of(model), record(Network.of(model), (images[:1],)), ())
+    reading = read_inputs(Network.of(model), images)["2.weight"]
     scores = [
         score(
             analysis.groups,
-            dict(named_tensors(model)),
+            Network.of(model).tensors,
             criterion,
             gathered=Gathered(inputs={"2.weight": replace(reading, depth=depth)}),
         )
@@ -201,19 +201,19 @@ def test_an_error_late_in_the_network_counts_more_where_others_are_solved_anew(c
 
 def test_the_first_layer_is_at_depth_0_and_the_last_at_1():
     model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 8), nn.Linear(8, 2)).eval()
-    found = read_inputs(model, torch.randn(32, 4))
+    found = read_inputs(Network.of(model), torch.randn(32, 4))
     assert [reading.depth for reading in found.values()] == [0.0, 0.5, 1.0]
 
 
 def scores_of(model, images, criterion):
     """[channels] of the one group that can leave, by what reads it."""
-    analysis = analyse(model, record(model, (images[:1],)), ())
+    analysis = analyse(Network.of(model), record(Network.of(model), (images[:1],)), ())
     (group,) = (g for g in analysis.groups if "a" in g.layers)
     found = score(
         [group],
-        dict(named_tensors(model)),
+        Network.of(model).tensors,
         criterion,
-        gathered=Gathered(inputs=read_inputs(model, images)),
+        gathered=Gathered(inputs=read_inputs(Network.of(model), images)),
     )
     return found[group.number]
 

@@ -13,8 +13,8 @@ from oracle import float64
 from torch import nn
 
 import slimnet
-from slimnet.capture.modules import named_tensors
 from slimnet.measuring.cost import count
+from slimnet.network import Network
 
 STEPS = (torch.randn(2, 6, 8),)
 KINDS = {"LSTM": (nn.LSTM, 4), "GRU": (nn.GRU, 3), "RNN": (nn.RNN, 1)}
@@ -180,5 +180,5 @@ def test_a_program_without_its_class_is_cut_by_units_too(tmp_path):
     assert again.certificate.exact
     rows = {(row.name, row.channels, row.prunable) for row in again.inspection.layers}
     assert {("r", 16, 16), ("r", 12, 12)} <= rows
-    shapes = {name: tuple(tensor.shape) for name, tensor in named_tensors(again.model)}
+    shapes = {name: tuple(tensor.shape) for name, tensor in Network.of(again.model).tensors.items()}
     assert shapes["r.weight_hh_l0"] == (32, 6)

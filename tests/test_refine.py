@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from slimnet.capture.modules import named_tensors
 from slimnet.capture.trace import capture
+from slimnet.network import Network
 from slimnet.reconstruction import refine
 from slimnet.reconstruction.consumers import consumers_of
 from slimnet.reconstruction.refine import Part, Whitening, refined
@@ -37,7 +37,7 @@ def problem(slim, model, count=64):
 
     def part(seed, number):
         x = images(number, seed)
-        trace = capture(slim, (x,))
+        trace = capture(Network.of(slim), (x,))
         found = segments_of(trace, {c.call.index: c for c in consumers_of(trace)})
         segment = found[max(found)]
         with torch.no_grad():
@@ -57,7 +57,7 @@ def whitenings(slim, x):
     """As least squares leaves them: of what each layer reads."""
     found = {}
     with torch.no_grad():
-        for place, consumer in enumerate(consumers_of(capture(slim, (x,)))):
+        for place, consumer in enumerate(consumers_of(capture(Network.of(slim), (x,)))):
             given = slim[: 2 * place](x)
             rows = consumer.form.rows(given, None).transpose(0, 1)
             mean = rows.mean(1)
@@ -79,7 +79,7 @@ def test_layers_before_the_last_change_with_it_and_new_images_are_answered_bette
     model, slim = network(8), network(5)
     segment, fitted, check = problem(slim, model)
     changes = refined(
-        segment, [fitted], [check], dict(named_tensors(slim)), whitenings(slim, images(64, 0)), None
+        segment, [fitted], [check], Network.of(slim).tensors, whitenings(slim, images(64, 0)), None
     )
     assert [change.layer.weight for change in changes] == ["0.weight", "2.weight"]
     fresh = images(32, 7)
@@ -94,7 +94,7 @@ def test_the_slope_is_that_of_the_loss():
     segment, fitted, check = problem(slim, model, 4)
     scale = torch.tensor([1.0, 2.0, 0.5, 3.0]).double()
     known = refine._Problem(
-        segment, segment.layers, dict(named_tensors(slim)), whitenings(slim, images(4, 0)), scale
+        segment, segment.layers, Network.of(slim).tensors, whitenings(slim, images(4, 0)), scale
     )
     rng = np.random.default_rng(0)
     x, way = rng.normal(size=len(known.start)), rng.normal(size=len(known.start))
@@ -126,7 +126,7 @@ def test_nothing_changes_that_other_images_do_not_confirm():
     with torch.no_grad():
         said = segment.layers[-1].form.outputs(slim(next(iter(check.values.values()))), None)
     perfect = Part(check.calls, check.values, said)
-    given = (dict(named_tensors(slim)), whitenings(slim, images(64, 0)), None)
+    given = (Network.of(slim).tensors, whitenings(slim, images(64, 0)), None)
     assert refined(segment, [fitted], [check], *given)
     assert not refined(segment, [fitted], [perfect], *given)
 
@@ -135,7 +135,7 @@ def test_layers_farthest_off_stay_where_too_little_is_answered(monkeypatch):
     model, slim = network(8), deep(5)
     segment, fitted, check = problem(slim, model)
     known = whitenings(slim, images(64, 0))
-    given = (dict(named_tensors(slim)), known, None)
+    given = (Network.of(slim).tensors, known, None)
     sizes = [slim[place].weight.numel() for place in (0, 2, 4)]
     for enough, changed in ((sum(sizes), 3), (sum(sizes[1:]), 2), (sizes[-1], 0)):
         monkeypatch.setattr(refine, "ENOUGH", fitted.wanted.numel() / enough)
@@ -147,7 +147,7 @@ def test_a_layer_without_statistics_stays():
     segment, fitted, check = problem(slim, model)
     known = whitenings(slim, images(64, 0))
     del known["2.weight"]
-    changes = refined(segment, [fitted], [check], dict(named_tensors(slim)), known, None)
+    changes = refined(segment, [fitted], [check], Network.of(slim).tensors, known, None)
     assert [change.layer.weight for change in changes] == ["0.weight"]
 
 
@@ -171,7 +171,7 @@ def test_it_stops_where_images_held_back_find_steps_worse(monkeypatch):
         said = segment.layers[-1].form.outputs(slim(next(iter(check.values.values()))), None)
     perfect = Part(check.calls, check.values, said)
     told = watched(monkeypatch)
-    given = (dict(named_tensors(slim)), whitenings(slim, images(64, 0)), None)
+    given = (Network.of(slim).tensors, whitenings(slim, images(64, 0)), None)
     assert not refined(segment, [fitted], [perfect], *given)
     assert len(told) == 3  # as it is, and two steps
 
@@ -183,10 +183,10 @@ def test_of_all_steps_the_one_is_taken_that_images_held_back_find_best(monkeypat
     segment, fitted, check = problem(slim, model, 1)  # one image: it is soon learnt by heart
     known = whitenings(slim, images(64, 0))
     told = watched(monkeypatch)
-    changes = refined(segment, [fitted], [check], dict(named_tensors(slim)), known, None)
+    changes = refined(segment, [fitted], [check], Network.of(slim).tensors, known, None)
     steps = list(told)
     assert min(steps) < steps[-1]  # it went past the best one
     fit = refine._Problem(
-        segment, segment.layers, dict(named_tensors(written(slim, changes))), known, None
+        segment, segment.layers, Network.of(written(slim, changes)).tensors, known, None
     )
     assert fit.loss(fit.start, [check]) == pytest.approx(min(steps))

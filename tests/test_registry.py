@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -12,9 +15,10 @@ from torch.utils._pytree import tree_leaves
 from slimnet.capture.trace import Trace, capture
 from slimnet.coupling.constraints import Reason
 from slimnet.coupling.couple import Coupling, couple
-from slimnet.coupling.rules import load_rules, rule
 from slimnet.errors import InputError, UnknownNameError
-from slimnet.registry import Registry, import_all
+from slimnet.network import Network
+from slimnet.operator import OPERATORS, rule
+from slimnet.registry import Registry, declared, import_all
 
 
 class Holder(nn.Module):
@@ -32,14 +36,14 @@ class Holder(nn.Module):
 
 def labelled(model: nn.Module) -> tuple[Trace, Coupling, list]:
     """A recorded call, its labels, and the records of what came out (which stays prunable)."""
-    trace = capture(model, ())
+    trace = capture(Network.of(model), ())
     outputs, trace.outputs = trace.outputs, []
     return trace, couple([trace]), outputs
 
 
 def packets() -> set[str]:
     """``aten.name.overload`` is one operator for all its overloads."""
-    return {name.split(".")[1] for name in load_rules()}
+    return {name.split(".")[1] for name in OPERATORS if "." in name}
 
 
 def test_every_rule_has_an_example():
@@ -150,12 +154,65 @@ def test_import_all_imports_each_module_of_a_folder(tmp_path, monkeypatch):
 
 
 def test_a_second_rule_for_an_operator_is_refused():
-    load_rules()
     with pytest.raises(ValueError, match=r"'aten\.flip\.default' is registered twice"):
         rule(torch.ops.aten.flip)(lambda at, x, dims: x.axes)
 
 
 def test_an_operator_that_this_torch_lacks_is_passed_over():
-    before = len(load_rules())
+    before = len(OPERATORS)
     rule("aten.no_such_operator")(lambda at, x: x.axes)
-    assert len(load_rules()) == before
+    assert len(OPERATORS) == before
+
+
+def test_names_are_read_from_files_that_are_not_run(tmp_path):
+    (tmp_path / "one.py").write_text(
+        'raise RuntimeError\nROWS.add("b", 1)\nROWS.add(\n    "a",\n    2,\n)\nOTHER.add("x", 3)\n'
+    )
+    (tmp_path / "two.py").write_text('@ROWS.register("c")\ndef c():\n    ROWS.add("inner", 0)\n')
+    assert declared(tmp_path, "ROWS") == ["a", "b", "c"]
+    assert declared(tmp_path, "NONE") == []
+
+
+def test_plugged_in_names_are_read_without_being_loaded(tmp_path, monkeypatch):
+    (tmp_path / "plug-1.dist-info").mkdir()
+    (tmp_path / "plug-1.dist-info" / "METADATA").write_text("Name: plug\nVersion: 1\n")
+    (tmp_path / "plug-1.dist-info" / "entry_points.txt").write_text("[some.group]\nz = no.module\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert declared(tmp_path, "ROWS", "some.group") == ["z"]
+
+
+@pytest.fixture
+def slow(tmp_path, monkeypatch) -> Registry[int]:
+    """A registry whose folder takes a moment to import, and asks for what is there meanwhile."""
+    folder = tmp_path / "slow_plugged"
+    folder.mkdir()
+    (folder / "__init__.py").write_text(
+        "from slimnet.registry import Registry\nKNOWN = Registry('colour', folder='slow_plugged')\n"
+    )
+    (folder / "one.py").write_text(
+        "import time\nfrom slow_plugged import KNOWN\n"
+        "KNOWN.add('red', 1)\ntime.sleep(0.2)\nKNOWN.add('blue', len(KNOWN) + 1)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import slow_plugged
+
+    yield slow_plugged.KNOWN
+    for name in ("slow_plugged", "slow_plugged.one"):
+        sys.modules.pop(name, None)
+
+
+def test_threads_that_ask_at_once_all_get_everything(slow):
+    found: list[list[str]] = []
+    threads = [threading.Thread(target=lambda: found.append(list(slow))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [["blue", "red"]] * 3
+    assert slow["blue"] == 2
+
+
+def test_nothing_is_imported_before_somebody_asks(slow):
+    assert "slow_plugged.one" not in sys.modules
+    assert "blue" in slow
+    assert "slow_plugged.one" in sys.modules

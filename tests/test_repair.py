@@ -15,6 +15,7 @@ from slimnet.cli import main
 from slimnet.errors import InputError, SlimnetError
 from slimnet.models import MODELS
 from slimnet.models.resnet import BasicBlock
+from slimnet.network import Network
 from slimnet.repair import reestimated, repair
 from slimnet.repair.mending import Mended, Mending
 from slimnet.train import load_data
@@ -65,7 +66,7 @@ def trained(kind="plain", norm=True):
                 rows = module.weight.flatten(1)
                 mixed = torch.randn(len(rows), 6) @ torch.randn(6, rows.shape[1])
                 module.weight.copy_((0.3 * rows + 0.05 * mixed).view_as(module.weight))
-    return reestimated(model.eval(), IMAGES, 32).eval()
+    return reestimated(Network.of(model.eval()), IMAGES, 32).model.eval()
 
 
 def cut(model, **options):
@@ -77,7 +78,7 @@ def cut(model, **options):
 def test_outputs_come_nearer_to_the_originals(kind, norm):
     model = trained(kind, norm)
     pruned = cut(model)
-    mended, done = repair(model, pruned.model, pruned.plan, IMAGES)
+    mended, done = repair(Network.of(model), Network.of(pruned.model), pruned.plan, IMAGES)
     assert done.after < 0.5 * done.before
     assert all(layer.after <= layer.before * 1.001 for layer in done.layers)
     fresh = torch.randn(64, 3, 12, 12)
@@ -90,8 +91,10 @@ def test_outputs_come_nearer_to_the_originals(kind, norm):
 def test_layers_refined_with_those_before_come_nearer_than_each_alone(kind):
     model = trained(kind)
     pruned = cut(model)
-    alone, by_layer = repair(model, pruned.model, pruned.plan, IMAGES, refine=False)
-    together, by_block = repair(model, pruned.model, pruned.plan, IMAGES)
+    alone, by_layer = repair(
+        Network.of(model), Network.of(pruned.model), pruned.plan, IMAGES, refine=False
+    )
+    together, by_block = repair(Network.of(model), Network.of(pruned.model), pruned.plan, IMAGES)
     assert not any(layer.refined for layer in by_layer.layers)
     assert any(layer.refined for layer in by_block.layers)
     fresh = torch.randn(64, 3, 12, 12)
@@ -107,8 +110,10 @@ def test_a_chain_is_refined_in_segments_that_overlap():
     model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 4)).eval()
     model(IMAGES)
     pruned = cut(model)
-    _, alone = repair(model, pruned.model, pruned.plan, IMAGES, refine=False)
-    _, together = repair(model, pruned.model, pruned.plan, IMAGES)
+    _, alone = repair(
+        Network.of(model), Network.of(pruned.model), pruned.plan, IMAGES, refine=False
+    )
+    _, together = repair(Network.of(model), Network.of(pruned.model), pruned.plan, IMAGES)
     assert sum(layer.refined for layer in together.layers) >= 2
     assert together.after < alone.after
 
@@ -131,7 +136,7 @@ class Stage(nn.Module):
 def test_what_follows_a_dropped_block_makes_up_for_it(make, options, tmp_path):
     """The original is the network that was given, not the one without the block."""
     torch.manual_seed(0)
-    model = reestimated(make().eval(), IMAGES, 32).eval()
+    model = reestimated(Network.of(make().eval()), IMAGES, 32).model.eval()
     options = {"drop_blocks": ["blocks.0"], "criterion": "l1", **options}
     dropped = slimnet.prune(model, (IMAGES[:1],), **options)
     mended = slimnet.prune(model, (IMAGES[:1],), repair=True, data=IMAGES, **options)
@@ -170,9 +175,9 @@ def test_a_layer_makes_up_for_what_the_stream_lacks_that_it_is_added_to(norm, re
     model = Linearly(norm)
     if norm:
         nn.init.uniform_(model.norm.weight, 0.2, 3.0)
-    model = reestimated(model.eval(), IMAGES, 32).eval()
+    model = reestimated(Network.of(model.eval()), IMAGES, 32).model.eval()
     cut = slimnet.prune(model, (IMAGES[:1],), drop_blocks=["first"])
-    _, done = repair(model, cut.model, cut.plan, IMAGES, refine=refine)
+    _, done = repair(Network.of(model), Network.of(cut.model), cut.plan, IMAGES, refine=refine)
     assert done.before > 0.05
     assert done.after < 1e-2 * done.before
 
@@ -180,11 +185,11 @@ def test_a_layer_makes_up_for_what_the_stream_lacks_that_it_is_added_to(norm, re
 @pytest.mark.parametrize("almost", [0.0, 1e-12])
 def test_what_a_norm_multiplies_with_nothing_makes_up_for_nothing(almost):
     torch.manual_seed(0)
-    model = reestimated(Linearly(True).eval(), IMAGES, 32).eval()
+    model = reestimated(Network.of(Linearly(True).eval()), IMAGES, 32).model.eval()
     with torch.no_grad():
         model.norm.weight[3] = almost
     cut = slimnet.prune(model, (IMAGES[:1],), drop_blocks=["first"])
-    mended, done = repair(model, cut.model, cut.plan, IMAGES)
+    mended, done = repair(Network.of(model), Network.of(cut.model), cut.plan, IMAGES)
     assert done.solved and done.after < 0.5 * done.before
     assert mended.last.weight.abs().max() < 100
 
@@ -207,7 +212,7 @@ def test_channels_that_are_copies_cost_nothing():
 def test_nothing_changes_where_nothing_was_cut():
     model = trained()
     pruned = slimnet.prune(model, (IMAGES[:1],), ratio=0.0)
-    mended, done = repair(model, pruned.model, pruned.plan, IMAGES)
+    mended, done = repair(Network.of(model), Network.of(pruned.model), pruned.plan, IMAGES)
     assert done.before == done.after == 0.0
     for before, after in zip(pruned.model.parameters(), mended.parameters(), strict=True):
         assert torch.equal(before, after)
@@ -219,7 +224,7 @@ def test_neither_network_is_changed():
     before = [
         {name: t.clone() for name, t in net.state_dict().items()} for net in (model, pruned.model)
     ]
-    repair(model, pruned.model, pruned.plan, IMAGES)
+    repair(Network.of(model), Network.of(pruned.model), pruned.plan, IMAGES)
     for net, state in zip((model, pruned.model), before, strict=True):
         assert all(torch.equal(t, state[name]) for name, t in net.state_dict().items())
 
@@ -227,7 +232,10 @@ def test_neither_network_is_changed():
 def test_the_same_seed_gives_the_same_weights():
     model = trained()
     pruned = cut(model)
-    one, other = (repair(model, pruned.model, pruned.plan, IMAGES, seed=3)[0] for _ in range(2))
+    one, other = (
+        repair(Network.of(model), Network.of(pruned.model), pruned.plan, IMAGES, seed=3)[0]
+        for _ in range(2)
+    )
     for left, right in zip(one.parameters(), other.parameters(), strict=True):
         assert torch.equal(left, right)
 
@@ -236,7 +244,7 @@ def test_statistics_are_those_of_what_is_read():
     model = trained()
     with torch.no_grad():
         model.stem.weight *= 2
-    again = reestimated(model, IMAGES, 32)
+    again = reestimated(Network.of(model), IMAGES, 32).model
     read = []
     again.blocks[0][1].register_forward_pre_hook(lambda _, given: read.append(given[0]))
     with torch.no_grad():
@@ -567,7 +575,7 @@ def test_what_measures_worse_than_the_cut_is_not_kept(monkeypatch):
     model = trained()
     pruned = slimnet.prune(model, (IMAGES[:1],), ratio=0.1, align=None)
     monkeypatch.setattr(Mending, "run", spoiled)
-    mended, done = repair(model, pruned.model, pruned.plan, IMAGES)
+    mended, done = repair(Network.of(model), Network.of(pruned.model), pruned.plan, IMAGES)
     assert not done.solved
     assert done.after <= done.before
     for before, after in zip(pruned.model.parameters(), mended.parameters(), strict=True):

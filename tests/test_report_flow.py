@@ -6,15 +6,16 @@ from torch import nn
 from torch.nn import functional as F
 
 from slimnet.capture.trace import capture
+from slimnet.network import Network
 from slimnet.report.flow import read_flow
 from slimnet.report.graph import _owners
 
 
 def drawn(model, *inputs):
     """Every step as a word, with the words of the steps that it reads."""
-    owners = _owners(model)
+    owners = _owners(Network.of(model))
     layers = [name for names in owners.values() for name in names if "norm" not in name]
-    flow = read_flow(capture(model.eval(), inputs), owners, layers)
+    flow = read_flow(capture(Network.of(model.eval()), inputs), owners, layers)
     words = [step.name if step.role != "join" else step.kind for step in flow.steps]
     assert all(a < b for a, b in flow.edges)
     return [

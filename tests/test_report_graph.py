@@ -7,13 +7,14 @@ from torch import nn
 import slimnet
 from slimnet.capture.trace import capture
 from slimnet.models import MODELS
+from slimnet.network import Network
 from slimnet.report.graph import make_graph
 
 
 def graph_of(model, *inputs):
     model = model.eval()
     found = slimnet.inspect(model, inputs)
-    return make_graph(model, capture(model, inputs), found), found
+    return make_graph(Network.of(model), capture(Network.of(model), inputs), found), found
 
 
 class Recurrent(nn.Module):

@@ -10,7 +10,7 @@ from test_report_table import LATENCY, results
 
 from slimnet.cutting.verify import Certificate
 from slimnet.errors import InputError
-from slimnet.report import Network, Report, Slim, render, slim_networks, write_html
+from slimnet.report import NetworkReport, Report, Slim, render, slim_networks, write_html
 from slimnet.study import Facts
 
 DENSE = Facts(900, 100, latency=LATENCY)
@@ -46,7 +46,7 @@ def page(**changes):
     report = Report(
         title="A small study",
         command="slimnet demo -o <folder>",
-        networks=[Network("resnet", DENSE, [slim()], results())],
+        networks=[NetworkReport("resnet", DENSE, [slim()], results())],
         versions={"torch": "9.9"},
         measured=["Median of 20 rounds."],
         limits=["Digits are easy."],
@@ -116,20 +116,20 @@ def test_the_page_says_what_was_done_measured_and_what_it_cannot_say(html):
 def test_both_pictures_are_there_and_only_where_there_is_something_to_draw(html):
     drawn = r'class="plotly-graph-div"'
     assert len(re.findall(drawn, html)) == 2
-    bare = page(networks=[Network("resnet", Facts(900, 100), [slim(latency=None)])])
+    bare = page(networks=[NetworkReport("resnet", Facts(900, 100), [slim(latency=None)])])
     assert len(re.findall(drawn, bare)) == 0
     assert "450 (50 %)" in text_of(bare)
 
 
 def test_a_cut_without_a_proof_says_so():
-    bare = page(networks=[Network("n", Facts(9, 9), [slim(certificate=None)])])
+    bare = page(networks=[NetworkReport("n", Facts(9, 9), [slim(certificate=None)])])
     assert "Not verified" in text_of(bare)
 
 
 def test_names_from_outside_cannot_become_markup():
     evil = "<script>alert(1)</script>"
     said = slim(evil, achieved={"remarks": [evil]})
-    html = page(title=evil, networks=[Network(evil, DENSE, [said])])
+    html = page(title=evil, networks=[NetworkReport(evil, DENSE, [said])])
     assert "alert(1)" in html
     assert evil not in html
 
@@ -152,7 +152,7 @@ def test_a_studys_records_know_their_slim_networks():
 
 
 def test_the_page_is_written_whole_or_not_at_all(tmp_path):
-    report = Report("Title", "slimnet demo", [Network("n", Facts(9, 9))])
+    report = Report("Title", "slimnet demo", [NetworkReport("n", Facts(9, 9))])
     path = write_html(tmp_path / "new" / "report.html", report)
     assert path.read_text(encoding="utf-8") == render(report)
     assert [file.name for file in path.parent.iterdir()] == ["report.html"]

@@ -16,6 +16,7 @@ from slimnet import cli
 from slimnet.capture.trace import capture
 from slimnet.errors import InputError
 from slimnet.models import MODELS
+from slimnet.network import Network
 from slimnet.report.drawing import draw
 from slimnet.report.layout import lay_out
 from slimnet.report.picture import render_html, render_svg, write_picture
@@ -139,8 +140,8 @@ def test_six_colours_take_turns_and_layers_alone_have_their_own():
 @pytest.mark.parametrize("name", ["net.svg", "net.html", "NET.HTML"])
 def test_a_picture_takes_its_place_whole(tmp_path, name):
     model, inputs = nn.Sequential(nn.Linear(8, 16), nn.Linear(16, 4)), (torch.rand(1, 8),)
-    found, trace = slimnet.inspect(model, inputs), capture(model, inputs)
-    write_picture(tmp_path / name, model, trace, found, title="net")
+    found, trace = slimnet.inspect(model, inputs), capture(Network.of(model), inputs)
+    write_picture(tmp_path / name, Network.of(model), trace, found, title="net")
     assert [path.name for path in tmp_path.iterdir()] == [name]
     text = (tmp_path / name).read_text(encoding="utf-8")
     assert text.startswith("<svg" if name.endswith("svg") else "<!doctype html>")
@@ -148,9 +149,9 @@ def test_a_picture_takes_its_place_whole(tmp_path, name):
 
 def test_another_ending_is_refused_by_name(tmp_path):
     model, inputs = nn.Linear(8, 4), (torch.rand(1, 8),)
-    found, trace = slimnet.inspect(model, inputs), capture(model, inputs)
+    found, trace = slimnet.inspect(model, inputs), capture(Network.of(model), inputs)
     with pytest.raises(InputError, match=r"net\.png must end in \.html .* or \.svg"):
-        write_picture(tmp_path / "net.png", model, trace, found, title="net")
+        write_picture(tmp_path / "net.png", Network.of(model), trace, found, title="net")
 
 
 def test_inspect_draws_beside_what_it_says(tmp_path, monkeypatch, capsys):

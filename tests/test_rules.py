@@ -20,6 +20,7 @@ from slimnet.capture.trace import capture
 from slimnet.coupling.couple import Coupling, couple
 from slimnet.coupling.labels import blocks
 from slimnet.errors import PruneError
+from slimnet.network import Network
 
 CHANNELS = 12
 
@@ -94,7 +95,7 @@ class Spread(nn.Module):
 
 def coupled(model: nn.Module, *example: Tensor) -> tuple[Coupling, list]:
     """Labels of a recorded call, and the records of its results (which are not pinned)."""
-    trace = capture(model, example)
+    trace = capture(Network.of(model), example)
     outputs, trace.outputs = trace.outputs, []
     return couple([trace]), outputs
 
@@ -318,7 +319,7 @@ def test_a_pin_names_the_operator_and_the_line(text, body):
 
 
 def test_strict_refuses_an_operator_without_a_rule():
-    trace = capture(Spread(lambda m, x: torch.fft.fft(x, dim=2).real), ())
+    trace = capture(Network.of(Spread(lambda m, x: torch.fft.fft(x, dim=2).real)), ())
     with pytest.raises(PruneError, match=r"aten\._fft_r2c\.default has no rule .*@slimnet\.rule"):
         couple([trace], strict=True)
 

@@ -14,8 +14,10 @@ from micro import Net, buffer, conv, lin, weight
 from micro_attention import merge_heads, mha, norm, rms, split_heads
 from torch import Tensor, nn
 
-from slimnet.capture.trace import Trace, capture, refs_in
+from slimnet.capture.graph import refs_in
+from slimnet.capture.trace import Trace, capture
 from slimnet.coupling.scaling import Path, path_to
+from slimnet.network import Network
 
 SDPA = torch.ops.aten.scaled_dot_product_attention.default
 TOKENS = (torch.randn(2, 7, 8, generator=torch.manual_seed(0)),)
@@ -53,6 +55,15 @@ def normed(m: Net, x: Tensor) -> Tensor:
     return attend(m, m.nq(q), m.nk(k), v)
 
 
+def grouped(m: Net, x: Tensor) -> Tensor:
+    q, k, v = three(m, x)
+    return attend(m, m.nq(q), k, v)
+
+
+def group_norm(heads: int) -> Callable[[], nn.Module]:
+    return partial(nn.GroupNorm, heads, heads)
+
+
 def rotated(m: Net, x: Tensor) -> Tensor:
     q, k, v = three(m, x)
     angle = torch.arange(7.0)[:, None] * torch.arange(8.0)
@@ -79,6 +90,7 @@ LINEAR: dict[str, tuple[Callable, dict[str, Any], tuple]] = {
     "a layer without bias": (separate, PARTS | {"q": lin(8, 32, bias=False)}, TOKENS),
     "behind a layer norm": (normed, PARTS | {"nq": norm(8), "nk": norm(8)}, TOKENS),
     "behind an rms norm": (normed, PARTS | {"nq": rms(8), "nk": rms(8)}, TOKENS),
+    "behind a group norm": (grouped, PARTS | {"nq": group_norm(4)}, TOKENS),
     "turned by angles": (rotated, PARTS, TOKENS),
     "plus a position": (positioned, PARTS | {"position": weight(7, 8)}, TOKENS),
     "of convolutions": (
@@ -92,7 +104,7 @@ LINEAR: dict[str, tuple[Callable, dict[str, Any], tuple]] = {
 def recorded(body: Callable, parts: dict[str, Any], example: tuple) -> tuple[Net, Trace]:
     torch.manual_seed(0)
     model = Net(body, parts | {"shown": None}).eval()
-    return model, capture(model, example)
+    return model, capture(Network.of(model), example)
 
 
 def path_of(trace: Trace, place: int = 0) -> Path | None:
@@ -154,6 +166,27 @@ def plus_one(m: Net, x: Tensor) -> Tensor:
     return attend(m, q + 1, k, v)
 
 
+def by_steps(m: Net, x: Tensor) -> Tensor:
+    q, k, v = three(m, x)
+    return attend(m, torch.div(q, 0.1, rounding_mode="floor"), k, v)
+
+
+def shifted_only(m: Net, x: Tensor) -> Tensor:
+    q, k, v = three(m, x)
+    return attend(m, F.layer_norm(q, (8,), None, m.shift), k, v)
+
+
+def over_two_axes(m: Net, x: Tensor) -> Tensor:
+    q, k, v = three(m, x)
+    return attend(m, F.layer_norm(q, (7, 8), m.scale), k, v)
+
+
+def one_row_of_copies(m: Net, x: Tensor) -> Tensor:
+    q, k, v = three(m, x)
+    both = (q.sum(2, keepdim=True) * m.scale).expand(-1, -1, 14, -1)
+    return attend(m, both[:, :, :7], k, v + both[:, :, 7:])
+
+
 def read_elsewhere(m: Net, x: Tensor) -> tuple[Tensor, Tensor]:
     q, k, v = three(m, x)
     return attend(m, q, k, v), q.sum()
@@ -165,6 +198,10 @@ NOT_LINEAR: dict[str, tuple[Callable, dict[str, Any]]] = {
     "an input": (an_input, {name: lin(8, 8) for name in "kv"} | {"b": lin(8, 5)}),
     "of a buffer": (of_a_buffer, PARTS | {"queries": buffer(1, 3, 32)}),
     "plus a number": (plus_one, PARTS),
+    "in steps": (by_steps, PARTS),
+    "a norm that only shifts": (shifted_only, PARTS | {"shift": weight(8)}),
+    "a norm over two axes": (over_two_axes, PARTS | {"scale": weight(7, 8)}),
+    "some copies of what others read": (one_row_of_copies, PARTS | {"scale": weight(8)}),
     "read by the output as well": (read_elsewhere, PARTS),
     "norms without weights": (
         normed,
@@ -221,6 +258,6 @@ class Deep(nn.Module):
 
 
 def test_the_nearest_layer_is_the_one_that_is_multiplied():
-    path = path_of(capture(Deep().eval(), TOKENS))
+    path = path_of(capture(Network.of(Deep().eval()), TOKENS))
     every = partial(tuple, range(8))
     assert path.slices == {"q.weight": (0, every()), "q.bias": (0, every())}

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from slimnet.capture.modules import named_tensors
 from slimnet.capture.trace import capture
+from slimnet.network import Network
 from slimnet.reconstruction.consumers import consumers_of
 from slimnet.reconstruction.lockstep import Walk, walking
 from slimnet.reconstruction.segments import aligned, segments_of
@@ -37,7 +37,7 @@ class Gated(nn.Module):
 
 
 def found(model, images=IMAGES):
-    trace = capture(model.eval(), (images,))
+    trace = capture(Network.of(model.eval()), (images,))
     return trace, segments_of(trace, {c.call.index: c for c in consumers_of(trace)})
 
 
@@ -83,14 +83,14 @@ def test_run_by_itself_it_says_what_the_network_says(batch):
     model = Gated()
     trace, segments = found(model)
     images = IMAGES[:batch]
-    calls = aligned(trace, capture(model, (images,)))
+    calls = aligned(trace, capture(Network.of(model), (images,)))
     for index, segment in segments.items():
         walk = Walk(model, (images,), trace, {index: segment.given | segment.heard}, after=True)
-        with torch.no_grad(), walking([walk], [model]):
+        with torch.no_grad(), walking([walk], [Network.of(model)]):
             stop = walk.reach(index)
             given = {n: t.clone() for n, t in stop.kept.items()}
-            made = segment.run(calls, given, dict(named_tensors(model)), {})
-            again = segment.run(calls, given, dict(named_tensors(model)), {index: torch.ones(())})
+            made = segment.run(calls, given, Network.of(model).tensors, {})
+            again = segment.run(calls, given, Network.of(model).tensors, {index: torch.ones(())})
             last = segment.layers[-1].call.outputs[0].id
             torch.testing.assert_close(made[last], stop.result)
             torch.testing.assert_close(again[last], stop.result + 1)
@@ -104,8 +104,8 @@ def test_run_by_itself_it_says_what_the_network_says(batch):
 def test_calls_of_a_narrower_network_stand_on_the_same_tensors():
     wide = nn.Sequential(nn.Conv2d(3, 6, 1), nn.Flatten(), nn.Linear(6 * 64, 2)).eval()
     slim = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten(), nn.Linear(4 * 64, 2)).eval()
-    trace = capture(wide, (IMAGES,))
-    calls = aligned(trace, capture(slim, (IMAGES,)))
+    trace = capture(Network.of(wide), (IMAGES,))
+    calls = aligned(trace, capture(Network.of(slim), (IMAGES,)))
     assert [call.outputs for call in calls] == [call.outputs for call in trace.calls]
     sizes = [call.args[1] for call in calls if "view" in str(call.op)]
     assert sizes == [[4, 4 * 64]]
@@ -115,5 +115,5 @@ def test_calls_of_a_narrower_network_stand_on_the_same_tensors():
     "other", [nn.Sequential(nn.Conv2d(3, 6, 1)), nn.Sequential(nn.Conv2d(3, 6, 1), nn.Sigmoid())]
 )
 def test_other_calls_are_not_aligned(other):
-    trace = capture(nn.Sequential(nn.Conv2d(3, 6, 1), nn.ReLU()).eval(), (IMAGES,))
-    assert aligned(trace, capture(other.eval(), (IMAGES,))) is None
+    trace = capture(Network.of(nn.Sequential(nn.Conv2d(3, 6, 1), nn.ReLU()).eval()), (IMAGES,))
+    assert aligned(trace, capture(Network.of(other.eval()), (IMAGES,))) is None

@@ -21,6 +21,7 @@ from slimnet.coupling.constraints import Constraints
 from slimnet.coupling.couple import couple
 from slimnet.coupling.labels import Labelled, Storage
 from slimnet.coupling.settle import settle as settled_by
+from slimnet.network import Network
 
 SITE = Site("net.py", 3, "forward", "")
 IMAGE = (torch.randn(2, 3, 8, 8),)
@@ -198,7 +199,7 @@ def test_an_axis_that_stays_anyhow_ties_nothing_that_has_its_length_by_chance():
         {"a": lin(8, 32), "b": lin(32, 4), "mha": partial(nn.MultiheadAttention, 32, 4)},
     )
     example = (torch.randn(7, 2, 8), torch.zeros(2, 7, dtype=torch.bool))
-    coupling = couple([capture(model.eval(), example)])
+    coupling = couple([capture(Network.of(model.eval()), example)])
     rows = coupling.atoms.of[coupling.weights["mha.in_proj_weight"].axes[0]]
     assert coupling.atoms.free[rows].all() and len(np.unique(rows)) == 8
 
@@ -206,7 +207,7 @@ def test_an_axis_that_stays_anyhow_ties_nothing_that_has_its_length_by_chance():
 def prunable(body, layer="a", **parts):
     """How many channels of ``a`` can leave, and the attributes that would be mended."""
     model = Net(body, {"a": conv(3, 16), "b": conv(16, 4), **parts}).eval()
-    coupling = couple([capture(model, IMAGE)])
+    coupling = couple([capture(Network.of(model), IMAGE)])
     axis = coupling.weights[f"{layer}.weight"].axes[0]
     own = coupling.atoms.of[axis]
     mended = {str(mend.attribute) for mend in coupling.mends}
@@ -400,7 +401,11 @@ def test_two_widths_that_the_code_found_equal_stay_so():
         return m.b(torch.cat([y, z], 1))
 
     coupling = couple(
-        [capture(Net(body, {"a": conv(3, 16), "c": conv(3, 16), "b": conv(32, 4)}), IMAGE)]
+        [
+            capture(
+                Network.of(Net(body, {"a": conv(3, 16), "c": conv(3, 16), "b": conv(32, 4)})), IMAGE
+            )
+        ]
     )
     axes = [coupling.weights[f"{name}.weight"].axes[0] for name in "ac"]
     np.testing.assert_array_equal(*(coupling.atoms.of[axis] for axis in axes))

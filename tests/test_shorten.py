@@ -24,6 +24,7 @@ from slimnet.errors import CertificateError, InputError, PruneError
 from slimnet.export import export_onnx
 from slimnet.models import MODELS
 from slimnet.models.preresnet import PreResNet
+from slimnet.network import Network
 from slimnet.planning.compose import compose
 from slimnet.planning.plan import Plan
 from slimnet.prune import prove
@@ -160,11 +161,11 @@ def test_blocks_may_leave_after_channels(name):
     model, example, globs = made(name)
     first = slimnet.prune(model, example, ratio=0.5, min_channels=4, verify=False)
     second = slimnet.prune(first.model, example, drop_blocks=globs)
-    plan = compose(first.plan, second.plan, model)
-    again = rebuild(model, plan)
+    plan = compose(first.plan, second.plan, Network.of(model).shapes)
+    again = rebuild(Network.of(model), plan)
     assert again.state_dict().keys() == second.model.state_dict().keys()
     assert torch.equal(again(*example), second.model(*example))
-    assert prove(model, again, plan, example).error < 1e-12
+    assert prove(Network.of(model), Network.of(again), plan, example).error < 1e-12
 
 
 def test_names_that_no_block_has_are_refused():

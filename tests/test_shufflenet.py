@@ -22,6 +22,7 @@ from slimnet.cutting.rebuild import rebuild
 from slimnet.errors import InputError
 from slimnet.export import export_onnx, export_pt2
 from slimnet.measuring.cost import count
+from slimnet.network import Network
 from slimnet.planning.plan import Plan, agrees, surviving
 from slimnet.prune import prove
 from slimnet.samples import Samples
@@ -64,8 +65,8 @@ def test_two_rounds_are_one_plan_that_is_proven_again_and_saved(groups, tmp_path
     second = slimnet.prune(first, ratio=0.4, **options)
     plan, _ = second.whole()
     plan = Plan.from_json(json.loads(json.dumps(plan.to_json())))
-    assert equal(rebuild(model, plan), second.model)
-    certificate = prove(model, second.model, plan, IMAGE)
+    assert equal(rebuild(Network.of(model), plan), second.model)
+    certificate = prove(Network.of(model), Network.of(second.model), plan, IMAGE)
     assert certificate.error < 1e-9 and not certificate.changed
     file = slimnet.save(second, tmp_path / "slim.pt")
     for into in (None, ShuffleNet(groups)):
@@ -79,21 +80,27 @@ def test_what_was_loaded_is_cut_again():
     first = slimnet.prune(model, IMAGE, **options)
     third = slimnet.prune(slimnet.prune(first, **options), **options)
     plan, certificate = third.whole()
-    assert equal(rebuild(model, plan), third.model) and certificate.error < 1e-9
+    assert equal(rebuild(Network.of(model), plan), third.model) and certificate.error < 1e-9
 
 
 def test_the_plan_cuts_another_checkpoint_of_the_same_network():
     plan = slimnet.prune(network(3), IMAGE, ratio=0.5).plan
     other = network(3, seed=1)
-    assert prove(other, rebuild(other, plan), plan, IMAGE).error < 1e-9
+    assert (
+        prove(Network.of(other), Network.of(rebuild(Network.of(other), plan)), plan, IMAGE).error
+        < 1e-9
+    )
 
 
 def test_a_plan_for_other_groups_is_refused():
     plan = slimnet.prune(network(3), IMAGE, ratio=0.5).plan
     with pytest.raises(InputError, match="the plan counts 9 groups of units"):
-        rebuild(network(3), replace(plan, grouped={**plan.grouped, "units.0.expand.weight": 9}))
+        rebuild(
+            Network.of(network(3)),
+            replace(plan, grouped={**plan.grouped, "units.0.expand.weight": 9}),
+        )
     with pytest.raises(InputError, match="the plan does not fit"):
-        rebuild(network(3), replace(plan, grouped={}))
+        rebuild(Network.of(network(3)), replace(plan, grouped={}))
 
 
 @pytest.mark.parametrize("groups", WIDTHS)
@@ -156,7 +163,7 @@ def test_a_plan_that_counts_across_groups_of_another_layer_proves_nothing():
     with pytest.raises(InputError, match=r"the plan does not fit head\.weight"):
         slimnet.verify(replace(pruned, plan=wrong), against=model)
     told = {name: wrong.of(name) for name in wrong.grouped}
-    coupling = couple([capture(model, IMAGE)], removals=told)
+    coupling = couple([capture(Network.of(model), IMAGE)], removals=told)
     assert coupling.apart == pruned.plan.grouped and not agrees(coupling, wrong)
     with pytest.raises(InputError, match=r"counts input channels of head\.weight"):
         surviving(coupling, wrong)

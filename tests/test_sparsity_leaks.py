@@ -9,8 +9,8 @@ from shufflenet import Around, dense
 from torch import nn
 
 import slimnet
-from slimnet.capture.modules import named_tensors
 from slimnet.measuring.analysis import analyse, record
+from slimnet.network import Network
 from slimnet.sparsity.leaks import Leaks, dead_atoms, remove_leaks
 
 EXAMPLE = (torch.zeros(1, 3, 8, 8, dtype=torch.float64),)
@@ -47,8 +47,8 @@ def network(*, padding=0, bias=True, normed=False, inner=16, blocks=1):
 def silenced(model, filters=DEAD):
     with torch.no_grad():
         model[0].weight[filters] = 0
-    groups = analyse(model, record(model, EXAMPLE), ()).groups
-    return model, groups, dead_atoms(groups, dict(named_tensors(model)))
+    groups = analyse(Network.of(model), record(Network.of(model), EXAMPLE), ()).groups
+    return model, groups, dead_atoms(groups, Network.of(model).tensors)
 
 
 def images():
@@ -61,7 +61,7 @@ def images():
 def test_without_padding_the_network_stays_the_same(options):
     model, groups, dead = silenced(network(**options))
     whole = copy.deepcopy(model)
-    assert remove_leaks(model, EXAMPLE, groups, dead) == Leaks(folded=1)
+    assert remove_leaks(Network.of(model), EXAMPLE, groups, dead) == Leaks(folded=1)
     torch.testing.assert_close(model(images()), whole(images()))
     columns = model[3].weight.transpose(0, 1)
     for tensor in (model[0].weight, model[1].weight, model[1].bias, columns):
@@ -72,7 +72,7 @@ def test_without_padding_the_network_stays_the_same(options):
 def test_a_grouped_reader_hears_every_block():
     model, groups, dead = silenced(network(blocks=2), [1, 9])  # the same place in both blocks
     whole = copy.deepcopy(model)
-    assert remove_leaks(model, EXAMPLE, groups, dead) == Leaks(folded=1)
+    assert remove_leaks(Network.of(model), EXAMPLE, groups, dead) == Leaks(folded=1)
     assert not model[3].weight[:, 1].any()
     torch.testing.assert_close(model(images()), whole(images()))
 
@@ -83,7 +83,7 @@ def test_a_linear_layer_behind_a_flattening_reads_every_position_of_a_dead_chann
     model = nn.Sequential(*body, nn.Linear(16 * 36, 10)).double().eval()
     model, groups, dead = silenced(model)
     whole = copy.deepcopy(model)
-    assert remove_leaks(model, EXAMPLE, groups, dead) == Leaks(folded=1)
+    assert remove_leaks(Network.of(model), EXAMPLE, groups, dead) == Leaks(folded=1)
     torch.testing.assert_close(model(images()), whole(images()))
     assert not model[4].weight.view(10, 16, 36)[:, DEAD].any()
 
@@ -91,7 +91,7 @@ def test_a_linear_layer_behind_a_flattening_reads_every_position_of_a_dead_chann
 def test_with_padding_the_inner_positions_come_nearer_than_without_the_fold():
     model, groups, dead = silenced(network(padding=1))
     whole, dropped = copy.deepcopy(model), copy.deepcopy(model)
-    assert remove_leaks(model, EXAMPLE, groups, dead) == Leaks(averaged=1)
+    assert remove_leaks(Network.of(model), EXAMPLE, groups, dead) == Leaks(averaged=1)
     with torch.no_grad():
         dropped[1].weight[DEAD], dropped[1].bias[DEAD] = 0.0, 0.0
         expected = whole[:4](images())
@@ -102,12 +102,12 @@ def test_with_padding_the_inner_positions_come_nearer_than_without_the_fold():
 
 def test_where_there_is_no_place_for_it_it_is_lost_and_counted():
     model, groups, dead = silenced(network(bias=False))
-    assert remove_leaks(model, EXAMPLE, groups, dead) == Leaks(lost=1)
+    assert remove_leaks(Network.of(model), EXAMPLE, groups, dead) == Leaks(lost=1)
 
 
 def test_the_network_equals_its_cut():
     model, groups, dead = silenced(network(padding=1))
-    remove_leaks(model, EXAMPLE, groups, dead)
+    remove_leaks(Network.of(model), EXAMPLE, groups, dead)
     slim = slimnet.prune(model, EXAMPLE, ratio=3 / 16, criterion="l2", align=None, keep=["3"])
     assert slim.model[0].out_channels == 13 and slim.model[3].out_channels == 16
     torch.testing.assert_close(slim.model(images()), model(images()))
@@ -117,7 +117,7 @@ def test_nothing_dead_changes_nothing():
     model, groups, dead = silenced(network(), filters=[])
     before = copy.deepcopy(model.state_dict())
     assert not any(gone.any() for gone in dead.values())
-    assert remove_leaks(model, EXAMPLE, groups, dead) == Leaks()
+    assert remove_leaks(Network.of(model), EXAMPLE, groups, dead) == Leaks()
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
@@ -135,8 +135,8 @@ def test_an_atom_is_dead_where_every_layer_that_makes_it_is_silent():
     with torch.no_grad():
         model.a.weight[[2, 3]] = 0
         model.b.weight[[3, 5]] = 0
-    (group,) = analyse(model, record(model, EXAMPLE), ()).groups
-    (dead,) = dead_atoms([group], dict(named_tensors(model))).values()
+    (group,) = analyse(Network.of(model), record(Network.of(model), EXAMPLE), ()).groups
+    (dead,) = dead_atoms([group], Network.of(model).tensors).values()
     assert np.flatnonzero(dead).tolist() == [3]
 
 
@@ -149,11 +149,11 @@ def test_other_columns_of_every_group_are_heard_and_zeroed(gone):
         tensor.uniform_(0.5, 1.5)
     with torch.no_grad():
         model.a.weight[gone], model.a.bias[gone] = 0, 0
-    groups = analyse(model, record(model, EXAMPLE), ()).groups
-    dead = dead_atoms(groups, dict(named_tensors(model)))
+    groups = analyse(Network.of(model), record(Network.of(model), EXAMPLE), ()).groups
+    dead = dead_atoms(groups, Network.of(model).tensors)
     assert sum(atoms.sum() for atoms in dead.values()) == 1
     whole = copy.deepcopy(model)
-    assert remove_leaks(model, EXAMPLE, groups, dead) == Leaks(folded=1)
+    assert remove_leaks(Network.of(model), EXAMPLE, groups, dead) == Leaks(folded=1)
     torch.testing.assert_close(model(images()), whole(images()))
     zeros = dense(model.b.weight, 3).flatten(1).eq(0).all(0).nonzero().flatten().tolist()
     assert zeros == sorted(3 * (channel % 20) + channel // 20 for channel in gone)

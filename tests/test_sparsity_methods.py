@@ -12,6 +12,7 @@ from torch.nn.utils import prune as torch_prune
 import slimnet
 from slimnet.criteria import load_criteria
 from slimnet.errors import InputError
+from slimnet.network import Network
 from slimnet.sparsity import SPARSIFIERS
 from slimnet.sparsity.sparseness import Share, sparseness
 from slimnet.train import Callback, Schedule, Snapshot, load_data, train
@@ -154,7 +155,7 @@ def test_the_filters_that_make_the_output_stay(data):
 def test_what_soft_filters_leaves_equals_its_cut(make, data):
     model = make()
     run(model, data, Schedule(epochs=2), METHODS["soft-filters"].make(model, EXAMPLE, 0.5))
-    found = sparseness(model, EXAMPLE)
+    found = sparseness(Network.of(model), EXAMPLE)
     assert 0.4 < found.filters.some / found.filters.all <= 0.5
     stream = ["stem.0"] if make is residual else []  # its makers chose filters of their own
     slim = slimnet.prune(model, EXAMPLE, ratio=0.5, criterion="l2", align=None, keep=stream)
@@ -232,7 +233,7 @@ def test_a_block_of_scale_zero_adds_exactly_nothing(data):
     method = METHODS["block-scales"].make(model, EXAMPLE, 5.0)
     run(model, data, Schedule(epochs=4, batch=32), method)
     assert (method.scales == 0).all()
-    assert sparseness(model, EXAMPLE).blocks == Share(2, 2)
+    assert sparseness(Network.of(model), EXAMPLE).blocks == Share(2, 2)
     images = torch.randn(3, 1, 8, 8)
     short = slimnet.prune(model, EXAMPLE, drop_blocks=2).model
     with torch.no_grad():
@@ -288,7 +289,7 @@ def test_unstructured_takes_the_smallest_weights_of_all_and_holds_them(data):
     for weight, mask, layer in zip(trained, masks, layers, strict=True):
         assert not weight[~mask].any()
         assert (weight[mask] != layer.weight_orig[mask]).any()
-    left = sparseness(model, EXAMPLE).weights
+    left = sparseness(Network.of(model), EXAMPLE).weights
     assert left == Share(sum(int((~mask).sum()) for mask in masks), sum(m.numel() for m in masks))
 
 

@@ -143,6 +143,6 @@ def test_another_thread_takes_no_signals():
 
 def test_every_command_says_what_is_left():
     for command in cli.COMMANDS:
-        assert farewell(command.__name__).startswith("stopped; ")
+        assert farewell(command).startswith("stopped; ")
     assert "the same command goes on" in farewell("compare")
     assert farewell("prune") == "stopped; no file was left half written"

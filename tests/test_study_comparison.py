@@ -16,6 +16,7 @@ from slimnet.comparison import (
 from slimnet.errors import InputError, PruneError
 from slimnet.files import Opened
 from slimnet.models import MODELS
+from slimnet.network import Network
 from slimnet.networks.payload import load_payload
 from slimnet.prune import prune
 from slimnet.repair import repair
@@ -109,7 +110,9 @@ def test_repaired_weights_are_those_of_repair(data, tmp_path):
     study = replace(STUDY, regimes=("repair",), seeds=(3,))
     run(model, data, tmp_path, study, replace(SETTINGS, samples=48, device="cpu"))
     (kept,) = (tmp_path / "networks").glob("*-repaired-3.pt")
-    wanted, done = repair(model, cut.model, cut.plan, data.samples(48, 3).images, seed=3)
+    wanted, done = repair(
+        Network.of(model), Network.of(cut.model), cut.plan, data.samples(48, 3).images, seed=3
+    )
     assert done.solved
     ours, theirs = load_payload(kept)["weights"], wanted.state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
@@ -188,14 +191,14 @@ def test_the_zeros_of_single_weights_stay_in_every_regime(model, data, tmp_path,
 
     def train(network, *arguments, **options):
         history = true(network, *arguments, **options)
-        ended.append([weight.eq(0) for _, weight in single_weights(network)])
+        ended.append([weight.eq(0) for _, weight in single_weights(Network.of(network))])
         return history
 
     monkeypatch.setattr(work, "train", train)
     study = replace(STUDY, criteria=("unstructured",), regimes=("finetune", "scratch-e"))
     run(model, data, tmp_path, study)
-    masked = masked_candidate(copied(model), 0.5, macs=1).model
-    zeros = [weight.eq(0) for _, weight in single_weights(masked)]
+    masked = masked_candidate(copied(Network.of(model)), 0.5, macs=1).model
+    zeros = [weight.eq(0) for _, weight in single_weights(Network.of(masked))]
     assert all(torch.equal(*pair) for network in ended for pair in zip(network, zeros, strict=True))
     assert len(ended) == 2
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from slimnet.comparison import Settings, run_comparison
-from slimnet.report import Network, Report, render, slim_networks, table
+from slimnet.report import NetworkReport, Report, render, slim_networks, table
 from slimnet.study import CellResult, Results, Study, work
 from slimnet.study.cells import cells
 from slimnet.train import Dataset, Normalize, Schedule
@@ -62,7 +62,7 @@ def test_results_are_read_and_say_the_same():
     results = Results.from_json(fields)
     assert json.loads(json.dumps(results.to_json())) == fields
     assert table(results).row_count == 5
-    network = Network("net", results.dense.facts, slim_networks(results), results)
+    network = NetworkReport("net", results.dense.facts, slim_networks(results), results)
     assert "Proven: the slim network" in render(Report("title", "command", [network]))
 
 

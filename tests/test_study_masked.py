@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from slimnet.models import MODELS
+from slimnet.network import Network
 from slimnet.sparsity.methods.unstructured import single_weights
 from slimnet.study.masked import cutting, holding, masked_candidate
 from slimnet.train import REGIMES, Schedule, load_data, start, train
@@ -20,7 +21,7 @@ def made():
 
 
 def zeros(model):
-    return {name: weight.eq(0) for name, weight in single_weights(model)}
+    return {name: weight.eq(0) for name, weight in single_weights(Network.of(model))}
 
 
 def test_it_counts_what_is_left_and_all_macs(made):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 import slimnet
 from slimnet.capture.suitable import refuse_unsuitable
 from slimnet.errors import InputError
+from slimnet.network import Network
 
 
 class Answering(Tensor):
@@ -31,7 +32,7 @@ def with_weight(weight: Tensor) -> nn.Module:
 
 def refusal(model: nn.Module) -> str | None:
     try:
-        refuse_unsuitable(model)
+        refuse_unsuitable(Network.of(model))
     except InputError as refused:
         return str(refused)
     return None

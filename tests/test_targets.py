@@ -1,6 +1,5 @@
 """No command writes over what it reads, or under a name that says another format."""
 
-import inspect
 import os
 import re
 from pathlib import Path
@@ -10,6 +9,7 @@ import pytest
 import torch
 
 from slimnet import cli
+from slimnet.cli.typed import signature
 from slimnet.models import MODELS
 
 SOURCE = """
@@ -101,11 +101,11 @@ def test_what_is_read_is_not_written_over(command, shelf, capsys):
 
 
 def test_every_command_that_writes_can_be_told_to_overwrite():
-    for command in cli.COMMANDS:
-        names = inspect.signature(command).parameters
+    for command, options in cli.COMMANDS.items():
+        names = signature(options).parameters
         reads = names.keys() & {"model", "slim"}
         writes = names.keys() & {"output", "file", "graph"}
-        assert ("overwrite" in names) == bool(reads and writes), command.__name__
+        assert ("overwrite" in names) == bool(reads and writes), command
 
 
 def test_a_file_may_be_overwritten_where_that_is_said(shelf, tmp_path):

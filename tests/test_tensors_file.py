@@ -12,10 +12,10 @@ from torch import nn
 
 import slimnet
 from slimnet.artifact import Artifact, make_artifact
-from slimnet.capture.modules import named_tensors
 from slimnet.errors import InputError
 from slimnet.files import open_network
 from slimnet.models import MODELS
+from slimnet.network import Network
 from slimnet.networks.arch import Arch, parse_arch
 from slimnet.record import is_slim, read_slim
 from slimnet.tensors_file import read_tensors, write_state, write_tensors
@@ -57,7 +57,7 @@ def slim(tied, tmp_path):
 
 
 def test_any_tool_reads_the_tensors(tied, slim):
-    own = dict(named_tensors(tied[1].model))
+    own = Network.of(tied[1].model).tensors
     found = load_file(slim)
     assert own.keys() - found.keys() == {"second.weight"}
     assert all(torch.equal(found[name], own[name]) for name in found)
@@ -164,7 +164,7 @@ def test_another_format_is_refused(tmp_path):
 
 def test_an_example_that_json_cannot_say_is_refused(tied, tmp_path):
     pruned = tied[1]
-    made = Artifact(dict(named_tensors(pruned.model)), pruned.plan, None, None, (1j,))
+    made = Artifact(Network.of(pruned.model).tensors, pruned.plan, None, None, (1j,))
     with pytest.raises(InputError, match="cannot say complex numbers"):
         write_tensors(made, tmp_path / "slim.safetensors")
     assert not list(tmp_path.iterdir())

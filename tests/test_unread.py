@@ -13,6 +13,7 @@ import slimnet
 from slimnet.capture.trace import capture
 from slimnet.coupling.couple import couple
 from slimnet.coupling.unread import unread
+from slimnet.network import Network
 
 IMAGE = (torch.randn(2, 3, 8, 8),)
 
@@ -29,7 +30,7 @@ def network(body, **parts):
 
 def idle(body, example=IMAGE, **parts):
     """Which channels of ``a`` may leave and are read by no one."""
-    coupling = couple([trace := capture(network(body, **parts), example)])
+    coupling = couple([trace := capture(Network.of(network(body, **parts)), example)])
     flags = unread([trace], coupling)
     return flags[coupling.atoms.of[coupling.weights["a.weight"].axes[0]]]
 

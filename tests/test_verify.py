@@ -14,7 +14,6 @@ from micro import Net, bn, conv
 from torch import Tensor, nn
 
 import slimnet
-from slimnet.capture.modules import named_tensors
 from slimnet.capture.trace import capture
 from slimnet.coupling.couple import couple
 from slimnet.coupling.groups import find_groups
@@ -23,6 +22,7 @@ from slimnet.cutting.reference import Proof
 from slimnet.cutting.standins import weights_of
 from slimnet.cutting.verify import TOLERANCE, Certificate, Check, certify
 from slimnet.errors import CertificateError
+from slimnet.network import Network
 from slimnet.planning.budget import removed_members
 from slimnet.planning.plan import make_plan, survivors_mask
 
@@ -40,27 +40,27 @@ def network(body=lambda m, x: m.b(m.n(m.a(x)).relu()), **parts):
 
 def cut_by_hand(model, share=0.5):
     """(slim, proof): a random share of every group leaves."""
-    trace = capture(model, IMAGE)
+    trace = capture(Network.of(model), IMAGE)
     coupling = couple([trace])
-    groups, layers = find_groups(model, coupling)
+    groups, layers = find_groups(Network.of(model), coupling)
     rng = np.random.default_rng(0)
     scores = {g.number: rng.random(g.size) for g in groups}
     kept = {g.number: int(g.size * share) for g in groups}
     members = removed_members(groups, scores, kept)
     plan = make_plan(coupling, groups, layers, members)
     proof = Proof(trace, coupling, plan, survivors_mask(coupling, groups, members))
-    return rebuild(model, plan), proof
+    return rebuild(Network.of(model), plan), proof
 
 
 def state(model):
-    return {name: (id(t), t.detach().clone()) for name, t in named_tensors(model)}
+    return {name: (id(t), t.detach().clone()) for name, t in Network.of(model).tensors.items()}
 
 
 def test_a_right_cut_is_certified_and_neither_network_changes():
     model = network()
     slim, proof = cut_by_hand(model)
     before = state(model), state(slim)
-    certificate = certify(model, slim, proof, IMAGE, seed=3)
+    certificate = certify(Network.of(model), Network.of(slim), proof, IMAGE, seed=3)
     assert certificate.error < 1e-12 <= TOLERANCE == certificate.tolerance
     assert [check.weights for check in certificate.checks] == ["real", "random"]
     assert certificate.exact and certificate.dtype == "float64" and certificate.seed == 3
@@ -104,11 +104,11 @@ def lose_bias(slim):
 def test_a_wrong_network_is_noticed(wrong):
     model = network()
     slim, proof = cut_by_hand(model)
-    certify(model, slim, proof, IMAGE)
+    certify(Network.of(model), Network.of(slim), proof, IMAGE)
     with torch.no_grad():
         wrong(slim)
     with pytest.raises(CertificateError, match="is not the original with the removed channels"):
-        certify(model, slim, proof, IMAGE)
+        certify(Network.of(model), Network.of(slim), proof, IMAGE)
 
 
 @pytest.mark.parametrize("name", ["a.weight", "a.bias", "n.weight", "n.running_mean", "b.weight"])
@@ -118,7 +118,12 @@ def test_one_wrong_index_is_noticed(name):
     wrong = with_a_wrong_index(proof.plan, name)
     for known in (proof.plan, wrong):  # the network was cut wrongly, or so planned
         with pytest.raises(CertificateError):
-            certify(model, rebuild(model, wrong), replace(proof, plan=known), IMAGE)
+            certify(
+                Network.of(model),
+                Network.of(rebuild(Network.of(model), wrong)),
+                replace(proof, plan=known),
+                IMAGE,
+            )
 
 
 def with_a_wrong_index(plan, name):
@@ -136,10 +141,15 @@ def test_channels_that_are_zero_anyway_do_not_hide_a_wrong_cut():
     with torch.no_grad():
         for tensor in (*model.parameters(), *slim.parameters()):
             tensor.zero_()
-    certify(model, slim, proof, IMAGE)
+    certify(Network.of(model), Network.of(slim), proof, IMAGE)
     wrong = with_a_wrong_index(proof.plan, "b.weight")
     with pytest.raises(CertificateError, match="with random weights they differ at aten"):
-        certify(model, rebuild(model, wrong), replace(proof, plan=wrong), IMAGE)
+        certify(
+            Network.of(model),
+            Network.of(rebuild(Network.of(model), wrong)),
+            replace(proof, plan=wrong),
+            IMAGE,
+        )
 
 
 def test_numbers_that_are_not_finite_and_shapes_that_differ_are_errors():
@@ -148,7 +158,7 @@ def test_numbers_that_are_not_finite_and_shapes_that_differ_are_errors():
     with torch.no_grad():
         slim.b.bias[0] = float("nan")
     with pytest.raises(CertificateError, match=r"differ at aten.convolution.default \(.*\) by inf"):
-        certify(model, slim, proof, IMAGE)
+        certify(Network.of(model), Network.of(slim), proof, IMAGE)
 
 
 def test_the_example_itself_is_looked_at():
@@ -159,9 +169,9 @@ def test_the_example_itself_is_looked_at():
     slim, proof = cut_by_hand(model)
     slim.last = 2
     low, high = (IMAGE[0].abs().neg(),), (IMAGE[0].abs(),)
-    certify(model, slim, proof, low)
+    certify(Network.of(model), Network.of(slim), proof, low)
     with pytest.raises(CertificateError):
-        certify(model, slim, proof, high)
+        certify(Network.of(model), Network.of(slim), proof, high)
 
 
 NORMS = {
@@ -192,11 +202,11 @@ def test_statistics_are_listed_with_their_reasons_and_pass(operator):
 def test_an_approximate_cut_that_is_wrong_is_noticed_as_well():
     model = network(lambda m, x: m.b(m.s(m.a(x)).relu()), s=partial(nn.GroupNorm, 4, 16))
     slim, proof = cut_by_hand(model)
-    certify(model, slim, proof, IMAGE)
+    certify(Network.of(model), Network.of(slim), proof, IMAGE)
     with torch.no_grad():
         slim.s.weight[0] *= 1.001
     with pytest.raises(CertificateError):
-        certify(model, slim, proof, IMAGE)
+        certify(Network.of(model), Network.of(slim), proof, IMAGE)
 
 
 def test_a_certificate_survives_json_and_says_what_was_checked():
@@ -219,17 +229,17 @@ def test_a_certificate_survives_json_and_says_what_was_checked():
 def test_random_weights_of_both_networks_are_the_same_numbers_cut():
     model = network()
     slim, proof = cut_by_hand(model)
-    full, small = weights_of("random", model, proof.plan, seed=0)
-    for name, tensor in named_tensors(slim):
+    full, small = weights_of("random", Network.of(model).tensors, proof.plan, seed=0)
+    for name, tensor in Network.of(slim).tensors.items():
         if tensor.is_floating_point():
-            whole = full(name, dict(named_tensors(model))[name])
+            whole = full(name, Network.of(model).tensors[name])
             assert whole.dtype == torch.float64
             for axis, gone in proof.plan.removed.get(name, {}).items():
                 kept = [k for k in range(whole.shape[axis]) if k not in gone]
                 whole = whole.index_select(axis, torch.tensor(kept))
             assert torch.equal(small(name, tensor), whole), name
-    again, _ = weights_of("random", model, proof.plan, seed=0)
-    other, _ = weights_of("random", model, proof.plan, seed=1)
+    again, _ = weights_of("random", Network.of(model).tensors, proof.plan, seed=0)
+    other, _ = weights_of("random", Network.of(model).tensors, proof.plan, seed=1)
     assert torch.equal(full("a.weight", model.a.weight), again("a.weight", model.a.weight))
     assert not torch.equal(full("a.weight", model.a.weight), other("a.weight", model.a.weight))
 
@@ -252,7 +262,7 @@ def test_no_second_copy_of_the_weights_is_held():
     watch.clear()
     gc.collect()
     before = alive(width)
-    certify(model, slim, proof, IMAGE)
+    certify(Network.of(model), Network.of(slim), proof, IMAGE)
     assert max(watch) - before <= 3, watch
     assert len(watch) == 4 * depth
 

@@ -240,15 +240,15 @@ def _network(path: Path, *arch: str) -> dict[str, Any]:
     """Weights, outputs, and what a slim network's file says of itself."""
     import torch
 
-    from slimnet.capture.modules import named_tensors
     from slimnet.errors import InputError
     from slimnet.example import tensors_of
     from slimnet.files import open_network
+    from slimnet.network import Network
     from slimnet.networks.arch import parse_arch
 
     opened = open_network(path, parse_arch(arch[0]) if arch else None)
     model, parts = opened.model.eval(), list[Any]()
-    for name, tensor in named_tensors(model):
+    for name, tensor in Network.of(model).tensors.items():
         parts += [name, str(tensor.dtype), str(tensor.shape), str(tensor.stride())]
         parts.append(_stored(tensor.detach()))
     if opened.artifact is not None:

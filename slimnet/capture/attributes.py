@@ -20,30 +20,28 @@ from torch import Tensor, nn
 from slimnet.capture.belongings import (
     DEEPEST,
     LONGEST,
-    TABLES,
     Step,
     entries,
     is_object,
-    own_attributes,
     put,
     remade,
 )
 from slimnet.capture.books import books
-from slimnet.capture.modules import named_modules
 from slimnet.capture.sizes import AttributeOf, NumpySize, Shape, Size, leaves
+from slimnet.network import TABLES, Network, own_attributes
 
 
-def remember_attributes(model: nn.Module, is_weight: Callable[[int], bool]) -> None:
+def remember_attributes(network: Network, is_weight: Callable[[int], bool]) -> None:
     """Exchange what can be read as a size; ``is_weight`` tells recorded parameters by number.
 
     Call it where shapes already give sizes.
     """
     seen: set[int] = set()
-    for path, module in named_modules(model):
+    for path, module in network.modules.items():
         attributes = vars(module)
         for name, value in _read_as_sizes(module):
             attributes[name] = tracked(value, AttributeOf(path, name), seen)
-    for _, module in named_modules(model):
+    for module in network.modules.values():
         vars(module).update(_followed(module, is_weight))
 
 

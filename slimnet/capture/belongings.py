@@ -8,7 +8,7 @@ inside.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import Any, TypeAlias
 
@@ -17,18 +17,8 @@ from torch import Tensor, nn
 Step: TypeAlias = "int | str"
 """An index of a list or tuple, a key of a dict, or the name of an object's attribute."""
 
-TABLES = frozenset(vars(nn.Module()))
-"""The attributes that every module has: torch's own tables, not the user's."""
-
 LONGEST = 64  # a longer list, tuple or dict is data, not a configuration
 DEEPEST = 6  # so far from the module nobody keeps a size
-
-
-def own_attributes(module: nn.Module) -> Iterator[tuple[str, Any]]:
-    """What a user's class, or torch's, has set on a module."""
-    for name, value in list(vars(module).items()):
-        if name not in TABLES:
-            yield name, value
 
 
 def entries(holder: Any) -> list[tuple[Step, Any]]:

@@ -17,10 +17,11 @@ from typing import Any
 import torch
 
 from slimnet.capture.allowance import Unlimited
-from slimnet.capture.permitted import UNDEFINED, refusal, trouble
+from slimnet.capture.permitted import refusal, trouble
 from slimnet.capture.sites import Replayed, Site
 from slimnet.errors import InputError
 from slimnet.limits import checked_name
+from slimnet.operator import Double, of
 
 INTEGERS: dict[str, Callable[..., Any]] = {
     **{
@@ -109,7 +110,7 @@ class Call(Replayed):
         allowed.check(self.function, args, named)
         made = self.function(*args, **named)
         allowed.hold(self.name, made)
-        return made.zero_() if self.operator in UNDEFINED else made
+        return made.zero_() if of(self.function).double is Double.ZEROS else made
 
     def plain(self, literals: Sequence[int]) -> dict[str, Any]:
         """What it was made from, with these literals."""

@@ -6,6 +6,7 @@ surer than rules for its parts; a function whose body states sizes is better see
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from types import FunctionType
 from typing import Any
@@ -13,50 +14,27 @@ from typing import Any
 import torch
 from torch import nn
 
-_aten = torch.ops.aten
-COMPOSITES = {
-    nn.functional.scaled_dot_product_attention: _aten.scaled_dot_product_attention.default,
-    nn.functional.rms_norm: _aten.rms_norm.default,
-    torch.lstm: _aten.lstm,
-    torch.gru: _aten.gru,
-    torch.rnn_tanh: _aten.rnn_tanh,
-    torch.rnn_relu: _aten.rnn_relu,
-    torch.lstm_cell: _aten.lstm_cell.default,
-    torch.gru_cell: _aten.gru_cell.default,
-    torch.rnn_tanh_cell: _aten.rnn_tanh_cell.default,
-    torch.rnn_relu_cell: _aten.rnn_relu_cell.default,
-    torch._pad_packed_sequence: _aten._pad_packed_sequence.default,
-    torch._weight_norm: _aten._weight_norm.default,
-}
-"""Public functions recorded as one call: what they are made of depends on type and device."""
-_WHOLE = {
-    overload
-    for op in COMPOSITES.values()
-    for overload in ((op.input, op.data) if isinstance(op, torch._ops.OpOverloadPacket) else (op,))
-}
+from slimnet.operator import wholes
 
 
-def composite(func: Any, args: tuple[Any, ...]) -> Any:
+def composite(func: Any, args: Sequence[Any]) -> Any:
     """The ATen overload that stands for a call of a public function; None where none does.
 
     A recurrent layer has one overload for tensors and one, with the running batch sizes as its
     second argument, for packed sequences.
     """
-    op = func if func in _WHOLE else COMPOSITES.get(func)
-    if isinstance(op, torch._ops.OpOverloadPacket):
-        return op.input if isinstance(args[3], bool) else op.data
-    return op
+    return next((op for op, fits in wholes().get(func, ()) if fits(args)), None)
 
 
 def is_whole(op: Any) -> bool:
     """Whether an operator stands for a public function."""
-    return op in _WHOLE
+    return op in wholes()
 
 
 @cache
 def is_composite(op: Any) -> bool:
     """Whether an operator is made of others: under inference_mode they arrive whole."""
-    return op not in _WHOLE and bool(
+    return not is_whole(op) and bool(
         torch._C._dispatch_has_kernel_for_dispatch_key(op.name(), "CompositeImplicitAutograd")
     )
 

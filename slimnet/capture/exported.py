@@ -5,11 +5,8 @@ The batch is dynamic where the network allows it; a program keeps exactly the fr
 
 from __future__ import annotations
 
-import io
-import logging
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import wraps
 from inspect import Parameter, Signature
 from typing import Any
@@ -26,33 +23,35 @@ from torch.utils._pytree import (
 
 from slimnet.capture.calls import CONSTANTS, INTEGERS
 from slimnet.capture.effects import side_effect
-from slimnet.capture.modules import evaluation_mode, named_tensors, own_names
+from slimnet.capture.modules import evaluation_mode
 from slimnet.capture.permitted import refusal
 from slimnet.capture.program import Program
+from slimnet.capture.randomness import drawing_from
 from slimnet.example import is_plain, names_of, plainly, tensors_of
-from slimnet.exclusive import exclusive
+from slimnet.network import Network
 from slimnet.plain import encode
+from slimnet.quiet import quiet
 
 
-def record_program(model: nn.Module, example: tuple[Any, ...]) -> dict[str, Any] | None:
+def record_program(network: Network, example: tuple[Any, ...]) -> dict[str, Any] | None:
     """The network in evaluation mode as plain data; None where torch cannot export it.
 
     The batch is dynamic where the network allows it. What is given back has run: on the example
-    and, with a dynamic batch, on another one, and gave what the network gives. ``model`` stays as
-    it is.
+    and, with a dynamic batch, on another one, and gave what the network gives. The model stays
+    as it is.
     """
-    if isinstance(model, Program):
-        return model.plain()
+    if isinstance(network.model, Program):
+        return network.model.plain()
     for free in (True, False):
         with suppress(Exception):  # whatever torch.export or the user's forward raises
-            return _recorded(model, example, free=free)
+            return _recorded(network, example, free=free)
     return None
 
 
-def _recorded(model: nn.Module, example: tuple[Any, ...], *, free: bool) -> dict[str, Any]:
-    encoded = _encoded(_export(model, example, free=free), example, own_names(model))
-    program = {**encoded, "arguments": names_of(model)[: len(example)]}
-    _check(model, Program(program, dict(named_tensors(model))).eval(), example, free=free)
+def _recorded(network: Network, example: tuple[Any, ...], *, free: bool) -> dict[str, Any]:
+    encoded = _encoded(_export(network, example, free=free), example, network.own_name)
+    program = {**encoded, "arguments": names_of(network.model)[: len(example)]}
+    _check(network, Program(program, network.tensors).eval(), example, free=free)
     return program
 
 
@@ -64,25 +63,26 @@ class _Unlike(Exception):
     """What was exported does not compute what the network computes."""
 
 
-def export(model: nn.Module, example: tuple[Any, ...]) -> torch.export.ExportedProgram:
+def export(network: Network, example: tuple[Any, ...]) -> torch.export.ExportedProgram:
     """The network in evaluation mode, as torch.export records it; raises whatever that raises.
 
     Its batch is free where what was recorded gives the network's results at two batch sizes.
     """
-    if isinstance(model, Program):
-        with quiet(), evaluation_mode(model), torch.no_grad():
-            return _export_program(model, example)
+    if isinstance(network.model, Program):
+        with quiet(), evaluation_mode(network), torch.no_grad():
+            return _export_program(network.model, example)
     with suppress(Exception):
-        exported = _export(model, example, free=True)
-        _check(model, exported.module(), example, free=True)
+        exported = _export(network, example, free=True)
+        _check(network, exported.module(), example, free=True)
         return exported
-    return _export(model, example, free=False)
+    return _export(network, example, free=False)
 
 
 def _export(
-    model: nn.Module, example: tuple[Any, ...], *, free: bool
+    network: Network, example: tuple[Any, ...], *, free: bool
 ) -> torch.export.ExportedProgram:
-    with quiet(), evaluation_mode(model), torch.no_grad():
+    model = network.model
+    with quiet(), evaluation_mode(network), torch.no_grad():
         if not is_plain(model(*_own(example))):
             _answer_plainly(model)
         if free:
@@ -92,21 +92,20 @@ def _export(
 
 
 def _check(
-    model: nn.Module, other: Callable[..., Any], example: tuple[Any, ...], *, free: bool
+    network: Network, other: Callable[..., Any], example: tuple[Any, ...], *, free: bool
 ) -> None:
     """Raise where the two differ on the example or, with a ``free`` batch, on three samples.
 
     The batch that was recorded may have become a constant inside, as ``int(x.shape[0])`` does.
     """
     for given in (example, _three(example)) if free else (example,):
-        expected, found = (_outputs(run, given, model) for run in (model, other))
+        expected, found = (_outputs(run, given, network) for run in (network.model, other))
         if len(expected) != len(found) or not all(map(_alike, expected, found)):
             raise _Unlike
 
 
-def _outputs(run: Callable[..., Any], given: tuple[Any, ...], model: nn.Module) -> list[Tensor]:
-    with quiet(), evaluation_mode(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+def _outputs(run: Callable[..., Any], given: tuple[Any, ...], network: Network) -> list[Tensor]:
+    with quiet(), evaluation_mode(network), torch.no_grad(), drawing_from(0):
         return tensors_of(run(*_own(given)))
 
 
@@ -225,19 +224,6 @@ def has_free_batch(exported: torch.export.ExportedProgram) -> bool:
 
 def _is_tensor(node: fx.Node) -> bool:
     return isinstance(node.meta.get("val"), Tensor)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """torch.export warns, logs and prints about its own inner life."""
-    with exclusive(), warnings.catch_warnings(), redirect_stderr(io.StringIO()):
-        warnings.simplefilter("ignore")
-        before = logging.root.manager.disable
-        logging.disable(logging.ERROR)
-        try:
-            yield
-        finally:
-            logging.disable(before)
 
 
 def _encoded(

@@ -21,9 +21,10 @@ from torch.utils._pytree import keystr, tree_flatten_with_path
 
 from slimnet.capture.allowance import allowance, bytes_of
 from slimnet.capture.calls import Call, Scope, check_argument, last_uses, nodes_of
-from slimnet.capture.modules import Held, named_modules
 from slimnet.errors import InputError
 from slimnet.limits import checked_name, checked_path
+from slimnet.network import Held, Network
+from slimnet.operator import of
 from slimnet.plain import decode
 
 LITERALS = "(program)"
@@ -258,7 +259,7 @@ def _held(root: nn.Module, name: str) -> Any:
 
 def _tell_roles(root: nn.Module, calls: Iterable[Call], names: Mapping[str, str]) -> None:
     """Say of every weight what the first operator that reads it takes it for."""
-    modules = dict(named_modules(root))
+    modules = Network.of(root).modules
     for call in calls:
         for place, node in _read(call):
             name = names.get(node)
@@ -276,8 +277,8 @@ def _read(call: Call) -> Iterator[tuple[int, str]]:
 
 
 def _role(call: Call, place: int) -> str:
-    """As :class:`~slimnet.capture.modules.Held` names it."""
-    if call.operator in _BATCH_NORMS and place == 1:
+    """As :class:`~slimnet.network.Held` names it."""
+    if place == 1 and (call.operator == "batch_norm" or _is_batch_norm(call.function)):
         return "scale"
     if call.operator in _PRODUCTS and place == 1:
         turned = call.operator.startswith("conv_transpose") or call.args[6:7] == [True]
@@ -285,7 +286,10 @@ def _role(call: Call, place: int) -> str:
     return ""
 
 
-_BATCH_NORMS = ("batch_norm", "_native_batch_norm_legit_no_training", "native_batch_norm")
+def _is_batch_norm(function: Any) -> bool:
+    return isinstance(function, torch._ops.OpOverload) and bool(of(function).norm)
+
+
 _PRODUCTS = (
     *("linear", "conv1d", "conv2d", "conv3d", "convolution"),
     *("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"),

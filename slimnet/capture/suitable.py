@@ -9,8 +9,9 @@ finite. Of a copy it says what in it still runs the original.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from contextlib import suppress
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -21,21 +22,22 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from slimnet.capture.copying import leading_back
-from slimnet.capture.modules import evaluation_mode, named_modules, named_tensors, parts_of
+from slimnet.capture.modules import evaluation_mode, parts_of
 from slimnet.errors import InputError
 from slimnet.example import hides_results
+from slimnet.network import Network
 
 
-def refuse_unsuitable(model: nn.Module, example: tuple[Any, ...] | None = None) -> None:
+def refuse_unsuitable(network: Network, example: tuple[Any, ...] | None = None) -> None:
     """Raise :class:`InputError` for a network that cannot be recorded, or is broken already.
 
     With an ``example`` a scripted part that never runs on it, such as a loss, is no reason.
     """
-    for path, module in named_modules(model):
+    for path, module in network.modules.items():
         _check_module(path or "the model", module)
-    for path in _scripts(model, example):
+    for path in _scripts(network, example):
         raise InputError(_SCRIPTED.format(path))
-    for name, tensor in named_tensors(model):
+    for name, tensor in network.tensors.items():
         _check_tensor(name, tensor)
 
 
@@ -62,24 +64,36 @@ def _check_module(path: str, module: nn.Module) -> None:
 _SCRIPTED = "{} is TorchScript, which hides its operators: prune the module that it was made of"
 
 
-def _scripts(model: nn.Module, example: tuple[Any, ...] | None) -> list[str]:
+def _scripts(network: Network, example: tuple[Any, ...] | None) -> list[str]:
     """The paths of scripted parts; with an example, of those that it calls."""
     scripts = {
         id(child): f"{path}.{name}".lstrip(".")
-        for path, module in named_modules(model)
+        for path, module in network.modules.items()
         for name, child in vars(module)["_modules"].items()
         if _is_script(child)
     }
     if not scripts or example is None:
         return list(scripts.values())
     called: set[int] = set()
-    hook = register_module_forward_pre_hook(lambda module, _: called.add(id(module)))
+    with torch.no_grad(), evaluation_mode(network), _telling(called), suppress(Exception):
+        network.model(*_own(example))  # where it fails, recording says why
+    return [path for number, path in scripts.items() if number in called]
+
+
+@contextmanager
+def _telling(called: set[int]) -> Iterator[None]:
+    """Note the identity of every module that this thread calls; torch asks for all of them."""
+    own = threading.get_ident()
+
+    def note(module: nn.Module, _: Any) -> None:
+        if threading.get_ident() == own:
+            called.add(id(module))
+
+    hook = register_module_forward_pre_hook(note)
     try:
-        with torch.no_grad(), evaluation_mode(model), suppress(Exception):  # recording says why
-            model(*_own(example))
+        yield
     finally:
         hook.remove()
-    return [path for number, path in scripts.items() if number in called]
 
 
 def _is_script(module: nn.Module) -> bool:
@@ -125,19 +139,20 @@ def _is_sound(tensor: Tensor, may_be_infinite: bool) -> bool:
     return not bool(tensor.isnan().any()) if may_be_infinite else bool(tensor.isfinite().all())
 
 
-def refuse_unbound(model: nn.Module, copy: nn.Module, example: tuple[Any, ...]) -> None:
+def refuse_unbound(network: Network, copy: Network, example: tuple[Any, ...]) -> None:
     """Raise :class:`InputError` where a copy of a network computes with the network's own tensors.
 
     What leads back to the original is bound to the copy as far as that is possible
     (:mod:`.copying`); a global name, or an object that cannot be copied, may be left.
     """
-    watch = _Watch(tensor for _, tensor in named_tensors(model))
+    watch = _Watch(network.tensors.values())
     with torch.no_grad(), evaluation_mode(copy), suppress(Exception), watch:
-        copy(*_own(example))
+        copy.model(*_own(example))
     if watch.seen:
-        holder = leading_back(named_modules(copy), parts_of(model)) or "something outside of it"
+        parts = parts_of(network)
+        holder = leading_back(copy.modules.items(), parts) or "something outside of it"
         raise InputError(
-            f"{holder} holds {type(model).__name__} itself where no copy can be put in its place, "
+            f"{holder} holds {network.name} itself where no copy can be put in its place, "
             "so the slim network would compute with the weights of the original: call the module "
             "through self"
         )

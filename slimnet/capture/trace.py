@@ -3,18 +3,17 @@
 Takes a model and example inputs, gives a :class:`Trace`. Nothing has to be scriptable, exportable
 or free of Python control flow: whatever runs can be recorded. Tensors are known by identity and
 held weakly, so no activation is kept; parameters and buffers are known by identity too, so tied
-weights, shared modules and raw parameters need no special case. This is the only file that knows
-PyTorch's tracing machinery.
+weights, shared modules and raw parameters need no special case.
 """
 
 from __future__ import annotations
 
 import sys
-import warnings
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import count
 from typing import Any
 
@@ -29,52 +28,18 @@ from slimnet.capture.attributes import remember_attributes
 from slimnet.capture.caches import forget_sizes, forgetful, remembering
 from slimnet.capture.composites import OPENED, composite, is_composite, opened
 from slimnet.capture.conversions import remembering_conversions
+from slimnet.capture.graph import Call, DataflowGraph, Ref, Request
 from slimnet.capture.journal import Equality, Journal, journal, keeping
-from slimnet.capture.modules import evaluation_mode, named_modules, named_tensors
+from slimnet.capture.modules import evaluation_mode
 from slimnet.capture.randomness import drawing_from
 from slimnet.capture.sites import Site, Sites
 from slimnet.capture.sizes import Amount, Size, Source, shape_of
 from slimnet.errors import CaptureError
 from slimnet.example import tensors_of
 from slimnet.exclusive import exclusive
-
-
-@dataclass(frozen=True, eq=False)
-class Ref:
-    """One recorded tensor: its number, its shape, and the name of a parameter or buffer."""
-
-    id: int
-    shape: tuple[int, ...]
-    name: str | None = None
-    kind: str = "activation"  # parameter | buffer | input | activation | constant
-    dtype: torch.dtype = torch.float32
-    values: np.ndarray[Any, Any] | None = None  # of an index, and of a constant of one element
-
-
-@dataclass(frozen=True, eq=False)
-class Request:
-    """The public torch function that the user's code called, with its arguments.
-
-    An exported program calls ATen overloads: these go by the same names, without the overload's.
-    """
-
-    name: str
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-    overload: str = ""
-
-
-@dataclass(frozen=True, eq=False)
-class Call:
-    """One ATen call: tensors are replaced by :class:`Ref`."""
-
-    index: int
-    op: Any
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-    outputs: tuple[Ref, ...]
-    site: Site
-    request: Request | None
+from slimnet.network import Network
+from slimnet.operator import of
+from slimnet.quiet import unwarned
 
 
 @dataclass(eq=False)
@@ -86,10 +51,16 @@ class Trace:
     inputs: list[Ref] = field(default_factory=list)
     outputs: list[Ref] = field(default_factory=list)
     equalities: list[Equality] = field(default_factory=list)  # numbers that the code found equal
+    holders: Collection[str] = ()  # paths of modules that only hold others: they are never called
+
+    @cached_property
+    def graph(self) -> DataflowGraph:
+        """Who makes and who reads each tensor; ask once the pass is over."""
+        return DataflowGraph(self.calls, self.inputs, self.outputs, self.holders)
 
 
-def capture(model: nn.Module, example: tuple[Any, ...], *, training: bool = False) -> Trace:
-    """Record ``model(*example)`` in evaluation mode, without gradients.
+def capture(network: Network, example: tuple[Any, ...], *, training: bool = False) -> Trace:
+    """Record the model on the example in evaluation mode, without gradients.
 
     With ``training`` the pass runs in training mode, on two copies of the example stacked along
     the batch; running statistics are put back afterwards.
@@ -98,53 +69,52 @@ def capture(model: nn.Module, example: tuple[Any, ...], *, training: bool = Fals
     with exclusive():
         notes = Journal()
         try:
-            trace = _recorded(model, example, training, notes)
+            trace = _recorded(network, example, training, notes)
         finally:
             functions = remembering(notes.hashing)
             forget_sizes(functions)
         if functions:
             with forgetful(functions):
-                trace = _recorded(model, example, training, notes)
+                trace = _recorded(network, example, training, notes)
         if notes.converting:
             again = forgetful(functions), remembering_conversions(notes.converting)
             with suppress(CaptureError), again[0], again[1]:  # code may want Python's own int
-                trace = _recorded(model, example, training, Journal())
+                trace = _recorded(network, example, training, Journal())
     return trace
 
 
-def _recorded(model: nn.Module, example: tuple[Any, ...], training: bool, notes: Journal) -> Trace:
-    recorder = _Recorder(model)
+def _recorded(network: Network, example: tuple[Any, ...], training: bool, notes: Journal) -> Trace:
+    recorder = _Recorder(network)
     notes.site = recorder.site
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
-        stack.enter_context(evaluation_mode(model, training=training))
+        stack.enter_context(evaluation_mode(network, training=training))
         stack.enter_context(fast_paths_off())
         stack.enter_context(drawing_from(0))  # two passes of one network draw alike
-        stack.enter_context(warnings.catch_warnings())
-        warnings.simplefilter("ignore")
+        stack.enter_context(unwarned())
         example = map_tensors(Tensor.clone, example)  # a forward may write into its input
         recorder.read_inputs(example)
         stack.callback(recorder.restore_weights)
         stack.enter_context(recorder)
         stack.enter_context(_SizeTracking(recorder))
-        remember_attributes(model, recorder.is_weight)
+        remember_attributes(network, recorder.is_weight)
         stack.enter_context(keeping(notes))
         try:
-            output = model(*example)
+            output = network.model(*example)
         except Exception as error:
-            raise CaptureError(_failure(model, example, error)) from error
+            raise CaptureError(_failure(network.name, example, error)) from error
     recorder.trace.outputs = [recorder.used(tensor) for tensor in tensors_of(output)]
     recorder.trace.equalities = list(notes.equalities.values())
     return recorder.trace
 
 
-def _failure(model: nn.Module, example: tuple[Any, ...], error: Exception) -> str:
+def _failure(name: str, example: tuple[Any, ...], error: Exception) -> str:
     shapes = ", ".join(
         str(tuple(leaf.shape)) for leaf in tree_leaves(example) if isinstance(leaf, Tensor)
     )
     first_line = str(error).strip().split("\n")[0]
     return (
-        f"{type(model).__name__} does not run on an input of shape {shapes}: {first_line}; "
+        f"{name} does not run on an input of shape {shapes}: {first_line}; "
         "give the shape that it was made for (--input, or the example argument)"
     )
 
@@ -239,17 +209,16 @@ class Uncompiled(TorchDispatchMode):
 class _Recorder(Uncompiled):
     """Sees the ATen calls below autograd and writes them down."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, network: Network) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.trace = Trace()
+        modules = network.modules.items()
+        held = (path for path, m in modules if type(m).forward is nn.Module.forward)
+        self.trace = Trace(holders=frozenset(held))
         self.request: Request | None = None
         self._known: dict[int, tuple[weakref.ref[Tensor], Ref]] = {}
-        modules = {id(module): path for path, module in named_modules(model)}
-        self._sites = Sites(modules, _recorded.__code__)
-        self._weights: dict[int, tuple[str, Tensor]] = {}
+        self._sites = Sites({id(module): path for path, module in modules}, _recorded.__code__)
+        self._weights = network.names
         self._saved: dict[int, tuple[Tensor, Tensor]] = {}
-        for name, tensor in named_tensors(model):
-            self._weights.setdefault(id(tensor), (name, tensor))
 
     def read_inputs(self, example: tuple[Any, ...]) -> None:
         """Register the network's inputs."""
@@ -262,12 +231,12 @@ class _Recorder(Uncompiled):
         found = self._known.get(id(tensor))
         if found is not None and found[0]() is tensor:
             return found[1]
-        weight = self._weights.get(id(tensor))
-        if weight is None:
+        name = self._weights.get(id(tensor))
+        if name is None:
             ref = self._remember(tensor, kind="constant")
             return replace(ref, values=np.asarray(tensor.tolist())) if _is_one(tensor) else ref
         kind = "parameter" if isinstance(tensor, nn.Parameter) else "buffer"
-        return self._remember(tensor, kind=kind, name=weight[0])
+        return self._remember(tensor, kind=kind, name=name)
 
     def used(self, tensor: Tensor) -> Ref:
         """The same, of a tensor that takes part: asking for a weight's shape is no use of it."""
@@ -361,7 +330,9 @@ class _Recorder(Uncompiled):
         return value
 
     def _with_values(self, func: Any, tensor: Tensor, ref: Ref) -> Ref:
-        if func not in _INDEXING or tensor.is_floating_point() or tensor.numel() > _INDEX_LIMIT:
+        if tensor.is_floating_point() or tensor.numel() > _INDEX_LIMIT:
+            return ref
+        if func is None or not of(func).values:
             return ref
         values = tensor.detach().cpu().numpy().copy()
         return replace(ref, values=values)
@@ -376,28 +347,14 @@ def _request(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Req
     return Request(name, args, kwargs, overload)
 
 
-_aten = torch.ops.aten
 _NUMBERS = count(1)  # of tensors: no two passes share one
 _NO_CALLS = {torch.ops.prim.device.default}
-_INDEXING = {
-    *(_aten.index.Tensor, _aten.index_select.default),
-    _aten._fused_moving_avg_obs_fq_helper.default,  # whether it observes
-}
 _INDEX_LIMIT = 1 << 20
 
 
 def source(value: Any) -> Source | None:
     """Where a number came from; None for a literal."""
     return value.source if isinstance(value, (Size, Amount)) else None
-
-
-def refs_in(tree: Any) -> list[Ref]:
-    """Every tensor's record among a call's arguments."""
-    if isinstance(tree, Ref):
-        return [tree]
-    if isinstance(tree, (list, tuple)):
-        return [ref for entry in tree for ref in refs_in(entry)]
-    return []
 
 
 def map_tensors(function: Any, tree: Any) -> Any:

@@ -1,7 +1,12 @@
 """The command line: parse, call the API, print; each command has its file.
 
-Every refusal is one sentence on stderr and exit code 2. What takes seconds to import (runtimes,
-data sets, plots) is imported by the commands that use it, so that the others answer at once.
+Every refusal is one sentence on stderr and exit code 2. Help, versions and typing errors answer at
+once: what takes seconds to import (torch, runtimes, data sets, plots) is imported by the commands
+that use it, when they run. :mod:`.commands` says what each takes, :mod:`.typed` makes options of
+it, :mod:`.console` prints, and :mod:`.tables` shows results; :mod:`.stopping` hears the signals.
+Commands share :mod:`.shared`, :mod:`.calibration`, :mod:`.training` and :mod:`.targets`, and are:
+:mod:`.inspect`, :mod:`.prune`, :mod:`.repair`, :mod:`.sensitivity`, :mod:`.verify`,
+:mod:`.export`, :mod:`.compare`, :mod:`.sparsify`, :mod:`.demo`.
 """
 
 from __future__ import annotations
@@ -10,26 +15,17 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import wraps
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
 
-from slimnet import console
-from slimnet.cli.compare import compare
-from slimnet.cli.demo import demo
-from slimnet.cli.export import export
-from slimnet.cli.inspect import inspect
-from slimnet.cli.prune import prune
-from slimnet.cli.repair import repair
-from slimnet.cli.sensitivity import sensitivity
-from slimnet.cli.sparsify import sparsify
+from slimnet.cli import console
+from slimnet.cli.commands import COMMANDS
 from slimnet.cli.stopping import Stopped, farewell, stoppable
-from slimnet.cli.verify import verify
+from slimnet.cli.typed import built, signature
 from slimnet.errors import InputError, SlimnetError, short
 from slimnet.version import used
-
-COMMANDS = (inspect, prune, repair, sensitivity, verify, export, compare, sparsify, demo)
 
 app = typer.Typer(
     help="Make a trained PyTorch network smaller and really faster, with a proof of every cut.",
@@ -39,23 +35,26 @@ app = typer.Typer(
 )
 
 
-def _reserving(command: Callable[..., None]) -> Callable[..., None]:
-    """The same command; while it runs, nobody else writes to stdout."""
+def _command_of(name: str) -> Callable[..., None]:
+    """A command for typer; while it runs, nobody else writes to stdout."""
 
-    @wraps(command)
-    def run(*args: Any, **options: Any) -> None:
+    def run(**typed: Any) -> None:
+        options = built(COMMANDS[name], typed)
         try:
             with console.reserved():
-                command(*args, **options)
+                getattr(import_module(f"slimnet.cli.{name}"), name)(options)
         except BrokenPipeError:  # the reader, such as head, has seen enough; typer would say 1
             _forget_stdout()
             sys.exit(141)
 
+    run.__name__, run.__doc__ = name, COMMANDS[name].__doc__
+    run.__signature__ = signature(COMMANDS[name])  # type: ignore[attr-defined]
+    run.__annotations__ = {}
     return run
 
 
-for command in COMMANDS:
-    app.command()(_reserving(command))
+for name in COMMANDS:
+    app.command()(_command_of(name))
 _UsageError: Any = typer.BadParameter.__mro__[1]  # click's, wherever this typer keeps it
 
 
@@ -106,8 +105,7 @@ def _help(given: Sequence[str]) -> str:
 
 
 def _command(given: Sequence[str]) -> str:
-    known = {command.__name__ for command in COMMANDS}
-    return given[0] if given and given[0] in known else ""
+    return given[0] if given and given[0] in COMMANDS else ""
 
 
 def _version(value: bool) -> None:

@@ -4,120 +4,61 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
-from slimnet import console, options
-from slimnet.calibration import check_recognised, network_before, read_images
-from slimnet.cli.shared import open_to_train, print_json, use_threads
+from slimnet.cli import commands, console
+from slimnet.cli.calibration import check_recognised, network_before, read_images
+from slimnet.cli.shared import open_to_train, place_of, print_json
 from slimnet.cli.targets import check_apart
-from slimnet.criteria import check_needs, load_criteria
+from slimnet.cli.training import data_of, schedule_of
+from slimnet.comparison import Settings, check_cuts, one_image, run_comparison, write_comparison
+from slimnet.criteria import load_criteria
+from slimnet.errors import InputError
 from slimnet.output import make_folder
+from slimnet.planning.request import CutRequest, is_number
+from slimnet.report import table
+from slimnet.study import ENGINES, Study
+from slimnet.study.masked import UNSTRUCTURED, cutting
+from slimnet.train import REGIMES
 
 
-def compare(
-    model: options.ModelFile,
-    data: options.Data,
-    output: options.Results,
-    ratio: options.Ratios = "0.5",
-    criterion: options.Criteria = "l1",
-    across: options.Across = None,
-    reduce: options.Reduce = None,
-    samples: options.Samples = 1024,
-    init: options.Init = None,
-    regime: options.Regimes = "finetune,scratch-e,scratch-b",
-    seeds: options.Seeds = 3,
-    epochs: options.Epochs = 160,
-    lr: options.LearningRate = 0.1,
-    train_batch: options.TrainBatch = 64,
-    weight_decay: options.WeightDecay = 1e-4,
-    normalize: options.Normalize = None,
-    train_images: options.TrainImages = None,
-    test_images: options.TestImages = None,
-    scope: options.Scope = "local",
-    align: options.AlignTo = "auto",
-    min_channels: options.MinChannels = None,
-    keep: options.Keep = None,
-    layer_ratio: options.LayerRatio = None,
-    heads: options.Heads = False,
-    best_effort: options.BestEffort = False,
-    batch: options.Batch = 1,
-    latency: options.Latency = True,
-    overwrite: options.Overwrite = False,
-    arch: options.Arch = None,
-    weights: options.Weights = None,
-    allow_pickle: options.AllowPickle = False,
-    as_json: options.Json = False,
-    seed: options.Seed = 0,
-    engine: options.Engine = None,
-    workers: options.Workers = None,
-    device: options.Device = None,
-    threads: options.Threads = None,
-) -> None:
-    """Prune, retrain in several regimes with several seeds, and compare; writes report.html.
-
-    Stopped and started again with the same options, it goes on where it was.
-
-    Example: slimnet compare net.pt --data npz:cifar10.npz --ratio 0.3,0.5 --seeds 3 -o study
-    """
-    from slimnet.comparison import (
-        Settings,
-        check_cuts,
-        one_image,
-        run_comparison,
-        write_comparison,
-    )
-    from slimnet.report import table
-    from slimnet.study import ENGINES, Study
-    from slimnet.study.masked import UNSTRUCTURED, cutting
-    from slimnet.train import REGIMES, DataSpec, Schedule
-
-    use_threads(threads)
-    engine = engine or ("local" if workers is None else "processes")
+def compare(options: commands.Compare) -> None:
+    """Refuse, read, run, write, show."""
+    files, run = options.files, options.run
+    place = place_of(run)
+    pages = [options.output / name for name in ("results.json", "report.html")]
+    reads = (options.model, options.init, options.data, files.arch)
+    check_apart(pages, reads, overwrite=files.overwrite)
+    study = _study(options)
+    criteria = cutting(study.criteria)
+    for name in criteria:
+        request = replace(options.cut, ratio=0.0, criterion=name)
+        request.check(data=True, init=options.init is not None)
+    engine = options.engine or ("local" if options.workers is None else "processes")
     _ = ENGINES[engine]
-    pages = [output / name for name in ("results.json", "report.html")]
-    check_apart(pages, (model, init, data, arch), overwrite=overwrite)
-    study = Study(
-        ratios=options.numbers(ratio, "--ratio"),
-        criteria=options.names(criterion, load_criteria(), UNSTRUCTURED),
-        regimes=options.names(regime, REGIMES),
-        seeds=tuple(range(seed, seed + seeds)),
-        base=Schedule(epochs=epochs, lr=lr, batch=train_batch, weight_decay=weight_decay),
-    )
-    limits = options.limits(scope, align, min_channels, keep, layer_ratio)
-    for name in cutting(study.criteria):
-        options.check_cut(ratio=0.0, criterion=name, across=across, reduce=reduce, **limits)
-        check_needs(name, data=True, init=init is not None)
-    settings = Settings(
-        prune={
-            **limits,
-            "across": across,
-            "reduce": reduce,
-            "heads": heads,
-            "best_effort": best_effort,
-            "seed": seed,
-        },
-        latency_batch=batch if latency else None,
-        threads=threads,
-        device=str(options.device(device)),
-        samples=samples,
-        engine=engine,
-        workers=workers,
-    )
-    spec = DataSpec(data, normalize, train_images, test_images)
+    spec = data_of(options.data, options.training)
     dataset = spec.load()
-    opened = open_to_train(model, arch, allow_pickle, weights)
+    opened = open_to_train(options.model, files)
     example = one_image(opened, dataset)
-    check_recognised(model, opened, dataset.samples(512, seed))
-    settings = replace(
-        settings,
-        data=dataset.samples(samples, seed) if read_images(cutting(study.criteria)) else None,
-        init=network_before(init, opened, allow_pickle=allow_pickle),
+    check_recognised(options.model, opened, dataset.samples(512, run.seed))
+    settings = Settings(
+        prune=_shared(replace(options.cut, seed=run.seed)),
+        latency_batch=options.batch if options.latency else None,
+        threads=run.threads,
+        device=str(place),
+        samples=options.samples,
+        data=dataset.samples(options.samples, run.seed) if read_images(criteria) else None,
+        init=network_before(options.init, opened, allow_pickle=files.allow_pickle),
+        engine=engine,
+        workers=options.workers,
     )
     check_cuts(opened.model, example, study, settings)
-    folder = make_folder(output)
-    with console.watching(quiet=as_json) as watch:
+    folder = make_folder(options.output)
+    with console.watching(quiet=run.json) as watch:
         network = run_comparison(
-            model.stem,
+            options.model.stem,
             opened.model,
             example,
             dataset,
@@ -128,11 +69,45 @@ def compare(
             arch=opened.arch,
             spec=spec,
         )
+        title = f"{options.model.name}: slim networks"
         command = shlex.join(["slimnet", *sys.argv[1:]])
-        page = write_comparison(folder, f"{model.name}: slim networks", command, [network])
-    if as_json:
+        page = write_comparison(folder, title, command, [network])
+    if run.json:
         print_json(network.results.to_json() if network.results else {})
         return
     if network.results is not None:
         console.show(table(network.results))
     console.written(page, "written, with results.json and the cells beside it")
+
+
+def _study(options: commands.Compare) -> Study:
+    seed = options.run.seed
+    return Study(
+        ratios=numbers(options.ratio, "--ratio"),
+        criteria=names(options.criterion, load_criteria(), UNSTRUCTURED),
+        regimes=names(options.regime, REGIMES),
+        seeds=tuple(range(seed, seed + options.seeds)),
+        base=schedule_of(options.training),
+    )
+
+
+def numbers(text: str, option: str) -> tuple[float, ...]:
+    """``0.3,0.5``."""
+    parts = text.split(",")
+    if not all(map(is_number, parts)):
+        raise InputError(f"{option} {text!r} is no number, or list of them: 0.3,0.5")
+    return tuple(map(float, parts))
+
+
+def names(text: str, registry: Any, *also: str) -> tuple[str, ...]:
+    """``l1,bn-scale``: each must be in the registry, or be one of ``also``."""
+    listed = tuple(name.strip() for name in text.split(","))
+    for name in listed:
+        _ = name in also or registry[name]
+    return listed
+
+
+def _shared(request: CutRequest) -> Mapping[str, Any]:
+    """What is the same in all cuts of the comparison."""
+    asked = request.plain()
+    return {name: asked[name] for name in (*commands.COMPARED, "seed")}

@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from slimnet import console, options
-from slimnet.cli.shared import print_json, use_threads
+from slimnet.cli import commands, console, tables
+from slimnet.cli.shared import place_of, print_json
+from slimnet.demo import run_demo
 from slimnet.output import make_folder
 
 
-def demo(
-    output: options.Results = Path("slimnet-demo"),
-    seeds: options.Seeds = 3,
-    as_json: options.Json = False,
-    device: options.Device = None,
-    threads: options.Threads = None,
-) -> None:
-    """The whole way once, on scanned digits: train, cut, prove, retrain, export, measure.
-
-    Example: slimnet demo -o demo
-    """
-    from slimnet.demo import run_demo
-
-    use_threads(threads)
-    place = str(options.device(device))
-    folder = make_folder(output)
-    with console.watching(quiet=as_json) as watch:
-        result = run_demo(folder, seeds=seeds, watch=watch, threads=threads, device=place)
-    if as_json:
+def demo(options: commands.Demo) -> None:
+    """Run it in its folder, show."""
+    place, threads = str(place_of(options.run)), options.run.threads
+    folder = make_folder(options.output)
+    with console.watching(quiet=options.run.json) as watch:
+        result = run_demo(folder, seeds=options.seeds, watch=watch, threads=threads, device=place)
+    if options.run.json:
         print_json({n.name: n.results.to_json() for n in result.networks if n.results})
     else:
-        console.show_demo(result, folder)
+        tables.show_demo(result, folder)

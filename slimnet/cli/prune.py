@@ -2,110 +2,62 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
 
-from slimnet import console, options
-from slimnet.calibration import check_recognised, network_before, read_samples
-from slimnet.capture.modules import named_tensors
-from slimnet.cli.shared import inputs_of, on_device, open_any, print_json, use_threads, write_slim
+from slimnet.cli import commands, console, tables
+from slimnet.cli.calibration import check_recognised, network_before, read_samples
+from slimnet.cli.shared import inputs_of, on_device, open_any, place_of, print_json, write_slim
 from slimnet.cli.targets import SLIM, check_target
+from slimnet.network import Network
+from slimnet.prune import Pruned
 from slimnet.prune import prune as prune_network
 
 
-def prune(
-    model: options.ModelFile,
-    ratio: options.Ratio = None,
-    macs: options.Macs = None,
-    params: options.Params = None,
-    bytes: options.Bytes = None,
-    output: options.SlimFile = Path("slim.pt"),
-    criterion: options.Criterion = None,
-    across: options.Across = None,
-    reduce: options.Reduce = None,
-    data: options.Calibration = None,
-    normalize: options.Normalize = None,
-    samples: options.Samples = 1024,
-    init: options.Init = None,
-    scope: options.Scope = None,
-    repair: options.Repair = False,
-    align: options.AlignTo = "auto",
-    min_channels: options.MinChannels = None,
-    keep: options.Keep = None,
-    layer_ratio: options.LayerRatio = None,
-    steps: options.Steps = 1,
-    heads: options.Heads = False,
-    drop_blocks: options.DropBlocks = None,
-    best_effort: options.BestEffort = False,
-    overwrite: options.Overwrite = False,
-    arch: options.Arch = None,
-    weights: options.Weights = None,
-    input: options.Inputs = None,
-    example: options.Example = None,
-    allow_pickle: options.AllowPickle = False,
-    verify: options.Verify = True,
-    as_json: options.Json = False,
-    seed: options.Seed = 0,
-    device: options.Device = None,
-    threads: options.Threads = None,
-) -> None:
-    """Cut a network down and prove the result; writes slim.pt, or an exported slim.pt2.
-
-    Example: slimnet prune resnet18.pt --ratio 0.5 -o slim.pt
-    """
-    use_threads(threads)
-    settings: dict[str, Any] = {
-        "ratio": ratio,
-        "macs": macs,
-        "params": params,
-        "bytes": options.size(bytes),
-        "criterion": criterion,
-        "across": across,
-        "reduce": reduce,
-        "drop_blocks": options.blocks(drop_blocks),
-        **options.limits(scope, align, min_channels, keep, layer_ratio),
-    }
-    options.check_cut(**settings)
-    options.check_data(criterion, repair, data=data is not None, init=init is not None)
-    place = options.device(device)
-    reads = (model, init, data, arch, example)
-    check_target(output, SLIM, reads, overwrite=overwrite)
-    opened = open_any(model, arch, allow_pickle, weights)
-    inputs, described = inputs_of(model, opened, input, example)
-    with console.watching(quiet=as_json) as watch:
-        images = read_samples(data, normalize, samples, inputs, seed)
-        told = check_recognised(model, opened, images)
-        before = network_before(init, opened, allow_pickle=allow_pickle)
-        watch("cutting and proving" if verify else "cutting", 0.0)
+def prune(options: commands.Prune) -> None:
+    """Refuse, read, cut, write, show."""
+    files, run = options.files, options.run
+    request = replace(options.cut, seed=run.seed)
+    request.check(data=options.data is not None, init=options.init is not None)
+    place = place_of(run)
+    reads = (options.model, options.init, options.data, files.arch, files.example)
+    check_target(options.output, SLIM, reads, overwrite=files.overwrite)
+    opened = open_any(options.model, files)
+    inputs, described = inputs_of(options.model, opened, files)
+    with console.watching(quiet=run.json) as watch:
+        images = read_samples(options.data, options.normalize, options.samples, inputs, run.seed)
+        told = check_recognised(options.model, opened, images)
+        before = network_before(options.init, opened, allow_pickle=files.allow_pickle)
+        watch("cutting and proving" if request.verify else "cutting", 0.0)
         network, inputs = on_device(place, opened.model, inputs)
         pruned = prune_network(
             network,
             inputs,
             data=images,
-            init=None if before is None else dict(named_tensors(before)),
-            steps=steps,
-            heads=heads,
-            best_effort=best_effort,
-            repair=repair,
-            seed=seed,
-            verify=verify,
+            init=None if before is None else Network.of(before).tensors,
             watch=watch,
-            **settings,
+            **vars(request),
         )
         watch("writing", 0.9)
-        write_slim(opened.artifact_of(pruned), pruned.model, output)
-    proof = pruned.certificate
-    if as_json:
-        record = {"network": described, "output": str(output), "plan": pruned.plan.to_json()}
-        parts = {"certificate": proof, "repair": pruned.repair}
-        print_json(record | {name: part and part.to_json() for name, part in parts.items()})
-        return
-    console.say("; ".join(filter(None, (described, told))))
+        write_slim(opened.artifact_of(pruned), pruned.model, options.output)
+    if run.json:
+        _print(pruned, described, options)
+    else:
+        _show(pruned, "; ".join(filter(None, (described, told))), options)
+
+
+def _print(pruned: Pruned, described: str, options: commands.Prune) -> None:
+    record = {"network": described, "output": str(options.output), "plan": pruned.plan.to_json()}
+    parts = {"certificate": pruned.certificate, "repair": pruned.repair}
+    print_json(record | {name: part and part.to_json() for name, part in parts.items()})
+
+
+def _show(pruned: Pruned, described: str, options: commands.Prune) -> None:
+    console.say(described)
     console.say()
-    console.show_cut(pruned.plan)
-    console.show_proof(proof)
+    tables.show_cut(pruned.plan)
+    tables.show_proof(pruned.certificate)
     if pruned.repair is not None:
-        console.show_repair(pruned.repair)
-    console.written(output)
-    if bytes is not None:
-        console.say(f"it takes {output.stat().st_size:,} bytes: the plan lies in it, too")
+        tables.show_repair(pruned.repair)
+    console.written(options.output)
+    if options.cut.bytes is not None:
+        console.say(f"it takes {options.output.stat().st_size:,} bytes: the plan lies in it, too")

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from slimnet import console, options
 from slimnet.artifact import Artifact, write_artifact
 from slimnet.capture.trace import map_tensors
+from slimnet.cli import console
+from slimnet.cli.commands import Files, Run
 from slimnet.errors import InputError
 from slimnet.example import tensors_of
 from slimnet.files import Opened, example_for, open_network
@@ -21,23 +22,35 @@ from slimnet.record import read_slim, record_of
 from slimnet.tensors_file import SUFFIX, write_tensors
 
 
-def use_threads(threads: int | None) -> None:
+def place_of(run: Run) -> torch.device:
+    """The device that was asked for, with as many threads."""
+    use_threads(run)
+    return device_called(run.device)
+
+
+def use_threads(run: Run) -> None:
     """As many as were asked for."""
-    if threads is not None:
-        torch.set_num_threads(threads)
+    if run.threads is not None:
+        torch.set_num_threads(run.threads)
 
 
-def open_any(
-    path: Path,
-    arch: str | None,
-    allow_pickle: bool,
-    weights: str | None = None,
-    *,
-    program: bool = False,
-) -> Opened:
+def device_called(name: str | None) -> torch.device:
+    """A device that works here; without a name the GPU where there is one."""
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).cpu()  # a device may be known and not be here
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        here = "cpu, cuda" if torch.cuda.is_available() else "cpu"
+        raise InputError(f"there is no device {name!r} here: the known ones are {here}") from error
+    return device
+
+
+def open_any(path: Path, files: Files, *, program: bool = False) -> Opened:
     """The network in the file; one that only runs as a ``program`` must be asked for."""
-    known = parse_arch(arch) if arch else None
-    opened = open_network(path, known, weights=weights, allow_pickle=allow_pickle)
+    arch = parse_arch(files.arch) if files.arch else None
+    opened = open_network(path, arch, weights=files.weights, allow_pickle=files.allow_pickle)
     if opened.is_program and not program and opened.artifact is not None:
         built = opened.artifact.arch or "path/to/file.py:make_model"
         raise InputError(
@@ -47,16 +60,9 @@ def open_any(
     return opened
 
 
-def open_to_train(
-    path: Path,
-    arch: str | None,
-    allow_pickle: bool,
-    weights: str | None = None,
-    *,
-    dense: bool = False,
-) -> Opened:
+def open_to_train(path: Path, files: Files, *, dense: bool = False) -> Opened:
     """The network in the file; refused where it cannot be trained, or is not ``dense``."""
-    opened = open_any(path, arch, allow_pickle, weights)
+    opened = open_any(path, files)
     if not opened.trains:
         raise InputError(
             f"{path} is an exported program, which cannot be trained: give the network's class, "
@@ -70,26 +76,23 @@ def open_to_train(
     return opened
 
 
-def slim_and_dense(
-    slim: Path, against: Path, arch: str | None, allow_pickle: bool, weights: str | None = None
-) -> tuple[Artifact, Opened]:
+def slim_and_dense(slim: Path, against: Path, files: Files) -> tuple[Artifact, Opened]:
     """A slim network's file, and the network that it was cut from."""
     artifact = read_slim(slim)
-    known = parse_arch(arch) if arch else artifact.arch if artifact.rebuilds else None
+    stated = artifact.arch if artifact.rebuilds else None
+    arch = parse_arch(files.arch) if files.arch else stated
     try:
-        dense = open_network(against, known, weights=weights, allow_pickle=allow_pickle)
+        dense = open_network(against, arch, weights=files.weights, allow_pickle=files.allow_pickle)
         return artifact, dense
     except InputError as error:
-        if known is None and artifact.arch is not None:
+        if arch is None and artifact.arch is not None:
             raise InputError(f"{error}; {slim} was made with --arch {artifact.arch}") from error
         raise
 
 
-def inputs_of(
-    path: Path, opened: Opened, shapes: list[str] | None, made_by: str | None
-) -> tuple[tuple[Any, ...], str]:
+def inputs_of(path: Path, opened: Opened, files: Files) -> tuple[tuple[Any, ...], str]:
     """Example inputs, and a sentence about the file: what it is, what it takes."""
-    example, why = example_for(opened, [options.shape(text) for text in shapes or []], made_by)
+    example, why = example_for(opened, list(files.input), files.example)
     sizes = ["x".join(map(str, leaf.shape)) or "a number" for leaf in tensors_of(example)]
     made = "; ".join(opened.notes) or str(opened.arch or type(opened.model).__name__)
     said = f"{path.name}: {made}; input {', '.join(sizes) or 'no tensor'} ({why})"

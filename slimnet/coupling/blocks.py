@@ -12,15 +12,15 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from torch import nn
+from torch import Tensor, nn
 
-from slimnet.capture.modules import named_modules, named_tensors
-from slimnet.capture.passes import Pass
+from slimnet.capture.graph import Call, DataflowGraph, Ref
 from slimnet.capture.program import Program
-from slimnet.capture.trace import Call, Ref, Trace
+from slimnet.capture.trace import Trace
 from slimnet.coupling.shortcut import Stub
 from slimnet.coupling.silence import gains, silencers
 from slimnet.coupling.stubs import Branch, Refused, stubs_of
+from slimnet.network import Network
 
 
 @dataclass(frozen=True)
@@ -39,26 +39,23 @@ class Block:
     stays: str = ""  # why it cannot leave; empty where it can
 
 
-def find_blocks(model: nn.Module, trace: Trace) -> tuple[Block, ...]:
+def find_blocks(network: Network, trace: Trace) -> tuple[Block, ...]:
     """Every residual branch of a network, in the order in which they run."""
-    modules = dict(named_modules(model))
-    holders = {path for path, m in modules.items() if type(m).forward is nn.Module.forward}
-    pairs = {path for path, m in modules.items() if isinstance(m, nn.MultiheadAttention)}
-    seen = Pass(trace, holders)
-    found = [(branch, _block(seen, branch, pairs)) for branch in _branches(seen)]
-    if isinstance(model, Program):
+    modules, graph = network.modules.items(), trace.graph
+    pairs = {path for path, module in modules if isinstance(module, nn.MultiheadAttention)}
+    found = [(branch, _block(graph, branch, pairs)) for branch in _branches(graph)]
+    if isinstance(network.model, Program):
         stays = "an exported program has no modules that could be replaced"
         found = [(branch, replace(block, stubs=(), stays=stays)) for branch, block in found]
-    return _named(found, model)
+    return _named(found, network.tensors)
 
 
-def block_scores(model: nn.Module, blocks: Sequence[Block]) -> dict[str, float]:
+def block_scores(tensors: Mapping[str, Tensor], blocks: Sequence[Block]) -> dict[str, float]:
     """How much each branch's last affine layers amplify: the mean over their channels.
 
     Per channel |γ| of a norm or a layer scale, and the Euclidean norm of a weight's row: both are
     the deviation that the channel has where the layer's input has independent unit variance.
     """
-    tensors = dict(named_tensors(model))
     return {
         block.name: sum(
             float(tensors[name].detach().double().flatten(1).norm(dim=1).mean())
@@ -86,13 +83,13 @@ def few(names: Sequence[str]) -> str:
     return ", ".join(names if len(names) < 7 else [*names[:4], f"…, {names[-1]}"])
 
 
-def _branches(seen: Pass) -> Iterator[Branch]:
+def _branches(graph: DataflowGraph) -> Iterator[Branch]:
     """Additions of two tensors of one shape, one of which is a branch beside the other."""
-    for call in seen.calls:
+    for call in graph.calls:
         if _adds_two(call):
             first, second = call.args[:2]
             for branch, shortcut in ((first, second), (second, first)):
-                if (found := _branch(seen, call, branch, shortcut)) is not None:
+                if (found := _branch(graph, call, branch, shortcut)) is not None:
                     yield found
                     break
 
@@ -107,39 +104,41 @@ def _adds_two(call: Call) -> bool:
     )
 
 
-def _branch(seen: Pass, add: Call, branch: Ref, shortcut: Ref) -> Branch | None:
+def _branch(graph: DataflowGraph, add: Call, branch: Ref, shortcut: Ref) -> Branch | None:
     """``branch`` as what leaves, where it is computed beside ``shortcut`` and read only here."""
-    cone = seen.only_for(branch, shortcut)
-    if not cone or not seen.parameters(cone) or not seen.enclosed(cone, branch, add.index):
+    cone = graph.only_for(branch, shortcut)
+    if not cone or not graph.parameters(cone) or not graph.enclosed(cone, branch, add.index):
         return None
-    sources = seen.sources(cone)
+    sources = graph.sources(cone)
     if shortcut.id in sources:
         return Branch(add, branch, shortcut, cone, frozenset(), sources)
-    projection = seen.only_for(shortcut, branch)
-    beside = seen.sources(projection) == sources and len(sources) == 1
-    closed = seen.enclosed(projection, shortcut, add.index)
-    longer = seen.products(cone) > seen.products(projection)
+    projection = graph.only_for(shortcut, branch)
+    beside = graph.sources(projection) == sources and len(sources) == 1
+    closed = graph.enclosed(projection, shortcut, add.index)
+    longer = graph.products(cone) > graph.products(projection)
     if projection and beside and closed and longer:
         return Branch(add, branch, shortcut, cone, projection, sources)
     return None
 
 
-def _block(seen: Pass, branch: Branch, pairs: Collection[str]) -> Block:
-    last = silencers(seen, branch.end, branch.calls)
-    modules = seen.modules_inside(branch.calls)
+def _block(graph: DataflowGraph, branch: Branch, pairs: Collection[str]) -> Block:
+    last = silencers(graph, branch.end, branch.calls)
+    modules = graph.modules_inside(branch.calls)
     names = tuple(last or ())
     stubs: tuple[Stub, ...] = ()
     stays = "" if last else "no parameters of it could be zeroed to make it zero"
     try:
-        stubs = stubs_of(seen, branch, modules, pairs)
+        stubs = stubs_of(graph, branch, modules, pairs)
     except Refused as why:
         stays = stays or str(why)
-    return Block("", modules, names, gains(seen, names), stubs, stays)
+    return Block("", modules, names, gains(graph, names), stubs, stays)
 
 
-def _named(found: Sequence[tuple[Branch, Block]], model: nn.Module) -> tuple[Block, ...]:
+def _named(
+    found: Sequence[tuple[Branch, Block]], tensors: Mapping[str, Tensor]
+) -> tuple[Block, ...]:
     """Blocks by the module that adds; where one adds more than once, by the branch's heaviest."""
-    sizes = {name: tensor.numel() for name, tensor in named_tensors(model)}
+    sizes = {name: tensor.numel() for name, tensor in tensors.items()}
     adders = Counter(branch.add.site.module for branch, _ in found)
     names: Counter[str] = Counter()
     blocks = []

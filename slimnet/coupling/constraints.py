@@ -12,10 +12,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from slimnet.capture.graph import Call
 from slimnet.capture.journal import Equality
 from slimnet.capture.sites import Site
 from slimnet.capture.sizes import Source
-from slimnet.capture.trace import Call
 from slimnet.coupling.labels import Axis, Labelled, Labels, Ledger
 from slimnet.coupling.removal import Removal
 

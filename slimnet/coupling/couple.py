@@ -15,9 +15,10 @@ from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
-import torch
 
-from slimnet.capture.trace import Call, Ref, Trace, refs_in
+from slimnet.capture.graph import Call, Ref, refs_in
+from slimnet.capture.trace import Trace
+from slimnet.coupling.at import At
 from slimnet.coupling.constraints import (
     Choice,
     Choices,
@@ -29,11 +30,10 @@ from slimnet.coupling.constraints import (
 from slimnet.coupling.labels import Atoms, Axis, Labelled, Labels, Storage
 from slimnet.coupling.needs import Mend, Multiple
 from slimnet.coupling.removal import Removal
-from slimnet.coupling.rules import At, Rule, load_rules
-from slimnet.coupling.rules.pointwise import pointwise
 from slimnet.coupling.scaling import path_to
 from slimnet.coupling.settle import Settled, settle
 from slimnet.errors import PruneError
+from slimnet.operator import OPERATORS, of
 
 
 @dataclass(frozen=True, eq=False)
@@ -261,7 +261,7 @@ def _pin_call(
     constraints: Constraints, call: Call, tensors: Mapping[int, Labelled], pin: Pin
 ) -> None:
     """Pin every axis at a call."""
-    read = [] if pin.outputs_only else refs_in((call.args, tuple(call.kwargs.values())))
+    read = () if pin.outputs_only else call.reads
     refs = [*call.outputs, *read]
     for ref in refs:
         for axis in tensors[ref.id].axes if ref.id in tensors else ():
@@ -286,7 +286,6 @@ class _Reader:
         self.constraints = constraints
         self.weights = weights
         self.strict = strict
-        self.rules = load_rules()
         self.tensors: dict[int, Labelled] = {}
 
     def read(self) -> dict[int, Labelled]:
@@ -326,23 +325,17 @@ class _Reader:
         self, call: Call, args: Any, kwargs: Any, operands: list[Labelled]
     ) -> list[tuple[Axis, ...]]:
         at = At(self.constraints, call)
-        found = self._rule(call.op)
-        if found is None:
-            return self._unknown(at, operands, "has no rule")
+        rule = of(call.op).labels
+        if not rule:
+            return self._unknown(at, operands, "; ".join([rule.why, *OPERATORS.broken.values()]))
         try:
-            result = found(at, *args, **kwargs)
+            result = rule(at, *args, **kwargs)
         except (TypeError, ValueError, IndexError, KeyError) as error:
             return self._unknown(at, operands, f"is used in a way its rule does not know ({error})")
         outputs = result if isinstance(result, list) else [result]
         if not _fits(call.outputs, outputs):
             return self._unknown(at, operands, "is used in a way its rule does not know")
         return outputs
-
-    def _rule(self, op: Any) -> Rule | None:
-        name = str(op)
-        if name in self.rules:
-            return self.rules[name]
-        return pointwise if torch.Tag.pointwise in op.tags else None
 
     def _unknown(self, at: At, operands: list[Labelled], because: str) -> list[tuple[Axis, ...]]:
         """No rule, no guess: everything that it touches stays."""

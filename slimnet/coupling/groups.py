@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from slimnet.capture.modules import Held, first_names, named_modules, named_tensors
 from slimnet.coupling.constraints import Reason, Statistic
 from slimnet.coupling.couple import Coupling
 from slimnet.coupling.labels import Labels
 from slimnet.coupling.removal import COLUMNS
+from slimnet.network import Held, Network
 
 NARROW = 8
 """Groups of fewer channels are left alone: three colours or four box coordinates can be cut
@@ -101,14 +101,14 @@ class Layer:
 
 
 def find_groups(
-    model: nn.Module, coupling: Coupling, least: int | None = None
+    network: Network, coupling: Coupling, least: int | None = None
 ) -> tuple[list[Group], list[Layer]]:
     """Everything that can be removed, and every layer with its reasons.
 
     Groups of fewer channels than :data:`NARROW` are left alone, unless ``least``, what a group has
     to keep, asks for fewer.
     """
-    owners = _owners(model)
+    owners = _owners(network)
     axes = [
         (name, d, coupling.atoms.of[labels])
         for name, weight in coupling.weights.items()
@@ -134,7 +134,7 @@ def find_groups(
     is_kept = np.zeros(len(found) + 1, bool)
     is_kept[[g.number for g in kept]] = True
     rows = _Rows(coupling, of_atom, is_kept, whole)
-    return kept, _layers(model, axes, owners, rows)
+    return kept, _layers(network, axes, owners, rows)
 
 
 def _steps(coupling: Coupling, of_atom: Labels) -> dict[int, int]:
@@ -162,25 +162,18 @@ class _Owner:
     gates: int = 1  # rows of the parameter that make one channel
 
 
-def _owners(model: nn.Module) -> dict[str, _Owner]:
+def _owners(network: Network) -> dict[str, _Owner]:
     """For every parameter and buffer: its module and what each of its axes is."""
-    modules = dict(named_modules(model))
     buffers = {
         f"{path}.{name}".lstrip(".")
-        for path, module in modules.items()
+        for path, module in network.modules.items()
         for name in vars(module)["_buffers"]
     }
     owners: dict[str, _Owner] = {}
-    for name, tensor in named_tensors(model):
-        path, _, leaf = name.partition(".parametrizations.")
-        if leaf:
-            leaf = leaf.partition(".")[0]
-        else:
-            path, _, leaf = name.rpartition(".")
-        module = modules[path]
+    for name, owner in network.owners.items():
+        module, leaf, tensor = owner.module, owner.leaf, network.tensors[name]
         roles = ("buffer",) * tensor.dim() if name in buffers else _roles(module, leaf, tensor)
-        kind = module.kind if isinstance(module, Held) else type(module).__name__
-        owners[name] = _Owner(path, kind, roles, _gates(module, leaf, tensor))
+        owners[name] = _Owner(owner.path, owner.kind, roles, _gates(module, leaf, tensor))
     return owners
 
 
@@ -353,21 +346,20 @@ _LEFT_ALONE = "left alone, unless a lower minimum is asked for (--min-channels 1
 
 
 def _layers(
-    model: nn.Module,
+    network: Network,
     axes: Sequence[tuple[str, int, Labels]],
     owners: Mapping[str, _Owner],
     rows: _Rows,
 ) -> list[Layer]:
     """One row for every layer that makes channels."""
     seen = {(name, d): atoms for name, d, atoms in axes}
-    first = first_names(model)
     found = []
-    for name, tensor in named_tensors(model):
+    for name, tensor in network.tensors.items():
         owner = owners[name]
         if "out" not in owner.roles:
             continue
         d = owner.roles.index("out")
-        atoms = seen.get((first[name], d))
+        atoms = seen.get((network.first[name], d))
         label = owner.module or name
         if atoms is None:
             why = ("it was never used while the example ran through the network",)

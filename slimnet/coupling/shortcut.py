@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from slimnet.capture.modules import named_modules
 from slimnet.errors import InputError
 from slimnet.limits import checked_name, checked_path
+from slimnet.network import Network
 
 PASSED, ZEROS, ZERO = "input", "zeros", "zero"
 
@@ -96,12 +96,12 @@ def _first(args: tuple[Any, ...], named: Mapping[str, Any]) -> Tensor:
     return next(x for x in chain(args, named.values()) if isinstance(x, Tensor))
 
 
-def replace_modules(model: nn.Module, stubs: Iterable[Stub]) -> None:
+def replace_modules(network: Network, stubs: Iterable[Stub]) -> None:
     """Put each stub where its module is, in place; what lies inside a replaced one is skipped.
 
-    Raises :class:`InputError` for a module that the network does not have.
+    The network is stale then. Raises :class:`InputError` for a module that it does not have.
     """
-    modules = dict(named_modules(model))
+    modules = network.modules
     holders: dict[int, list[nn.Module]] = defaultdict(list)  # of each module; it may have several
     for module in modules.values():
         _hold(holders, module)

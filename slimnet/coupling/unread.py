@@ -11,13 +11,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
-import torch
-from torch.utils._pytree import tree_leaves
 
-from slimnet.capture.trace import Call, Ref, Trace
+from slimnet.capture.graph import Call, Ref
+from slimnet.capture.trace import Trace
 from slimnet.coupling.couple import Coupling
 from slimnet.coupling.labels import Labelled, Labels
-from slimnet.coupling.rules import load_rules
+from slimnet.operator import Reading, of
 
 Flags: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 
@@ -45,14 +44,16 @@ class _Reader:
 
     def read(self, call: Call) -> Labels:
         """The atoms that a call reads."""
-        given = [leaf for leaf in tree_leaves((call.args, call.kwargs)) if isinstance(leaf, Ref)]
+        given = call.reads
         self._weights |= {ref.id for ref in given if ref.name is not None}
         made = [ref for ref in given if ref.id in self._weights]
         if given and len(made) == len(given):
             self._weights |= {ref.id for ref in call.outputs}
-        if _takes_a_part(call):
+        reading = of(call.op).reading
+        reading = reading(call) if callable(reading) else reading
+        if not reading or reading is Reading.PART:
             return self._atoms(())
-        if _hands_on(call):
+        if reading is Reading.EACH:
             return self._without(given, call.outputs)
         inside = self._atoms([ref for ref in given if ref.id not in self._weights])
         return np.concatenate([inside, self._without(made, call.outputs)])
@@ -69,22 +70,3 @@ class _Reader:
         found = mine[~self._handed_on[mine]]
         self._handed_on[theirs] = False
         return found
-
-
-def _takes_a_part(call: Call) -> bool:
-    return _family(call) in ("slicing", "indexing")
-
-
-def _hands_on(call: Call) -> bool:
-    """Whether what its results hold of a slot is made of that slot alone."""
-    if call.op == torch.ops.aten.convolution.default:  # a group for each channel
-        return bool(call.args[8] > 1 and call.args[1].shape[1] == 1)
-    return _family(call) in ("pointwise", "movement", "reshape", "reduction", "norm")
-
-
-def _family(call: Call) -> str:
-    """The file of the operator's rule."""
-    rules = load_rules()
-    if str(call.op) in rules:
-        return rules[str(call.op)].__module__.rpartition(".")[2]
-    return "pointwise" if torch.Tag.pointwise in call.op.tags else ""

@@ -21,7 +21,7 @@ from slimnet.coupling.groups import Group, Slot
 from slimnet.coupling.removal import part
 from slimnet.errors import InputError, PruneError
 from slimnet.measuring.gathered import Gathered, Need
-from slimnet.registry import Registry, import_all
+from slimnet.registry import Registry
 
 Scores: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -163,12 +163,12 @@ def cut_rows(tensor: Tensor, slot: Slot) -> Tensor:
     return rows.flatten(1) if rows.dim() > 1 else rows[:, None]
 
 
-CRITERIA: Registry[Judge] = Registry("criterion")
+CRITERIA: Registry[Judge] = Registry("criterion", "slimnet.criteria", folder=__name__)
 
 
 def load_criteria() -> Registry[Judge]:
     """The registry with every criterion of this folder in it."""
-    import_all(__name__, list(__path__))
+    CRITERIA.load()
     return CRITERIA
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import inspect
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from types import CodeType
@@ -22,13 +22,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from slimnet.capture.belongings import own_attributes
 from slimnet.capture.books import books
-from slimnet.capture.modules import named_modules, named_tensors
+from slimnet.capture.graph import Call, Ref
 from slimnet.capture.sizes import AttributeOf, leaves
-from slimnet.capture.trace import Call, Ref, Trace, source
+from slimnet.capture.trace import Trace, source
 from slimnet.coupling.couple import Coupling
 from slimnet.coupling.labels import Axis
+from slimnet.network import Network, own_attributes
 from slimnet.planning.plan import Change, Plan
 
 
@@ -59,7 +59,7 @@ NONE = Bystanders()
 
 
 def bystanders(
-    model: nn.Module,
+    network: Network,
     trace: Trace,
     coupling: Coupling,
     plan: Plan,
@@ -67,13 +67,14 @@ def bystanders(
 ) -> Bystanders:
     """Find them, for a cut by ``plan`` of which these atoms [atoms] survive."""
     read = _read(trace) | {(change.module, change.attribute) for change in plan.changes}
-    lengths = _Lengths(model, trace, coupling, alive)
-    inner = _Inner(model, plan)
+    lengths = _Lengths(network.tensors, trace, coupling, alive)
+    inner = _Inner(network.modules, plan)
+    named_by = cache(_named_by_methods)  # for this network only: classes may be written anew
     changes: list[Change] = []
     doubtful: list[str] = []
-    for path, kind, name, value in _integers(model):
+    for path, kind, name, value in _integers(network.modules):
         after = lengths.after(path, value)
-        if (path, name) in read or after <= {value} or not _named_by_a_method(kind, name):
+        if (path, name) in read or after <= {value} or name not in named_by(kind):
             continue
         one = after if len(after) == 1 else inner.after(path, name, value)
         if len(one) == 1:
@@ -83,9 +84,9 @@ def bystanders(
     return Bystanders(tuple(c for c in changes if c.new != c.old), tuple(doubtful))
 
 
-def _integers(model: nn.Module) -> Iterator[tuple[str, type, str, int]]:
+def _integers(modules: Mapping[str, nn.Module]) -> Iterator[tuple[str, type, str, int]]:
     """The integer attributes of the users' modules that could be a width."""
-    for path, module in named_modules(model):
+    for path, module in modules.items():
         if not type(module).__module__.startswith("torch."):
             for name, value in own_attributes(module):
                 if isinstance(value, (int, np.integer)) and value > 1:
@@ -111,14 +112,14 @@ class _Lengths:
 
     def __init__(
         self,
-        model: nn.Module,
+        tensors: Mapping[str, Tensor],
         trace: Trace,
         coupling: Coupling,
         alive: np.ndarray[Any, np.dtype[np.bool_]],
     ) -> None:
         self._alive, self._of = alive, coupling.atoms.of
         self._found: dict[str, dict[int, set[int]]] = defaultdict(lambda: defaultdict(set))
-        for name, tensor in named_tensors(model):
+        for name, tensor in tensors.items():
             weight = coupling.weights.get(name)
             axes = weight.lengths if weight else (None,) * tensor.dim()
             self._add(name.rpartition(".")[0], tuple(tensor.shape), axes)
@@ -143,9 +144,9 @@ class _Lengths:
 class _Inner:
     """What torch's own layers inside a module keep of their widths, before and after."""
 
-    def __init__(self, model: nn.Module, plan: Plan) -> None:
+    def __init__(self, modules: Mapping[str, nn.Module], plan: Plan) -> None:
         self._books: list[tuple[str, dict[str, Any], dict[str, Any]]] = []
-        for path, module in named_modules(model):
+        for path, module in modules.items():
             if type(module).__module__.startswith("torch.nn."):
                 before, after = _books_of(module), _books_of(_cut(path, module, plan))
                 self._books.append((path, before, after))
@@ -186,12 +187,11 @@ def _shortened(tensor: Tensor, name: str, plan: Plan) -> Tensor:
     return torch.empty(plan.of(name.lstrip(".")).after(tensor.shape), device="meta")
 
 
-@cache
-def _named_by_a_method(kind: Any, name: str) -> bool:
-    """Whether a method of the user's class, beside its constructor, names the attribute."""
+def _named_by_methods(kind: type) -> set[str]:
+    """What the methods of the user's class, beside its constructor, name."""
     users = (base for base in kind.__mro__ if not base.__module__.startswith(_NOT_USERS))
     members = (m for base in users for key, m in vars(base).items() if key not in _TELLING)
-    return any(name in _names(m.__code__) for m in members if inspect.isfunction(m))
+    return {name for m in members if inspect.isfunction(m) for name in _names(m.__code__)}
 
 
 _NOT_USERS = ("torch.", "builtins")

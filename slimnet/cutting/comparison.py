@@ -8,20 +8,20 @@ multiplies are allowed for.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch import Tensor
 
-from slimnet.capture.trace import Call, Ref, Trace
+from slimnet.capture.graph import Call, DataflowGraph
+from slimnet.capture.trace import Trace
 from slimnet.cutting.projection import Projection, Projector
 from slimnet.cutting.reference import Proof, Reference, Slim, Survivors, run
 from slimnet.cutting.standins import Values
 from slimnet.example import tensors_of
+from slimnet.network import Network
+from slimnet.operator import Layout, of
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,9 @@ class Row:
 class Collected(Reference):
     """A run of the reference that keeps a row for each operator."""
 
-    def __init__(self, proof: Proof, projector: Projector, seed: int) -> None:
+    def __init__(self, proof: Proof, projector: Projector, seed: int, *, strict: bool) -> None:
         super().__init__(proof, projector.survivors, seed)
+        self._strict = strict
         self.rows: list[Row] = []
         self.place: dict[int, int] = {}  # recorded call → row
         self.outputs: list[Tensor] = []
@@ -51,7 +52,7 @@ class Collected(Reference):
         """Whether it ran what was recorded: other values may send code another way."""
         if self._cursor is None:
             return False
-        return all(call.op in LAYOUT for call in self._recorded[self._cursor :])
+        return all(only_lays_out(call.op) for call in self._recorded[self._cursor :])
 
     def _advance(self, op: Any) -> Call | None:
         """The recorded call that this operator is; None for one that only lays out, or differs."""
@@ -59,14 +60,16 @@ class Collected(Reference):
             return None
         place = self._cursor
         while place < len(self._recorded) and self._recorded[place].op != op:
-            if self._recorded[place].op not in LAYOUT:
+            if not only_lays_out(self._recorded[place].op):
                 break
             place += 1
         if place < len(self._recorded) and self._recorded[place].op == op:
             self._cursor = place + 1
             return self._recorded[place]
-        if op not in LAYOUT:
+        if not only_lays_out(op):
             self._cursor = None
+            if self._strict:
+                raise Departed
         return None
 
     def tell(self, call: Call | None, op: Any, result: Any) -> None:
@@ -114,7 +117,7 @@ class Compared(Slim):
         if place is None:
             return
         found = self._projected(place, result)
-        if op in LAYOUT and self._partners is None:
+        if only_lays_out(op) and self._partners is None:
             self._between.append((place, found))
         else:
             self._compare(place, found)
@@ -124,12 +127,12 @@ class Compared(Slim):
         rows = self._reference.rows
         if not self._together:
             return None
-        if op in LAYOUT:
+        if only_lays_out(op):
             place = self.reached + len(self._laid)
             self._laid.append(op)
             return place if place < len(rows) else None
         place = self.reached
-        while place < len(rows) and rows[place].op in LAYOUT:
+        while place < len(rows) and only_lays_out(rows[place].op):
             place += 1
         if [row.op for row in rows[self.reached : place]] == self._laid:
             for row, found in self._between:
@@ -165,12 +168,9 @@ class Compared(Slim):
             self.norms[place] = (*self.norms.get(place, ()), other.norm)
 
 
-_aten = torch.ops.aten
-LAYOUT = {
-    *(_aten.clone.default, _aten.view.default, _aten._unsafe_view.default, _aten.alias.default),
-    *(_aten.detach.default, _aten.expand.default, _aten._to_copy.default, _aten.slice.Tensor),
-}
-"""Whether these run may depend on lengths (1, or all that a slice takes), and changes no number."""
+def only_lays_out(op: Any) -> bool:
+    """Whether it changes no number; then it may depend on lengths whether it runs."""
+    return of(op).layout is not Layout.COMPUTES
 
 
 def tensors_in(result: Any) -> list[Tensor]:
@@ -184,30 +184,37 @@ def read_tensors(trace: Trace) -> frozenset[int]:
 
     What a call gives of which nothing is read counts as well.
     """
-    read = {
-        leaf.id
-        for call in trace.calls
-        for leaf in tree_leaves((call.args, call.kwargs))
-        if isinstance(leaf, Ref)
-    }
-    read |= {ref.id for ref in trace.outputs}
+    read = {*trace.graph.readers, *(ref.id for ref in trace.outputs)}
     dead = (call for call in trace.calls if not any(ref.id in read for ref in call.outputs))
     return frozenset(read.union(ref.id for call in dead for ref in call.outputs))
 
 
+class Departed(Exception):
+    """The original runs something else than what was recorded."""
+
+
 def observe(
-    model: nn.Module, values: Values, proof: Proof, example: tuple[Any, ...], seed: int
+    network: Network,
+    values: Values,
+    proof: Proof,
+    example: tuple[Any, ...],
+    seed: int,
+    *,
+    strict: bool = False,
 ) -> Collected:
-    """Run the original on what stands for its weights, and keep a row for each operator."""
+    """Run the original on what stands for its weights, and keep a row for each operator.
+
+    With ``strict``, raises :class:`Departed` as soon as it runs something else than was recorded.
+    """
     projector = Projector(Survivors(proof), read_tensors(proof.trace), seed)
-    reference = Collected(proof, projector, seed)
-    given = run(model, values, example, reference, seed=seed, training=proof.training)
+    reference = Collected(proof, projector, seed, strict=strict)
+    given = run(network, values, example, reference, seed=seed, training=proof.training)
     reference.outputs = tensors_of(given)
     return reference
 
 
 def follow(
-    slim: nn.Module,
+    slim: Network,
     values: Values,
     proof: Proof,
     example: tuple[Any, ...],
@@ -248,10 +255,9 @@ def parameters_read(reference: Collected, places: Iterable[int]) -> Iterator[str
     laid: dict[int, str] = {}
     calls = {row.call.index for place in places if (row := reference.rows[place]).call is not None}
     for row in reference.rows:
-        leaves = tree_leaves((row.call.args, row.call.kwargs)) if row.call is not None else ()
-        refs = [leaf for leaf in leaves if isinstance(leaf, Ref)]
+        refs = row.call.reads if row.call is not None else ()
         names = [name for ref in refs if (name := ref.name or laid.get(ref.id))]
-        if row.call is not None and row.op in LAYOUT and names:
+        if row.call is not None and only_lays_out(row.op) and names:
             laid |= {ref.id: names[0] for ref in row.call.outputs}
         if row.call is not None and row.call.index in calls:
             yield from names
@@ -279,17 +285,16 @@ def paired(whole: Trace, trace: Trace, gone: Sequence[str]) -> Shorter:
     Where a module runs an operator another number of times than before, none of them is paired,
     and none of what the code around a module that has gone does itself: a part was the branch's.
     """
-    before, after = (_by_place(t, gone) for t in (whole, trace))
+    before, after = (_outside(t.graph, gone) for t in (whole, trace))
     same = {key for key in before.keys() & after.keys() if len(before[key]) == len(after[key])}
     pairs = (pair for key in same for pair in zip(after[key], before[key], strict=True))
     return Shorter(trace, dict(pairs))
 
 
-def _by_place(trace: Trace, gone: Sequence[str]) -> dict[tuple[Any, str], list[int]]:
-    calls = defaultdict(list)
+def _outside(graph: DataflowGraph, gone: Sequence[str]) -> dict[tuple[Any, str], list[int]]:
     around = {name.rpartition(".")[0] for name in gone}
-    for call in trace.calls:
-        path = call.site.module
-        if path not in around and not any(f"{path}.".startswith(f"{name}.") for name in gone):
-            calls[call.op, path].append(call.index)
-    return calls
+    return {
+        (op, path): [call.index for call in calls]
+        for (op, path), calls in graph.by_place.items()
+        if path not in around and not any(f"{path}.".startswith(f"{name}.") for name in gone)
+    }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from slimnet.capture.trace import Call, Ref, refs_in
+from slimnet.capture.graph import Call, Ref
 from slimnet.coupling.couple import Pin
 from slimnet.cutting.raised import blamed
 from slimnet.cutting.reference import Survivors
@@ -27,7 +27,7 @@ def _culprit(mismatch: Mismatch, calls: Sequence[Call]) -> Pin | None:
     survivors = Survivors(mismatch.proof)
     name = str(calls[-1].op).rsplit(".", 1)[0] if calls else ""
     for call in reversed(calls):
-        refs: tuple[Ref, ...] = (*call.outputs, *refs_in(call.args))
+        refs: tuple[Ref, ...] = (*call.outputs, *call.reads)
         if any(survivors.of(ref) for ref in refs):
             return Pin(call.index, f"{name} {mismatch.why}", mismatch.proof.number)
     return None

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from slimnet.capture.modules import clone, first_names
+from slimnet.capture.modules import clone
 from slimnet.coupling.constraints import LITERAL
 from slimnet.coupling.groups import Group, Layer
 from slimnet.coupling.labels import Labels
@@ -28,6 +28,7 @@ from slimnet.measuring.alike import classes
 from slimnet.measuring.analysis import Analysis
 from slimnet.measuring.gathered import Gathered
 from slimnet.measuring.widths import WidthCost
+from slimnet.network import Network
 from slimnet.planning.allocate import Allocation, allocate
 from slimnet.planning.budget import Budget, Limits, removed_members
 from slimnet.planning.plan import GroupCut, Plan, make_plan, survivors_mask
@@ -46,7 +47,7 @@ class Draft:
 
 
 def draft(
-    model: nn.Module,
+    network: Network,
     analysis: Analysis,
     budget: Budget,
     limits: Limits,
@@ -66,10 +67,10 @@ def draft(
     limits.check(groups, [layer.name for layer in analysis.layers])
     if not groups and budget.remains(dense) < 1:
         raise PruneError(_nothing(analysis.layers))
-    scores = scorer.scores(model, groups, gathered)
+    scores = scorer.scores(network.tensors, groups, gathered)
     idle = _unread(analysis, limits) if budget.remains(dense) < 1 else {}
     scores = without(scores, idle)
-    like = classes(model, groups) if limits.scope == "isomorphic" else None
+    like = classes(network, groups) if limits.scope == "isomorphic" else None
     for number in range(1, steps + 1):
         done = number / steps
         orders = {n: np.argsort(values, kind="stable") for n, values in scores.items()}
@@ -83,11 +84,11 @@ def draft(
         )
         members = removed_members(groups, scores, found.survivors)
         if number < steps:
-            scores = _rescored(model, analysis, members, scores, scorer)
+            scores = _rescored(network, analysis, members, scores, scorer)
     notes = (*_notes(groups, scores, scorer, steps), *_idle_notes(groups, idle))
     found = _with_reasons(found, groups, idle)
-    drawn = _written(model, analysis, found, members, notes)
-    return _with_bystanders(model, analysis, drawn, beside)
+    drawn = _written(network.first, analysis, found, members, notes)
+    return _with_bystanders(network, analysis, drawn, beside)
 
 
 def _unread(analysis: Analysis, limits: Limits) -> dict[int, Labels]:
@@ -115,16 +116,16 @@ def _idle_notes(groups: Sequence[Group], idle: Mapping[int, Labels]) -> Iterator
         yield f"{channels} channels that nobody reads left before all others ({names})"
 
 
-def _with_bystanders(model: nn.Module, analysis: Analysis, drawn: Draft, changed: bool) -> Draft:
+def _with_bystanders(network: Network, analysis: Analysis, drawn: Draft, changed: bool) -> Draft:
     plan, trace = drawn.plan, analysis.traces[0]
-    found = bystanders(model, trace, analysis.coupling, plan, drawn.alive)
+    found = bystanders(network, trace, analysis.coupling, plan, drawn.alive)
     found = found if changed else found.unchanged()
     changes, notes = (*plan.changes, *found.changes), (*plan.notes, *found.notes)
     return Draft(replace(plan, changes=changes, notes=notes), drawn.alive, found, drawn.unmet)
 
 
 def _rescored(
-    model: nn.Module,
+    network: Network,
     analysis: Analysis,
     members: Mapping[int, Labels],
     before: Mapping[int, Scores],
@@ -132,7 +133,7 @@ def _rescored(
 ) -> dict[int, Scores]:
     """Scores [atoms] of what is left, read from the network as cut; -inf for what has gone."""
     gone = make_plan(analysis.coupling, analysis.groups, analysis.layers, members)
-    masked = clone(model, lambda name, tensor: _masked(name, tensor, gone))
+    masked = Network.of(clone(network, lambda name, tensor: _masked(name, tensor, gone)))
     init = {name: zero_removed(name, x.clone(), gone) for name, x in (scorer.init or {}).items()}
     kept = {
         g.number: np.delete(np.arange(g.size), members.get(g.number, []))
@@ -140,7 +141,7 @@ def _rescored(
         if g.number in before
     }
     parts = [_part(g, kept[g.number]) for g in analysis.groups if len(kept.get(g.number, ()))]
-    fresh = scorer.scores(masked, parts, scorer.gather(masked, parts, init or None))
+    fresh = scorer.scores(masked.tensors, parts, scorer.gather(masked, parts, init or None))
     found = {}
     for number, places in kept.items():
         found[number] = np.full(len(before[number]), -np.inf)
@@ -170,7 +171,7 @@ def _part(group: Group, kept: Labels) -> Group:
 
 
 def _written(
-    model: nn.Module,
+    first: Mapping[str, str],
     analysis: Analysis,
     found: Allocation,
     members: Mapping[int, Labels],
@@ -184,15 +185,9 @@ def _written(
     plan = replace(
         plan,
         removed={  # a shared tensor is cut under each of its names
-            name: plan.removed[first]
-            for name, first in first_names(model).items()
-            if first in plan.removed
+            name: plan.removed[one] for name, one in first.items() if one in plan.removed
         },
-        grouped={
-            name: plan.grouped[first]
-            for name, first in first_names(model).items()
-            if first in plan.grouped
-        },
+        grouped={name: plan.grouped[one] for name, one in first.items() if one in plan.grouped},
         groups=tuple(_explained(group, cut, found) for group, cut in cuts),
         before=analysis.inspection.cost.to_json(),
         after=analysis.costs.cost(alive).to_json(),

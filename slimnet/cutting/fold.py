@@ -8,28 +8,24 @@ the ratio is multiplied into the parameters that make the operand (:mod:`slimnet
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
-from slimnet.capture.trace import Call, Ref, Trace, refs_in
+from slimnet.capture.graph import Call, Ref, refs_in
+from slimnet.capture.trace import Trace
 from slimnet.coupling.scaling import Path, path_to
 from slimnet.coupling.scaling.boxes import Box, whole
 from slimnet.cutting.numbers import Numbers, numbers_of
+from slimnet.operator import of
 from slimnet.planning.plan import Scale
-
-aten = torch.ops.aten
 
 
 def depends_on_lengths(trace: Trace) -> bool:
     """Whether anything in this pass could be a number that is computed from a length."""
     numbers = numbers_of(trace)
     return any(
-        call.op == _ATTENTION
-        or (call.op in _RATIOS and any(_value(x, numbers) is not None for x in call.args[:2]))
-        for call in trace.calls
+        _value(given, numbers) is not None for call in trace.calls for given, _ in _factors(call)
     )
 
 
@@ -80,21 +76,16 @@ def _others(before: Call, after: Call, old: Numbers, new: Numbers) -> Iterator[t
 
 def _ratio(before: Call, after: Call, old: Numbers, new: Numbers) -> float:
     """What the dense pass multiplies by, over what the slim one does."""
-    if before.op == _ATTENTION:
-        return _scale(before) / _scale(after)
-    if before.op not in _RATIOS:
-        return 1.0
     found = (
-        _quotient(_value(was, old), _value(now, new)) ** _RATIOS[before.op]
-        for was, now in zip(before.args[1::-1], after.args[1::-1], strict=True)
+        _quotient(_value(was, old), _value(now, new)) ** power
+        for (was, power), (now, _) in zip(_factors(before), _factors(after), strict=True)
     )
     return next((ratio for ratio in found if ratio != 1.0), 1.0)
 
 
-def _scale(call: Call) -> float:
-    """1/√d, unless the code gives a scale of its own."""
-    given = call.kwargs.get("scale")
-    return float(call.args[0].shape[-1] ** -0.5 if given is None else given)
+def _factors(call: Call) -> Sequence[tuple[Any, int]]:
+    factors = of(call.op).factors
+    return factors(call) if factors else ()
 
 
 def _quotient(above: float | None, below: float | None) -> float:
@@ -112,11 +103,3 @@ def _path(trace: Trace, call: Call) -> Path | None:
     """Either operand may be multiplied; the first that can be is."""
     paths = (path_to(trace, call, operand) for operand in refs_in(call.args[:2]))
     return next((path for path in paths if path is not None), None)
-
-
-_ATTENTION = aten.scaled_dot_product_attention.default
-_RATIOS = {
-    **dict.fromkeys((aten.mul.Tensor, aten.mul.Scalar, aten.mul_.Tensor), 1),
-    **dict.fromkeys((aten.div.Tensor, aten.div.Scalar, aten.div_.Tensor), -1),
-}
-"""Operators that multiply by one of their first two arguments, and to which power."""

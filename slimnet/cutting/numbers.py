@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from slimnet.capture.trace import Call, Ref, Trace, refs_in
+from slimnet.capture.graph import Call, Ref
+from slimnet.capture.trace import Trace
+from slimnet.operator import Double, draws, of
 
 Numbers: TypeAlias = Mapping[int, float]
 """Recorded tensor → the one number that it holds."""
@@ -24,7 +26,7 @@ def numbers_of(trace: Trace) -> Numbers:
     """Every such number of a recorded pass."""
     known: dict[int, Tensor] = {}
     for call in trace.calls:
-        refs = refs_in((call.args, tuple(call.kwargs.values())))
+        refs = call.reads
         known |= {ref.id: _constant(ref) for ref in refs if _is_constant(ref)}
         if all(ref.id in known for ref in refs) and _is_computed(call):
             known |= _computed(call, known)
@@ -41,8 +43,8 @@ def _constant(ref: Ref) -> Tensor:
 
 def _is_computed(call: Call) -> bool:
     """Whether it gives single numbers, which neither chance nor unset memory decides."""
-    drawn = torch.Tag.nondeterministic_seeded in call.op.tags or "empty" in call.op._schema.name
-    return not drawn and all(np.prod(ref.shape) == 1 for ref in call.outputs)
+    chance = draws(call.op) or of(call.op).double is Double.ZEROS
+    return not chance and all(np.prod(ref.shape) == 1 for ref in call.outputs)
 
 
 def _computed(call: Call, known: Mapping[int, Tensor]) -> dict[int, Tensor]:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from slimnet.capture.trace import Ref
+from slimnet.capture.graph import Ref
 from slimnet.cutting.reference import Scaled, Survivors, selected
 
 

@@ -17,7 +17,7 @@ from types import FrameType
 import torch
 from torch import Tensor
 
-from slimnet.capture.trace import Call, Ref, refs_in
+from slimnet.capture.graph import Call, Ref
 from slimnet.coupling.couple import Pin
 from slimnet.cutting.reference import Proof, Survivors
 
@@ -85,8 +85,7 @@ def _because(call: Call, raised: Raised) -> str:
 
 
 def _tensors(call: Call, outputs_only: bool) -> list[Ref]:
-    read = [] if outputs_only else refs_in([*call.args, *call.kwargs.values()])
-    return [*call.outputs, *read]
+    return [*call.outputs, *(() if outputs_only else call.reads)]
 
 
 class _Left:

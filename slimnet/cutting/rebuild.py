@@ -7,36 +7,40 @@ table. Knows plans and modules, no graph.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from slimnet.capture.books import books
-from slimnet.capture.modules import clone, named_modules, named_tensors, set_attribute
+from slimnet.capture.modules import clone, set_attribute
 from slimnet.coupling.shortcut import replace_modules
 from slimnet.errors import InputError
+from slimnet.network import Network
 from slimnet.planning.plan import Plan
 
 
-def rebuild(model: nn.Module, plan: Plan) -> nn.Module:
-    """A new model of the same classes without what the plan removes; ``model`` stays as it is.
+def rebuild(network: Network, plan: Plan) -> nn.Module:
+    """A new model of the same classes without what the plan removes; the network stays as it is.
 
     Raises :class:`InputError` where the plan was made for another network.
     """
-    check_fits(model, plan)
-    slim = clone(model, lambda name, tensor: cut(name, tensor, plan))
-    replace_modules(slim, plan.stubs)
-    adjust(slim, plan, model)
+    check_fits(network, plan)
+    slim = clone(network, lambda name, tensor: cut(name, tensor, plan))
+    if plan.stubs:
+        replace_modules(Network.of(slim), plan.stubs)
+    adjust(Network.of(slim), plan, network.modules)
     return slim
 
 
-def without_blocks(model: nn.Module, plan: Plan) -> nn.Module:
+def without_blocks(network: Network, plan: Plan) -> Network:
     """The network without the plan's blocks, on the same tensors; itself where none leaves."""
     if not plan.blocks:
-        return model
-    shorter = clone(model, lambda name, tensor: tensor)
-    replace_modules(shorter, plan.stubs)
-    return shorter
+        return network
+    shorter = clone(network, lambda name, tensor: tensor)
+    replace_modules(Network.of(shorter), plan.stubs)
+    return Network.of(shorter)
 
 
 def cut(name: str, tensor: Tensor, plan: Plan) -> Tensor:
@@ -73,13 +77,13 @@ def zero_removed(name: str, values: Tensor, plan: Plan) -> Tensor:
     return values
 
 
-def check_tables(model: nn.Module, plan: Plan) -> None:
+def check_tables(network: Network, plan: Plan) -> None:
     """Raise :class:`InputError` where the plan scales or renumbers what the network does not have.
 
-    ``model`` is what is cut; the plan may be a stranger's.
+    The plan may be a stranger's.
     """
-    _check_groups(model, plan)
-    tensors = dict(named_tensors(model))
+    _check_groups(network.modules, plan)
+    tensors = network.tensors
     for name, scales in plan.scaled.items():
         shape = tensors[name].shape if name in tensors else ()
         for scale in scales:
@@ -96,10 +100,10 @@ def check_tables(model: nn.Module, plan: Plan) -> None:
             raise InputError(f"the plan renumbers {len(table)} places, and {name} has others")
 
 
-def check_fits(model: nn.Module, plan: Plan) -> None:
+def check_fits(network: Network, plan: Plan) -> None:
     """Raise :class:`InputError` where the plan was made for another network."""
-    check_tables(model, plan)
-    tensors = dict(named_tensors(model))
+    check_tables(network, plan)
+    tensors = network.tensors
     for name in plan.removed:
         if name not in tensors:
             raise InputError(f"the plan cuts {name}, which this network does not have")
@@ -108,9 +112,8 @@ def check_fits(model: nn.Module, plan: Plan) -> None:
             raise InputError(f"the plan does not fit {name} of shape {shape}")
 
 
-def _check_groups(model: nn.Module, plan: Plan) -> None:
+def _check_groups(modules: Mapping[str, nn.Module], plan: Plan) -> None:
     """Indices that count across groups count across those that the convolution has."""
-    modules = dict(named_modules(model))
     for name, groups in plan.grouped.items():
         path = name.rpartition(".")[0]
         layer = modules.get(path)  # a program's do not say
@@ -118,14 +121,14 @@ def _check_groups(model: nn.Module, plan: Plan) -> None:
             raise InputError(f"the plan counts {groups} groups of {path}, which has {layer.groups}")
 
 
-def adjust(model: nn.Module, plan: Plan, original: nn.Module) -> None:
+def adjust(slim: Network, plan: Plan, originals: Mapping[str, nn.Module]) -> None:
     """Bring attributes up to date, in place, once the tensors have their new shapes.
 
-    ``original`` is the network that ``model`` is a clone of; it stays as it is.
+    ``originals`` are the modules of the network that was cloned; they stay as they are.
     """
     touched = {name.partition(".parametrizations.")[0] for name in plan.removed}
     touched |= {name.rpartition(".")[0] for name in plan.removed}
-    modules, originals = dict(named_modules(model)), dict(named_modules(original))
+    modules = slim.modules
     for change in plan.changes:
         given = originals.get(change.module)
         set_attribute(modules[change.module], change.attribute, change.path, change.new, given)

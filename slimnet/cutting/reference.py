@@ -8,7 +8,6 @@ network's random numbers are those of the reference that survive. Neither model 
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,29 +17,24 @@ from zlib import crc32
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import _disable_current_modes
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 from slimnet.capture.composites import OPENED, composite, is_composite, is_whole, opened
-from slimnet.capture.modules import evaluation_mode, named_tensors
+from slimnet.capture.graph import Call, Ref
+from slimnet.capture.modules import evaluation_mode
 from slimnet.capture.randomness import drawing_from
-from slimnet.capture.trace import (
-    Call,
-    Ref,
-    Trace,
-    Uncompiled,
-    fast_paths_off,
-    outside_transforms,
-    refs_in,
-)
+from slimnet.capture.trace import Trace, Uncompiled, fast_paths_off, outside_transforms
 from slimnet.coupling.couple import Coupling
 from slimnet.coupling.labels import Labels
 from slimnet.coupling.scaling.boxes import Box
-from slimnet.cutting import bands
 from slimnet.cutting.standins import Values, widened
+from slimnet.network import Network
+from slimnet.operator import Double, Layout, draws, of
 from slimnet.planning.plan import Plan
+from slimnet.quiet import unwarned
 
 Scaled: TypeAlias = "tuple[Box, float]"
 """A part of a recorded tensor, and what folding multiplies it by in the slim network."""
@@ -94,8 +88,7 @@ class Survivors:
 
     def touch(self, call: Call) -> bool:
         """Whether a call reads or gives a tensor that loses something."""
-        refs = [r for r in tree_leaves((call.args, call.kwargs)) if isinstance(r, Ref)]
-        return any(self.of(ref) for ref in (*refs, *call.outputs))
+        return any(self.of(ref) for ref in (*call.reads, *call.outputs))
 
 
 Places: TypeAlias = Mapping[int, Tensor]
@@ -132,7 +125,7 @@ def carried(call: Call, output: Ref, places: Callable[[Ref], Places]) -> dict[in
     to the result are not asked: they are what is to be proven.
     """
     found: dict[int, Tensor] = {}
-    for ref in refs_in([*call.args, *call.kwargs.values()]):
+    for ref in call.reads:
         for d, kept in places(ref).items():
             place = d + len(output.shape) - len(ref.shape)  # broadcast from the back
             if place >= 0 and output.shape[place] == ref.shape[d]:
@@ -145,7 +138,7 @@ def agree(call: Call, places: Callable[[Ref], Places]) -> bool:
     found: dict[tuple[int, int], Tensor] = {}
     return all(
         torch.equal(found.setdefault((len(ref.shape) - d, ref.shape[d]), kept), kept)
-        for ref in refs_in([*call.args, *call.kwargs.values()])
+        for ref in call.reads
         for d, kept in places(ref).items()
     )
 
@@ -160,18 +153,14 @@ class Run:
     def __init__(self, proof: Proof | None = None, seed: int = 0) -> None:
         self._seed = seed
         self._seen: Counter[Any] = Counter()
-        self._calls: dict[tuple[Any, int], Call] = {}
-        total: Counter[Any] = Counter()
-        for call in proof.trace.calls if proof else ():
-            self._calls[call.op, total[call.op]] = call
-            total[call.op] += 1
+        self._calls = proof.trace.graph.nth if proof else {}
 
     def __call__(self, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Compute one operator and tell of its result."""
         number = self._seen[op]
         self._seen[op] += 1
-        call = None if op in _CONVERSIONS else self._calls.get((op, number))
-        if _draws(op) or is_whole(op):
+        call = None if of(op).layout is Layout.CONVERTS else self._calls.get((op, number))
+        if draws(op) or is_whole(op):
             torch.manual_seed(self._seed + crc32(f"{op} {number}".encode()))
         result = self.compute(call, op, args, kwargs)
         self.tell(call, op, result)
@@ -187,22 +176,17 @@ class Run:
         """Nobody listens."""
 
 
-_CONVERSIONS = {torch.ops.aten._to_copy.default}
-
-
 def plainly(op: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     """An operator's result, in float64."""
-    if op in _SINGLE:
+    double = of(op).double
+    if double is Double.SINGLE:  # both sides round to the same coarse grid
         return tree_map(widened, op(*tree_map(_narrowed, args), **kwargs))
-    result = _COMPUTED.get(op, op)(*args, **kwargs)
-    if op.name().startswith(_UNFILLED):  # what lies there by chance is nobody's result
+    result = (double if callable(double) else op)(*args, **kwargs)
+    if double is Double.ZEROS:  # what lies there by chance is nobody's result
         return result.to(torch.float64).zero_() if _is_narrow(result) else result.zero_()
     if _is_narrow(result) and "dtype" in {argument.name for argument in op._schema.arguments}:
         return op(*args, **{**kwargs, "dtype": torch.float64})  # a new tensor, of torch's default
     return result
-
-
-_UNFILLED = ("aten::empty", "aten::new_empty")
 
 
 def _is_narrow(value: Any) -> bool:
@@ -210,7 +194,7 @@ def _is_narrow(value: Any) -> bool:
 
 
 def run(
-    model: nn.Module,
+    network: Network,
     values: Values,
     example: tuple[Any, ...],
     how: Run,
@@ -218,23 +202,22 @@ def run(
     seed: int = 0,
     training: bool = False,
 ) -> Any:
-    """``model(*example)`` in float64 with these values for its weights.
+    """What the model gives on the example, in float64 with these values for its weights.
 
     Every random number is drawn from ``seed``; what the user's generators would draw next stays.
     """
-    weights = _Weights(model, values)
+    weights = _Weights(network.names, values)
     with (
         torch.no_grad(),
-        evaluation_mode(model, training=training),
+        evaluation_mode(network, training=training),
         fast_paths_off(),
         drawing_from(seed),
-        warnings.catch_warnings(),
+        unwarned(),
     ):
-        warnings.simplefilter("ignore")
         wide = tree_map(_own, example)
         doubles = _Wide(weights, how)
         with doubles, _Exchanged(weights, doubles):
-            return model(*wide)
+            return network.model(*wide)
 
 
 def _own(leaf: Any) -> Any:
@@ -245,11 +228,9 @@ def _own(leaf: Any) -> Any:
 class _Weights:
     """What stands for a weight at the moment of use."""
 
-    def __init__(self, model: nn.Module, values: Values) -> None:
+    def __init__(self, names: Mapping[int, str], values: Values) -> None:
         self.values = values
-        self.names: dict[int, str] = {}
-        for name, tensor in named_tensors(model):
-            self.names.setdefault(id(tensor), name)
+        self.names = names
 
     def exchange(self, value: Any) -> Any:
         """An argument in which every weight is exchanged and every float is a double."""
@@ -320,21 +301,7 @@ class _Wide(Uncompiled):
         return self.how(func, args, kwargs)
 
 
-_COMPUTED = {torch.ops.aten.convolution.default: bands.convolution}
 _NARROW = (torch.float32, torch.float16, torch.bfloat16)
-_SINGLE = {
-    getattr(torch.ops.aten, name).default
-    for name in (
-        "fake_quantize_per_tensor_affine_cachemask",
-        "_fake_quantize_per_tensor_affine_cachemask_tensor_qparams",
-        "fake_quantize_per_channel_affine_cachemask",
-        "_fake_quantize_learnable_per_tensor_affine",
-        "_fake_quantize_learnable_per_channel_affine",
-        "_fused_moving_avg_obs_fq_helper",
-    )
-    if hasattr(torch.ops.aten, name)
-}
-"""Operators that know single precision only; they round to the same coarse grid on both sides."""
 
 
 def _narrowed(leaf: Any) -> Any:
@@ -372,10 +339,8 @@ class Reference(Run):
 
         small = with_tensors(select, list(args), call.args)
         named = {k: with_tensors(select, v, call.kwargs.get(k)) for k, v in kwargs.items()}
-        literals = _LITERALS.get(op)
-        if op == _ATTENTION:  # the original divides by the root of its own width
-            named["scale"] = named.get("scale") or args[0].shape[-1] ** -0.5
-        result = op(*(literals(small) if literals else small), **named)
+        restate = of(op).restate
+        result = op(*(restate(args, small, named) if restate else small), **named)
         results = result if isinstance(result, (tuple, list)) else (result,)
         whole = tuple(
             _back(x, ref, carried(call, ref, places))
@@ -401,7 +366,7 @@ class Slim(Run):
         self, call: Call | None, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """As the operator does, but for random numbers: drawn for all places, then selected."""
-        if call is None or not _draws(op) or not self.survivors.touch(call):
+        if call is None or not draws(op) or not self.survivors.touch(call):
             return plainly(op, args, kwargs)
         output = call.outputs[0]
         places = carried(call, output, self.survivors.of) or self.survivors.of(output)
@@ -423,29 +388,5 @@ class Slim(Run):
         return spread(value, self.survivors.of(ref), ref.shape)
 
 
-def _draws(op: Any) -> bool:
-    """Whether it draws random numbers, one for each element."""
-    return torch.Tag.nondeterministic_seeded in op.tags and not is_whole(op)
-
-
 def _are_sizes(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and all(isinstance(entry, int) for entry in value)
-
-
-_ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
-
-
-def _layer_norm_sizes(args: list[Any]) -> list[Any]:
-    return [args[0], list(args[0].shape[-len(args[1]) :]), *args[2:]]
-
-
-def _group_norm_sizes(args: list[Any]) -> list[Any]:
-    batch, channels, *positions = args[0].shape
-    return [*args[:3], batch, channels, int(np.prod(positions)), *args[6:]]
-
-
-_LITERALS: dict[Any, Callable[[list[Any]], list[Any]]] = {
-    torch.ops.aten.native_layer_norm.default: _layer_norm_sizes,
-    torch.ops.aten.native_group_norm.default: _group_norm_sizes,
-    torch.ops.aten.rms_norm.default: _layer_norm_sizes,
-}

@@ -6,14 +6,13 @@ afterwards is cut in the shorter one; :func:`Shortened.whole` puts both plans an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any, TypeAlias
 
-from torch import nn
+from torch import Tensor
 
-from slimnet.capture.modules import unchanging
 from slimnet.capture.suitable import refuse_unsuitable
 from slimnet.capture.trace import Trace, capture
 from slimnet.coupling.blocks import Block, block_scores, few, find_blocks
@@ -23,7 +22,8 @@ from slimnet.cutting.rebuild import without_blocks
 from slimnet.cutting.reference import Proof
 from slimnet.cutting.verify import Certificate, certify, joined
 from slimnet.errors import InputError, PruneError
-from slimnet.measuring.cost import count
+from slimnet.measuring.cost import cost_of
+from slimnet.network import Network
 from slimnet.planning.budget import Budget
 from slimnet.planning.compose import compose
 from slimnet.planning.plan import BlockCut, Plan, surviving
@@ -36,8 +36,8 @@ Wanted: TypeAlias = int | Sequence[str]
 class Shortened:
     """A network without its blocks, on the tensors of the original."""
 
-    dense: nn.Module
-    model: nn.Module
+    dense: Network
+    network: Network
     plan: Plan  # nothing but blocks
     certificate: Certificate | None
 
@@ -53,52 +53,53 @@ class Shortened:
         """Plan and proof from the original on; both as they are where no block left."""
         if not self.plan.blocks:
             return plan, certificate
-        both = replace(compose(self.plan, plan, self.dense), notes=plan.notes)
+        both = replace(compose(self.plan, plan, self.dense.shapes), notes=plan.notes)
         return both, certificate and joined(self.certificate, certificate)
 
 
 def shorten(
-    model: nn.Module,
+    network: Network,
     example: tuple[Any, ...],
     wanted: Wanted,
     *,
     seed: int = 0,
     verify: bool = True,
 ) -> Shortened:
-    """Drop the wanted blocks; the model itself where none is wanted.
+    """Drop the wanted blocks; the network itself where none is wanted.
 
     Raises :class:`InputError` for a name that no block has, and :class:`PruneError` for a block
     that cannot leave.
     """
     if not wanted:
-        return Shortened(model, model, Plan({}), None)
-    with unchanging(model):
-        refuse_unsuitable(model, example)
-        trace = capture(model, example)
-        chosen = choose(model, find_blocks(model, trace), wanted)
-        cuts = tuple(BlockCut(block.name, block.stubs, block.last) for block in chosen)
-        try:
-            return _dropped(model, example, trace, cuts, seed=seed, verify=verify)
-        except Exception as error:  # code between the modules may raise anything
-            raise PruneError(_refusal(model, example, trace, cuts, error)) from error
+        return Shortened(network, network, Plan({}), None)
+    refuse_unsuitable(network, example)
+    trace = capture(network, example)
+    chosen = choose(network.tensors, find_blocks(network, trace), wanted)
+    cuts = tuple(BlockCut(block.name, block.stubs, block.last) for block in chosen)
+    try:
+        return _dropped(network, example, trace, cuts, seed=seed, verify=verify)
+    except Exception as error:  # code between the modules may raise anything
+        raise PruneError(_refusal(network, example, trace, cuts, error)) from error
 
 
 def shorten_as(
-    model: nn.Module, example: tuple[Any, ...], plan: Plan, *, seed: int = 0
+    network: Network, example: tuple[Any, ...], plan: Plan, *, seed: int = 0
 ) -> Shortened:
     """Drop the blocks that a plan drops, and prove it."""
     if not plan.blocks:
-        return Shortened(model, model, Plan({}), None)
-    trace = capture(model, example)
-    return _dropped(model, example, trace, plan.blocks, seed=seed, verify=True)
+        return Shortened(network, network, Plan({}), None)
+    trace = capture(network, example)
+    return _dropped(network, example, trace, plan.blocks, seed=seed, verify=True)
 
 
-def choose(model: nn.Module, blocks: Sequence[Block], wanted: Wanted) -> tuple[Block, ...]:
+def choose(
+    tensors: Mapping[str, Tensor], blocks: Sequence[Block], wanted: Wanted
+) -> tuple[Block, ...]:
     """The blocks of these names, or so many of the smallest scale; raises as :func:`shorten`."""
     if not blocks:
         raise InputError("no block can be dropped: this network has no residual blocks")
     if isinstance(wanted, int):
-        return _least(model, blocks, wanted)
+        return _least(tensors, blocks, wanted)
     found: dict[str, Block] = {}
     for glob in wanted:
         named = [block for block in blocks if block.name == glob] or [
@@ -114,17 +115,19 @@ def choose(model: nn.Module, blocks: Sequence[Block], wanted: Wanted) -> tuple[B
     return tuple(block for block in blocks if block.name in found)
 
 
-def _least(model: nn.Module, blocks: Sequence[Block], number: int) -> tuple[Block, ...]:
+def _least(
+    tensors: Mapping[str, Tensor], blocks: Sequence[Block], number: int
+) -> tuple[Block, ...]:
     leaving = [block for block in blocks if not block.stays]
     if not 0 < number <= len(leaving):
         raise InputError(f"drop_blocks asks for {number} blocks, and {len(leaving)} could leave")
-    scores = block_scores(model, leaving)
+    scores = block_scores(tensors, leaving)
     least = sorted(leaving, key=lambda block: scores[block.name])[:number]
     return tuple(block for block in blocks if block in least)
 
 
 def _dropped(
-    model: nn.Module,
+    network: Network,
     example: tuple[Any, ...],
     trace: Trace,
     cuts: tuple[BlockCut, ...],
@@ -133,15 +136,15 @@ def _dropped(
     verify: bool,
 ) -> Shortened:
     plan = Plan({}, blocks=cuts)
-    shorter = without_blocks(model, plan)
-    costs = [count(network, example).to_json() for network in (model, shorter)]
+    shorter = without_blocks(network, plan)
+    costs = [cost_of(each, example).to_json() for each in (network, shorter)]
     plan = replace(plan, before=costs[0], after=costs[1])
     certificate = None
     if verify:
         pairs = paired(trace, capture(shorter, example), _gone(cuts))
         proof = _proof(trace, plan)
-        certificate = certify(model, shorter, proof, example, seed=seed, shorter=pairs)
-    return Shortened(model, shorter, plan, certificate)
+        certificate = certify(network, shorter, proof, example, seed=seed, shorter=pairs)
+    return Shortened(network, shorter, plan, certificate)
 
 
 def _gone(cuts: Sequence[BlockCut]) -> list[str]:
@@ -155,7 +158,7 @@ def _proof(trace: Trace, plan: Plan) -> Proof:
 
 
 def _refusal(
-    model: nn.Module,
+    network: Network,
     example: tuple[Any, ...],
     trace: Trace,
     cuts: Sequence[BlockCut],
@@ -164,9 +167,9 @@ def _refusal(
     """Which block it is that cannot leave, and what happens when it does."""
     for cut in cuts if len(cuts) > 1 else ():
         try:
-            _dropped(model, example, trace, (cut,), seed=0, verify=True)
+            _dropped(network, example, trace, (cut,), seed=0, verify=True)
         except Exception as its:
-            return _refusal(model, example, trace, (cut,), its)
+            return _refusal(network, example, trace, (cut,), its)
     names = ", ".join(cut.name for cut in cuts)
     first = str(error.__cause__ or error).strip().split("\n")[0]
-    return f"{names} cannot leave: without its modules, {type(model).__name__} fails ({first})"
+    return f"{names} cannot leave: without its modules, {network.name} fails ({first})"

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from slimnet.capture.modules import named_tensors
 from slimnet.coupling.removal import Removal
 from slimnet.cutting.rebuild import cut, scaled, zero_removed
 from slimnet.planning.plan import Plan
@@ -26,14 +25,15 @@ Values: TypeAlias = Callable[[str, Tensor], Tensor]
 Draw: TypeAlias = Callable[[Tensor, torch.Generator], Tensor]
 
 
-def weights_of(kind: str, model: nn.Module, plan: Plan, seed: int) -> tuple[Values, Values]:
-    """Which values the original and the slim network compute with, in float64.
+def weights_of(
+    kind: str, originals: Mapping[str, Tensor], plan: Plan, seed: int
+) -> tuple[Values, Values]:
+    """Which values the original, of these tensors, and the slim network compute with, in float64.
 
     "real": as they are; "random": drawn anew, with both signs; "positive": the same, but without
     signs in vectors, which may be a logarithm's or a root's; "perturbed": each changed by up to a
     half.
     """
-    originals = dict(named_tensors(model))
     parameters = {name for name, t in originals.items() if isinstance(t, nn.Parameter)}
 
     def zeroed(name: str, values: Tensor) -> Tensor:

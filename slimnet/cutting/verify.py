@@ -14,11 +14,11 @@ from math import isinf
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
-from slimnet.capture.modules import first_names
-from slimnet.capture.trace import Call, map_tensors, refs_in
+from slimnet.capture.graph import Call
+from slimnet.capture.trace import map_tensors
 from slimnet.cutting.comparison import (
     Broken,
     Collected,
@@ -33,6 +33,7 @@ from slimnet.cutting.raised import Raised
 from slimnet.cutting.reference import Proof
 from slimnet.cutting.standins import weights_of
 from slimnet.errors import CertificateError
+from slimnet.network import Network
 
 TOLERANCE = 1e-9
 """Largest relative error that is accepted, everything computed in float64."""
@@ -122,8 +123,8 @@ class Certificate:
 
 
 def certify(
-    model: nn.Module,
-    slim: nn.Module,
+    network: Network,
+    slim: Network,
     proofs: Proof | Sequence[Proof],
     example: tuple[Any, ...],
     *,
@@ -138,11 +139,11 @@ def certify(
     where the networks differ by more than :data:`TOLERANCE`, and where a cut layer was not seen.
     """
     proof, *others = [proofs] if isinstance(proofs, Proof) else proofs
-    pair = _Pair(model, slim, proof, seed, shorter)
+    pair = _Pair(network, slim, proof, seed, shorter)
     checks = [pair.check(kind, example) for kind in kinds]
-    unseen = _removed(model, proof) - pair.seen
+    unseen = _removed(network.first, proof) - pair.seen
     for other in others if unseen else ():
-        more = _Pair(model, slim, other, seed, None)
+        more = _Pair(network, slim, other, seed, None)
         checks.append(more.check("random", tuple(tree_map(_doubled, example))))
         unseen -= more.seen
     if unseen or not pair.seen:
@@ -164,20 +165,18 @@ def certify(
         tuple(checks),
         approximate,
         seed=seed,
-        layers=len({name.rpartition(".")[0] for name in _removed(model, proof)}),
+        layers=len({name.rpartition(".")[0] for name in _removed(network.first, proof)}),
     )
 
 
 def _until(proof: Proof, name: str) -> list[Call]:
     """The recorded calls, to the last one that reads a parameter."""
-    calls = proof.trace.calls
-    reads = [c.index for c in calls if any(r.name == name for r in refs_in([*c.args]))]
-    return calls[: max(reads, default=-1) + 1]
+    graph = proof.trace.graph
+    return list(graph.calls[: max(graph.readers_of(name), default=-1) + 1])
 
 
-def _removed(model: nn.Module, proof: Proof) -> set[str]:
+def _removed(first: Mapping[str, str], proof: Proof) -> set[str]:
     """The first names of the parameters that lose something."""
-    first = first_names(model)
     parameters = {name for name, ref in proof.trace.tensors.items() if ref.kind == "parameter"}
     parameters |= {n for n, ref in proof.coupling.weights.items() if n not in proof.trace.tensors}
     return {first[name] for name in proof.plan.removed if first.get(name) in parameters}
@@ -224,13 +223,13 @@ class _Pair:
 
     def __init__(
         self,
-        model: nn.Module,
-        slim: nn.Module,
+        network: Network,
+        slim: Network,
         proof: Proof,
         seed: int,
         shorter: Shorter | None,
     ) -> None:
-        self.model = model
+        self.network = network
         self.slim = slim
         self.proof = proof
         self.seed = seed
@@ -242,7 +241,7 @@ class _Pair:
         for kind, inputs in self._ways(asked, example):
             last = inputs is example
             try:
-                reference = self._observed(kind, inputs)
+                reference = self._observed(kind, inputs, strict=not last)
             except Exception as error:  # whatever the user's forward raises
                 if last:
                     raise CertificateError(f"the original does not run: {_first(error)}") from error
@@ -267,13 +266,13 @@ class _Pair:
         else:
             yield asked, example
 
-    def _observed(self, kind: str, inputs: tuple[Any, ...]) -> Collected:
-        full, _ = weights_of(kind, self.model, self.proof.plan, self.seed)
-        return observe(self.model, full, self.proof, inputs, self.seed)
+    def _observed(self, kind: str, inputs: tuple[Any, ...], *, strict: bool = False) -> Collected:
+        full, _ = weights_of(kind, self.network.tensors, self.proof.plan, self.seed)
+        return observe(self.network, full, self.proof, inputs, self.seed, strict=strict)
 
     def _followed(self, kind: str, inputs: tuple[Any, ...], reference: Collected) -> Check:
         """The check that the slim network passes; raises :class:`Mismatch`."""
-        _, small = weights_of(kind, self.model, self.proof.plan, self.seed)
+        _, small = weights_of(kind, self.network.tensors, self.proof.plan, self.seed)
         try:
             compared = follow(
                 self.slim, small, self.proof, inputs, self.seed, reference, self.shorter
@@ -331,7 +330,7 @@ class _Pair:
         again = self._observed(kind, inputs)
         if difference(reference.outputs, again.outputs) > 0:
             return CertificateError(
-                f"{type(self.model).__name__} differs from itself: two passes on the same inputs, "
+                f"{self.network.name} differs from itself: two passes on the same inputs, "
                 "from the same random state, give other outputs, so no cut of it can be proven"
             )
         return Mismatch(
@@ -352,9 +351,9 @@ class _Pair:
             noise = torch.randn(x.shape, generator=generator, dtype=torch.float64)
             return x.double() * (1 + 2**-48 * noise.to(x.device))
 
-        full, _ = weights_of(kind, self.model, self.proof.plan, self.seed)
+        full, _ = weights_of(kind, self.network.tensors, self.proof.plan, self.seed)
         return observe(
-            self.model,
+            self.network,
             lambda name, tensor: moved(full(name, tensor)),
             self.proof,
             map_tensors(moved, inputs),

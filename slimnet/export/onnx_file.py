@@ -21,13 +21,13 @@ import onnx
 import torch
 from torch import nn
 
-from slimnet.capture.modules import kind_of
 from slimnet.errors import InputError
 from slimnet.example import positional
 from slimnet.export.inputs import Example, batch_of
-from slimnet.export.parity import Parity, ParityError, check_parity, tolerance_of
+from slimnet.export.parity import Parity, ParityError, parity_of, tolerance_of
 from slimnet.export.session import first_line
 from slimnet.export.translate import ExportError, translate
+from slimnet.network import Network
 from slimnet.output import replacing_all
 
 
@@ -74,8 +74,9 @@ def export_onnx(
     inputs = positional(model, example)
     batch_of(inputs)
     target = Path(path)
-    allowed = tolerance_of(model) if tolerance is None else tolerance
-    request = _Request(model, inputs, opset, allowed if verify else None)
+    network = Network.of(model)
+    allowed = tolerance_of(network) if tolerance is None else tolerance
+    request = _Request(network, inputs, opset, allowed if verify else None)
     with replacing_all(target) as folder:
         written = folder / target.name
         record = _best(request, written) if dynamic_batch else _write(request, written, False)
@@ -84,7 +85,7 @@ def export_onnx(
 
 @dataclass(frozen=True)
 class _Request:
-    model: nn.Module
+    network: Network
     example: Example
     opset: int | None
     tolerance: float | None
@@ -102,7 +103,7 @@ def _best(request: _Request, path: Path) -> OnnxExport:
 def _write(request: _Request, path: Path, dynamic_batch: bool) -> OnnxExport:
     """Write, check and compare one file."""
     program = translate(
-        request.model, request.example, dynamic_batch=dynamic_batch, opset=request.opset
+        request.network, request.example, dynamic_batch=dynamic_batch, opset=request.opset
     )
     for old in path.parent.iterdir():
         old.unlink()
@@ -110,22 +111,22 @@ def _write(request: _Request, path: Path, dynamic_batch: bool) -> OnnxExport:
     file = onnx.load(str(path), load_external_data=False)
     _tidy(file)
     onnx.save(file, str(path))
-    with _way_out(request.model):
+    with _way_out(request.network):
         _check(file, path, request)
         record = _described(file, path)
         if request.tolerance is None:
             return record
-        parity = check_parity(request.model, path, request.example, tolerance=request.tolerance)
+        parity = parity_of(request.network, path, request.example, request.tolerance)
     return replace(record, parity=parity)
 
 
 @contextmanager
-def _way_out(model: nn.Module) -> Iterator[None]:
+def _way_out(network: Network) -> Iterator[None]:
     """Refusals of a type that ONNX, or its runtime, has few operators for, say what to do."""
     try:
         yield
     except (ExportError, InputError) as error:
-        kind = kind_of(model)
+        kind = network.dtype
         if kind in (None, torch.float32, torch.float16):
             raise
         name = str(kind).removeprefix("torch.")

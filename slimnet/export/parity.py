@@ -15,12 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from slimnet.capture.modules import evaluation_mode, named_tensors
+from slimnet.capture.modules import evaluation_mode
 from slimnet.errors import SlimnetError
 from slimnet.example import positional, tensors_of
 from slimnet.export.inputs import Example, batch_of, random_inputs
 from slimnet.export.session import Feed, feed, first_line, fixed_batch, open_session
 from slimnet.export.translate import on_cpu
+from slimnet.network import Network
 
 TOLERANCE = 1e-4  # float32 through two differently ordered sums, some hundred layers deep
 TOLERANCES = {torch.float16: 1e-2, torch.bfloat16: 8e-2}
@@ -59,36 +60,48 @@ def check_parity(
     Raises :class:`ParityError` where an output is missing, has another shape, is not a number, or
     differs by more than ``tolerance``; that of the network's type by default.
     """
-    inputs = positional(model, example)
-    tolerance = tolerance_of(model) if tolerance is None else tolerance
+    network = Network.of(model)
+    allowed = tolerance_of(network) if tolerance is None else tolerance
+    return parity_of(network, onnx_path, positional(model, example), allowed, seed=seed)
+
+
+def parity_of(
+    network: Network,
+    onnx_path: str | Path,
+    inputs: Example,
+    tolerance: float,
+    *,
+    seed: int = 0,
+) -> Parity:
+    """The same, of a network that was walked already; raises as :func:`check_parity`."""
     session = open_session(Path(onnx_path))
     fixed = fixed_batch(session)
     batches = _batches(batch_of(inputs)) if fixed is None else (fixed,)
-    model = on_cpu(model)
+    network = on_cpu(network)
     errors = [
-        _error(model, session, random_inputs(inputs, batch, seed), batch) for batch in batches
+        _error(network, session, random_inputs(inputs, batch, seed), batch) for batch in batches
     ]
     worst = max(errors)
     if worst > tolerance:
         raise ParityError(
-            f"{Path(onnx_path).name} does not compute what {type(model).__name__} computes: "
+            f"{Path(onnx_path).name} does not compute what {network.name} computes: "
             f"relative error {worst:.1e} in onnxruntime, {tolerance:.0e} allowed"
         )
     return Parity(worst, tolerance, batches)
 
 
-def tolerance_of(model: nn.Module) -> float:
+def tolerance_of(network: Network) -> float:
     """What the coarsest type among a network's tensors allows."""
     return max(
-        (TOLERANCES.get(t.dtype, TOLERANCE) for _, t in named_tensors(model)), default=TOLERANCE
+        (TOLERANCES.get(t.dtype, TOLERANCE) for t in network.tensors.values()), default=TOLERANCE
     )
 
 
-def check_numbers(model: nn.Module, outputs: Sequence[Tensor], batch: int) -> None:
+def check_numbers(name: str, outputs: Sequence[Tensor], batch: int) -> None:
     """Raise :class:`ParityError` where the network itself gives NaN: nothing compares with that."""
     if any(x.is_floating_point() and bool(x.isnan().any()) for x in outputs):
         raise ParityError(
-            f"{type(model).__name__} itself gives NaN at batch {batch} on random inputs, and no "
+            f"{name} itself gives NaN at batch {batch} on random inputs, and no "
             "file can be compared with that: give an example in its range, whose values are then "
             "drawn from, or look for NaN in its weights"
         )
@@ -98,9 +111,9 @@ def _batches(batch: int) -> tuple[int, int]:
     return (batch, 3 if batch == 1 else 1)
 
 
-def _error(model: nn.Module, session: Any, inputs: Example, batch: int) -> float:
+def _error(network: Network, session: Any, inputs: Example, batch: int) -> float:
     found = _in_onnxruntime(session, feed(session, inputs), batch)
-    expected = _in_torch(model, inputs, batch)
+    expected = _in_torch(network, inputs, batch)
     shapes = [[array.shape for array in arrays] for arrays in (expected, found)]
     if shapes[0] != shapes[1]:
         raise ParityError(
@@ -109,17 +122,17 @@ def _error(model: nn.Module, session: Any, inputs: Example, batch: int) -> float
         )
     worst = max(map(_relative, expected, found), default=0.0)
     if np.isfinite(worst):
-        check_numbers(model, [torch.from_numpy(array) for array in expected], batch)
+        check_numbers(network.name, [torch.from_numpy(array) for array in expected], batch)
     return worst
 
 
-def _in_torch(model: nn.Module, inputs: Example, batch: int) -> list[Array]:
+def _in_torch(network: Network, inputs: Example, batch: int) -> list[Array]:
     try:
-        with evaluation_mode(model), torch.no_grad():
-            outputs = tensors_of(model(*inputs))
+        with evaluation_mode(network), torch.no_grad():
+            outputs = tensors_of(network.model(*inputs))
     except Exception as error:  # whatever the user's forward may raise
         raise ParityError(
-            f"{type(model).__name__} does not run at batch {batch}: {first_line(error)}"
+            f"{network.name} does not run at batch {batch}: {first_line(error)}"
         ) from error
     return [(x.float() if x.dtype == torch.bfloat16 else x).numpy() for x in outputs]
 

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor, nn
 
-from slimnet.capture.exported import export, has_free_batch, quiet
+from slimnet.capture.exported import export, has_free_batch
 from slimnet.capture.modules import evaluation_mode
 from slimnet.capture.program import Program
 from slimnet.example import Example, positional, tensors_of
@@ -22,7 +22,9 @@ from slimnet.export.inputs import batch_of, random_inputs
 from slimnet.export.parity import Parity, ParityError, check_numbers, tolerance_of
 from slimnet.export.session import first_line
 from slimnet.export.translate import ExportError, on_cpu
+from slimnet.network import Network
 from slimnet.output import in_memory, replacing
+from slimnet.quiet import quiet
 
 
 @dataclass(frozen=True)
@@ -55,17 +57,18 @@ def export_pt2(
     InputError for a path that cannot be written; nothing is left behind then.
     """
     inputs, target = positional(model, example), Path(path)
-    tolerance = tolerance_of(model) if tolerance is None else tolerance
+    network = Network.of(model)
+    tolerance = tolerance_of(network) if tolerance is None else tolerance
     try:
-        exported = export(on_cpu(model), inputs)
+        exported = export(on_cpu(network), inputs)
     except Exception as error:  # torch raises dozens of kinds, most of them private
         raise ExportError(
-            f"{type(model).__name__} cannot be written as .pt2: {first_line(error)}"
+            f"{network.name} cannot be written as .pt2: {first_line(error)}"
         ) from error
     dynamic = has_free_batch(exported)
     with replacing(target) as temporary:
         temporary.write_bytes(in_memory(lambda file: _save(exported, file, extra or {})))
-        parity = _compared(model, temporary, inputs, tolerance, dynamic=dynamic)
+        parity = _compared(network, temporary, inputs, tolerance, dynamic=dynamic)
         size = temporary.stat().st_size
     numbers = sum(t.numel() for t in exported.state_dict.values() if t.is_floating_point())
     return ProgramExport(str(path), dynamic, numbers, size, parity)
@@ -78,28 +81,29 @@ def _save(exported: torch.export.ExportedProgram, file: BinaryIO, extra: Mapping
 
 
 def _compared(
-    model: nn.Module, file: Path, example: tuple[Any, ...], tolerance: float, *, dynamic: bool
+    network: Network, file: Path, example: tuple[Any, ...], tolerance: float, *, dynamic: bool
 ) -> Parity:
     """Run what torch reads from the file beside the network, which is its own work to unpickle."""
     with quiet(), file.open("rb") as opened:
         written = torch.export.load(opened).module()
     batch = batch_of(example)
     batches = (batch, 3 if batch == 2 else 2) if dynamic else (batch,)
-    model = on_cpu(model)
-    worst = max(_error(model, written, random_inputs(example, size)) for size in batches)
+    network = on_cpu(network)
+    worst = max(_error(network, written, random_inputs(example, size)) for size in batches)
     if not worst <= tolerance:
         raise ParityError(
-            f"the .pt2 does not compute what {type(model).__name__} computes: relative error "
+            f"the .pt2 does not compute what {network.name} computes: relative error "
             f"{worst:.1e}, {tolerance:.0e} allowed"
         )
     return Parity(worst, tolerance, batches)
 
 
-def _error(model: nn.Module, written: nn.Module, inputs: tuple[Any, ...]) -> float:
+def _error(network: Network, written: nn.Module, inputs: tuple[Any, ...]) -> float:
+    model = network.model
     args, named = model.as_called(inputs) if isinstance(model, Program) else (inputs, {})
-    with torch.no_grad(), evaluation_mode(model):
+    with torch.no_grad(), evaluation_mode(network):
         expected, found = tensors_of(model(*inputs)), tensors_of(written(*args, **named))
-    check_numbers(model, expected, batch_of(inputs))
+    check_numbers(network.name, expected, batch_of(inputs))
     if [x.shape for x in expected] != [x.shape for x in found]:
         return float("inf")
     return max((_relative(a, b) for a, b in zip(expected, found, strict=True)), default=0.0)

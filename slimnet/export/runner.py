@@ -27,4 +27,4 @@ class Runner:
 Backend = Callable[
     [Any, Example, int], AbstractContextManager[Runner]
 ]  # candidate, inputs, threads
-BACKENDS: Registry[Backend] = Registry("latency backend")
+BACKENDS: Registry[Backend] = Registry("latency backend", "slimnet.backends")

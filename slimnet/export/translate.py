@@ -8,12 +8,8 @@ length of one for a constant.
 
 from __future__ import annotations
 
-import io
-import logging
 import re
-import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +17,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from slimnet.capture.modules import clone, evaluation_mode, named_tensors
+from slimnet.capture.modules import clone, evaluation_mode
 from slimnet.errors import SlimnetError
 from slimnet.example import tensors_of
-from slimnet.exclusive import exclusive
 from slimnet.export.inputs import Example, batch_of, follows_batch, random_inputs
 from slimnet.export.session import first_line
+from slimnet.network import Network
+from slimnet.quiet import quiet
 
 
 class ExportError(SlimnetError):
@@ -34,46 +31,29 @@ class ExportError(SlimnetError):
 
 
 def translate(
-    model: nn.Module, example: Example, *, dynamic_batch: bool, opset: int | None
+    network: Network, example: Example, *, dynamic_batch: bool, opset: int | None
 ) -> torch.onnx.ONNXProgram:
-    """The model's evaluation behaviour as an ONNX program.
+    """The network's evaluation behaviour as an ONNX program.
 
     Inputs are named "input" or "input_0" and on, outputs "output" or "output_0" and on. Raises
     :class:`ExportError`.
     """
-    with _quiet(), evaluation_mode(model), torch.no_grad():
+    with quiet(stdout=True), evaluation_mode(network), torch.no_grad():
         try:
-            exported = _exported(model, example, dynamic_batch)
+            exported = _exported(network, example, dynamic_batch)
             program = _program(exported, len(tensors_of(example)), opset)
         except Exception as error:  # torch raises dozens of kinds, most of them private
             raise ExportError(
-                f"{type(model).__name__} cannot be written as ONNX: {_reason(error)}"
+                f"{network.name} cannot be written as ONNX: {_reason(error)}"
             ) from error
     return program
 
 
-def on_cpu(model: nn.Module) -> nn.Module:
-    """The model itself where it lives on the CPU, else a copy that does."""
-    if all(tensor.device.type == "cpu" for _, tensor in named_tensors(model)):
-        return model
-    return clone(model, lambda _, tensor: tensor.detach().cpu())
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep torch's warnings, logs and printed graphs from the terminal."""
-    with ExitStack() as stack:
-        stack.enter_context(exclusive())
-        before = logging.root.manager.disable
-        stack.enter_context(warnings.catch_warnings())
-        stack.enter_context(redirect_stdout(io.StringIO()))
-        stack.enter_context(redirect_stderr(io.StringIO()))
-        warnings.simplefilter("ignore")
-        logging.disable(logging.CRITICAL)
-        try:
-            yield
-        finally:
-            logging.disable(before)
+def on_cpu(network: Network) -> Network:
+    """The network itself where it lives on the CPU, else a copy that does."""
+    if all(tensor.device.type == "cpu" for tensor in network.tensors.values()):
+        return network
+    return Network.of(clone(network, lambda _, tensor: tensor.detach().cpu()))
 
 
 class _Flat(nn.Module):
@@ -87,9 +67,9 @@ class _Flat(nn.Module):
         return tensors_of(self.model(*inputs))
 
 
-def _exported(model: nn.Module, example: Example, dynamic_batch: bool) -> Any:
+def _exported(network: Network, example: Example, dynamic_batch: bool) -> Any:
     batch = batch_of(example)
-    wrapped = _Flat(on_cpu(model))
+    wrapped = _Flat(on_cpu(network).model)
     wrapped.training = False  # its own flag only: a user's class may not like train()
     if not dynamic_batch:
         return torch.export.export(wrapped, random_inputs(example, batch), strict=False)

@@ -6,19 +6,21 @@ calls of an exported program are seen like any module. Nothing that passes by is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils import parametrize
 
 from slimnet.capture.modules import evaluation_mode
 from slimnet.capture.trace import Uncompiled, fast_paths_off
 from slimnet.coupling.groups import Group
 from slimnet.measuring.readers import Reader, readers
+from slimnet.network import Network
+from slimnet.operator import of
 from slimnet.reconstruction.batches import batches, run
 from slimnet.reconstruction.readings import overflow
 from slimnet.samples import Samples
@@ -26,21 +28,21 @@ from slimnet.watch import Watch
 
 
 def activations(
-    model: nn.Module, groups: Sequence[Group], samples: Samples, watch: Watch
+    network: Network, groups: Sequence[Group], samples: Samples, watch: Watch
 ) -> dict[str, Tensor]:
     """[channels, 2] for every weight that reads a group's channels: mean |x|, share of zeros.
 
     Raises :class:`InputError` where the network does not run on the images, or sums are no numbers.
     """
     with ExitStack() as stack:
-        stack.enter_context(evaluation_mode(model))
+        stack.enter_context(evaluation_mode(network))
         stack.enter_context(torch.no_grad())
         stack.enter_context(fast_paths_off())
         stack.enter_context(parametrize.cached())
-        watcher = _Watcher(readers(model, groups))
-        for batch in batches(model, samples, "activations", watch):
+        watcher = _Watcher(readers(network, groups))
+        for batch in batches(network, samples, "activations", watch):
             with watcher:
-                run(model, batch)
+                run(network.model, batch)
     for name, sums in watcher.sums.items():
         if not bool(sums.totals.isfinite().all()):
             raise overflow(name)
@@ -76,8 +78,8 @@ class _Watcher(Uncompiled):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        read = _READS.get(func)
-        for x, x_axis, view, axis in read(*args) if read is not None else ():
+        read = of(func).reads
+        for x, x_axis, view, axis in read(*args) if read else ():
             reader = self.known.get(view.data_ptr())
             if reader is not None and reader.is_summed(view, axis):
                 self._add(reader.name, x.movedim(x_axis, 0).flatten(1), reader.channels)
@@ -89,27 +91,3 @@ class _Watcher(Uncompiled):
         if name not in self.sums:
             self.sums[name] = _Sums(rows.new_zeros(length, 2, dtype=torch.float64))
         self.sums[name].add(rows)
-
-
-_Sum: TypeAlias = tuple[Tensor, int, Tensor, int]
-"""One operand and its axis, the other and its axis: a call sums over both together."""
-
-
-def _convolution(x: Tensor, weight: Tensor, *rest: Any) -> list[_Sum]:
-    transposed: bool = rest[4]
-    return [(x, x.dim() - weight.dim() + 1, weight, 0 if transposed else 1)]
-
-
-def _product(a: Tensor, b: Tensor) -> list[_Sum]:
-    """[.., n, k] · [.., k, m]: the weight may stand on either side."""
-    return [(a, -1, b, -2), (b, -2, a, -1)]
-
-
-_aten = torch.ops.aten
-_READS: dict[Any, Callable[..., list[_Sum]]] = {
-    _aten.convolution.default: _convolution,
-    _aten.mm.default: _product,
-    _aten.bmm.default: _product,
-    _aten.addmm.default: lambda bias, a, b: _product(a, b),
-    _aten.baddbmm.default: lambda bias, a, b: _product(a, b),
-}

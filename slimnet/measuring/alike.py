@@ -21,30 +21,26 @@ from typing import TypeAlias
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-from slimnet.capture.modules import Held, named_modules, named_tensors
 from slimnet.coupling.groups import Group, Slot
+from slimnet.network import Network, Owner
 
 _Part: TypeAlias = tuple[str, str, tuple[int, ...], str]
 """Kind of module, role of the axis, kernel shape, how channels connect."""
 
 
-def classes(model: nn.Module, groups: Sequence[Group]) -> dict[int, int]:
+def classes(network: Network, groups: Sequence[Group]) -> dict[int, int]:
     """For every group the number of its class; classes are numbered as they come."""
-    modules = dict(named_modules(model))
-    shapes = {name: tuple(tensor.shape) for name, tensor in named_tensors(model)}
+    owners, shapes = network.owners, network.shapes
     numbers: dict[frozenset[tuple[_Part, int]], int] = {}
     found = {}
     for group in groups:
-        parts = Counter(_part(slot, modules, shapes[slot.name]) for slot in group.slots)
+        parts = Counter(_part(slot, owners[slot.name], shapes[slot.name]) for slot in group.slots)
         found[group.number] = numbers.setdefault(frozenset(parts.items()), len(numbers))
     return found
 
 
-def _part(slot: Slot, modules: dict[str, nn.Module], shape: tuple[int, ...]) -> _Part:
-    path = slot.name.partition(".parametrizations.")[0]
-    module = modules.get(path if path != slot.name else slot.name.rpartition(".")[0])
-    kind = module.kind if isinstance(module, Held) else type(module).__name__
-    return kind, slot.role, shape[2:], _connection(module)
+def _part(slot: Slot, owner: Owner, shape: tuple[int, ...]) -> _Part:
+    return owner.kind, slot.role, shape[2:], _connection(owner.module)
 
 
 def _connection(module: nn.Module | None) -> str:

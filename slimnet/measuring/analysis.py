@@ -12,16 +12,17 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from slimnet.capture.modules import named_tensors
+from slimnet.capture.suitable import refuse_unsuitable
 from slimnet.capture.trace import Trace, capture
 from slimnet.coupling.blocks import Block, blocks_line, find_blocks
 from slimnet.coupling.couple import Coupling, Pin, couple
 from slimnet.coupling.groups import Group, Layer, find_groups
 from slimnet.errors import CaptureError, InputError
 from slimnet.measuring.cost import Cost, CostModel
+from slimnet.network import Network
 
 
 @dataclass(frozen=True)
@@ -90,17 +91,20 @@ class Analysis:
     inspection: Inspection
 
 
-def record(model: nn.Module, example: tuple[Any, ...]) -> list[Trace]:
-    """The evaluation pass and, where it leaves parameters unused, a training pass as well."""
-    traces = [capture(model, example)]
+def record(network: Network, example: tuple[Any, ...]) -> list[Trace]:
+    """The evaluation pass and, where it leaves parameters unused, a training pass as well.
+
+    Raises :class:`InputError` for a network that cannot be recorded, or is broken already.
+    """
+    refuse_unsuitable(network, example)
+    traces = [capture(network, example)]
     if not traces[0].outputs:
-        raise InputError(f"{type(model).__name__} returns no tensor: nothing could be compared")
-    parameters = [name for name, t in named_tensors(model) if isinstance(t, nn.Parameter)]
-    if not parameters:
-        raise InputError(f"{type(model).__name__} has no parameters: there is nothing to prune")
-    if set(parameters) - traces[0].tensors.keys():
+        raise InputError(f"{network.name} returns no tensor: nothing could be compared")
+    if not network.parameters:
+        raise InputError(f"{network.name} has no parameters: there is nothing to prune")
+    if network.parameters.keys() - traces[0].tensors.keys():
         with suppress(CaptureError):  # what only training runs stays as it is; inspect says so
-            traces.append(capture(model, tree_map(_doubled, example), training=True))
+            traces.append(capture(network, tree_map(_doubled, example), training=True))
     return traces
 
 
@@ -110,7 +114,7 @@ def _doubled(leaf: Any) -> Any:
 
 
 def analyse(
-    model: nn.Module,
+    network: Network,
     traces: Sequence[Trace],
     pins: Sequence[Pin],
     *,
@@ -123,9 +127,9 @@ def analyse(
     Narrow groups are left alone, unless ``least`` channels are all that a group has to keep.
     """
     coupling = couple(traces, strict=strict, pins=pins, heads=heads)
-    groups, layers = find_groups(model, coupling, least)
-    costs = CostModel(model, traces[0], coupling)
+    costs = CostModel(network, traces[0], coupling)
+    groups, layers = find_groups(network, coupling, least)
     dense = costs.cost(coupling.atoms.reason == coupling.atoms.reason)
-    blocks = find_blocks(model, traces[0])
+    blocks = find_blocks(network, traces[0])
     inspection = Inspection(tuple(groups), tuple(layers), dense, blocks=blocks)
     return Analysis(traces, coupling, groups, layers, costs, inspection)

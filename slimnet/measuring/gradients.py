@@ -1,6 +1,6 @@
 """Gradients of the loss on calibration images, by weight and by channel.
 
-The model is changed (its parameters take part in differentiation): give a copy. The loss is the
+The network is changed (its parameters take part in differentiation): give a copy. The loss is the
 mean cross-entropy, in evaluation mode: no statistic moves, nothing is dropped.
 """
 
@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import parametrize
 
-from slimnet.capture.modules import evaluation_mode, first_names, named_tensors
+from slimnet.capture.modules import evaluation_mode
 from slimnet.coupling.groups import Group
 from slimnet.errors import InputError
 from slimnet.measuring.readers import readers
+from slimnet.network import Network
 from slimnet.reconstruction.batches import batches, run
 from slimnet.samples import Samples, check_labels
 from slimnet.watch import Watch
@@ -29,20 +30,20 @@ cancel (ResNet-20, a quarter of the MACs gone: 32 % right with 512 at once, 59 w
 and with 1)."""
 
 
-def loss_gradients(model: nn.Module, samples: Samples, watch: Watch) -> dict[str, Tensor]:
+def loss_gradients(network: Network, samples: Samples, watch: Watch) -> dict[str, Tensor]:
     """Of the mean cross-entropy over all samples, by first name; where it depends on them."""
     totals: dict[str, Tensor] = {}
-    with _differentiable(model, samples):
-        named = dict(_parameters(model))
-        for batch in batches(model, samples, "gradients", watch):
-            for name, gradient in _differentiated(model, batch, named).items():
+    with _differentiable(network, samples):
+        named = dict(_parameters(network))
+        for batch in batches(network, samples, "gradients", watch):
+            for name, gradient in _differentiated(network.model, batch, named).items():
                 part = gradient * (len(batch) / len(samples))
                 totals[name] = totals[name] + part if name in totals else part
     return _finite(totals)
 
 
 def squared_gates(
-    model: nn.Module, groups: Sequence[Group], samples: Samples, watch: Watch
+    network: Network, groups: Sequence[Group], samples: Samples, watch: Watch
 ) -> dict[str, Tensor]:
     """[channels, 1] for every weight that reads a group's channels, by first name.
 
@@ -50,12 +51,12 @@ def squared_gates(
     mean over mini-batches.
     """
     totals: dict[str, Tensor] = {}
-    with _differentiable(model, samples), parametrize.cached():
-        found = {reader.name: reader for reader in readers(model, groups)}
+    with _differentiable(network, samples), parametrize.cached():
+        found = {reader.name: reader for reader in readers(network, groups)}
         named = {name: reader.tensor for name, reader in found.items()}
         count = 0
-        for batch in batches(model, samples, "gradients", watch, GATED) if named else ():
-            for name, gradient in _differentiated(model, batch, named).items():
+        for batch in batches(network, samples, "gradients", watch, GATED) if named else ():
+            for name, gradient in _differentiated(network.model, batch, named).items():
                 square = found[name].gate(gradient).square()
                 totals[name] = totals[name] + square if name in totals else square
             count += 1
@@ -63,12 +64,12 @@ def squared_gates(
 
 
 @contextmanager
-def _differentiable(model: nn.Module, samples: Samples) -> Iterator[None]:
+def _differentiable(network: Network, samples: Samples) -> Iterator[None]:
     """In evaluation mode; every parameter takes part, frozen ones too."""
     _labels(samples)
-    for _, tensor in _parameters(model):
+    for _, tensor in _parameters(network):
         tensor.requires_grad_()
-    with evaluation_mode(model), torch.inference_mode(False), torch.enable_grad():
+    with evaluation_mode(network), torch.inference_mode(False), torch.enable_grad():
         yield
 
 
@@ -79,12 +80,10 @@ def _finite(totals: dict[str, Tensor]) -> dict[str, Tensor]:
     return totals
 
 
-def _parameters(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+def _parameters(network: Network) -> Iterator[tuple[str, Tensor]]:
     """Every parameter of real numbers once, by its first name."""
-    first = first_names(model)
-    for name, tensor in named_tensors(model):
-        real = isinstance(tensor, nn.Parameter) and tensor.is_floating_point()
-        if real and first[name] == name:
+    for name, tensor in network.parameters.items():
+        if tensor.is_floating_point() and network.first[name] == name:
             yield name, tensor
 
 

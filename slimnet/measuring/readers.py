@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from slimnet.capture.modules import named_modules, named_tensors
 from slimnet.coupling.groups import Group
 from slimnet.coupling.removal import part
+from slimnet.network import Network
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,17 +44,17 @@ class Reader:
         return view.shape[axis] == length and (view.stride(axis) == stride or length == 1)
 
 
-def readers(model: nn.Module, groups: Sequence[Group]) -> list[Reader]:
+def readers(network: Network, groups: Sequence[Group]) -> list[Reader]:
     """Every weight that reads channels of these groups; call it in ``parametrize.cached()``."""
     read = {slot.name: slot for g in groups for slot in g.slots if slot.role == "in"}
     plain = [
         Reader(name, tensor, read[name].axis, read[name].groups)
-        for name, tensor in named_tensors(model)
+        for name, tensor in network.tensors.items()
         if name in read
     ]
     made = {
         name: weight
-        for path, module in named_modules(model)
+        for path, module in network.modules.items()
         if parametrize.is_parametrized(module)
         for name, weight in _made(path, module)
     }

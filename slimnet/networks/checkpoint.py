@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from slimnet.capture.archive import read_archive
-from slimnet.capture.modules import first_names, named_tensors, own_names
 from slimnet.capture.pt2 import read_pt2
 from slimnet.errors import InputError
 from slimnet.limits import LONGEST
+from slimnet.network import Network
 from slimnet.networks.arch import Arch, fitted, recognise
 from slimnet.networks.foreign import Foreign
 from slimnet.networks.names import aligned, is_apart, is_beside, is_own_state, shared_prefix
@@ -88,15 +88,16 @@ def _opened_state(
     fit = _recognised(tensors) if arch is None else fitted(arch, tensors)
     model = fit.build()
     notes = _load(model, state, entries, fit, path)
-    _check_values(model, path)
+    _check_values(Network.of(model).tensors, path)
     told = (*told, *_built_as(fit, arch), *notes)
     return OpenedModel(model, fit, told, recognised=arch is None)
 
 
 def _opened_program(path: PathLike) -> OpenedModel:
     exported = read_pt2(path)
-    _check_layouts(dict(named_tensors(exported.program)), path)
-    _check_values(exported.program, path)
+    network = Network.of(exported.program)
+    _check_layouts(network.tensors, path)
+    _check_values(network.tensors, path)
     calls = len(exported.program.calls)
     note = f"an exported program of {calls} calls"
     return OpenedModel(exported.program, None, (note,), exported.example)
@@ -138,8 +139,8 @@ def _check_layouts(state: State, path: PathLike) -> None:
             raise InputError(f"{path}: {name} is a quantised or sparse tensor, not a dense one")
 
 
-def _check_values(model: nn.Module, path: PathLike) -> None:
-    for name, tensor in named_tensors(model):
+def _check_values(tensors: State, path: PathLike) -> None:
+    for name, tensor in tensors.items():
         _check_value(name, tensor, path, mask=not isinstance(tensor, nn.Parameter))
 
 
@@ -203,20 +204,15 @@ def _implied(
 ) -> dict[str, Any]:
     """What a file may lack: counters of batch norms, second names of a tensor, and own states."""
     named: dict[str, Tensor] = {}
-    first_name, first = own_names(model), first_names(model)
+    network = Network.of(model)
     for name, tensor in given.items():
-        named.setdefault(_first_of(name, first_name, first), tensor)
-    firsts = {name: _first_of(name, first_name, first) for name in own}
+        named.setdefault(network.own_name(name), tensor)
+    firsts = {name: network.own_name(name) for name in own}
     return {
         **{name: named[other] for name, other in firsts.items() if other in named},
         **{n: own[n] for n in own if n.endswith("num_batches_tracked")},
         **{n: own[n] for n in own if is_own_state(n) and n not in entries},
     }
-
-
-def _first_of(name: str, own: Callable[[str], str], first: Mapping[str, str]) -> str:
-    """One name for all those of a tensor, of modules under two names and of tied weights."""
-    return first.get(own(name), name)
 
 
 def _ignored_notes(extra: list[str]) -> Iterator[str]:
@@ -301,7 +297,7 @@ def _unpacked(content: Any) -> nn.Module | None:
 def _opened_module(module: nn.Module, path: PathLike, told: tuple[str, ...]) -> OpenedModel:
     state = module.state_dict()
     _check_layouts(state, path)
-    _check_values(module, path)
+    _check_values(Network.of(module).tensors, path)
     halves = sorted({_dtype(t) for t in state.values() if t.dtype in (torch.half, torch.bfloat16)})
     notes = tuple(f"weights stored as {half} are used as float32" for half in halves)
     model = module.float() if halves else module
@@ -309,7 +305,7 @@ def _opened_module(module: nn.Module, path: PathLike, told: tuple[str, ...]) -> 
 
 
 UNSEEN = "strides, padding and activations cannot be seen in weights"
-"""Said of every network that was recognised; what its data say: :mod:`slimnet.calibration`."""
+"""Said of every network that was recognised; what its data say: the command line."""
 
 _TRANSFORMING = ("torchvision:googlenet", "torchvision:inception_v3")
 _OLD_NAMES = (  # those of torchvision's own DenseNet and ViT, which it renames as it loads

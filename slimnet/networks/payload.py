@@ -10,7 +10,6 @@ import io
 import pickle
 import re
 import tarfile
-import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from slimnet.digest import DAMAGE, SEAL, is_intact, seal_of
 from slimnet.errors import InputError
 from slimnet.networks.foreign import load_inert
 from slimnet.pickles import foreign_call
+from slimnet.quiet import unwarned
 
 WANTED = "give a state dict, saved with torch.save(model.state_dict(), FILE)"
 
@@ -141,8 +141,7 @@ def _is_program(names: set[str]) -> bool:
 
 def _torch_load(file: Path, *, mapped: bool, allow_pickle: bool) -> Any:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of protocols of pickle that torch does not expect
+        with unwarned():  # of protocols of pickle that torch does not expect
             source = file if _is_text(file) else io.BytesIO(file.read_bytes())
             mapped = mapped and source is file
             return torch.load(

@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from slimnet.errors import InputError
-from slimnet.limits import LONGEST, checked_name, legible
+from slimnet.limits import LONGEST, checked_name
+from slimnet.text import legible
 
 _WIDEST = 2**17
 """Of a number of classes or channels; ImageNet-21k has 21 843."""

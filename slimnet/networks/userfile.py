@@ -14,13 +14,14 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from slimnet.errors import InputError, SlimnetError
+from slimnet.exclusive import exclusive
 
 
 def call_in_file(spec: str, options: Mapping[str, Any], args: Sequence[Any] = ()) -> Any:
@@ -127,8 +128,11 @@ def _function(module: ModuleType, name: str, spec: str) -> Callable[..., Any]:
 
 @contextmanager
 def _importable(folder: Path) -> Iterator[None]:
-    sys.path.insert(0, str(folder))
-    try:
-        yield
-    finally:
-        sys.path.remove(str(folder))
+    """Files find what lies beside them by the path of the process: one thread at a time."""
+    with exclusive():
+        sys.path.insert(0, str(folder))
+        try:
+            yield
+        finally:
+            with suppress(ValueError):  # the file itself may have taken it out
+                sys.path.remove(str(folder))

@@ -26,7 +26,8 @@ from slimnet.planning.budget import Budget, Limits
 from slimnet.planning.finish import finish
 from slimnet.planning.harm import cheapest
 from slimnet.planning.ladder import Ladder, ladder
-from slimnet.planning.shortfall import WITHIN, channels_short, exceeds, finer_note, shortfall
+from slimnet.planning.search import Search
+from slimnet.planning.shortfall import channels_short, exceeds, finer_note, shortfall
 
 
 @dataclass(frozen=True)
@@ -70,12 +71,13 @@ def allocate(
     whole = {g.number: g.size for g in groups}
     amount = budget.remains(cost(whole)) * spent(whole)
     shares = _fine_enough(shares, lambda narrowest: not exceeds(spent(narrowest), amount))
+    search = Search(shares.survivors(0.0), shares.open, scores, spent, amount)
     share = None
     if limits.scope == "harm":
-        start, found = _by_harm(shares, scores, spent, amount)
+        start, found = _by_harm(search)
         wanted: Mapping[int, float] = dict(start)
     else:
-        share, found = _meet(shares, scores, spent, amount)
+        share, found = _meet(search, shares)
         wanted = shares.wanted(share)
     finer = finer_note(shares.limits, groups)
     if budget.kind == "ratio":
@@ -97,80 +99,58 @@ def _fine_enough(shares: _Shares, fits: Callable[[Survivors], bool]) -> _Shares:
     return shares
 
 
-def _by_harm(
-    shares: _Shares,
-    scores: Mapping[int, Scores],
-    spent: Callable[[Survivors], int],
-    amount: float,
-) -> tuple[Survivors, Survivors]:
+def _by_harm(search: Search) -> tuple[Survivors, Survivors]:
     """The least harmful widths, and those near them that come nearest to the amount.
 
     Where a step saved far more than was needed, it is taken back and the other groups pay.
     """
-    finite, rungs = _finite(scores), shares.open
-    start = cheapest(shares.survivors(0.0), rungs, finite, spent, amount)
-    found = finish(start, rungs, scores, spent, amount)
-    ups = {n: up for n, x in rungs.items() if (up := x.up(found[n])) is not None}
-    nearest = sorted(ups, key=lambda number: spent({**found, number: ups[number]}))
-    for number in nearest[:_TAKEN_BACK]:
-        if amount - spent(found) <= WITHIN * amount:
+    start = cheapest(search)
+    nearest = finish(search.at(start))
+    ups = search.ups(nearest)
+    order = sorted(ups, key=lambda number: search.spent({**nearest, number: ups[number]}))
+    for number in order[:_TAKEN_BACK]:
+        if search.is_met(nearest):
             break
-        rest = {n: x for n, x in rungs.items() if n != number}
-        trial = cheapest({**found, number: ups[number]}, rest, finite, spent, amount)
-        trial = finish(trial, rest, scores, spent, amount)
-        if spent(found) < spent(trial) <= amount:
-            found = trial
-    return start, _filled(found, shares, scores, spent, amount)
+        rest = search.without([number])
+        trial = cheapest(rest.at({**nearest, number: ups[number]}))
+        trial = finish(rest.at(trial))
+        if search.spent(nearest) < search.spent(trial) <= search.amount:
+            nearest = trial
+    return start, _filled(search.at(nearest))
 
 
 _TAKEN_BACK = 16  # steps that are tried, those first that exceed the amount by least
 
 
-def _finite(scores: Mapping[int, Scores]) -> dict[int, Scores]:
-    """What has gone scores as little as the least of what is there: sums stay numbers."""
-    there = {number: np.isfinite(values) for number, values in scores.items()}
-    return {
-        n: np.where(there[n], x, x[there[n]].min() if there[n].any() else 0.0)
-        for n, x in scores.items()
-    }
-
-
-def _meet(
-    shares: _Shares,
-    scores: Mapping[int, Scores],
-    spent: Callable[[Survivors], int],
-    amount: float,
-) -> tuple[float, Survivors]:
+def _meet(search: Search, shares: _Shares) -> tuple[float, Survivors]:
     """The share, and the widths near it, that come nearest to the amount."""
     held: Survivors = {}
     while True:
-        share = _bisect(lambda share: spent({**shares.survivors(share), **held}), amount)
+        share = _bisect(
+            lambda share: search.spent({**shares.survivors(share), **held}), search.amount
+        )
         start = {**shares.survivors(share), **held}
-        rest = {number: x for number, x in shares.open.items() if number not in held}
-        found = finish(start, rest, scores, spent, amount)
-        stuck = {n for n, x in rest.items() if found[n] <= start[n] and x.up(found[n])}
-        grew = any(found[n] > start[n] for n in rest)
-        if amount - spent(found) <= WITHIN * amount:
-            return share, found
+        rest = search.without(held).at(start)
+        near = finish(rest)
+        ups = rest.ups(near)
+        stuck = {n for n in ups if near[n] <= start[n]}
+        grew = any(near[n] > start[n] for n in rest.ladders)
+        if search.is_met(near):
+            return share, near
         if not stuck or not grew:
-            return share, _filled(found, shares, scores, spent, amount)
-        held.update({number: found[number] for number in stuck})
+            return share, _filled(search.at(near))
+        held.update({number: near[number] for number in stuck})
 
 
-def _filled(
-    found: Survivors,
-    shares: _Shares,
-    scores: Mapping[int, Scores],
-    spent: Callable[[Survivors], int],
-    amount: float,
-) -> Survivors:
+def _filled(search: Search) -> Survivors:
     """Finished again from where it is, until the amount is met or no single step fits."""
-    while amount - spent(found) > WITHIN * amount:
-        further = finish(found, shares.open, scores, spent, amount)
-        if further == found:
+    now = search.start
+    while not search.is_met(now):
+        further = finish(search.at(now))
+        if further == now:
             break
-        found = further
-    return found
+        now = further
+    return now
 
 
 def _bisect(spent: Callable[[float], int], amount: float) -> float:

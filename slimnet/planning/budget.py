@@ -7,11 +7,10 @@ number of bytes. Limits are the scope (what is ranked together), rounding, guard
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any
 
 import numpy as np
 
@@ -20,12 +19,8 @@ from slimnet.criteria import Scores
 from slimnet.errors import InputError
 from slimnet.measuring.cost import Cost
 from slimnet.measuring.widths import Survivors
-
-Scope: TypeAlias = Literal["local", "global", "isomorphic", "harm"]
-"""local: every group the same share; global: one threshold over all; isomorphic: one threshold per
-class of like groups (:mod:`slimnet.measuring.alike`), every class the same share; harm: the least
-total score for what is saved (:mod:`slimnet.planning.harm`)."""
-Align: TypeAlias = int | Literal["auto"] | None
+from slimnet.planning.request import Align, CutRequest, Scope, the_budget
+from slimnet.signature import check_option, options_of
 
 
 @dataclass(frozen=True)
@@ -38,30 +33,24 @@ class Budget:
     bytes: float | None = None  # of parameters and buffers as they are stored, that may remain
 
     def __post_init__(self) -> None:
-        given = [(name, value) for name, value in vars(self).items() if value is not None]
-        if len(given) != 1:
-            raise InputError(
-                "give exactly one budget: a ratio of channels, of macs or of params, or bytes"
-            )
-        name, value = given[0]
-        if name == "bytes":
-            if not 1 <= value < float("inf"):
-                raise InputError(f"bytes must be a number from 1, and {value} is not")
-            return
-        inside = 0 <= value < 1 if name == "ratio" else 0 < value <= 1
-        if not inside:
-            interval = "[0, 1)" if name == "ratio" else "(0, 1]"
-            raise InputError(f"{name} must lie in {interval}, and {value} does not")
+        name, value = the_budget(vars(self))
+        check_option(CutRequest, name, value)
+
+    @classmethod
+    def of(cls, request: CutRequest) -> Budget:
+        """The one that was named."""
+        name, value = the_budget(vars(request))
+        return cls(**{name: value})
 
     @property
     def kind(self) -> str:
         """Which of them was given."""
-        return next(name for name, value in vars(self).items() if value is not None)
+        return the_budget(vars(self))[0]
 
     @property
     def value(self) -> float:
         """The number that was given."""
-        return float(getattr(self, self.kind))
+        return float(the_budget(vars(self))[1])
 
     def remains(self, dense: Cost) -> float:
         """The share that may remain: of channels, MACs, parameters or bytes."""
@@ -81,18 +70,6 @@ class Budget:
         return Budget(**{self.kind: value})
 
 
-_UNITS = {"": 1, "b": 1, "kb": 1000, "mb": 1000**2, "gb": 1000**3}
-_UNITS |= {"kib": 1024, "mib": 1024**2, "gib": 1024**3}
-
-
-def parse_bytes(text: str) -> float:
-    """``5MB``, ``4.5 MiB`` or a plain number of bytes; one MB is 10⁶, one MiB 2²⁰ bytes."""
-    match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([a-z]*)\s*", text, re.IGNORECASE)
-    if match is None or match[2].lower() not in _UNITS:
-        raise InputError(f"{text!r} is no number of bytes: 5MB, 4.5MiB, 500KB, 1GB or 5000000")
-    return float(match[1]) * _UNITS[match[2].lower()]
-
-
 @dataclass(frozen=True)
 class Limits:
     """What narrows the choice: scope, rounding, guards and overrides by layer name."""
@@ -105,18 +82,19 @@ class Limits:
     finer: int = 1  # what the multiples are divided by, where a budget needs narrower groups
 
     def __post_init__(self) -> None:
-        if self.scope not in get_args(Scope):
-            known = ", ".join(sorted(get_args(Scope)))
-            raise InputError(f"unknown scope {self.scope!r}: the known ones are {known}")
-        if isinstance(self.align, str) and self.align != "auto":
-            raise InputError(f"align must be a number, auto or off, and {self.align!r} is none")
-        if isinstance(self.align, int) and self.align < 1:
-            raise InputError(f"align must be at least 1, and {self.align} is not")
-        if self.min_channels is not None and self.min_channels < 1:
-            raise InputError(f"min_channels must be at least 1, and {self.min_channels} is not")
-        for glob, ratio in self.layer_ratio.items():
-            if not 0 <= ratio < 1:
-                raise InputError(f"the ratio of layer {glob!r} must lie in [0, 1): {ratio}")
+        for name in filter(vars(self).__contains__, options_of(CutRequest)):
+            check_option(CutRequest, name, getattr(self, name))
+
+    @classmethod
+    def of(cls, request: CutRequest) -> Limits:
+        """Those of a cut."""
+        return cls(
+            scope=request.scope or "local",
+            align=request.align,
+            min_channels=request.min_channels,
+            keep=tuple(request.keep),
+            layer_ratio=dict(request.layer_ratio or {}),
+        )
 
     def check(self, groups: Sequence[Group], layers: Sequence[str]) -> None:
         """Raise :class:`InputError` for a pattern that matches no layer."""

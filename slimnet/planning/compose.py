@@ -9,19 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from torch import nn
-
-from slimnet.capture.modules import named_tensors
 from slimnet.coupling.shortcut import Stub
 from slimnet.planning.plan import Change, Plan, Scale
 
 
-def compose(first: Plan, second: Plan, dense: nn.Module) -> Plan:
-    """Both cuts as one; ``dense`` is the network that ``first`` cut (only its shapes are read)."""
-    return composed(first, second, {name: tuple(t.shape) for name, t in named_tensors(dense)})
-
-
-def composed(first: Plan, second: Plan, shapes: Mapping[str, tuple[int, ...]]) -> Plan:
+def compose(first: Plan, second: Plan, shapes: Mapping[str, tuple[int, ...]]) -> Plan:
     """Both cuts as one; ``shapes`` are those of the network that ``first`` cut.
 
     What the first cut's blocks took with them may be missing from it.

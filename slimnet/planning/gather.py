@@ -11,22 +11,22 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from slimnet.capture.modules import copied, first_names, named_tensors
 from slimnet.coupling.groups import Group
 from slimnet.errors import InputError
 from slimnet.measuring.activations import activations
 from slimnet.measuring.gathered import Gathered, Need
 from slimnet.measuring.gradients import loss_gradients, squared_gates
-from slimnet.reconstruction.batches import batches, in_single
+from slimnet.network import Network
+from slimnet.reconstruction.batches import batches, in_single, working_copy
 from slimnet.reconstruction.readings import read_inputs
 from slimnet.samples import Samples
 from slimnet.watch import Watch, unwatched
 
 
 def gather(
-    model: nn.Module,
+    network: Network,
     groups: Sequence[Group],
     needs: Collection[Need],
     *,
@@ -39,30 +39,29 @@ def gather(
     Raises :class:`InputError` where the network does not run on the images, where gradients are
     needed and there are no labels, and where the initial weights are another network's.
     """
-    found, own, needs = Gathered(), model, set(needs)
-    if samples is not None and needs - {"initial"}:
-        model = in_single(model, samples)
+    found, needs = Gathered(), set(needs)
     if init is not None and "initial" in needs:
-        found = replace(found, initial=_initial(own, init))
-    if samples is not None and "gradients" in needs:
-        found = replace(found, gradients=loss_gradients(copied(model), samples, watch))
-    if samples is not None and "gates" in needs:
-        found = replace(found, gates=squared_gates(copied(model), groups, samples, watch))
-    if samples is not None and "activations" in needs:
-        found = replace(found, activations=activations(copied(model), groups, samples, watch))
+        found = replace(found, initial=_initial(network, init))
+    if samples is not None and needs & {"gradients", "gates", "activations"}:
+        copy = working_copy(network, samples)
+        if "gradients" in needs:
+            found = replace(found, gradients=loss_gradients(copy, samples, watch))
+        if "gates" in needs:
+            found = replace(found, gates=squared_gates(copy, groups, samples, watch))
+        if "activations" in needs:
+            found = replace(found, activations=activations(copy, groups, samples, watch))
     if samples is not None and "inputs" in needs:
-        images = torch.cat([part.images for part in batches(model, samples, "inputs", watch)])
-        found = replace(found, inputs=read_inputs(model, images, watch=watch))
+        wide = in_single(network, samples)
+        images = torch.cat([part.images for part in batches(wide, samples, "inputs", watch)])
+        found = replace(found, inputs=read_inputs(wide, images, watch=watch))
     return found
 
 
-def _initial(model: nn.Module, init: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _initial(network: Network, init: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Each parameter's value in ``init``, where it may go by any of its names."""
-    first = first_names(model)
+    first = network.first
     found: dict[str, Tensor] = {}
-    for name, tensor in named_tensors(model):
-        if not isinstance(tensor, nn.Parameter):
-            continue
+    for name, tensor in network.parameters.items():
         if name in init:
             _check_shape(name, init[name], tensor)
             found.setdefault(first[name], init[name].detach().to(tensor.device, tensor.dtype))

@@ -7,49 +7,50 @@ least harm for what it saves goes next, whichever group it belongs to.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
 from slimnet.criteria import Scores
 from slimnet.measuring.widths import Survivors
-from slimnet.planning.ladder import Ladder
+from slimnet.planning.search import Search
 
 
-def cheapest(
-    start: Survivors,
-    ladders: Mapping[int, Ladder],
-    scores: Mapping[int, Scores],
-    spent: Callable[[Survivors], int],
-    amount: float,
-) -> Survivors:
-    """Widths within the amount, from ``start`` down; the narrowest where none is.
-
-    ``spent`` tells what a choice costs, ``scores`` [atoms] what each atom's removal harms.
-    """
-    harm = {n: np.concatenate([[0.0], np.cumsum(np.sort(scores[n]))]) for n in ladders}
-    now, cost = dict(start), spent(start)
+def cheapest(search: Search) -> Survivors:
+    """Widths within the amount, from the start down; the narrowest where none is."""
+    harm = {n: np.concatenate([[0.0], np.cumsum(np.sort(x))]) for n, x in _finite(search).items()}
+    now, cost = dict(search.start), search.spent(search.start)
 
     def step(number: int) -> tuple[float, int, int, int] | None:
         """(harm per saving, group, rung, cost) of a group's next rung down."""
-        rung = ladders[number].down(now[number])
+        rung = search.ladders[number].down(now[number])
         if rung is None:
             return None
-        left, size = spent({**now, number: rung}), ladders[number].group.size
+        left, size = search.spent({**now, number: rung}), search.ladders[number].group.size
         adds = float(harm[number][size - rung] - harm[number][size - now[number]])
         return adds / max(cost - left, 1e-9), number, rung, left
 
-    queue = [found for number in ladders if (found := step(number)) is not None]
+    queue = [following for number in search.ladders if (following := step(number)) is not None]
     heapq.heapify(queue)
-    while queue and cost > amount:
+    while queue and cost > search.amount:
         number = heapq.heappop(queue)[1]
-        found = step(number)  # what it saves may have changed since it was queued
-        if found is None:
+        following = step(number)  # what it saves may have changed since it was queued
+        if following is None:
             continue
-        if queue and found[0] > queue[0][0]:
-            heapq.heappush(queue, found)
+        if queue and following[0] > queue[0][0]:
+            heapq.heappush(queue, following)
             continue
-        now[number], cost = found[2], found[3]
+        now[number], cost = following[2], following[3]
         if (following := step(number)) is not None:
             heapq.heappush(queue, following)
     return now
+
+
+def _finite(search: Search) -> Mapping[int, Scores]:
+    """What has gone scores as little as the least of what is there: sums stay numbers."""
+    scores = {number: search.scores[number] for number in search.ladders}
+    there = {number: np.isfinite(values) for number, values in scores.items()}
+    return {
+        n: np.where(there[n], x, x[there[n]].min() if there[n].any() else 0.0)
+        for n, x in scores.items()
+    }

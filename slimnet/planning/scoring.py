@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from slimnet.capture.modules import in_single, named_tensors
+from slimnet.capture.modules import in_single
 from slimnet.coupling.groups import Group
 from slimnet.criteria import Choice, Scores, comparable, score
 from slimnet.measuring.gathered import Gathered
+from slimnet.network import Network
 from slimnet.planning.gather import gather
 from slimnet.samples import Samples
 from slimnet.watch import Watch
@@ -32,22 +33,22 @@ class Scorer:
 
     def gather(
         self,
-        model: nn.Module,
+        network: Network,
         groups: Sequence[Group],
         init: Mapping[str, Tensor] | None = None,
     ) -> Gathered:
         """What the criterion needs, from this network; ``init`` in place of the initial weights."""
         given = self.init if init is None else init
         needs = self.choice.needs
-        return gather(model, groups, needs, samples=self.samples, init=given, watch=self.watch)
+        return gather(network, groups, needs, samples=self.samples, init=given, watch=self.watch)
 
     def scores(
-        self, model: nn.Module, groups: Sequence[Group], gathered: Gathered
+        self, tensors: Mapping[str, Tensor], groups: Sequence[Group], gathered: Gathered
     ) -> dict[int, Scores]:
         """Scores [atoms] of every group that the criterion can judge, comparable across groups."""
         found = score(
             groups,
-            {name: in_single(tensor) for name, tensor in named_tensors(model)},
+            {name: in_single(tensor) for name, tensor in tensors.items()},
             self.choice.criterion,
             seed=self.seed,
             gathered=gathered,

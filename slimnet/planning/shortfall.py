@@ -11,9 +11,7 @@ from slimnet.measuring.cost import Cost
 from slimnet.measuring.widths import Survivors
 from slimnet.planning.budget import Budget, Limits
 from slimnet.planning.ladder import Ladder
-
-WITHIN = 0.01
-"""A budget counts as met within this part of it."""
+from slimnet.planning.search import WITHIN
 
 UNITS = {"macs": "MACs", "params": "parameters", "bytes": "bytes"}
 

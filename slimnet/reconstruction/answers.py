@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from slimnet.capture.modules import evaluation_mode
 from slimnet.errors import InputError
 from slimnet.example import tensors_of
+from slimnet.network import Network
 from slimnet.reconstruction.batches import does_not_run
 from slimnet.samples import batch_sizes
 
@@ -26,20 +27,21 @@ def numbers_of(outputs: Any) -> list[Tensor]:
     return real or tensors
 
 
-def answers(model: nn.Module, images: Tensor, batch: int) -> Tensor:
+def answers(network: Network, images: Tensor, batch: int) -> Tensor:
     """[N, everything that the network answers to an image].
 
     Where an output does not say which images it is of, they go through one at a time. Raises
     :class:`InputError` where the network does not run on them, or its answers cannot be compared.
     """
-    with torch.no_grad(), evaluation_mode(model):
+    model = network.model
+    with torch.no_grad(), evaluation_mode(network):
         parts = [_rows(model, part) for part in images.split(batch_sizes(len(images), batch))]
         if any(part is None for part in parts):
             parts = [_row(model, image) for image in images.split(1)]
     rows = [part for part in parts if part is not None]
     if len({part.shape[1] for part in rows}) > 1:
         raise InputError(
-            f"{type(model).__name__} gives outputs of another size for another image, which "
+            f"{network.name} gives outputs of another size for another image, which "
             "cannot be compared: wrap it in a module that returns what goes in before them"
         )
     return torch.cat(rows)

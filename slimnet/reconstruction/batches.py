@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from slimnet.capture.modules import device_of, evaluation_mode, kind_of, single
+from slimnet.capture.modules import copied, evaluation_mode, single
 from slimnet.errors import InputError
+from slimnet.network import Network
 from slimnet.samples import Samples
 from slimnet.watch import Watch
 
@@ -21,40 +22,46 @@ NUMBERS = 1 << 20
 
 
 def batches(
-    model: nn.Module, samples: Samples, what: str, watch: Watch, size: int | None = None
+    network: Network, samples: Samples, what: str, watch: Watch, size: int | None = None
 ) -> Iterator[Samples]:
     """Batches where the model is, in its precision; smaller ones of large images."""
     size = max(min(size or BATCH, NUMBERS // samples.images[0].numel()), 1)
     for number, batch in enumerate(samples.batches(size)):
         watch(f"{what} of {len(samples)} images", number * size / len(samples))
-        yield fitting(model, batch)
+        yield fitting(network, batch)
 
 
-def fitting(model: nn.Module, samples: Samples) -> Samples:
+def fitting(network: Network, samples: Samples) -> Samples:
     """The same where the model is, in its precision."""
-    kind = kind_of(model) or samples.images.dtype
-    return replace(samples, images=samples.images.to(kind)).to(device_of(model))
+    kind = network.dtype or samples.images.dtype
+    return replace(samples, images=samples.images.to(kind)).to(network.device)
 
 
-def in_single(model: nn.Module, samples: Samples) -> nn.Module:
+def in_single(network: Network, samples: Samples) -> Network:
     """The network in single precision; itself where it is in single or double.
 
     Raises :class:`InputError` for code that casts to half itself.
     """
-    wide = single(model)
-    if wide is model:
-        return model
+    wide = single(network)
+    if wide is network:
+        return network
     with torch.no_grad(), evaluation_mode(wide):
         try:
-            wide(fitting(wide, samples.first(2)).images)
+            wide.model(fitting(wide, samples.first(2)).images)
         except Exception as error:  # the user's forward may raise anything
             first = str(error).strip().split("\n")[0]
             raise InputError(
-                f"{type(model).__name__} does not run in single precision, in which images are "
+                f"{network.name} does not run in single precision, in which images are "
                 f"read for a network in half: {first}; let its code take the type from its "
                 "weights (weight.dtype)"
             ) from error
     return wide
+
+
+def working_copy(network: Network, samples: Samples) -> Network:
+    """A copy that may be changed, in single precision where the network is in half."""
+    wide = in_single(network, samples)
+    return Network.of(copied(network)) if wide is network else wide
 
 
 def run(model: nn.Module, batch: Samples) -> Any:

@@ -7,18 +7,26 @@ the batch norm over it, and the tensor that it is added to.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any
 
-import torch
 from torch import Tensor
 
-from slimnet.capture.passes import Pass
-from slimnet.capture.trace import Call, Ref, Trace, refs_in
-from slimnet.reconstruction.forms import Convolution, Form, Matrix
+from slimnet.capture.graph import Call, DataflowGraph, Ref, refs_in
+from slimnet.capture.trace import Trace
+from slimnet.operator import Link, of
+from slimnet.reconstruction.forms import Convolution, Form
 
-aten = torch.ops.aten
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """A call as least squares: what the column ``layer`` of its operator gives."""
+
+    place: int  # of its input among the call's arguments
+    weight: Ref
+    bias: Ref | None
+    form: Form
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,117 +74,48 @@ def consumers_of(trace: Trace) -> list[Consumer]:
 
     A parameter that is used more than once is left out: no single call may decide on it.
     """
-    graph = Pass(trace)
+    graph = trace.graph
     found = [made for call in trace.calls if (made := _consumer(call, graph)) is not None]
     return [
         c for c in found if graph.uses(c.weight) == 1 and (not c.bias or graph.uses(c.bias) == 1)
     ]
 
 
-_Found: TypeAlias = "tuple[int, Ref, Ref | None, Form] | None"
-"""Where the input is, weight, bias, form."""
-
-
-def _consumer(call: Call, graph: Pass) -> Consumer | None:
-    read = _READ.get(call.op)
-    found = read(call, graph) if read is not None else None
-    if found is None:
+def _consumer(call: Call, graph: DataflowGraph) -> Consumer | None:
+    read = of(call.op).layer
+    layer: Layer | None = read(call, graph) if read else None
+    if layer is None:
         return None
-    place, weight, bias, form = found
+    bias = layer.bias
     if bias is not None and (bias.kind != "parameter" or len(bias.shape) != 1):
         return None
     name = bias.name if bias is not None else None
-    return Consumer(call, place, str(weight.name), name, form, *_what_becomes(call, graph))
+    after = _what_becomes(call, graph)
+    return Consumer(call, layer.place, str(layer.weight.name), name, layer.form, *after)
 
 
-def _convolution(call: Call, graph: Pass) -> _Found:
-    x, weight, bias, stride, padding, dilation, transposed, further, groups = call.args
-    if weight.kind != "parameter" or len(x.shape) != len(weight.shape):
-        return None
-    dims = len(weight.shape) - 2
-
-    def each(given: Sequence[int]) -> tuple[int, ...]:
-        return tuple(map(int, given)) * (dims if len(given) == 1 else 1)
-
-    form = Convolution(
-        kernel=tuple(weight.shape[2:]),
-        stride=each(stride),
-        padding=each(padding),
-        dilation=each(dilation),
-        transposed=bool(transposed),
-        further=each(further),
-        groups=int(groups),
-    )
-    return 0, weight, bias, form
-
-
-def _addmm(call: Call, graph: Pass) -> _Found:
-    found = _parameter(call.args[2], graph)
-    return None if found is None or call.kwargs else (1, found[0], call.args[0], Matrix(found[1]))
-
-
-def _mm(call: Call, graph: Pass) -> _Found:
-    found = _parameter(call.args[1], graph)
-    return None if found is None else (0, found[0], None, Matrix(found[1]))
-
-
-def _parameter(matrix: Ref, graph: Pass) -> tuple[Ref, bool] | None:
-    """The parameter behind a matrix, and whether it is turned."""
-    if matrix.kind == "parameter":
-        return matrix, False
-    maker = graph.made.get(matrix.id)
-    if maker is None or maker.op not in _TURNS or maker.args[0].kind != "parameter":
-        return None
-    return maker.args[0], True
-
-
-def _what_becomes(call: Call, graph: Pass) -> tuple[Norm | None, Call | None, Ref | None]:
+def _what_becomes(call: Call, graph: DataflowGraph) -> tuple[Norm | None, Call | None, Ref | None]:
     """Follow the output through views and one batch norm to the sum that it goes into."""
     ref, norm = call.outputs[0], None
     while (reader := graph.only_reader(ref)) is not None:
-        if reader.op in _SUMS:
+        known = of(reader.op)
+        if known.link is Link.SUM:
             return norm, *_added(reader, ref, call, graph)
-        found = _norm(reader, ref) if norm is None else None
-        if found is None and (reader.op not in _VIEWS or reader.args[0] is not ref):
+        if reader.args[0] is not ref:
+            break
+        found: Norm | None = known.norm(reader) if known.norm and norm is None else None
+        if found is None and known.link is not Link.VIEW:
             break
         norm, ref = found or norm, reader.outputs[0]
     return norm, None, None
 
 
-def _added(total: Call, ref: Ref, call: Call, graph: Pass) -> tuple[Call | None, Ref | None]:
+def _added(
+    total: Call, ref: Ref, call: Call, graph: DataflowGraph
+) -> tuple[Call | None, Ref | None]:
     """A sum of two tensors of one size, and the other operand if it is made before the call."""
     others = [r for r in refs_in(total.args[:2]) if r.id != ref.id]
     if len(others) != 1 or total.kwargs.get("alpha", 1) != 1 or others[0].shape != ref.shape:
         return None, None
     made = graph.made.get(others[0].id)
     return total, others[0] if made is not None and made.index < call.index else None
-
-
-def _norm(call: Call, x: Ref) -> Norm | None:
-    if call.op not in _NORMS or call.args[0] is not x:
-        return None
-    weight, _, mean, var, *rest = call.args[1:]
-    training = next((value for value in rest if isinstance(value, bool)), False)
-    named = [ref.name for ref in (weight, mean, var) if ref is not None]
-    if training or mean is None or var is None or None in named:
-        return None
-    eps = [value for value in rest if isinstance(value, float)][-1]
-    return Norm(None if weight is None else weight.name, mean.name, var.name, eps)
-
-
-_READ: dict[Any, Callable[[Call, Pass], _Found]] = {
-    aten.convolution.default: _convolution,
-    aten.addmm.default: _addmm,
-    aten.mm.default: _mm,
-}
-_TURNS = {aten.t.default, aten.transpose.int, aten.numpy_T.default}
-_SUMS = {aten.add.Tensor, aten.add_.Tensor}
-_VIEWS = {aten.view.default, aten._unsafe_view.default, aten.clone.default}
-_NORMS = {
-    aten.native_batch_norm.default,
-    aten.cudnn_batch_norm.default,
-    aten.miopen_batch_norm.default,
-    aten._native_batch_norm_legit.default,
-    aten._native_batch_norm_legit_no_training.default,
-    aten._batch_norm_no_update.default,
-}

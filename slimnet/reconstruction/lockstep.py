@@ -23,9 +23,11 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import _disable_current_modes
 
 from slimnet.capture.composites import OPENED, composite, is_composite, opened
+from slimnet.capture.graph import Call
 from slimnet.capture.modules import evaluation_mode
-from slimnet.capture.trace import Call, Trace, Uncompiled, fast_paths_off, refs_in
+from slimnet.capture.trace import Trace, Uncompiled, fast_paths_off
 from slimnet.errors import CaptureError, InputError, SlimnetError
+from slimnet.network import Network
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,13 +143,9 @@ class _Watched(Uncompiled):
         super().__init__()  # type: ignore[no-untyped-call]
         self._walk, self._stops, self._after = walk, stops, after
         self._seen: Counter[Any] = Counter()
-        self._calls: dict[tuple[Any, int], Call] = {}
+        self._calls = trace.graph.nth
         self._wanted = Counter(number for numbers in stops.values() for number in numbers)
         self._kept: dict[int, Tensor] = {}
-        total: Counter[Any] = Counter()
-        for call in trace.calls:
-            self._calls[call.op, total[call.op]] = call
-            total[call.op] += 1
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -211,12 +209,12 @@ class _Wholes(TorchFunctionMode):
 
 
 @contextmanager
-def walking(walks: Sequence[Walk], models: Sequence[nn.Module]) -> Iterator[None]:
+def walking(walks: Sequence[Walk], networks: Sequence[Network]) -> Iterator[None]:
     """Evaluation mode while the passes run; whatever happens, no thread is left behind."""
     with ExitStack() as stack:
         stack.enter_context(fast_paths_off())
-        for model in models:
-            stack.enter_context(evaluation_mode(model))
+        for network in networks:
+            stack.enter_context(evaluation_mode(network))
         for walk in walks:
             stack.callback(walk.leave)
         yield
@@ -245,7 +243,7 @@ def together(
 
 def _room(trace: Trace) -> list[int]:
     """For each call, of how many such passes the largest tensor from there on has room."""
-    seen = ((*call.outputs, *refs_in([*call.args, *call.kwargs.values()])) for call in trace.calls)
+    seen = ((*call.outputs, *call.reads) for call in trace.calls)
     sizes = [max((prod(r.shape) for r in refs if r.name is None), default=0) for refs in seen]
     largest = list(accumulate(reversed(sizes), max))[::-1]
     return [ROOM // max(size, 1) for size in largest]

@@ -13,11 +13,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from slimnet.capture.modules import named_tensors
 from slimnet.capture.trace import Trace, capture
 from slimnet.errors import CaptureError, InputError
+from slimnet.network import Network
 from slimnet.reconstruction.batches import does_not_run
 from slimnet.reconstruction.consumers import Consumer, consumers_of
 from slimnet.reconstruction.forms import Form, Places, grid
@@ -54,12 +54,12 @@ def batch_of(images: Tensor) -> int:
     return max(_PIXELS // max(images[0, 0].numel(), 1), _IMAGES)
 
 
-def recorded(model: nn.Module, images: Tensor) -> Trace:
+def recorded(network: Network, images: Tensor) -> Trace:
     """The pass over some of the calibration images; :class:`InputError` where there is none."""
     try:
-        return capture(model, (images,))
+        return capture(network, (images,))
     except CaptureError as error:
-        raise does_not_run(model, images.shape[1:], error.__cause__ or error) from error
+        raise does_not_run(network.model, images.shape[1:], error.__cause__ or error) from error
 
 
 def overflow(weight: str) -> InputError:
@@ -82,7 +82,7 @@ def rows_grid(
 
 
 def read_inputs(
-    model: nn.Module,
+    network: Network,
     images: Tensor,
     *,
     seed: int = 0,
@@ -94,16 +94,16 @@ def read_inputs(
     on them, and :class:`CaptureError` where the batches do not run the same calls.
     """
     batches = images.split(batch_of(images))
-    trace = recorded(model, batches[0])
+    trace = recorded(network, batches[0])
     consumers = {c.call.index: c for c in consumers_of(trace)}
     totals: dict[int, list[Consumer]] = defaultdict(list)
     for consumer in consumers.values():
         if consumer.total is not None:
             totals[consumer.total.index].append(consumer)
     stops = dict.fromkeys(consumers.keys() | totals.keys(), frozenset[int]())
-    walks = [Walk(model, (part,), trace, stops, after=True) for part in batches]
-    reader = _Reader(dict(named_tensors(model)), len(consumers), seed)
-    with torch.no_grad(), walking(walks, [model]):
+    walks = [Walk(network.model, (part,), trace, stops, after=True) for part in batches]
+    reader = _Reader(network.tensors, len(consumers), seed)
+    with torch.no_grad(), walking(walks, [network]):
         for (met,) in together(trace, stops, walks):
             index = met[0].call.index
             if index in consumers:

@@ -19,10 +19,9 @@ from typing import TypeAlias
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
 from torch import Tensor
 
-from slimnet.capture.trace import Call
+from slimnet.capture.graph import Call
 from slimnet.reconstruction.consumers import Consumer
 from slimnet.reconstruction.segments import Segment
 
@@ -101,6 +100,8 @@ def refined(
     layers = _within(segment, tensors, whitenings, sum(part.wanted.numel() for part in parts))
     if not layers:
         return ()
+    from scipy.optimize import minimize  # 0.15 s to import: only a repair waits for it
+
     problem = _Problem(segment, layers, tensors, whitenings, scale)
     best, least = None, problem.loss(problem.start, checks)
     worse = 0

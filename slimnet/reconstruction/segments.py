@@ -4,7 +4,7 @@ What a layer can say depends on what is said to it. A segment holds a layer and 
 for it only, back to where others read too or through :data:`DEPTH` further layers, and can be run
 again by itself, with other weights and with gradients: its calls are as they were recorded, on
 values that :mod:`slimnet.reconstruction.lockstep` kept. Only calls whose derivative is sure are in
-one: pointwise ones and the rows below; any other ends the segment.
+one (the column ``differentiable``); any other ends the segment.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 
-from slimnet.capture.passes import Pass, base
-from slimnet.capture.trace import Call, Ref, Trace
+from slimnet.capture.graph import Call, DataflowGraph, Ref
+from slimnet.capture.trace import Trace
+from slimnet.operator import draws, of
 from slimnet.reconstruction.consumers import Consumer
 
 DEPTH = 2
@@ -73,7 +73,7 @@ class Segment:
 
 def segments_of(trace: Trace, layers: Mapping[int, Consumer]) -> dict[int, Segment]:
     """By the number of the last layer's call; ``layers`` by the number of theirs."""
-    graph = Pass(trace)
+    graph = trace.graph
     found = {index: _segment(last, graph, layers) for index, last in layers.items()}
     return {index: segment for index, segment in found.items() if len(segment.layers) > 1}
 
@@ -101,7 +101,7 @@ def _on_tensors_of(call: Call, other: Call) -> Call | None:
     return replace(other, args=args, kwargs=kwargs, outputs=call.outputs)
 
 
-def _segment(last: Consumer, graph: Pass, layers: Mapping[int, Consumer]) -> Segment:
+def _segment(last: Consumer, graph: DataflowGraph, layers: Mapping[int, Consumer]) -> Segment:
     """What is computed for the last layer only, as far as it depends on a layer in there."""
     calls = _needed(_only_for(last, graph, layers), graph, layers)
     inside = tuple(layers[i] for i in calls if i in layers)
@@ -110,7 +110,7 @@ def _segment(last: Consumer, graph: Pass, layers: Mapping[int, Consumer]) -> Seg
     return Segment(inside, calls, graph.sources(frozenset(calls)), frozenset(heard & made))
 
 
-def _only_for(last: Consumer, graph: Pass, layers: Mapping[int, Consumer]) -> list[int]:
+def _only_for(last: Consumer, graph: DataflowGraph, layers: Mapping[int, Consumer]) -> list[int]:
     """Back from the last layer: a call is among them once all who read it are."""
     depth = {last.call.index: 0}
     queue = _makers(last.call, graph)
@@ -119,7 +119,7 @@ def _only_for(last: Consumer, graph: Pass, layers: Mapping[int, Consumer]) -> li
         if call.index in depth or not _can_run(call):
             continue
         made = {ref.id for ref in call.outputs}
-        readers = {index for number in made for index in graph.readers.get(number, ())}
+        readers = {index for number in made for index in graph.users.get(number, ())}
         if not readers <= depth.keys() or graph.leaving(frozenset({call.index, *readers})) & made:
             continue
         deep = min(depth[index] + (index in layers) for index in readers)
@@ -129,12 +129,14 @@ def _only_for(last: Consumer, graph: Pass, layers: Mapping[int, Consumer]) -> li
     return sorted(depth)
 
 
-def _needed(calls: Sequence[int], graph: Pass, layers: Mapping[int, Consumer]) -> tuple[int, ...]:
+def _needed(
+    calls: Sequence[int], graph: DataflowGraph, layers: Mapping[int, Consumer]
+) -> tuple[int, ...]:
     """Without those that say the same whatever the layers' weights are."""
     moved: set[int] = set()
     found = []
     for index in calls:
-        read = graph.reads[index]
+        read = graph.calls[index].reads
         weights = all(ref.name is not None for ref in read)
         if index in layers or weights or any(ref.id in moved for ref in read):
             found.append(index)
@@ -142,30 +144,12 @@ def _needed(calls: Sequence[int], graph: Pass, layers: Mapping[int, Consumer]) -
     return tuple(found)
 
 
-def _makers(call: Call, graph: Pass) -> list[int]:
+def _makers(call: Call, graph: DataflowGraph) -> list[int]:
     """The numbers of the calls that make what this one reads, negated; a heap."""
-    return sorted(-graph.made[r.id].index for r in graph.reads[call.index] if r.id in graph.made)
+    return sorted(-graph.made[r.id].index for r in call.reads if r.id in graph.made)
 
 
 def _can_run(call: Call) -> bool:
     """Whether it can be run again, alone, and differentiated."""
-    tags = getattr(call.op, "tags", ())
-    known = torch.Tag.pointwise in tags or base(call) in _DIFFERENTIABLE
-    random = torch.Tag.nondeterministic_seeded in tags
-    leaves = tree_leaves((call.args, dict(call.kwargs)))
-    return (
-        known
-        and not random
-        and not any(isinstance(leaf, Ref) and leaf.kind == "constant" for leaf in leaves)
-    )
-
-
-_DIFFERENTIABLE = {
-    *("convolution", "addmm", "mm", "bmm", "t", "transpose", "permute", "numpy_T"),
-    *("native_batch_norm", "_native_batch_norm_legit_no_training", "_batch_norm_no_update"),
-    *("cudnn_batch_norm", "miopen_batch_norm", "native_layer_norm", "native_group_norm"),
-    *("view", "_unsafe_view", "clone", "unsqueeze", "squeeze", "cat"),
-    *("mean", "avg_pool2d", "_adaptive_avg_pool2d", "max_pool2d_with_indices"),
-    *("hardswish", "_prelu_kernel", "_softmax", "constant_pad_nd"),
-}
-"""Beside the pointwise ones, without the underscore of those that write in place."""
+    known = of(call.op).differentiable and not draws(call.op)
+    return known and all(ref.kind != "constant" for ref in call.reads)

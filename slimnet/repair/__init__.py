@@ -23,15 +23,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from slimnet.capture.modules import (
-    clone,
-    copied,
-    evaluation_mode,
-    named_modules,
-    named_tensors,
-    single,
-)
+from slimnet.capture.modules import clone, copied, evaluation_mode, single
 from slimnet.errors import InputError
+from slimnet.network import Network
 from slimnet.planning.plan import Plan
 from slimnet.reconstruction.answers import answers
 from slimnet.reconstruction.batches import fitting, in_single
@@ -67,8 +61,8 @@ class Repair:
 
 
 def repair(
-    model: nn.Module,
-    slim: nn.Module,
+    network: Network,
+    slim: Network,
     plan: Plan,
     images: Tensor,
     *,
@@ -76,10 +70,10 @@ def repair(
     refine: bool = True,
     watch: Watch = unwatched,
 ) -> tuple[nn.Module, Repair]:
-    """A copy of ``slim``, which ``plan`` cut from ``model``, with weights that make up for the cut.
+    """A copy of ``slim``, cut from ``network`` by ``plan``, with weights that make up for the cut.
 
     Args:
-        model: the original, with the blocks that the plan drops; it stays as it is.
+        network: the original, with the blocks that the plan drops; it stays as it is.
         slim: what the plan made of it.
         plan: which says what of the original survives.
         images: [N, C, H, W], normalised; no label is used.
@@ -92,20 +86,18 @@ def repair(
     :class:`CaptureError` where its batches do not run the same calls.
     """
     check_images(len(images))
-    cut, given = single(slim), fitting(model, Samples(images)).images
+    cut, given = single(slim), fitting(network, Samples(images)).images
     batch, wide = batch_of(given), fitting(cut, Samples(given)).images
     held = min(max(int(len(images) * HELD_OUT), 1), _MOST_HELD)
     fitted, measured = wide[held:], wide[:held]
-    said = answers(model, given[:held], batch)
-    check_answers(said, type(model).__name__)
-    mended = copied(cut)
+    said = answers(network, given[:held], batch)
+    check_answers(said, network.name)
+    mended = Network.of(copied(cut))
     splits = [images.split(batch_sizes(len(images), batch)) for images in (fitted, measured)]
-    mending = Mending(in_single(model, Samples(given)), mended, plan, *splits, refine=refine)
+    mending = Mending(in_single(network, Samples(given)), mended, plan, *splits, refine=refine)
     layers = mending.run(torch.Generator().manual_seed(seed), watch)
     watch("measuring", 1.0)
-    networks = {
-        how: _narrowed(network, slim) for how, network in _ways(mended, cut, fitted, batch).items()
-    }
+    networks = {how: _narrowed(way, slim) for how, way in _ways(mended, cut, fitted, batch).items()}
     errors = {how: change(said, answers(net, given[:held], batch)) for how, net in networks.items()}
     best = min(errors, key=errors.__getitem__)
     if errors[best] == math.inf:
@@ -128,8 +120,8 @@ def check_images(count: int) -> None:
 
 
 def _ways(
-    mended: nn.Module, cut: nn.Module, images: Tensor, batch: int
-) -> dict[tuple[bool, bool], nn.Module]:
+    mended: Network, cut: Network, images: Tensor, batch: int
+) -> dict[tuple[bool, bool], Network]:
     """With the new weights or without, with re-estimated statistics or without."""
     found = {(True, False): mended, (True, True): mended, (False, False): cut, (False, True): cut}
     if len(images) < 2:  # which have no statistics
@@ -140,23 +132,23 @@ def _ways(
     }
 
 
-def _narrowed(network: nn.Module, slim: nn.Module) -> nn.Module:
+def _narrowed(network: Network, slim: Network) -> Network:
     """A network that was repaired in single precision, in the types of ``slim``."""
-    kinds = {name: tensor.dtype for name, tensor in named_tensors(slim)}
-    if all(tensor.dtype == kinds[name] for name, tensor in named_tensors(network)):
+    kinds = {name: tensor.dtype for name, tensor in slim.tensors.items()}
+    if all(tensor.dtype == kinds[name] for name, tensor in network.tensors.items()):
         return network
-    return clone(network, lambda name, tensor: tensor.detach().to(kinds[name]))
+    return Network.of(clone(network, lambda name, tensor: tensor.detach().to(kinds[name])))
 
 
-def reestimated(model: nn.Module, images: Tensor, batch: int) -> nn.Module:
+def reestimated(network: Network, images: Tensor, batch: int) -> Network:
     """A copy whose batch norms hold the statistics of what they now read, over all images."""
-    copy = copied(model)
-    norms = [module for _, module in named_modules(copy) if isinstance(module, _BatchNorm)]
+    copy = Network.of(copied(network))
+    norms = [module for module in copy.modules.values() if isinstance(module, _BatchNorm)]
     with torch.no_grad(), evaluation_mode(copy):  # which puts attributes back, but no statistics
         for norm in norms:
             norm.reset_running_stats()
             norm.momentum = None  # the mean over all batches
             norm.train()
         for part in images.split(batch_sizes(len(images), batch)) if norms else ():
-            copy(part)
+            copy.model(part)
     return copy

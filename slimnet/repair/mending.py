@@ -12,11 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from slimnet.capture.modules import named_tensors
-from slimnet.capture.trace import Call
+from slimnet.capture.graph import Call
 from slimnet.cutting.rebuild import without_blocks
+from slimnet.network import Network
 from slimnet.planning.plan import Plan
 from slimnet.reconstruction.consumers import Consumer, consumers_of
 from slimnet.reconstruction.forms import Places
@@ -48,8 +48,8 @@ class Mending:
 
     def __init__(
         self,
-        model: nn.Module,
-        slim: nn.Module,
+        network: Network,
+        slim: Network,
         plan: Plan,
         fitted: Sequence[Tensor],
         measured: Sequence[Tensor],
@@ -57,15 +57,15 @@ class Mending:
         refine: bool,
     ) -> None:
         """``fitted``: batches that are solved for; ``measured``: batches that refinements face."""
-        self._networks = (model, slim)
+        self._networks = (network, slim)
         self._plan = plan
         self._batches = [*measured, *fitted]
         self._held = len(measured)
-        shorter = without_blocks(model, plan)
-        self._whole = recorded(model, fitted[0])
-        self._trace = self._whole if shorter is model else recorded(shorter, fitted[0])
-        self._shapes = {name: tensor.shape for name, tensor in named_tensors(model)}
-        self._tensors = dict(named_tensors(slim))
+        shorter = without_blocks(network, plan)
+        self._whole = recorded(network, fitted[0])
+        self._trace = self._whole if shorter is network else recorded(shorter, fitted[0])
+        self._shapes = network.shapes
+        self._tensors = slim.tensors
         theirs = {c.weight: c for c in consumers_of(self._whole)}
         found = [c for c in consumers_of(self._trace) if c.weight in theirs.keys() - plan.scaled]
         self._consumers = {c.call.index: c for c in found}
@@ -87,7 +87,7 @@ class Mending:
         ours = {i: _other(c) | self._followed(i) for i, c in self._consumers.items()}
         theirs = {c.call.index: _other(c) for c in self._originals.values()}
         places = {i: c.call.index for i, c in self._originals.items()}
-        model, slim = self._networks
+        model, slim = (network.model for network in self._networks)
         says = [
             Walk(model, (b,), self._whole, theirs, after=True, places=places) for b in self._batches
         ]

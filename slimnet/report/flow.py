@@ -17,7 +17,8 @@ from typing import Any, Literal, TypeAlias
 
 import torch
 
-from slimnet.capture.trace import Call, Ref, Trace, refs_in
+from slimnet.capture.graph import Call, Ref
+from slimnet.capture.trace import Trace
 
 Role: TypeAlias = Literal["input", "layer", "join", "output"]
 Owners: TypeAlias = Mapping[str, Sequence[str]]
@@ -120,7 +121,7 @@ class _Reader:
 
     def read(self, call: Call) -> None:
         """Follow one call."""
-        operands = refs_in((call.args, tuple(call.kwargs.values())))
+        operands = call.reads
         if not operands or not call.outputs or _name(call) in _ONLY_SHAPES:
             return
         read = operands[1:] if _name(call) == "copy" else operands  # the first is overwritten

@@ -11,13 +11,11 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from torch import nn
-
-from slimnet.capture.modules import first_names, named_modules
 from slimnet.capture.trace import Trace
 from slimnet.coupling.groups import Group, Layer
 from slimnet.measuring.analysis import Inspection
 from slimnet.measuring.cost import Cost
+from slimnet.network import Network
 from slimnet.report.flow import Flow, Owners, Role, Step, read_flow
 
 
@@ -78,9 +76,9 @@ class Graph:
         return tuple(a for a, b in self.edges if b == node)
 
 
-def make_graph(model: nn.Module, trace: Trace, inspection: Inspection) -> Graph:
+def make_graph(network: Network, trace: Trace, inspection: Inspection) -> Graph:
     """Draw together what a pass recorded and what the inspection found."""
-    owners = _owners(model)
+    owners = _owners(network)
     layers: dict[str, list[Layer]] = defaultdict(list)
     for layer in inspection.layers:
         layers[layer.name].append(layer)
@@ -95,18 +93,15 @@ def make_graph(model: nn.Module, trace: Trace, inspection: Inspection) -> Graph:
     return Graph(tuple(nodes), flow.edges, bundles, inspection.cost)
 
 
-def _owners(model: nn.Module) -> Owners:
+def _owners(network: Network) -> Owners:
     """For the first name of every tensor: the modules that own it, raw ones at the root its name.
 
     A parametrised weight belongs to the module that it stands in.
     """
-    paths = {path for path, _ in named_modules(model)}
-    found: dict[str, dict[str, None]] = defaultdict(dict)
-    for name, first in first_names(model).items():
-        path, inside, _ = name.partition(".parametrizations.")
-        path = path if inside else name.rpartition(".")[0]
-        found[first][path if path and path in paths else name] = None
-    return {name: tuple(owners) for name, owners in found.items()}
+    owners: dict[str, dict[str, None]] = defaultdict(dict)
+    for name, owner in network.owners.items():
+        owners[network.first[name]][owner.path or name] = None
+    return {name: tuple(paths) for name, paths in owners.items()}
 
 
 def _texts(reasons: Sequence[object]) -> tuple[str, ...]:

@@ -30,7 +30,7 @@ class Slim:
 
 
 @dataclass(frozen=True)
-class Network:
+class NetworkReport:
     """A dense network, the slim ones made from it, and how they compare."""
 
     name: str
@@ -45,7 +45,7 @@ class Report:
 
     title: str
     command: str
-    networks: Sequence[Network]
+    networks: Sequence[NetworkReport]
     versions: Mapping[str, str] = field(default_factory=dict)
     measured: Sequence[str] = ()  # sentences: how latency and accuracy were measured
     limits: Sequence[str] = ()  # beside those that follow from each study
@@ -84,7 +84,7 @@ def render(report: Report) -> str:
     )
 
 
-def _latencies(network: Network) -> list[tuple[str, LatencyFacts]]:
+def _latencies(network: NetworkReport) -> list[tuple[str, LatencyFacts]]:
     """The measured networks, the dense one first."""
     named = [("dense", network.facts), *((slim.name, slim.facts) for slim in network.slim)]
     return [(name, facts.latency) for name, facts in named if facts.latency is not None]

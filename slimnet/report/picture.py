@@ -12,11 +12,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from slimnet.capture.trace import Trace
 from slimnet.errors import InputError
 from slimnet.measuring.analysis import Inspection
+from slimnet.network import Network
 from slimnet.output import check_writable, write_text
 from slimnet.report import words
 from slimnet.report.drawing import ROW, colours_of, draw
@@ -33,14 +32,14 @@ def check_picture(path: Path) -> None:
 
 
 def write_picture(
-    path: Path, model: nn.Module, trace: Trace, inspection: Inspection, *, title: str
+    path: Path, network: Network, trace: Trace, inspection: Inspection, *, title: str
 ) -> None:
     """Draw what an inspection found over the network that a pass recorded, as .html or .svg.
 
     Raises :class:`InputError` for any other ending, or where nothing can be written.
     """
     check_picture(path)
-    graph = make_graph(model, trace, inspection)
+    graph = make_graph(network, trace, inspection)
     text = _RENDERERS[path.suffix.lower()](graph, title)
     write_text(path, text)
 

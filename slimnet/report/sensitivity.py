@@ -11,11 +11,11 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from slimnet.limits import legible
 from slimnet.output import write_text
 from slimnet.report.plots import sensitivity_plot
 from slimnet.report.templates import filled
 from slimnet.study.curves import Curve, Point, Sensitivity
+from slimnet.text import legible
 
 
 def sensitivity_table(found: Sensitivity) -> Table:

@@ -6,9 +6,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from slimnet.limits import legible
 from slimnet.report import columns
 from slimnet.study import Results
+from slimnet.text import legible
 
 
 def table(results: Results, title: str | None = None) -> Table:

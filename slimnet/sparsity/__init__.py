@@ -5,7 +5,6 @@
 layers that read them, :mod:`.training` runs one method with one schedule and survives a kill.
 """
 
-import slimnet.sparsity.methods  # noqa: F401  (fills the registry)
 from slimnet.sparsity.method import SPARSIFIERS, Sparsifier
 from slimnet.sparsity.training import Recipe, Sparse, sparsify
 

@@ -20,12 +20,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from slimnet.capture.modules import device_of, evaluation_mode, named_modules, named_tensors
+from slimnet.capture.modules import evaluation_mode
 from slimnet.capture.trace import capture, map_tensors
 from slimnet.coupling.groups import Group
 from slimnet.coupling.labels import Labels
 from slimnet.coupling.removal import zero_part
 from slimnet.criteria import cut_rows
+from slimnet.network import Network
 from slimnet.reconstruction.consumers import Consumer, consumers_of
 
 Dead: TypeAlias = Mapping[int, np.ndarray[Any, np.dtype[np.bool_]]]
@@ -56,14 +57,13 @@ def _alive(group: Group, tensors: Mapping[str, Tensor]) -> np.ndarray[Any, np.dt
 
 
 def remove_leaks(
-    model: nn.Module, example: tuple[Any, ...], groups: Sequence[Group], dead: Dead
+    network: Network, example: tuple[Any, ...], groups: Sequence[Group], dead: Dead
 ) -> Leaks:
     """Fold what dead channels add into their readers, then zero all that belongs to them."""
-    place = device_of(model)
-    example = map_tensors(lambda x: x.to(place), example)
-    readers = list(_readers(model, example, groups, dead))
-    fates = [reader.fold() for reader in _measured(model, example, readers)]
-    _zero(dict(named_tensors(model)), groups, dead)
+    example = map_tensors(lambda x: x.to(network.device), example)
+    readers = list(_readers(network, example, groups, dead))
+    fates = [reader.fold() for reader in _measured(network, example, readers)]
+    _zero(network.tensors, groups, dead)
     return Leaks(fates.count("folded"), fates.count("averaged"), fates.count("lost"))
 
 
@@ -111,12 +111,12 @@ def _along(axis: int, dims: int) -> list[int]:
 
 
 def _readers(
-    model: nn.Module, example: tuple[Any, ...], groups: Sequence[Group], dead: Dead
+    network: Network, example: tuple[Any, ...], groups: Sequence[Group], dead: Dead
 ) -> Iterator[_DeadInput]:
-    modules, tensors = dict(named_modules(model)), dict(named_tensors(model))
+    modules, tensors = network.modules, network.tensors
     columns = _dead_columns(groups, dead)
     apart = {slot.name for group in groups for slot in group.slots if slot.groups > 1}
-    for consumer in consumers_of(capture(model, example)):
+    for consumer in consumers_of(capture(network, example)):
         module = modules[consumer.weight.rpartition(".")[0]]
         if consumer.weight in columns and isinstance(module, (_ConvNd, nn.Linear)):
             channels = columns[consumer.weight]
@@ -153,14 +153,14 @@ def _of_all_groups(module: nn.Module, channels: Labels) -> Labels:
 
 
 def _measured(
-    model: nn.Module, example: tuple[Any, ...], readers: Sequence[_DeadInput]
+    network: Network, example: tuple[Any, ...], readers: Sequence[_DeadInput]
 ) -> Sequence[_DeadInput]:
     """The readers, after a pass in which each saw its input."""
-    with ExitStack() as stack, torch.no_grad(), evaluation_mode(model):
+    with ExitStack() as stack, torch.no_grad(), evaluation_mode(network):
         for reader in readers:
             handle = reader.module.register_forward_pre_hook(reader.measure)
             stack.callback(handle.remove)
-        model(*example)
+        network.model(*example)
     return readers
 
 

@@ -48,7 +48,9 @@ class Sparsifier:
         return amount
 
 
-SPARSIFIERS: Registry[Sparsifier] = Registry("method")
+SPARSIFIERS: Registry[Sparsifier] = Registry(
+    "method", "slimnet.sparsifiers", folder="slimnet.sparsity.methods"
+)
 
 
 def nothing_to_do(name: str, reads: str) -> InputError:

@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from slimnet.capture.modules import named_modules, named_tensors
 from slimnet.capture.trace import capture
 from slimnet.coupling.blocks import find_blocks
+from slimnet.network import Network
 from slimnet.sparsity.methods.slimming import batch_norm_scales
 from slimnet.sparsity.methods.unstructured import single_weights
 
@@ -44,14 +44,14 @@ class Sparseness:
         return asdict(self)
 
 
-def sparseness(model: nn.Module, example: tuple[Any, ...]) -> Sparseness:
+def sparseness(network: Network, example: tuple[Any, ...]) -> Sparseness:
     """Count what is zero or small in a network as it stands."""
     with torch.no_grad():
         return Sparseness(
-            scales=_share(scale.abs() < SMALL for scale in batch_norm_scales(model)),
-            filters=_share(filters.eq(0).all(1) for filters in _filters(model)),
-            blocks=_silent(model, example),
-            weights=_share(weight.eq(0) for _, weight in single_weights(model)),
+            scales=_share(scale.abs() < SMALL for scale in batch_norm_scales(network)),
+            filters=_share(filters.eq(0).all(1) for filters in _filters(network)),
+            blocks=_silent(network, example),
+            weights=_share(weight.eq(0) for _, weight in single_weights(network)),
         )
 
 
@@ -60,15 +60,15 @@ def _share(marked: Iterator[Tensor]) -> Share:
     return Share(sum(some for some, _ in counts), sum(all_ for _, all_ in counts))
 
 
-def _filters(model: nn.Module) -> Iterator[Tensor]:
+def _filters(network: Network) -> Iterator[Tensor]:
     """[filters, rest] of every convolution."""
-    for _, module in named_modules(model):
+    for module in network.modules.values():
         if isinstance(module, _ConvNd) and not isinstance(module, _ConvTransposeNd):
             yield module.weight.flatten(1)
 
 
-def _silent(model: nn.Module, example: tuple[Any, ...]) -> Share:
-    tensors = dict(named_tensors(model))
-    blocks = [block for block in find_blocks(model, capture(model, example)) if block.last]
+def _silent(network: Network, example: tuple[Any, ...]) -> Share:
+    tensors = network.tensors
+    blocks = [block for block in find_blocks(network, capture(network, example)) if block.last]
     silent = [all(not tensors[name].any() for name in block.last) for block in blocks]
     return Share(sum(silent), len(blocks))

@@ -15,10 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from slimnet.capture.modules import copied, device_of
+from slimnet.capture.modules import copied
 from slimnet.capture.trace import map_tensors
 from slimnet.digest import sealed, unsealed, weights_digest
 from slimnet.errors import InputError
+from slimnet.network import Network
 from slimnet.networks.payload import load_payload
 from slimnet.output import set_aside, write_torch
 from slimnet.sparsity.method import SPARSIFIERS
@@ -90,10 +91,10 @@ def sparsify(
     up, any other is set aside. Raises ``InputError`` where the method finds nothing to work on.
     """
     row = SPARSIFIERS[recipe.method]
-    copy = copied(model)
+    copy = copied(Network.of(model))
     check_held(copy.parameters(), **{row.knob: recipe.amount})
     callback = row.make(copy, example, recipe.amount)
-    before, accuracy = sparseness(copy, example), evaluate(copy, dataset, device)
+    before, accuracy = sparseness(Network.of(copy), example), evaluate(copy, dataset, device)
     kept = None if checkpoint is None else _Checkpoint.of(checkpoint, model, dataset, recipe)
     snapshot = None if kept is None else kept.read()
     history = train(
@@ -108,7 +109,8 @@ def sparsify(
         resume=snapshot,
     )
     done = 0 if snapshot is None else len(snapshot.losses)
-    after = sparseness(copy, map_tensors(lambda x: x.to(device_of(copy)), example))
+    network = Network.of(copy)
+    after = sparseness(network, map_tensors(lambda x: x.to(network.device), example))
     return Sparse(copy, recipe, history, accuracy, before, after, done)
 
 

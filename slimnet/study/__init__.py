@@ -9,8 +9,6 @@ them; :mod:`.engines` has one file for each kind. :mod:`.run` is the whole. :mod
 itself: each group cut alone.
 """
 
-import slimnet.study.engines
-import slimnet.study.stores  # noqa: F401  (both fill their registries)
 from slimnet.study.candidate import Candidate, slim_candidate
 from slimnet.study.cells import Cell, Study
 from slimnet.study.engine import ENGINES, Run

@@ -17,8 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from slimnet.capture.modules import copied, evaluation_mode, named_tensors
-from slimnet.capture.suitable import refuse_unsuitable
+from slimnet.capture.modules import copied, evaluation_mode
 from slimnet.coupling.groups import Group
 from slimnet.criteria import Choice, Scores, check_needs
 from slimnet.cutting.rebuild import rebuild, zero_removed
@@ -26,6 +25,7 @@ from slimnet.cutting.reference import Proof
 from slimnet.errors import InputError
 from slimnet.example import Example, positional, tensors_of
 from slimnet.measuring.analysis import Analysis, analyse, record
+from slimnet.network import Network
 from slimnet.planning.budget import removed_members
 from slimnet.planning.plan import Plan, make_plan, survivors_mask
 from slimnet.planning.scoring import Scorer
@@ -112,14 +112,15 @@ def sensitivity(
     """
     if points < 1:
         raise InputError(f"points must be at least 1, and {points} is not")
-    refuse_unsuitable(model)
+    network = Network.of(model)
     example, images = positional(model, example), samples_of(data)
     calibrated = samples_of(calibration)
     check_needs(criterion, data=calibrated is not None, init=init is not None)
-    analysis = analyse(model, record(model, example), (), heads=heads)
+    analysis = analyse(network, record(network, example), (), heads=heads)
     scorer = Scorer(Choice(criterion, across, reduce), calibrated, init, seed, watch)
-    scores = scorer.scores(model, analysis.groups, scorer.gather(model, analysis.groups))
-    measure = _Measure(model, analysis, example, images)
+    gathered = scorer.gather(network, analysis.groups)
+    scores = scorer.scores(network.tensors, analysis.groups, gathered)
+    measure = _Measure(network, analysis, example, images)
     shares = tuple(k / (points + 1) for k in range(1, points + 1))
     curves, skipped = [], []
     chosen = [group for group in analysis.groups if group.number in scores]
@@ -165,16 +166,16 @@ class _Measure:
 
     def __init__(
         self,
-        model: nn.Module,
+        network: Network,
         analysis: Analysis,
         example: tuple[Any, ...],
         images: Samples | None,
     ) -> None:
-        self.model = model
+        self.network = network
         self.analysis = analysis
         self.example = example
-        self.images = images if images is None else fitting(model, images)
-        self.working = copied(model)
+        self.images = images if images is None else fitting(network, images)
+        self.working = Network.of(copied(network))
         dense = self._dense()
         self.reference = [numbers_of(outputs) for outputs, _ in dense]
         _check_finite(x for numbers in self.reference for x in numbers)
@@ -182,7 +183,7 @@ class _Measure:
 
     def _dense(self) -> list[tuple[Any, Tensor | None]]:
         try:
-            return list(self._run(self.model))
+            return list(self._run(self.network))
         except Exception as error:  # whatever the user's forward raises
             shape = [] if self.images is None else list(self.images.images.shape[1:])
             first = str(error).strip().split("\n")[0]
@@ -193,15 +194,15 @@ class _Measure:
         coupling, layers = self.analysis.coupling, self.analysis.layers
         plan = make_plan(coupling, [group], layers, removed)
         if not group.approximate:
-            with _zeroed(self.working, plan):
+            with _zeroed(self.working.parameters, plan):
                 return self._compared(self.working)
-        slim = rebuild(self.model, plan)
+        slim = Network.of(rebuild(self.network, plan))
         alive = survivors_mask(coupling, [group], removed)
         proof = Proof(self.analysis.traces[0], coupling, plan, alive)
-        folded(self.model, slim, proof, self.example)
+        folded(self.network.tensors, slim, proof, self.example)
         return self._compared(slim)
 
-    def _compared(self, network: nn.Module) -> _Damage:
+    def _compared(self, network: Network) -> _Damage:
         squared = total = 0.0
         right = 0
         for (outputs, labels), dense in zip(self._run(network), self.reference, strict=True):
@@ -216,14 +217,14 @@ class _Measure:
             return None
         return 100 * right / len(self.images)
 
-    def _run(self, network: nn.Module) -> Iterator[tuple[Any, Tensor | None]]:
+    def _run(self, network: Network) -> Iterator[tuple[Any, Tensor | None]]:
         """Outputs, and labels where there are any, batch by batch."""
         with torch.no_grad(), evaluation_mode(network):
             if self.images is None:
-                yield network(*self.example), None
+                yield network.model(*self.example), None
                 return
             for batch in self.images.batches(BATCH):
-                yield network(batch.images), batch.labels
+                yield network.model(batch.images), batch.labels
 
 
 def _right(outputs: Any, labels: Tensor | None) -> int:
@@ -257,13 +258,9 @@ def _check_finite(numbers: Iterable[Tensor]) -> None:
 
 
 @contextmanager
-def _zeroed(working: nn.Module, plan: Plan) -> Iterator[None]:
+def _zeroed(working: Mapping[str, Tensor], plan: Plan) -> Iterator[None]:
     """Inside, the removed elements of the working copy's parameters are zero."""
-    chosen = {
-        name: tensor
-        for name, tensor in named_tensors(working)
-        if name in plan.removed and isinstance(tensor, nn.Parameter)
-    }
+    chosen = {name: tensor for name, tensor in working.items() if name in plan.removed}
     before = {name: tensor.detach().clone() for name, tensor in chosen.items()}
     try:
         for name, tensor in chosen.items():

@@ -39,4 +39,6 @@ class Run:
 
 Engine: TypeAlias = Callable[[Sequence[Cell], Run], "list[CellResult | None]"]
 
-ENGINES: Registry[Engine] = Registry("study engine")
+ENGINES: Registry[Engine] = Registry(
+    "study engine", "slimnet.engines", folder="slimnet.study.engines"
+)

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from slimnet.network import Network
 from slimnet.sparsity.methods.unstructured import Unstructured, magnitude_masks, single_weights
 from slimnet.study.candidate import Candidate
 from slimnet.study.facts import Facts, LatencyFacts
@@ -31,9 +32,10 @@ def masked_candidate(
 
     ``params`` counts what is left.
     """
-    masks = _masks(model, rate)
+    network = Network.of(model)
+    masks = _masks(network, rate)
     with torch.no_grad():
-        for name, weight in single_weights(model):
+        for name, weight in single_weights(network):
             weight.mul_(masks[name])
     zeros = sum(int(mask.eq(0).sum()) for mask in masks.values())
     facts = Facts(
@@ -47,8 +49,8 @@ def masked_candidate(
 
 def holding(dense: nn.Module, rate: float) -> Callback:
     """Holds the zeros of :func:`masked_candidate` of ``dense``, also from fresh weights."""
-    return Unstructured(rate, _masks(dense, rate))
+    return Unstructured(rate, _masks(Network.of(dense), rate))
 
 
-def _masks(model: nn.Module, rate: float) -> Mapping[str, Tensor]:
-    return magnitude_masks(dict(single_weights(model)), rate)
+def _masks(network: Network, rate: float) -> Mapping[str, Tensor]:
+    return magnitude_masks(dict(single_weights(network)), rate)

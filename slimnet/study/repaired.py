@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from slimnet.capture.modules import named_tensors
 from slimnet.digest import sealed, unsealed
 from slimnet.errors import InputError
+from slimnet.network import Network
 from slimnet.networks.payload import load_payload
 from slimnet.output import set_aside, write_torch
 from slimnet.planning.plan import Plan
@@ -31,10 +31,12 @@ def write_repaired(
     with turn(store, path.stem):
         weights = _kept(path)
         if weights is None:
-            weights = {name: t.detach().cpu().clone() for name, t in named_tensors(make())}
+            weights = {
+                name: t.detach().cpu().clone() for name, t in Network.of(make()).tensors.items()
+            }
             write_torch(path, sealed({"weights": weights}))
     with torch.no_grad():
-        for name, tensor in named_tensors(slim):
+        for name, tensor in Network.of(slim).tensors.items():
             tensor.copy_(weights[name])
 
 
@@ -50,7 +52,8 @@ def repaired(
 ) -> nn.Module:
     """``slim``, repaired on so many images; both networks, the caller's to give away, are moved."""
     images = dataset.samples(samples, seed).images
-    return repair(dense.to(place), slim.to(place), plan, images, seed=seed)[0]
+    original, cut = (Network.of(model.to(place)) for model in (dense, slim))
+    return repair(original, cut, plan, images, seed=seed)[0]
 
 
 def _kept(path: Path) -> Mapping[str, Tensor] | None:

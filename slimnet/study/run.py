@@ -20,6 +20,7 @@ from torch import nn
 
 from slimnet.capture.modules import clone
 from slimnet.errors import InputError
+from slimnet.network import Network
 from slimnet.networks.arch import Arch
 from slimnet.study.candidate import Candidate
 from slimnet.study.cells import Cell, Study, cells
@@ -122,7 +123,7 @@ def _say_versions(store: Store, pending: Sequence[Cell], folder: Path) -> None:
 
 def _skeleton(model: nn.Module) -> nn.Module:
     """The classes of a network, without its values."""
-    return clone(model, lambda name, tensor: torch.empty_like(tensor, device="meta"))
+    return clone(Network.of(model), lambda name, tensor: torch.empty_like(tensor, device="meta"))
 
 
 @dataclass(frozen=True)

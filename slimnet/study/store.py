@@ -39,7 +39,9 @@ class Store(Protocol):
 OpenStore: TypeAlias = Callable[[Path], Store]
 """Opens the store of a study's folder."""
 
-STORES: Registry[OpenStore] = Registry("study store")
+STORES: Registry[OpenStore] = Registry(
+    "study store", "slimnet.stores", folder="slimnet.study.stores"
+)
 
 
 @contextmanager

@@ -15,8 +15,8 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils import parametrize
 
+from slimnet.capture.randomness import drawing_from
 from slimnet.errors import InputError
-from slimnet.exclusive import exclusive
 
 
 def reinitialise(model: nn.Module, seed: int) -> None:
@@ -25,8 +25,7 @@ def reinitialise(model: nn.Module, seed: int) -> None:
     Frozen parameters (``requires_grad=False``) are no weights to be learnt and stay. Raises
     ``InputError`` for trained parameters that no rule and no ``reset_parameters`` covers.
     """
-    with exclusive(), torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(seed)
+    with drawing_from(seed, devices=[]), torch.no_grad():
         for name, module in model.named_modules():
             if _is_learnt(module):
                 _start(name, module)

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from slimnet.capture.randomness import drawing_from
 from slimnet.errors import InputError
-from slimnet.exclusive import exclusive
 from slimnet.train.callback import Callback, Moment, call
 from slimnet.train.dataset import Dataset, check_classes
 from slimnet.train.schedule import Schedule
@@ -248,9 +248,7 @@ def _deterministic(seed: int, device: torch.device) -> Iterator[None]:
     """What dropout draws follows the seed; the caller's own random state stays as it was."""
     devices = [device] if device.type == "cuda" else []
     with (
-        exclusive(),  # dropout draws from the one generator that all threads share
-        torch.random.fork_rng(devices=devices),
+        drawing_from(seed, devices),  # dropout draws from the generator that all threads share
         torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True),
     ):
-        torch.manual_seed(seed)
         yield

@@ -49,12 +49,12 @@ def _repaired(model: nn.Module, seed: int, repair: Repairer | None) -> None:
     repair(model, seed)
 
 
-STARTS: Registry[Start] = Registry("start")
+STARTS: Registry[Start] = Registry("start", "slimnet.starts")
 STARTS.add("surviving", lambda model, seed, repair: None)  # the weights that the cut left
 STARTS.add("fresh", lambda model, seed, repair: reinitialise(model, seed))
 STARTS.add("repaired", _repaired)
 
-REGIMES: Registry[Regime] = Registry("regime")
+REGIMES: Registry[Regime] = Registry("regime", "slimnet.regimes")
 # A quarter of the base's epochs, as Liu et al. (40 of 160), but from a tenth of its learning rate,
 # falling as the base's does: their constant 1e-3, a hundredth, costs fine-tuning 0.4 to 0.6 points
 # of accuracy and would make the scratch regimes look better than they are.

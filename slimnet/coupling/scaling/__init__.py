@@ -10,17 +10,15 @@ its weight and bias. Anything else: no answer.
 from __future__ import annotations
 
 import heapq
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
-from weakref import WeakKeyDictionary
+from typing import TypeAlias
 
-from torch.utils._pytree import tree_leaves
-
-from slimnet.capture.trace import Call, Ref, Trace
+from slimnet.capture.graph import Call, DataflowGraph, Ref
+from slimnet.capture.trace import Trace
 from slimnet.coupling.scaling.boxes import Box, NotLinear, meet, one_axis, union, whole
-from slimnet.coupling.scaling.steps import MOVEMENTS, STEPS, Demands, Way
+from slimnet.coupling.scaling.steps import Demands, Way
+from slimnet.operator import of
 
 Slices: TypeAlias = "dict[str, tuple[int, tuple[int, ...]]]"
 """Parameter → one of its axes, and indices along it."""
@@ -37,50 +35,26 @@ class Path:
 
 def path_to(trace: Trace, call: Call, operand: Ref) -> Path | None:
     """How to multiply an operand of a call and nothing that others read; None where none is."""
-    if trace not in _known:
-        _known[trace] = _Graph(trace)
-    graph = _known[trace]
-    key = (call.index, operand.id)
-    if key not in graph.answers:
-        graph.answers[key] = graph.path(call, operand)
-    return graph.answers[key]
+    answers, key = trace.graph.answers, (path_to, call.index, operand.id)
+    if key not in answers:
+        answers[key] = _path(trace.graph, call, operand)
+    path: Path | None = answers[key]
+    return path
 
 
-class _Graph:
-    """Who makes and who reads each tensor of a trace, and the answers given so far."""
-
-    def __init__(self, trace: Trace) -> None:
-        self.answers: dict[tuple[int, int], Path | None] = {}
-        self.calls = trace.calls
-        self.maker: dict[int, tuple[Call, int]] = {}
-        self.readers: dict[int, list[Call]] = defaultdict(list)
-        self.varies = {ref.id for ref in trace.inputs}
-        for call in trace.calls:
-            refs = list(_refs((call.args, call.kwargs)))
-            for ref in refs:
-                self.readers[ref.id].append(call)
-            varies = any(ref.id in self.varies for ref in refs)
-            for place, ref in enumerate(call.outputs):
-                self.maker[ref.id] = (call, place)
-                if varies:
-                    self.varies.add(ref.id)
-
-    def path(self, call: Call, operand: Ref) -> Path | None:
-        """What :func:`path_to` gives."""
-        argument = next(n for n, arg in enumerate(call.args) if arg is operand)
-        alike = [c for c in self.calls if (c.op, c.site.module) == (call.op, call.site.module)]
-        walks = ((calls, side) for calls in ([call], alike) for side in (0, 1))
-        paths = (_Walk(self, side).path(calls, argument) for calls, side in walks)
-        return next((path for path in paths if path is not None), None)
-
-
-_known: WeakKeyDictionary[Trace, _Graph] = WeakKeyDictionary()
+def _path(graph: DataflowGraph, call: Call, operand: Ref) -> Path | None:
+    """By this call alone, else by all that the module makes of the operator."""
+    argument = next(n for n, arg in enumerate(call.args) if arg is operand)
+    alike = graph.by_place[call.op, call.site.module]
+    walks = ((calls, side) for calls in ([call], alike) for side in (0, 1))
+    paths = (_Walk(graph, side).path(calls, argument) for calls, side in walks)
+    return next((path for path in paths if path is not None), None)
 
 
 class _Walk:
     """From a tensor back to the parameters, the latest call first."""
 
-    def __init__(self, graph: _Graph, side: int) -> None:
+    def __init__(self, graph: DataflowGraph, side: int) -> None:
         self.graph = graph
         self.way = Way(graph.varies, side)
         self.boxes: dict[int, Box] = {}  # recorded tensor → what of it is multiplied
@@ -97,7 +71,9 @@ class _Walk:
                 self._demand(operand, whole(operand.shape))
             while self.queue:
                 _, number = heapq.heappop(self.queue)
-                for ref, box in self._step(*self.graph.maker[number], self.boxes[number]):
+                call = self.graph.made[number]
+                place = [ref.id for ref in call.outputs].index(number)
+                for ref, box in self._step(call, place, self.boxes[number]):
                     self._demand(ref, box)
             self._check_alone(targets)
             slices = {name: one_axis(self.boxes[n]) for name, n in self.parameters.items()}
@@ -107,8 +83,8 @@ class _Walk:
 
     def _step(self, call: Call, place: int, box: Box) -> Demands:
         """What a call's operands must be for one of its results to be multiplied."""
-        step = STEPS.get(call.op)
-        if step is None:
+        step = of(call.op).scaling
+        if not step:
             raise NotLinear
         return step(self.way, call, box, place)
 
@@ -121,21 +97,21 @@ class _Walk:
         self.boxes[ref.id] = box
         if ref.kind == "parameter" and ref.name is not None:
             self.parameters[ref.name] = ref.id
-        elif ref.id in self.graph.maker:
-            heapq.heappush(self.queue, (-self.graph.maker[ref.id][0].index, ref.id))
+        elif ref.id in self.graph.made:
+            heapq.heappush(self.queue, (-self.graph.made[ref.id].index, ref.id))
         else:
             raise NotLinear  # an input, a buffer or a constant
 
     def _check_alone(self, targets: Sequence[Call]) -> None:
         """Nothing but the targets may read what is multiplied, except on the way to it."""
         for number in list(self.boxes):
-            for call in self.graph.readers[number]:
+            for call in self.graph.readers.get(number, ()):
                 if call not in targets:
                     self._check_reader(call, number)
 
     def _check_reader(self, call: Call, number: int) -> None:
         """Each result takes the tensor's factor along, or is made of its other elements."""
-        moves = STEPS.get(call.op) in MOVEMENTS
+        moves = of(call.op).moves
         if not moves and not any(ref.id in self.boxes for ref in call.outputs):
             raise NotLinear
         for place, ref in enumerate(call.outputs):
@@ -148,7 +124,3 @@ class _Walk:
                 raise NotLinear
             if wanted is None and any(meet(self.boxes[number], box) for box in mine):
                 raise NotLinear
-
-
-def _refs(tree: Any) -> Iterator[Ref]:
-    return (leaf for leaf in tree_leaves(tree) if isinstance(leaf, Ref))

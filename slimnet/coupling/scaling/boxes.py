@@ -55,8 +55,11 @@ def one_axis(box: Box) -> tuple[int, tuple[int, ...]]:
 
 
 def narrowed(box: Box, shape: Sequence[int]) -> Box:
-    """The box of an operand that was broadcast."""
+    """The box of an operand that was broadcast: each of its slots is in all of them, or in none."""
     inner = box[len(box) - len(shape) :]
+    spread = [flags for flags, n in zip(inner, shape, strict=True) if n == 1]
+    if not all(flags.all() for flags in (*spread, *box[: len(box) - len(shape)])):
+        raise NotLinear
     return tuple(
         np.ones(1, bool) if length == 1 else flags
         for flags, length in zip(inner, shape, strict=True)

@@ -10,11 +10,13 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_map
 
-from slimnet.capture.modules import evaluation_mode, named_tensors
+from slimnet.capture.modules import evaluation_mode
 from slimnet.errors import InputError
+from slimnet.exclusive import exclusive
 from slimnet.export.devices import cpu_name, gpu_name
 from slimnet.export.inputs import Example
 from slimnet.export.runner import BACKENDS, Runner
+from slimnet.network import Network
 
 
 @BACKENDS.register("torch")
@@ -23,9 +25,10 @@ def run_module(candidate: Any, inputs: Example, threads: int) -> Iterator[Runner
     """A module in evaluation mode, without gradients."""
     if not isinstance(candidate, nn.Module):
         raise InputError(f"the torch backend times modules, and was given {candidate!r}")
-    device = next((tensor.device for _, tensor in named_tensors(candidate)), torch.device("cpu"))
+    network = Network.of(candidate)
+    device = network.device
     moved = tree_map(lambda x: x.to(device) if isinstance(x, torch.Tensor) else x, inputs)
-    with evaluation_mode(candidate), torch.inference_mode(), _threads(threads):
+    with evaluation_mode(network), torch.inference_mode(), _threads(threads):
         yield _runner(candidate, moved, device)
 
 
@@ -42,9 +45,10 @@ def _runner(module: nn.Module, inputs: Example, device: torch.device) -> Runner:
 
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    with exclusive():
+        before = torch.get_num_threads()
+        torch.set_num_threads(count)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from slimnet.capture.modules import device_of, named_modules, named_tensors
 from slimnet.capture.trace import capture
 from slimnet.coupling.blocks import Block, find_blocks
+from slimnet.network import Network
 from slimnet.sparsity.method import SPARSIFIERS, Sparsifier, nothing_to_do
 from slimnet.train.callback import Callback, Moment
 
@@ -38,11 +38,11 @@ class BlockScales(Callback):
 
     def on_start(self, moment: Moment) -> None:
         """Put the scales between the branches' last parameters and those who use them."""
-        like = dict(named_tensors(moment.model))[self.blocks[0].last[0]]
-        place, kind = device_of(moment.model), like.dtype
+        network = Network.of(moment.model)
+        place, kind = network.device, network.tensors[self.blocks[0].last[0]].dtype
         self.scales = torch.ones(len(self.blocks), device=place, dtype=kind, requires_grad=True)
         self.velocity = torch.zeros(len(self.blocks), device=place, dtype=kind)
-        for number, owner, leaf in self._scaled(moment.model):
+        for number, owner, leaf in self._scaled(network.modules):
             self._orders.setdefault(owner, tuple(owner._parameters))
             parametrize.register_parametrization(owner, leaf, _Scaled(self.scales, number))
 
@@ -60,7 +60,7 @@ class BlockScales(Callback):
 
     def on_end(self, moment: Moment) -> None:
         """Multiply every scale into its layer: a plain network is left."""
-        for _, owner, leaf in self._scaled(moment.model):
+        for _, owner, leaf in self._scaled(Network.of(moment.model).modules):
             parametrize.remove_parametrizations(owner, leaf)
         for owner, order in self._orders.items():
             owner._parameters = {name: owner._parameters[name] for name in order}
@@ -75,9 +75,8 @@ class BlockScales(Callback):
         self.scales.copy_(state["scales"])
         self.velocity.copy_(state["velocity"])
 
-    def _scaled(self, model: nn.Module) -> Iterator[tuple[int, nn.Module, str]]:
+    def _scaled(self, modules: Mapping[str, nn.Module]) -> Iterator[tuple[int, nn.Module, str]]:
         """For every parameter that a scale multiplies: the scale's number, and where it is."""
-        modules = dict(named_modules(model))
         for number, block in enumerate(self.blocks):
             for name in block.last:
                 path, _, leaf = name.rpartition(".")
@@ -109,7 +108,8 @@ def scalable(blocks: Sequence[Block]) -> list[Block]:
 
 
 def _make(model: nn.Module, example: tuple[Any, ...], strength: float) -> BlockScales:
-    blocks = scalable(find_blocks(model, capture(model, example)))
+    network = Network.of(model)
+    blocks = scalable(find_blocks(network, capture(network, example)))
     if not blocks:
         raise nothing_to_do("block-scales", "residual branches")
     return BlockScales(blocks, strength)

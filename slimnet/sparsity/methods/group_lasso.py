@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from slimnet.capture.modules import named_tensors
 from slimnet.coupling.groups import Group, Slot
 from slimnet.coupling.removal import add_part, part
 from slimnet.measuring.analysis import analyse, record
+from slimnet.network import Network
 from slimnet.sparsity.method import SPARSIFIERS, Sparsifier, nothing_to_do
 from slimnet.train.callback import Callback, Moment
 
@@ -33,7 +33,7 @@ class GroupLasso(Callback):
 
     def on_start(self, moment: Moment) -> None:
         """Bring every slot's positions and members to the device."""
-        tensors = dict(named_tensors(moment.model))
+        tensors = Network.of(moment.model).tensors
         for group in self.groups:
             for slot in _weights(group):
                 place = tensors[slot.name].device
@@ -45,7 +45,7 @@ class GroupLasso(Callback):
     @torch.no_grad()
     def on_gradients(self, moment: Moment) -> None:
         """The sub-gradient of the penalty, with 0 at 0."""
-        tensors = dict(named_tensors(moment.model))
+        tensors = Network.of(moment.model).tensors
         for group in self.groups:
             norms = self.norms(group, tensors)
             pulls = torch.where(norms > 0, self.strength / norms, 0)
@@ -78,7 +78,8 @@ def _weights(group: Group) -> Iterator[Slot]:
 
 
 def _make(model: nn.Module, example: tuple[Any, ...], strength: float) -> GroupLasso:
-    groups = analyse(model, record(model, example), ()).groups
+    network = Network.of(model)
+    groups = analyse(network, record(network, example), ()).groups
     if not groups:
         raise nothing_to_do("group-lasso", "channels that can leave")
     return GroupLasso(groups, strength)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from slimnet.capture.modules import named_modules
+from slimnet.network import Network
 from slimnet.sparsity.method import SPARSIFIERS, Sparsifier, nothing_to_do
 from slimnet.train.callback import Callback, Moment
 
@@ -22,20 +22,20 @@ class Slimming(Callback):
 
     def on_gradients(self, moment: Moment) -> None:
         """The sub-gradient of strength · Σ|γ|, with 0 at 0."""
-        for scale in batch_norm_scales(moment.model):
+        for scale in batch_norm_scales(Network.of(moment.model)):
             if scale.grad is not None:
                 scale.grad.add_(torch.sign(scale.detach()), alpha=self.strength)
 
 
-def batch_norm_scales(model: nn.Module) -> Iterator[nn.Parameter]:
+def batch_norm_scales(network: Network) -> Iterator[nn.Parameter]:
     """γ of every batch norm that has one."""
-    for _, module in named_modules(model):
+    for module in network.modules.values():
         if isinstance(module, _BatchNorm) and module.weight is not None:
             yield module.weight
 
 
 def _make(model: nn.Module, example: tuple[Any, ...], strength: float) -> Slimming:
-    if not any(True for _ in batch_norm_scales(model)):
+    if not any(True for _ in batch_norm_scales(Network.of(model))):
         raise nothing_to_do("slimming", "the scales of batch norms")
     return Slimming(strength)
 

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from slimnet.capture.modules import named_modules, named_tensors
 from slimnet.coupling.groups import Group
 from slimnet.coupling.labels import Labels
 from slimnet.measuring.analysis import analyse, record
+from slimnet.network import Network
 from slimnet.sparsity.leaks import Leaks, dead_atoms, remove_leaks
 from slimnet.sparsity.method import SPARSIFIERS, Sparsifier, nothing_to_do
 from slimnet.train.callback import Callback, Moment
@@ -44,14 +44,15 @@ class SoftFilters(Callback):
     @torch.no_grad()
     def on_epoch_end(self, moment: Moment) -> None:
         """Zero the smallest."""
-        tensors = dict(named_tensors(moment.model))
+        tensors = Network.of(moment.model).tensors
         for name, filters in self.filters.items():
             zero_smallest(tensors[name], filters, self.rate)
 
     def on_end(self, moment: Moment) -> None:
         """Make the network equal to its cut."""
-        dead = dead_atoms(self.groups, dict(named_tensors(moment.model)))
-        self.leaks = remove_leaks(moment.model, self.example, self.groups, dead)
+        network = Network.of(moment.model)
+        dead = dead_atoms(self.groups, network.tensors)
+        self.leaks = remove_leaks(network, self.example, self.groups, dead)
 
 
 def zero_smallest(weight: Tensor, filters: Labels, rate: float) -> None:
@@ -62,11 +63,11 @@ def zero_smallest(weight: Tensor, filters: Labels, rate: float) -> None:
     weight.index_fill_(0, places[smallest], 0)
 
 
-def removable_filters(model: nn.Module, groups: Sequence[Group]) -> dict[str, Labels]:
+def removable_filters(network: Network, groups: Sequence[Group]) -> dict[str, Labels]:
     """The rows of every convolution's weight that some group would remove."""
     rows = {
         f"{path}.weight".lstrip(".")
-        for path, module in named_modules(model)
+        for path, module in network.modules.items()
         if isinstance(module, _ConvNd) and not isinstance(module, _ConvTransposeNd)
     }
     filters: dict[str, Labels] = {}
@@ -78,8 +79,9 @@ def removable_filters(model: nn.Module, groups: Sequence[Group]) -> dict[str, La
 
 
 def _make(model: nn.Module, example: tuple[Any, ...], rate: float) -> SoftFilters:
-    groups = analyse(model, record(model, example), ()).groups
-    filters = removable_filters(model, groups)
+    network = Network.of(model)
+    groups = analyse(network, record(network, example), ()).groups
+    filters = removable_filters(network, groups)
     if not filters:
         raise nothing_to_do("soft-filters", "convolutions whose filters can leave")
     return SoftFilters(filters, groups, example, rate)

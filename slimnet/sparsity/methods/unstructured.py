@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils.prune import L1Unstructured
 
-from slimnet.capture.modules import first_names, named_modules
+from slimnet.network import Network
 from slimnet.sparsity.method import SPARSIFIERS, Sparsifier, nothing_to_do
 from slimnet.train.callback import Callback, Moment
 
@@ -33,14 +33,15 @@ class Unstructured(Callback):
 
     def on_start(self, moment: Moment) -> None:
         """Choose what goes."""
-        weights = dict(single_weights(moment.model))
+        network = Network.of(moment.model)
+        weights = dict(single_weights(network))
         masks = self.masks or magnitude_masks(weights, self.rate)
         self.masks = {name: mask.to(weights[name]) for name, mask in masks.items()}
-        self._hold(moment.model)
+        self._hold(network)
 
     def on_step_end(self, moment: Moment) -> None:
         """Hold it."""
-        self._hold(moment.model)
+        self._hold(Network.of(moment.model))
 
     def state(self) -> Mapping[str, Tensor]:
         """The masks."""
@@ -51,8 +52,8 @@ class Unstructured(Callback):
         self.masks = {name: state[name].to(mask) for name, mask in self.masks.items()}
 
     @torch.no_grad()
-    def _hold(self, model: nn.Module) -> None:
-        for name, weight in single_weights(model):
+    def _hold(self, network: Network) -> None:
+        for name, weight in single_weights(network):
             weight.mul_(self.masks[name])
 
 
@@ -65,18 +66,17 @@ def magnitude_masks(weights: Mapping[str, Tensor], rate: float) -> dict[str, Ten
     return {name: part.view_as(weight) for (name, weight), part in pairs}
 
 
-def single_weights(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+def single_weights(network: Network) -> Iterator[tuple[str, nn.Parameter]]:
     """The weight of every convolution and linear layer, once each."""
-    first = first_names(model)
-    for path, module in named_modules(model):
+    for path, module in network.modules.items():
         name = f"{path}.weight".lstrip(".")
         layer = isinstance(module, (_ConvNd, nn.Linear))
-        if layer and isinstance(module.weight, nn.Parameter) and first[name] == name:
+        if layer and isinstance(module.weight, nn.Parameter) and network.first[name] == name:
             yield name, module.weight
 
 
 def _make(model: nn.Module, example: tuple[Any, ...], rate: float) -> Unstructured:
-    if not any(True for _ in single_weights(model)):
+    if not any(True for _ in single_weights(Network.of(model))):
         raise nothing_to_do("unstructured", "the weights of convolutions and linear layers")
     return Unstructured(rate)
 

@@ -1,5 +1,1 @@
 """Engines, one file each."""
-
-from slimnet.registry import import_all
-
-import_all(__name__, list(__path__))

@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 
-from slimnet.capture.trace import Ref
+from slimnet.capture.graph import Call, Ref
+from slimnet.coupling.at import At, Axes
 from slimnet.coupling.labels import Axis, Labelled
-from slimnet.coupling.rules import At, Axes, dim, meet, rule
-
-aten = torch.ops.aten
+from slimnet.operator import Reading, register
+from slimnet.operators.axes import dim, meet
+from slimnet.operators.families import UNFOLLOWED, moving
 
 _BY_NUMBER = "looks up slots by number"
 _BY_MASK = "selects slots by a mask"
+looking = partial(moving, reading=Reading.PART, scaling=UNFOLLOWED, differentiable=False)
 
 
-@rule(aten.index, "aten._unsafe_index")
 def index(at: At, x: Labelled, places: list[Labelled | None]) -> Axes:
     """``x[a, :, b, mask]``: what is not indexed keeps its labels."""
     given = [(d, where) for d, where in enumerate(places) if where is not None]
@@ -34,7 +36,6 @@ def index(at: At, x: Labelled, places: list[Labelled | None]) -> Axes:
     return axes
 
 
-@rule(aten.index_select)
 def index_select(at: At, x: Labelled, d: int, where: Labelled) -> Axes:
     """An integer index along one axis."""
     found = where if where.shape else Labelled((1,), (None,), where.storage, where.dtype)
@@ -56,7 +57,15 @@ def _along(at: At, x: Labelled, d: int, where: Labelled, ref: Ref) -> Axes:
     return (*x.axes[:d], *found, *x.axes[d + 1 :])
 
 
-@rule(aten.index_put, aten.index_put_, "aten._index_put_impl_", "aten._unsafe_index_put")
+register(looking(names=("aten.index",), labels=index, values=True))
+register(looking(names=("aten.index_select",), labels=index_select, values=True))
+register(
+    looking(
+        names=("aten._unsafe_index",), labels=index, values=True, permitted="trusts its indices"
+    )
+)
+
+
 def index_put(
     at: At, x: Labelled, places: list[Labelled | None], values: Labelled, *_: Any
 ) -> Axes:
@@ -128,10 +137,27 @@ def _is_mask(where: Labelled) -> bool:
     return where.dtype in (torch.bool, torch.uint8)
 
 
+def _both(place: int, call: Call) -> list[list[Any]]:
+    """Zero where both what is written into and what is written are."""
+    written = call.args[place]
+    if isinstance(written, Ref):
+        return [[call.args[0], written]]
+    return [[call.args[0]]] if written == 0 else []
+
+
+writing = partial(looking, moves=False)
+putting = partial(writing, labels=index_put, zeros=partial(_both, 2))
+register(putting(names=("aten.index_put", "aten.index_put_")))
+register(putting(names=("aten._unsafe_index_put",), permitted="trusts its indices"))
+register(
+    putting(
+        names=("aten._index_put_impl_",), permitted="what index_put_ runs; exports hold index_put"
+    )
+)
+
 # ---------------------------------------------------------------------------- along one axis
 
 
-@rule(aten.gather)
 def gather(at: At, x: Labelled, d: int, where: Labelled, *_: Any, **__: Any) -> Axes:
     """As many axes as ``x``: along ``d`` by number, along the others slot by slot."""
     place = dim(x, d)
@@ -152,8 +178,9 @@ def _alongside(at: At, part: Labelled, d: int, whole: Labelled) -> Axis:
     return part.axes[d] if whole.axes[d] is None else whole.axes[d]
 
 
-@rule(aten.scatter, aten.scatter_, aten.scatter_add, aten.scatter_add_)
-@rule(aten.scatter_reduce, aten.scatter_reduce_)
+register(looking(names=("aten.gather",), labels=gather))
+
+
 def scatter(at: At, x: Labelled, d: int, where: Labelled, source: Any, *_: Any, **__: Any) -> Axes:
     """Into ``x`` along ``d`` by number, along the others slot by slot."""
     place = dim(x, d)
@@ -170,8 +197,18 @@ def scatter(at: At, x: Labelled, d: int, where: Labelled, source: Any, *_: Any, 
     return x.axes
 
 
-@rule(aten.index_add, aten.index_add_, aten.index_copy, aten.index_copy_)
-@rule(aten.index_reduce, aten.index_reduce_)
+register(
+    writing(
+        names=(
+            *("aten.scatter", "aten.scatter_", "aten.scatter_add", "aten.scatter_add_"),
+            *("aten.scatter_reduce", "aten.scatter_reduce_"),
+        ),
+        labels=scatter,
+        zeros=partial(_both, 3),
+    )
+)
+
+
 def index_add(
     at: At, x: Labelled, d: int, where: Labelled, source: Labelled, *_: Any, **__: Any
 ) -> Axes:
@@ -186,10 +223,26 @@ def index_add(
     return x.axes
 
 
-@rule(aten.index_fill, aten.index_fill_)
+adding = partial(writing, labels=index_add, zeros=partial(_both, 3))
+register(adding(names=("aten.index_add", "aten.index_add_", "aten.index_copy", "aten.index_copy_")))
+register(
+    adding(
+        names=("aten.index_reduce", "aten.index_reduce_"),
+        permitted="not tried with hostile calls",
+    )
+)
+
+
 def index_fill(at: At, x: Labelled, d: int, where: Labelled, value: Any) -> Axes:
     """One number into slices of ``x`` along ``d``."""
     for axis in (x.axes[dim(x, d)], *where.axes):
         at.pin(axis, "writes into slots by number")
     at.vanish(x.vanishes and not isinstance(value, Labelled) and value == 0)
     return x.axes
+
+
+register(
+    writing(
+        names=("aten.index_fill", "aten.index_fill_"), labels=index_fill, zeros=partial(_both, 3)
+    )
+)

@@ -10,19 +10,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 
+from slimnet.capture.graph import Call, refs_in
+from slimnet.coupling.at import At, Axes
 from slimnet.coupling.labels import Axis, Labelled
-from slimnet.coupling.rules import At, Axes, concatenate, rule
+from slimnet.operator import Check, Nothing, Products, Reading, Whole, register
+from slimnet.operators.axes import concatenate
+from slimnet.operators.families import NO_LINK, NOT_LINEAR, plain, slot_by_slot
 
-aten = torch.ops.aten
-
-_GATES = {"lstm": 4, "gru": 3, "rnn": 1}
+GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
 """Blocks of rows in a weight: i, f, g, o of an LSTM, r, z, n of a GRU."""
 
 
-@rule(aten.lstm.input, aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input)
 def recurrent(
     at: At,
     x: Labelled,
@@ -43,7 +46,6 @@ def recurrent(
     return [(batch, None, out) if batch_first else (None, batch, out), *states]
 
 
-@rule(aten.lstm.data, aten.gru.data, aten.rnn_tanh.data, aten.rnn_relu.data)
 def packed(
     at: At,
     x: Labelled,
@@ -62,7 +64,6 @@ def packed(
     return [(None, out), *states]
 
 
-@rule(aten.lstm_cell, aten.gru_cell, aten.rnn_tanh_cell, aten.rnn_relu_cell)
 def cell(
     at: At,
     x: Labelled,
@@ -82,25 +83,6 @@ def cell(
     at.vanish(_all_vanish([weights], states) and x.live in ((), (len(x.shape) - 1,)))
     axes = (*x.axes[:-1], units)
     return [axes] * len(at.call.outputs)
-
-
-@rule(aten._pack_padded_sequence)
-def pack(at: At, x: Labelled, lengths: Labelled, batch_first: bool) -> list[Axes]:
-    """[steps, batch, *] → [steps of all samples, *], and how many samples each step has."""
-    for axis in (*x.axes[:2], *lengths.axes):
-        at.pin(axis, "packs it")
-    return [(None, *x.axes[2:]), (None,)]
-
-
-@rule(aten._pad_packed_sequence)
-def pad(
-    at: At, x: Labelled, running: Labelled, batch_first: bool, value: float, steps: int
-) -> list[Axes]:
-    """[steps of all samples, *] → [steps, batch, *], and the lengths of the samples."""
-    for axis in (x.axes[0], *running.axes):
-        at.pin(axis, "pads it")
-    at.vanish(x.vanishes and value == 0)
-    return [(None, None, *x.axes[1:]), (None,)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,7 +160,7 @@ def _step(at: At, features: Axis, zero: bool, weights: _Weights) -> tuple[Axis, 
 
 def _gated(at: At, weights: _Weights) -> Axis:
     """The labels of the units: the same ones leave every gate of every weight."""
-    gates = _GATES[at.name.removeprefix("aten.").partition("_")[0]]
+    gates = GATES[at.name.removeprefix("aten.").removesuffix("_cell")]
     rows = weights.ih.axes[0]
     for other in (weights.hh, *weights.biases):
         at.tie_if_live(rows, other.axes[0])
@@ -209,3 +191,117 @@ def _starts(at: At, state: Labelled, units: Axis) -> None:
 def _all_vanish(layer: Sequence[_Weights], states: Sequence[Labelled]) -> bool:
     """Whether removed units are zero at every step."""
     return all(weights.vanish for weights in layer) and all(state.vanishes for state in states)
+
+
+# -------------------------------------------------------------------------- what it costs and takes
+
+
+def _each_step(call: Call) -> Products:
+    """At every step each weight of every layer and direction, [rows, columns], is used once.
+
+    fvcore counts 0 here: it knows no recurrent operator.
+    """
+    x = call.args[0]
+    steps = [(x, d) for d in range(len(x.shape) - 1)]
+    matrices = [ref for ref in refs_in(call.args[2:]) if len(ref.shape) == 2]
+    return [(1, [*steps, (weight, 0), (weight, 1)]) for weight in matrices]
+
+
+def _per_layer(gates: int) -> Check:
+    """Recurrent layers: first states, and weights of each layer and direction, as in torch.nn."""
+
+    def check(args: Sequence[Any]) -> str | None:
+        x, states, weights, has_biases, layers, _, _, both, batch_first = args
+        told = [*states] if isinstance(states, (list, tuple)) else [states]
+        sides = 2 if both else 1
+        if {x.dim(), *(state.dim() for state in told)} != {3} or not 0 < layers <= len(weights):
+            return f"{len(weights)} weights for {layers} layers"
+        out, cells = told[0].shape[2], told[-1].shape[2]
+        first: tuple[int, ...] = (layers * sides, x.shape[0 if batch_first else 1])
+        wanted = [(*first, n) for n in (out, cells)[: len(told)]]
+        for layer in range(layers):
+            width = out * sides if layer else x.shape[2]
+            wanted += _of_layer(gates * cells, width, out, cells, has_biases) * sides
+        found = [tuple(tensor.shape) for tensor in (*told, *weights)]
+        return None if found == wanted else "weights that are not those of its layers"
+
+    return check
+
+
+def _of_layer(
+    rows: int, width: int, out: int, cells: int, has_biases: bool
+) -> list[tuple[int, ...]]:
+    """The shapes of one direction's weights; a projection stands last."""
+    biases: list[tuple[int, ...]] = [(rows,), (rows,)] if has_biases else []
+    return [(rows, width), (rows, out), *biases, *([(out, cells)] if out != cells else [])]
+
+
+SEVERAL = Nothing("its gates are several products, with a state between them")
+stepping = partial(
+    plain,
+    reading=Reading.ALL,
+    zeros=Nothing("starts from a state, and has gates"),
+    scaling=NOT_LINEAR,
+    moves=False,
+    costs={"macs": _each_step},
+    reads=SEVERAL,
+    layer=SEVERAL,
+    link=NO_LINK,
+    differentiable=False,
+)
+for name, gates in GATES.items():
+    register(
+        stepping(
+            names=(f"aten.{name}.input",),
+            labels=recurrent,
+            whole=Whole((getattr(torch, name),), fits=lambda args: isinstance(args[3], bool)),
+            permitted=_per_layer(gates),
+        )
+    )
+    register(
+        stepping(
+            names=(f"aten.{name}.data",),
+            labels=packed,
+            whole=Whole((getattr(torch, name),), fits=lambda args: not isinstance(args[3], bool)),
+            permitted="it trusts its batch sizes",
+        )
+    )
+    register(
+        stepping(
+            names=(f"aten.{name}_cell",),
+            labels=cell,
+            whole=Whole((getattr(torch, f"{name}_cell"),)),
+            permitted=True,
+        )
+    )
+
+# ------------------------------------------------------------------------------- packed sequences
+
+
+def pack(at: At, x: Labelled, lengths: Labelled, batch_first: bool) -> list[Axes]:
+    """[steps, batch, *] → [steps of all samples, *], and how many samples each step has."""
+    for axis in (*x.axes[:2], *lengths.axes):
+        at.pin(axis, "packs it")
+    return [(None, *x.axes[2:]), (None,)]
+
+
+def pad(
+    at: At, x: Labelled, running: Labelled, batch_first: bool, value: float, steps: int
+) -> list[Axes]:
+    """[steps of all samples, *] → [steps, batch, *], and the lengths of the samples."""
+    for axis in (x.axes[0], *running.axes):
+        at.pin(axis, "pads it")
+    at.vanish(x.vanishes and value == 0)
+    return [(None, None, *x.axes[1:]), (None,)]
+
+
+packing = partial(slot_by_slot, permitted="trusts its lengths")
+register(packing(names=("aten._pack_padded_sequence",), labels=pack))
+register(
+    packing(
+        names=("aten._pad_packed_sequence",),
+        labels=pad,
+        zeros=lambda call: [[call.args[0]]] if call.args[3] == 0 else [],
+        whole=Whole((torch._pad_packed_sequence,)),
+    )
+)

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, overload
 import torch
 from torch import nn
 
-from slimnet.capture.modules import device_of, evaluation_mode
+from slimnet.capture.modules import evaluation_mode
 from slimnet.criteria import load_criteria
 from slimnet.errors import InputError
 from slimnet.example import tensors_of
 from slimnet.files import Opened, open_network
+from slimnet.network import Network
 from slimnet.networks.checkpoint import UNSEEN
 from slimnet.samples import Samples
 
@@ -107,9 +108,9 @@ _BETTER = 0.1
 def _share_right(model: nn.Module, samples: Samples) -> float | None:
     """[0, 1]; None for a network that gives no score for each class [N, classes]."""
     right = 0
-    place = device_of(model)
-    with torch.no_grad(), evaluation_mode(model):
-        for batch in samples.to(place).batches(64):
+    network = Network.of(model)
+    with torch.no_grad(), evaluation_mode(network):
+        for batch in samples.to(network.device).batches(64):
             try:
                 scores = model(batch.images)
             except Exception:  # whatever the network raises: what comes next says it better

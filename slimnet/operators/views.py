@@ -9,19 +9,21 @@ ones the innermost, unless that ends up pinned and another does not.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
-import torch
 
+from slimnet.capture.graph import Call
 from slimnet.capture.sizes import AttributeOf, Source, leaves
+from slimnet.coupling.at import At, Axes
 from slimnet.coupling.labels import Axis, Labelled, Labels, blocks
-from slimnet.coupling.rules import At, Axes, rule
+from slimnet.coupling.scaling.boxes import Box, Flags, NotLinear, whole
+from slimnet.coupling.scaling.steps import Demands, Way
+from slimnet.operator import Layout, Link, register
+from slimnet.operators.families import moving
 
-aten = torch.ops.aten
 
-
-@rule(aten.view.default, aten._unsafe_view, aten._reshape_alias, aten.view_copy.default)
 def view(at: At, x: Labelled, *_: Any) -> Axes:
     """The labels of every output axis, block by block."""
     shape = at.call.outputs[0].shape
@@ -40,8 +42,10 @@ def view(at: At, x: Labelled, *_: Any) -> Axes:
 
 def _tracks(at: At) -> bool:
     """Whether the user's call states sizes at all."""
-    names = ("view", "reshape", "unflatten", "_unsafe_view", "view_copy")
-    return at.call.request is not None and at.call.request.name in names
+    return at.call.request is not None and at.call.request.name in _STATED
+
+
+_STATED = ("view", "reshape", "unflatten", "_unsafe_view", "view_copy")
 
 
 def _merged(at: At, x: Labelled, ins: list[int]) -> Axis:
@@ -81,3 +85,36 @@ def _rank(stated: Source | int | None) -> int:
     if isinstance(stated, int):
         return 2
     return 1 if all(isinstance(leaf, AttributeOf) for leaf in leaves(stated)) else 0
+
+
+def viewed(_: Way, call: Call, box: Box, place: int) -> Demands:
+    """Runs of axes are merged and split: flat flags, and flags per axis again."""
+    old, new = call.args[0].shape, call.outputs[place].shape
+    found = list(whole(old))
+    for ins, outs in blocks(old, new):
+        flat = reduce(np.logical_and.outer, (box[d] for d in outs)).reshape([old[d] for d in ins])
+        sides = [_any_but(flat, k) for k in range(len(ins))]
+        if not np.array_equal(reduce(np.logical_and.outer, sides), flat):
+            raise NotLinear
+        for d, side in zip(ins, sides, strict=True):
+            found[d] = side
+    return [(call.args[0], tuple(found))]
+
+
+def _any_but(flags: Flags, axis: int) -> Flags:
+    """[length of the axis]: where anything of a slice is flagged."""
+    rows = np.moveaxis(flags, axis, 0).reshape(flags.shape[axis], -1)
+    return np.asarray(rows.any(axis=1), bool)
+
+
+viewing = partial(
+    moving,
+    labels=view,
+    sizes=_STATED,
+    scaling=viewed,
+    link=Link.VIEW,
+    layout=Layout.LAYS,
+    differentiable=True,
+)
+register(viewing(names=("aten.view.default", "aten._unsafe_view", "aten.view_copy.default")))
+register(viewing(names=("aten._reshape_alias",), permitted="trusts its sizes and strides"))

@@ -6,38 +6,35 @@ channel. A range that is still being observed depends on every slot: it keeps th
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
-import torch
-
+from slimnet.coupling.at import At, Axes
 from slimnet.coupling.labels import Labelled
-from slimnet.coupling.rules import At, Axes, dim, rule
+from slimnet.operator import Double, register
+from slimnet.operators.axes import dim
+from slimnet.operators.families import slot_by_slot
 
-aten = torch.ops.aten
+rounding = partial(slot_by_slot, double=Double.SINGLE, permitted="training only")
 
 
-@rule("aten.fake_quantize_per_tensor_affine_cachemask")
-@rule("aten._fake_quantize_per_tensor_affine_cachemask_tensor_qparams")
 def whole(at: At, x: Labelled, *_: Any) -> list[Axes]:
     """One grid for all: rounded numbers, and which of them the grid reaches."""
     at.vanish(x.vanishes)
     return [x.axes, x.axes]
 
 
-@rule("aten._fake_quantize_learnable_per_tensor_affine")
 def whole_learned(at: At, x: Labelled, *_: Any) -> Axes:
     """The same with a grid that is trained."""
     at.vanish(x.vanishes)
     return x.axes
 
 
-@rule("aten.fake_quantize_per_channel_affine_cachemask")
 def each(at: At, x: Labelled, scale: Labelled, zero: Labelled, axis: int, *_: Any) -> list[Axes]:
     """A grid for each channel."""
     return [each_learned(at, x, scale, zero, axis), x.axes]
 
 
-@rule("aten._fake_quantize_learnable_per_channel_affine")
 def each_learned(at: At, x: Labelled, scale: Labelled, zero: Labelled, axis: int, *_: Any) -> Axes:
     """A grid for each channel that is trained."""
     for vector in (scale, zero):
@@ -48,7 +45,6 @@ def each_learned(at: At, x: Labelled, scale: Labelled, zero: Labelled, axis: int
     return x.axes
 
 
-@rule("aten._fused_moving_avg_obs_fq_helper")
 def observed(
     at: At,
     x: Labelled,
@@ -81,4 +77,31 @@ def observed(
 _OBSERVES = (
     "observes its range, which depends on every slot; to prune, switch observers off: "
     "model.apply(torch.ao.quantization.disable_observer)"
+)
+
+
+register(
+    rounding(
+        names=("aten.fake_quantize_per_tensor_affine_cachemask",), labels=whole, permitted=True
+    )
+)
+register(
+    rounding(
+        names=("aten._fake_quantize_per_tensor_affine_cachemask_tensor_qparams",), labels=whole
+    )
+)
+register(rounding(names=("aten._fake_quantize_learnable_per_tensor_affine",), labels=whole_learned))
+register(
+    rounding(
+        names=("aten.fake_quantize_per_channel_affine_cachemask",), labels=each, permitted=True
+    )
+)
+register(rounding(names=("aten._fake_quantize_learnable_per_channel_affine",), labels=each_learned))
+register(
+    rounding(
+        names=("aten._fused_moving_avg_obs_fq_helper",),
+        labels=observed,
+        values=True,  # whether it observes
+        permitted="training only, and trusts its vectors",
+    )
 )

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
-import torch
-
-from slimnet.coupling.rules import At, Axes, rule
-
-aten = torch.ops.aten
+from slimnet.coupling.at import At, Axes
+from slimnet.operator import Double, Nothing, register
+from slimnet.operators.families import NO_LINK, NOT_LINEAR, always, plain_sum_free
 
 
-@rule(aten.zeros, aten.new_zeros)
 def zeros(at: At, *_: Any, **__: Any) -> Axes:
     """Zeros: removed slots are zero as well."""
     at.vanish(True)
     return _sized(at)
 
 
-@rule(aten.ones, aten.new_ones, aten.full, aten.new_full, aten.empty, aten.new_empty)
-@rule(aten.randn, aten.rand, aten.normal.float_float, aten.new_empty_strided, aten.empty_strided)
 def filled(at: At, *_: Any, **__: Any) -> Axes:
     """Anything else: removed slots hold what the others hold."""
     at.vanish(False)
     return _sized(at)
 
 
-@rule(aten.arange, aten.linspace, aten.scalar_tensor, aten.eye, aten.randperm, aten.randint)
 def numbers(at: At, *_: Any, **__: Any) -> Axes:
     """Values that depend on their place: the axis stays."""
     at.vanish(False)
@@ -59,3 +54,43 @@ _LIKE_THEIR_INPUT = (
 )
 """Functions that make a tensor inside as long as what they are given: circular padding, and noise
 for whole channels."""
+
+
+making = partial(
+    plain_sum_free,
+    sizes=(
+        *("zeros", "ones", "full", "empty", "rand", "randn", "normal"),
+        *("new_zeros", "new_ones", "new_full", "new_empty"),
+    ),
+    reading=Nothing("reads no number of an operand"),
+    zeros=Nothing("holds no zeros"),
+    scaling=NOT_LINEAR,
+    moves=False,
+    link=NO_LINK,
+    differentiable=False,
+    permitted=True,
+)
+register(making(names=("aten.zeros", "aten.new_zeros"), labels=zeros, zeros=always))
+
+filling = partial(making, labels=filled)
+register(filling(names=("aten.ones", "aten.new_ones", "aten.full", "aten.new_full")))
+register(filling(names=("aten.rand", "aten.randn")))
+register(filling(names=("aten.normal.float_float",), permitted="not tried with hostile calls"))
+register(filling(names=("aten.empty", "aten.new_empty"), double=Double.ZEROS))
+register(
+    filling(
+        names=("aten.empty_strided", "aten.new_empty_strided"),
+        double=Double.ZEROS,
+        permitted="its memory is as large as its strides say",
+    )
+)
+register(
+    making(
+        names=(
+            *("aten.arange", "aten.linspace", "aten.scalar_tensor", "aten.eye"),
+            *("aten.randperm", "aten.randint"),
+        ),
+        labels=numbers,
+        sizes=(),
+    )
+)

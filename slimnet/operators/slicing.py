@@ -6,20 +6,25 @@ The slots that they take by their place must stay where the code says they are.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 
+from slimnet.capture.graph import Call
 from slimnet.capture.sizes import Combined, Number, ShapeOf, Source, evaluate
 from slimnet.capture.trace import source
+from slimnet.coupling.at import At, Axes
 from slimnet.coupling.labels import Labelled, Labels
-from slimnet.coupling.rules import At, Axes, dim, replaced, rule
+from slimnet.coupling.scaling.boxes import Box, Flags, exchanged, marked
+from slimnet.coupling.scaling.steps import Demands, Way
+from slimnet.operator import Layout, Reading, register
+from slimnet.operators.axes import dim, replaced
+from slimnet.operators.families import moving
 
-aten = torch.ops.aten
+taking = partial(moving, reading=Reading.PART, differentiable=False)
 
 
-@rule(aten.slice)
 def slice_(
     at: At,
     x: Labelled,
@@ -111,7 +116,18 @@ def _strided(at: At, axis: Labels, first: int, last: int, step: int) -> None:
     at.pin(axis[whole:], f"takes every {step}th slot")
 
 
-@rule(aten.select)
+def _sliced(_: Way, call: Call, box: Box, __: int) -> Demands:
+    x, given = call.args[0], call.args[1:]
+    d = given[0] % len(x.shape) if given else 0
+    part = slice(*given[1:]) if given[1:] else slice(None)
+    if len(given) == 2:
+        part = slice(given[1], None)  # a start alone
+    return [(x, exchanged(box, d, marked(x.shape[d], part, box[d])))]
+
+
+register(taking(names=("aten.slice",), labels=slice_, scaling=_sliced, layout=Layout.LAYS))
+
+
 def select(at: At, x: Labelled, d: int, index: int) -> Axes:
     """One slot, named by its place: it and all before it stay."""
     place = dim(x, d)
@@ -121,7 +137,18 @@ def select(at: At, x: Labelled, d: int, index: int) -> Axes:
     return (*x.axes[:place], *x.axes[place + 1 :])
 
 
-@rule(aten.unbind)
+def _selected(_: Way, call: Call, box: Box, __: int) -> Demands:
+    x, d, index = call.args
+    return [(x, _inserted(box, d % len(x.shape), marked(x.shape[d], index)))]
+
+
+def _inserted(box: Box, axis: int, flags: Flags) -> Box:
+    return (*box[:axis], flags, *box[axis:])
+
+
+register(taking(names=("aten.select",), labels=select, scaling=_selected))
+
+
 def unbind(at: At, x: Labelled, d: int = 0) -> list[Axes]:
     """Each slot becomes a tensor: their number stays."""
     place = dim(x, d)
@@ -129,7 +156,14 @@ def unbind(at: At, x: Labelled, d: int = 0) -> list[Axes]:
     return [(*x.axes[:place], *x.axes[place + 1 :])] * x.shape[place]
 
 
-@rule(aten.split, aten.split_copy, aten.unsafe_split)
+def _unbound(_: Way, call: Call, box: Box, place: int) -> Demands:
+    x, d = call.args[0], (*call.args[1:], 0)[0]
+    return [(x, _inserted(box, d % len(x.shape), marked(x.shape[d], place)))]
+
+
+register(taking(names=("aten.unbind",), labels=unbind, scaling=_unbound))
+
+
 def split(at: At, x: Labelled, size: int, d: int = 0) -> list[Axes]:
     """Blocks of equal size: chunk keeps them equal, a stated size stays."""
     place = dim(x, d)
@@ -148,7 +182,22 @@ def split(at: At, x: Labelled, size: int, d: int = 0) -> list[Axes]:
     return [replaced(x, place, block) for block in blocks]
 
 
-@rule(aten.split_with_sizes, aten.split_with_sizes_copy)
+def _divided(_: Way, call: Call, box: Box, place: int) -> Demands:
+    x, d = call.args[0], (*call.args[2:], 0)[0] % len(call.args[0].shape)
+    first = sum(out.shape[d] for out in call.outputs[:place])
+    part = slice(first, first + call.outputs[place].shape[d])
+    return [(x, exchanged(box, d, marked(x.shape[d], part, box[d])))]
+
+
+register(
+    taking(
+        names=("aten.split", "aten.split_copy", "aten.unsafe_split"),
+        labels=split,
+        scaling=_divided,
+    )
+)
+
+
 def split_with_sizes(at: At, x: Labelled, sizes: list[int], d: int = 0) -> list[Axes]:
     """Blocks of stated sizes."""
     place = dim(x, d)
@@ -160,3 +209,13 @@ def split_with_sizes(at: At, x: Labelled, sizes: list[int], d: int = 0) -> list[
     for block, given in zip(blocks, at.sizes(sizes), strict=True):
         at.need(given, block, len(block))
     return [replaced(x, place, block) for block in blocks]
+
+
+register(
+    taking(
+        names=("aten.split_with_sizes", "aten.split_with_sizes_copy"),
+        labels=split_with_sizes,
+        sizes=("split", "split_with_sizes", "split_with_sizes_copy"),
+        scaling=_divided,
+    )
+)

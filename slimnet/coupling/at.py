@@ -1,62 +1,28 @@
-"""One rule per operator: what it does to labels.
+"""One call as the rule of its operator sees it: all that a rule can say and ask.
 
 A rule is called as ``rule(at, *args, **kwargs)`` with the arguments of the ATen call, tensors
 replaced by :class:`~slimnet.coupling.labels.Labelled`. It returns the labels of the output's axes
 (a tuple), or a list of such tuples where there are several outputs. ``at`` is the :class:`At` of
-this call: through it the rule ties, pins and asks for fresh labels. Everything registered in this
-folder is imported by :func:`load_rules`.
+this call: through it the rule ties, pins and asks for fresh labels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import numpy as np
-import torch
 
+from slimnet.capture.graph import Call, Ref
 from slimnet.capture.sizes import Source
-from slimnet.capture.trace import Call, Ref, source
+from slimnet.capture.trace import source
 from slimnet.coupling.constraints import Constraints, Grouped, Reason, Statistic
 from slimnet.coupling.labels import Axis, Labelled, Labels
-from slimnet.registry import Registry, import_all
+from slimnet.operator import of
 
 Axes: TypeAlias = tuple[Axis, ...]
 Outputs: TypeAlias = "Axes | list[Axes]"
-Rule: TypeAlias = Callable[..., Outputs]
-F = TypeVar("F", bound=Rule)
-
-RULES: Registry[Rule] = Registry("operator rule")
-
-
-def rule(*operators: Any) -> Callable[[F], F]:
-    """Register a rule for ATen operators: an overload, or a packet for all its overloads.
-
-    One that some versions of PyTorch lack may be named by a string, ``"aten.name"``.
-    """
-
-    def register(function: F) -> F:
-        for operator in operators:
-            for name in _overloads(operator):
-                RULES.add(name, function)
-        return function
-
-    return register
-
-
-def _overloads(operator: Any) -> list[str]:
-    if isinstance(operator, str):
-        operator = getattr(torch.ops.aten, operator.removeprefix("aten."), None)
-    if isinstance(operator, torch._ops.OpOverloadPacket):
-        return [str(getattr(operator, overload)) for overload in operator.overloads()]
-    return [] if operator is None else [str(operator)]
-
-
-def load_rules() -> Registry[Rule]:
-    """The registry with every rule of this folder in it."""
-    import_all(__name__, list(__path__))
-    return RULES
 
 
 @dataclass(frozen=True)
@@ -167,7 +133,7 @@ class At:
         Only functions that are handed sizes are asked; inside any other, torch computes them.
         """
         request = self.call.request
-        if request is None or request.name not in SIZED:
+        if request is None or request.name not in of(self.call.op).sizes:
             return [None] * len(lengths)
         if request.name == "unflatten":  # names only the new axes, after their place
             given = _integers([*request.args[2:], *request.kwargs.values()])
@@ -184,27 +150,6 @@ class At:
             return None
         value = request.kwargs.get(key, request.args[place] if len(request.args) > place else None)
         return None if not isinstance(value, int) else (source(value) or int(value))
-
-
-SIZED = {
-    *("view", "reshape", "unflatten", "expand", "broadcast_to", "repeat", "tile"),
-    *("view_copy", "expand_copy", "split_with_sizes_copy", "rms_norm"),
-    *("_unsafe_view", "native_layer_norm"),
-    *(
-        "split",
-        "split_with_sizes",
-        "narrow",
-        "zeros",
-        "ones",
-        "empty",
-        "full",
-        "randn",
-        "rand",
-        "normal",
-    ),
-    *("new_zeros", "new_ones", "new_empty", "new_full", "layer_norm", "arange"),
-}
-"""Public functions whose integer arguments are sizes of axes."""
 
 
 def _integers(tree: Any) -> list[int]:
@@ -238,49 +183,3 @@ def _match_inside(given: list[int], lengths: list[int]) -> list[Source | int | N
             inside = _match(given, window)
             return [None] * start + inside + [None] * (len(lengths) - start - len(given))
     return list(lengths)
-
-
-def dim(x: Labelled, d: int) -> int:
-    """A dimension counted from the front."""
-    return d % max(len(x.shape), 1)
-
-
-def replaced(x: Labelled, d: int, axis: Axis) -> Axes:
-    """The axes of ``x`` with one of them exchanged."""
-    return (*x.axes[:d], axis, *x.axes[d + 1 :])
-
-
-def meet(at: At, operands: Sequence[Labelled], d: int, length: int) -> Axis:
-    """The labels of dimension ``d`` (counted from the back) of operands that are broadcast."""
-    found: Axis = None
-    fixed = False
-    for operand in operands:
-        if len(operand.shape) < -d:
-            continue
-        axis = operand.axes[d]
-        if operand.shape[d] != length:
-            at.pin(axis, "spreads it over another axis")
-        elif axis is None:
-            fixed = True
-        elif found is None:
-            found = axis
-        else:
-            at.tie(found, axis)
-    if fixed:
-        at.tie(found, None)
-        return None  # it stays, and is in nobody's way
-    return found
-
-
-def concatenate(at: At, parts: Sequence[tuple[Axis, int]], because: str) -> Axis:
-    """Labels of parts put end to end; inert slots amid live ones are fixed ``because``."""
-    if all(axis is None for axis, _ in parts):
-        return None
-    return np.concatenate([axis if axis is not None else at.fixed(n, because) for axis, n in parts])
-
-
-def frozen(at: At, x: Labelled, because: str) -> Axes:
-    """Every axis of ``x`` stays, and the output is inert."""
-    for axis in x.axes:
-        at.pin(axis, because)
-    return (None,) * len(at.call.outputs[0].shape)

@@ -1,0 +1,300 @@
+"""Every command with its options: what ``slimnet --help`` and ``slimnet COMMAND --help`` show.
+
+A command is a frozen dataclass; its docstring is its help, its fields are its options, and the file
+of its name beside this one does the work. What several commands have stands once: an option as a
+constant, options that go together as a dataclass, and those of a cut in
+:class:`~slimnet.planning.request.CutRequest`. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from slimnet.cli.typed import part
+from slimnet.errors import InputError
+from slimnet.planning.request import CRITERIA, CutRequest
+from slimnet.registry import declared
+from slimnet.signature import Option, option, required
+
+_PACKAGE = Path(__file__).parents[1]
+_REGIMES = ", ".join(declared(_PACKAGE / "train", "REGIMES", "slimnet.regimes"))
+_METHODS = ", ".join(declared(_PACKAGE / "sparsity" / "methods", "SPARSIFIERS"))
+_ENGINES = ", ".join(declared(_PACKAGE / "study" / "engines", "ENGINES", "slimnet.engines"))
+KINDS = "digits, npz:FILE, cifar10:ROOT, imagefolder:ROOT, file.py:make_data"
+
+_OUTPUT = ("-o", "--output")
+_MODEL = Option("state dict (.pt, .pth) or slim.pt", positional=True)
+_SLIM = Option("a slim.pt", positional=True)
+_AGAINST = Option("the network that it was cut from")
+_DATA = Option(KINDS)
+_NORMALIZE = Option("imagenet, cifar10, none or MEANS/STDS")
+_SAMPLES = Option("how many training images are read for the cut and its repair", bounds=(1, None))
+_INIT = Option("the weights before training, for criteria that read them")
+_RESULTS = Option("folder of results; resumed", flags=_OUTPUT)
+_SEEDS = Option("runs of each, for the spread", bounds=(1, None))
+_BATCH = Option("batch of the latency", bounds=(1, None))
+_LATENCY = Option("measure it", flags=("--latency/--no-latency",))
+
+
+def shapes(texts: Sequence[str]) -> tuple[tuple[int, ...], ...]:
+    """``1,3,224,224`` or ``1x3x224x224``, each."""
+    for text in texts:
+        if not re.fullmatch(r"[1-9]\d*([,x][1-9]\d*)*", text):
+            raise InputError(
+                f"--input {text!r} is no shape: give it, batch included, as 1,3,224,224"
+            )
+    return tuple(tuple(map(int, re.split("[,x]", text))) for text in texts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Files:
+    """How the network in a file is read, and whether one may be written over."""
+
+    PANEL: ClassVar = "Files"
+
+    overwrite: bool = option(False, "also write over a file that is read here")
+    arch: str | None = option(
+        None,
+        "torchvision:NAME, timm:NAME, slimnet:NAME, file.py:make_model or package.module:Net "
+        "(runs that file), with literal arguments where needed: 'file.py:Net(width=64)'; "
+        "recognised from the weights where possible",
+    )
+    weights: str | None = option(
+        None, "which weights to read where a checkpoint holds several: ema, model.teacher"
+    )
+    input: tuple[tuple[int, ...], ...] = option(
+        (),
+        "input shape, batch included: 1,3,224,224; once per input",
+        kind=list[str] | None,
+        parse=shapes,
+    )
+    example: str | None = option(
+        None,
+        "file.py:make_inputs (runs that file): returns a tensor, a tuple of positional inputs or a "
+        "dict of keyword inputs",
+    )
+    allow_pickle: bool = option(False, "load a pickled module: this runs code from the file")
+
+
+STATED = ("arch", "weights", "allow_pickle")  # where the file itself says what it takes
+TRAINED = ("overwrite", *STATED)  # where images do
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """How a command runs."""
+
+    PANEL: ClassVar = "Run"
+
+    json: bool = option(False, "print JSON and nothing else")
+    seed: int = option(0, "of everything random", bounds=(0, 2**63 - 1))
+    device: str | None = option(None, "cpu, cuda, …; a GPU is used where there is one")
+    threads: int | None = option(None, "CPU threads; all by default", bounds=(1, 4096))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """The base schedule, and its images."""
+
+    epochs: int = option(160, "of the base schedule")
+    lr: float = option(0.1, "of the base schedule")
+    train_batch: int = option(64, "images per step")
+    weight_decay: float = option(1e-4, "of the base schedule", bounds=(0, None))
+    normalize: str | None = option(None, _NORMALIZE)
+    train_images: int | None = option(None, "use only so many", bounds=(1, None))
+    test_images: int | None = option(None, "use only so many", bounds=(1, None))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspect:
+    """Show what hangs together, what can be cut, and for each layer that cannot: why.
+
+    Example: slimnet inspect resnet18.pt --graph resnet18.html
+    """
+
+    model: Path = required(_MODEL)
+    cut: CutRequest = part("heads")
+    graph: Path | None = option(None, "also draw the groups over the network: out.html or out.svg")
+    files: Files = part()
+    run: Run = part("json", "device", "threads")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prune:
+    """Cut a network down and prove the result; writes slim.pt, or an exported slim.pt2.
+
+    Example: slimnet prune resnet18.pt --ratio 0.5 -o slim.pt
+    """
+
+    model: Path = required(_MODEL)
+    output: Path = option(Path("slim.pt"), "the slim network", flags=_OUTPUT)
+    cut: CutRequest = part()
+    data: str | None = option(
+        None, f"training images, for criteria that read gradients or activations: {KINDS}"
+    )
+    normalize: str | None = option(None, _NORMALIZE)
+    samples: int = option(1024, _SAMPLES)
+    init: Path | None = option(None, _INIT)
+    files: Files = part()
+    run: Run = part()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repair:
+    """Win back the accuracy of a slim network without training and without labels.
+
+    Example: slimnet repair slim.pt --against resnet18.pt --data npz:cifar10.npz -o repaired.pt
+    """
+
+    slim: Path = required(_SLIM)
+    against: Path = required(_AGAINST)
+    data: str = required(_DATA)
+    output: Path = option(Path("repaired.pt"), "the repaired network", flags=_OUTPUT)
+    normalize: str | None = option(None, _NORMALIZE)
+    samples: int = option(1024, _SAMPLES)
+    files: Files = part(*TRAINED)
+    run: Run = part()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sensitivity:
+    """Cut each group alone to several widths: accuracy, or the change of the outputs.
+
+    Example: slimnet sensitivity resnet56.pt --data npz:cifar10.npz -o sensitivity.html
+    """
+
+    model: Path = required(_MODEL)
+    data: str | None = option(
+        None,
+        f"test images to measure accuracy on: {KINDS}; without it, the change of the outputs on "
+        "the example",
+    )
+    output: Path = option(Path("sensitivity.html"), "the page with the plot", flags=_OUTPUT)
+    points: int = option(5, "widths that each group is cut to", bounds=(1, 1000))
+    criterion: str = option("l1", f"what ranks the channels, one of: {CRITERIA}")
+    cut: CutRequest = part("across", "reduce", "heads")
+    normalize: str | None = option(None, _NORMALIZE)
+    samples: int = option(512, "how many images are read at most", bounds=(1, None))
+    init: Path | None = option(None, _INIT)
+    files: Files = part()
+    run: Run = part()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verify:
+    """Prove a slim network again, from the files alone.
+
+    Example: slimnet verify slim.pt --against resnet18.pt
+    """
+
+    slim: Path = required(_SLIM)
+    against: Path = required(_AGAINST)
+    files: Files = part(*STATED)
+    run: Run = part()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """Write ONNX, compare it with PyTorch, and time it; or write .pt2, or .safetensors.
+
+    Example: slimnet export slim.pt --onnx slim.onnx
+    """
+
+    slim: Path = required("a slim.pt, or any network", positional=True)
+    file: Path | None = option(
+        None, "the file to write; the network's name by default", positional=True
+    )
+    onnx: bool = option(False, "write ONNX")
+    pt2: bool = option(False, "write what torch.export.load opens, without latency")
+    safetensors: bool = option(False, "write the tensors alone, with plan and proof as metadata")
+    against: Path | None = option(None, "the dense network to time it against; known for built-ins")
+    batch: int = option(1, _BATCH)
+    latency: bool = option(True, _LATENCY)
+    files: Files = part()
+    run: Run = part("json", "threads")
+
+
+COMPARED = (
+    *("across", "reduce", "scope", "align", "min_channels", "keep", "layer_ratio", "heads"),
+    "best_effort",
+)
+"""What all cuts of a comparison share; ratio and criterion are what it compares."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compare:
+    """Prune, retrain in several regimes with several seeds, and compare; writes report.html.
+
+    Stopped and started again with the same options, it goes on where it was.
+
+    Example: slimnet compare net.pt --data npz:cifar10.npz --ratio 0.3,0.5 --seeds 3 -o study
+    """
+
+    model: Path = required(_MODEL)
+    data: str = required(_DATA)
+    output: Path = required(_RESULTS)
+    ratio: str = option("0.5", "shares of channels: 0.3,0.5,0.7")
+    criterion: str = option("l1", f"what ranks the channels, any of: {CRITERIA}, unstructured")
+    samples: int = option(1024, _SAMPLES)
+    init: Path | None = option(None, _INIT)
+    regime: str = option("finetune,scratch-e,scratch-b", f"how to retrain, any of: {_REGIMES}")
+    seeds: int = option(3, _SEEDS)
+    training: Training = part()
+    cut: CutRequest = part(*COMPARED, scope="local")
+    batch: int = option(1, _BATCH)
+    latency: bool = option(True, _LATENCY)
+    engine: str | None = option(None, f"where trainings run, one of: {_ENGINES}")
+    workers: int | None = option(
+        None,
+        Option(
+            "how many processes train at a time; they share the cores, or take --threads each",
+            bounds=(1, 4096),
+        ),
+    )
+    files: Files = part(*TRAINED)
+    run: Run = part()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sparsify:
+    """Train a network sparse, so that a cut costs less; writes a plain state dict.
+
+    Stopped and started again with the same options, it goes on where it was.
+
+    Example: slimnet sparsify net.pt --method slimming --data npz:cifar10.npz -o sparse.pt
+    """
+
+    model: Path = required(_MODEL)
+    data: str = required(_DATA)
+    output: Path = option(Path("sparse.pt"), "the state dict; resumed", flags=_OUTPUT)
+    method: str = option("slimming", f"one of: {_METHODS}")
+    strength: float | None = option(None, "of the penalty; the method's own by default")
+    rate: float | None = option(None, "share that soft-filters, unstructured set to zero")
+    training: Training = part()
+    files: Files = part(*TRAINED)
+    run: Run = part()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demo:
+    """The whole way once, on scanned digits: train, cut, prove, retrain, export, measure.
+
+    Example: slimnet demo -o demo
+    """
+
+    output: Path = option(Path("slimnet-demo"), _RESULTS)
+    seeds: int = option(3, _SEEDS)
+    run: Run = part("json", "device", "threads")
+
+
+COMMANDS = {
+    kind.__name__.lower(): kind
+    for kind in (
+        *(Inspect, Prune, Repair, Sensitivity, Verify),
+        *(Export, Compare, Sparsify, Demo),
+    )
+}

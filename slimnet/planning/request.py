@@ -1,0 +1,301 @@
+"""What a cut is asked for: every option of it, in one place.
+
+A :class:`CutRequest` is plain data. The arguments of :func:`slimnet.prune`, the options of the
+commands, what a plan remembers as asked and what is refused all come from its fields; a new option
+is a new field, and the code that heeds it. Nothing here imports torch: ``slimnet prune --help``
+reads this file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, TypeVar, get_args
+
+from slimnet.errors import InputError
+from slimnet.registry import declared
+from slimnet.signature import check_option, option, options_of
+
+Scope: TypeAlias = Literal["local", "global", "isomorphic", "harm"]
+"""local: every group the same share; global: one threshold over all; isomorphic: one threshold per
+class of like groups (:mod:`slimnet.measuring.alike`), every class the same share; harm: the least
+total score for what is saved (:mod:`slimnet.planning.harm`)."""
+Align: TypeAlias = int | Literal["auto"] | None
+
+BUDGETS = ("ratio", "macs", "params", "bytes")
+CRITERIA = ", ".join(
+    declared(Path(__file__).parents[1] / "criteria", "CRITERIA", "slimnet.criteria")
+)
+ACROSS = "mean, max, sum, l2, none"
+REDUCE = "sum, mean, max, prod, first"
+
+
+def the_budget(values: Mapping[str, Any]) -> tuple[str, float]:
+    """Which one was named, and its number; raises :class:`InputError` unless it is exactly one."""
+    named = [(name, value) for name in BUDGETS if (value := values[name]) is not None]
+    if len(named) != 1:
+        raise InputError(
+            "give exactly one budget: a ratio of channels, of macs or of params, or bytes"
+        )
+    ((name, value),) = named
+    return name, value
+
+
+def _below_one(name: str, value: float) -> None:
+    if not 0 <= value < 1:
+        raise InputError(f"{name} must lie in [0, 1), and {value} does not")
+
+
+def _up_to_one(name: str, value: float) -> None:
+    if not 0 < value <= 1:
+        raise InputError(f"{name} must lie in (0, 1], and {value} does not")
+
+
+def _bytes(name: str, value: float) -> None:
+    if not 1 <= value < float("inf"):
+        raise InputError(f"{name} must be a number from 1, and {value} is not")
+
+
+def _from_one(name: str, value: int) -> None:
+    if value < 1:
+        raise InputError(f"{name} must be at least 1, and {value} is not")
+
+
+def _scope(name: str, value: str) -> None:
+    if value not in get_args(Scope):
+        known = ", ".join(sorted(get_args(Scope)))
+        raise InputError(f"unknown {name} {value!r}: the known ones are {known}")
+
+
+def _multiple(name: str, value: int | str) -> None:
+    if isinstance(value, int):
+        _from_one(name, value)
+    elif value != "auto":
+        raise InputError(f"{name} must be a number, auto or off, and {value!r} is none")
+
+
+def _ratios(name: str, value: Mapping[str, float]) -> None:
+    for glob, ratio in value.items():
+        if not 0 <= ratio < 1:
+            raise InputError(f"the ratio of layer {glob!r} must lie in [0, 1): {ratio}")
+
+
+def parse_bytes(text: str) -> float:
+    """``5MB``, ``4.5 MiB`` or a plain number of bytes; one MB is 10⁶, one MiB 2²⁰ bytes."""
+    match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([a-z]*)\s*", text, re.IGNORECASE)
+    if match is None or match[2].lower() not in _UNITS:
+        raise InputError(
+            f"--bytes {text!r} is no number of bytes: 5MB, 4.5MiB, 500KB, 1GB or 5000000"
+        )
+    return float(match[1]) * _UNITS[match[2].lower()]
+
+
+_UNITS = {"": 1, "b": 1, "kb": 1000, "mb": 1000**2, "gb": 1000**3}
+_UNITS |= {"kib": 1024, "mib": 1024**2, "gib": 1024**3}
+
+
+def parse_align(text: str) -> Align:
+    """``auto``, ``off`` or a number."""
+    if text == "auto":
+        return "auto"
+    if text == "off":
+        return None
+    if not re.fullmatch("[1-9][0-9]*", text):
+        raise InputError(f"--align must be auto, off or a number from 1, and {text!r} is neither")
+    return int(text)
+
+
+def parse_ratios(texts: Sequence[str]) -> dict[str, float]:
+    """``GLOB=RATIO`` each."""
+    ratios = {}
+    for text in texts:
+        glob, _, share = text.rpartition("=")
+        if not glob or not is_number(share):
+            raise InputError(f"--layer-ratio {text!r} must be LAYER=RATIO, e.g. features.0=0.2")
+        ratios[glob] = float(share)
+    return ratios
+
+
+def is_number(text: str) -> bool:
+    """Whether ``float`` reads it."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def parse_blocks(texts: Sequence[str]) -> int | list[str]:
+    """Names and patterns of blocks, or one number of them."""
+    if len(texts) == 1 and re.fullmatch("[0-9]+", texts[0]):
+        return int(texts[0])
+    return list(texts)
+
+
+Request = TypeVar("Request", bound="CutRequest")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CutRequest:
+    """What is to leave, and what narrows the choice; raises :class:`InputError`.
+
+    Names that a registry holds are checked by :meth:`settled`, for that reads the registry.
+    """
+
+    ratio: float | None = option(None, "share of the channels to remove, [0, 1)", check=_below_one)
+    macs: float | None = option(None, "share of the MACs that may remain, (0, 1]", check=_up_to_one)
+    params: float | None = option(
+        None, "share of the parameters that may remain, (0, 1]", check=_up_to_one
+    )
+    bytes: float | None = option(
+        None,
+        "parameters and buffers as stored may take so much",
+        typed=": 5MB, 4.5MiB, 800KB, N",
+        kind=str | None,
+        parse=parse_bytes,
+        check=_bytes,
+    )
+    criterion: str | None = option(
+        None, f"what ranks the channels, one of: {CRITERIA}. By default l1, with {{repair}} obs"
+    )
+    across: str | None = option(
+        None,
+        f"what a group's scores are divided by under one threshold: {ACROSS}; the criterion's own "
+        "by default",
+    )
+    reduce: str | None = option(
+        None,
+        f"of the scores of a group's coupled layers: {REDUCE}; the criterion's own by default",
+    )
+    scope: Scope | None = option(
+        None,
+        "local: the same share everywhere; global: one threshold; isomorphic: one per class of "
+        "like layers; harm: what scores least for what it saves. By default local; harm with "
+        "{repair}, where the criterion measures an error or the loss",
+        kind=str | None,
+        check=_scope,
+    )
+    repair: bool = option(
+        False,
+        "win accuracy back without training or labels: least squares on",
+        typed=" --samples images of --data",
+        python=" the images of ``data`` (:mod:`slimnet.repair`). The certificate is of the cut, "
+        "before its weights change",
+    )
+    align: Align = option(
+        "auto",
+        "round widths to a multiple",
+        typed=": auto (16, less if narrow), N, off",
+        python='; "auto" takes 16 for groups of at least 128 channels, and for narrower ones an '
+        "eighth to a sixteenth of their width; None leaves them as they come",
+        kind=str,
+        parse=parse_align,
+        check=_multiple,
+    )
+    min_channels: int | None = option(
+        None,
+        "the least that a group keeps; below 8, narrow groups leave too",
+        python=". Without it, a ratio that would empty a layer is an error",
+        check=_from_one,
+    )
+    keep: Sequence[str] = option(
+        (),
+        "layers to leave alone, by name or pattern: layer4.*",
+        typed=" ; repeatable",
+        kind=list[str] | None,
+    )
+    layer_ratio: Mapping[str, float] | None = option(
+        None,
+        "a ratio of their own for layers, by name or pattern",
+        typed=": 'features.0=0.2' ; repeatable",
+        kind=list[str] | None,
+        parse=parse_ratios,
+        check=_ratios,
+    )
+    steps: int = option(
+        1,
+        "plan in so many rounds, scored anew after each",
+        bounds=(1, None),
+        check=_from_one,
+    )
+    heads: bool = option(False, "attention loses whole heads, not a part of each")
+    drop_blocks: int | Sequence[str] = option(
+        (),
+        "residual blocks that become their shortcut: layer3.*",
+        typed=" (repeatable), or how many, those of the smallest scale first",
+        python=", or how many, those of the smallest scale first. Without a budget, "
+        "nothing else leaves; shares of MACs and parameters are those of the original",
+        kind=list[str] | None,
+        parse=parse_blocks,
+    )
+    best_effort: bool = option(
+        False,
+        "take the nearest where the budget cannot be met; without it,",
+        typed=" nothing is written then",
+        python=" that is an error. MACs, parameters and bytes are never exceeded (alignment gives "
+        "way to them); a ratio may be missed by one aligned step of each group",
+    )
+    seed: int = option(
+        0, "of the random criterion and of the proof's random weights and inputs", hidden=True
+    )
+    verify: bool = option(
+        True,
+        "prove the result (four passes in float64)",
+        flags=("--verify/--no-verify",),
+        asked=False,
+    )
+    strict: bool = option(False, "an operator without a rule is an error", hidden=True, asked=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "keep", tuple(self.keep))  # its own: nobody else changes them
+        object.__setattr__(self, "layer_ratio", dict(self.layer_ratio or {}))
+        for name in options_of(type(self)):
+            check_option(type(self), name, getattr(self, name))
+
+    def settled(self: Request) -> Request:
+        """With a criterion, a scope and a budget where they were left to slimnet.
+
+        Raises :class:`InputError` unless there is one budget, and for names that are not known.
+        """
+        budgets = {name: getattr(self, name) for name in BUDGETS}
+        if self.drop_blocks and set(budgets.values()) == {None}:
+            budgets["ratio"] = 0.0
+        the_budget(budgets)
+        from slimnet.criteria import Choice, usual, usual_scope  # the registry imports torch
+
+        criterion = self.criterion or usual(repair=self.repair)
+        Choice(criterion, self.across, self.reduce)
+        scope = self.scope or usual_scope(criterion, repair=self.repair)
+        return replace(self, **budgets, criterion=criterion, scope=scope)
+
+    def check(self, *, data: bool, init: bool) -> None:
+        """Raise :class:`InputError` for what no network could be cut by, or needs what lacks."""
+        from slimnet.criteria import check_needs
+
+        criterion = self.settled().criterion
+        if self.repair and not data:
+            raise InputError(
+                "repair needs images to solve on: give them (--data digits|npz:FILE|…)"
+            )
+        check_needs(str(criterion), data=data, init=init)
+
+    def asked(self, samples: int | None) -> dict[str, Any]:
+        """As a plan remembers it; ``samples`` is how many images were read."""
+        kind, value = the_budget(vars(self))
+        rest = {name: value for name, value in self.plain().items() if name not in BUDGETS}
+        return {kind: float(value), **rest, "samples": samples}
+
+    def plain(self) -> dict[str, Any]:
+        """What decides the cut, as JSON holds it."""
+        names = [name for name, row in options_of(type(self)).items() if row.asked]
+        return {name: _plain(getattr(self, name)) for name in names}
+
+
+def _plain(value: Any) -> Any:
+    """As JSON holds it."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    listed = isinstance(value, Sequence) and not isinstance(value, str)
+    return list(value) if listed else value

@@ -1,0 +1,55 @@
+"""A search for widths that meet a budget: where it starts, what may change, what is spent on it.
+
+One value for all who move widths (:mod:`.allocate`, :mod:`.harm`, :mod:`.finish`): it says what a
+choice of widths costs, and which single steps are open from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+
+from slimnet.criteria import Scores
+from slimnet.measuring.widths import Survivors
+from slimnet.planning.ladder import Ladder
+
+WITHIN = 0.01
+"""A budget counts as met within this part of it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Search:
+    """What may be spent, and the widths that a search starts from."""
+
+    start: Survivors
+    ladders: Mapping[int, Ladder]  # of the groups whose width may change
+    scores: Mapping[int, Scores]  # [atoms] per group: what each is worth; -inf has gone already
+    spent: Callable[[Survivors], int]  # what a choice of widths costs
+    amount: float  # what it may cost
+
+    def at(self, widths: Survivors) -> Search:
+        """The same from other widths on."""
+        return replace(self, start=widths)
+
+    def without(self, numbers: Collection[int]) -> Search:
+        """The same with the widths of some groups held."""
+        ladders = {number: x for number, x in self.ladders.items() if number not in numbers}
+        return replace(self, ladders=ladders)
+
+    def left(self, widths: Survivors) -> float:
+        """How much may still be spent at these widths; below zero where it is too much."""
+        return self.amount - self.spent(widths)
+
+    def is_met(self, widths: Survivors) -> bool:
+        """Whether so little is left that no further step is worth its while."""
+        return self.left(widths) <= WITHIN * self.amount
+
+    def ups(self, widths: Survivors) -> dict[int, int]:
+        """The next rung of every group that has one."""
+        rungs = {number: x.up(widths[number]) for number, x in self.ladders.items()}
+        return {number: rung for number, rung in rungs.items() if rung is not None}
+
+    def downs(self, widths: Survivors) -> dict[int, int]:
+        """The rung below, of every group that has one."""
+        rungs = {number: x.down(widths[number]) for number, x in self.ladders.items()}
+        return {number: rung for number, rung in rungs.items() if rung is not None}

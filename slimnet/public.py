@@ -1,0 +1,68 @@
+"""The public names of slimnet, from where each lives."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from slimnet.cutting.verify import Certificate
+from slimnet.errors import (
+    CaptureError,
+    CertificateError,
+    InputError,
+    PruneError,
+    SlimnetError,
+    UnknownNameError,
+)
+from slimnet.files import load, repair, save, verify
+from slimnet.measuring import cost
+from slimnet.measuring.analysis import Inspection
+from slimnet.operator import rule
+from slimnet.planning.plan import Plan
+from slimnet.prune import Pruned, inspect, prune
+from slimnet.samples import Samples
+from slimnet.version import __version__
+
+if TYPE_CHECKING:
+    from slimnet.export import export_onnx, export_pt2, measure_latency
+    from slimnet.study.curves import Sensitivity, sensitivity
+else:
+    _LATER = {
+        **dict.fromkeys(("export_onnx", "export_pt2", "measure_latency"), "slimnet.export"),
+        **dict.fromkeys(("Sensitivity", "sensitivity"), "slimnet.study.curves"),
+    }
+
+    def __getattr__(name: str) -> Any:
+        """ONNX and its runtime take a second to import: only who exports or studies waits."""
+        if name not in _LATER:
+            raise AttributeError(f"module 'slimnet' has no attribute {name!r}")
+        return getattr(import_module(_LATER[name]), name)
+
+
+__all__ = [
+    "CaptureError",
+    "Certificate",
+    "CertificateError",
+    "InputError",
+    "Inspection",
+    "Plan",
+    "PruneError",
+    "Pruned",
+    "Samples",
+    "Sensitivity",
+    "SlimnetError",
+    "UnknownNameError",
+    "__version__",
+    "cost",
+    "export_onnx",
+    "export_pt2",
+    "inspect",
+    "load",
+    "measure_latency",
+    "prune",
+    "repair",
+    "rule",
+    "save",
+    "sensitivity",
+    "verify",
+]

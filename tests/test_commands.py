@@ -1,0 +1,82 @@
+"""What commands take: texts and what they stand for, and one row for what several have."""
+
+from dataclasses import fields
+
+import pytest
+import torch
+import typer
+
+from slimnet import cli
+from slimnet.cli import commands
+from slimnet.cli.commands import COMMANDS, shapes
+from slimnet.cli.compare import names, numbers
+from slimnet.cli.shared import device_called
+from slimnet.cli.typed import built, part, signature
+from slimnet.errors import InputError, UnknownNameError
+from slimnet.signature import options_of
+from slimnet.sparsity import SPARSIFIERS
+from slimnet.train import DATA, REGIMES
+
+
+def test_texts_and_what_they_stand_for():
+    assert shapes(["1,3,224,224", "1x3"]) == ((1, 3, 224, 224), (1, 3))
+    assert numbers("0.3,0.5", "--ratio") == (0.3, 0.5)
+    assert names("finetune, scratch-e", REGIMES) == ("finetune", "scratch-e")
+    assert device_called("cpu") == torch.device("cpu")
+
+
+@pytest.mark.parametrize("text", ["", "x", "1,,3", "0,3", "1,-3", "1.5", "1,3,"])
+def test_what_is_no_shape(text):
+    with pytest.raises(InputError, match=r"--input .* as 1,3,224,224"):
+        shapes([text])
+
+
+@pytest.mark.parametrize("text", ["", "x", "0.5,", "0.5;0.6"])
+def test_what_are_no_numbers(text):
+    with pytest.raises(InputError, match=r"--ratio .* is no number"):
+        numbers(text, "--ratio")
+
+
+@pytest.mark.parametrize("text", ["", "foo", "finetune,foo"])
+def test_an_unknown_name_lists_the_known_ones(text):
+    with pytest.raises(UnknownNameError, match="finetune, scratch-b, scratch-e"):
+        names(text, REGIMES)
+
+
+@pytest.mark.parametrize("name", ["", "foo", "meta", "cuda:99", "cpu:x"])
+def test_a_device_that_is_not_here(name):
+    with pytest.raises(InputError, match=r"there is no device .* the known ones are cpu"):
+        device_called(name)
+
+
+def test_names_in_help_are_those_of_the_registries():
+    compare, sparsify = options_of(commands.Compare), options_of(commands.Sparsify)
+    assert ", ".join(REGIMES) in compare["regime"].help
+    assert ", ".join(SPARSIFIERS) in sparsify["method"].help
+    assert sorted(commands.KINDS.split(", ")) == sorted(DATA[name].usage for name in DATA)
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_a_command_and_its_options_have_their_words(name):
+    command = typer.main.get_command(cli.app).commands[name]
+    assert COMMANDS[name].__doc__.split("\n")[0] in command.help
+    assert [row.name for row in command.params] == list(signature(COMMANDS[name]).parameters)
+    assert all(row.help for row in command.params)
+
+
+def test_what_is_not_typed_is_as_it_is_by_default():
+    assert built(commands.Demo, {"json": True, "device": None, "threads": None}) == commands.Demo(
+        run=commands.Run(json=True)
+    )
+    typed = dict.fromkeys(signature(commands.Compare).parameters)
+    compare = built(commands.Compare, {**typed, "model": "m", "data": "d", "output": "o"})
+    assert compare.files == commands.Files() and compare.training == commands.Training()
+
+
+def test_a_command_may_have_some_options_of_a_part_and_other_defaults():
+    shown = signature(commands.Compare).parameters
+    assert shown["scope"].default == "local" and shown["align"].default == "auto"
+    assert not {"macs", "steps", "repair", "verify", "example"} & set(shown)
+    assert [row.name for row in fields(commands.Demo)] == ["output", "seeds", "run"]
+    assert "seed" not in signature(commands.Demo).parameters
+    assert part("a", b=1).metadata["part"].defaults == {"b": 1}

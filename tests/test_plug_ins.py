@@ -1,0 +1,237 @@
+"""A distribution outside of slimnet adds one of each kind through its entry points."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MODULES = {
+    "criterion": """
+        from slimnet.criteria import CRITERIA, Criterion
+
+        def largest(rows):
+            return rows.weight.abs().amax(dim=1)
+
+        CRITERIA.add("largest", Criterion(largest, roles=("out",), source="here"))
+    """,
+    "operator": """
+        from slimnet.operator import Reading, rule
+
+        @rule("aten._fft_r2c", reading=Reading.EACH)
+        def fourier(at, x, dims, *_):
+            for d in dims:
+                at.pin(x.axes[d], "mixes its positions")
+            return tuple(None if d in dims else axis for d, axis in enumerate(x.axes))
+    """,
+    "regime": """
+        from slimnet.train import Regime
+
+        LONG = Regime("long", "trained for twice as long", start="surviving", epochs=2.0)
+    """,
+    "backend": """
+        from contextlib import contextmanager
+
+        from slimnet.export import Runner
+
+        @contextmanager
+        def nothing(candidate, inputs, threads):
+            yield Runner(lambda: None, "nothing", "nowhere")
+    """,
+    "engine": """
+        def backwards(cells, run):
+            return [run(cell) for cell in reversed(cells)][::-1]
+    """,
+    "store": """
+        from contextlib import contextmanager
+
+        class Memory:
+            held = {}
+
+            def __init__(self, folder):
+                folder.mkdir(exist_ok=True)
+
+            def read(self, cell):
+                return self.held.get(cell)
+
+            def write(self, result):
+                self.held[result.cell] = result
+
+            def finished(self):
+                return iter(self.held)
+
+            @contextmanager
+            def claim(self, name):
+                yield True
+    """,
+    "broken": "import a_module_that_is_not_there",
+}
+POINTS = """
+[slimnet.criteria]
+largest = lion.criterion
+typo = lion.broken
+[slimnet.operators]
+fourier = lion.operator
+[slimnet.regimes]
+long = lion.regime:LONG
+[slimnet.backends]
+nothing = lion.backend:nothing
+[slimnet.engines]
+backwards = lion.engine:backwards
+taken = lion.regime:NOT_THERE
+[slimnet.stores]
+memory = lion.store:Memory
+"""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> Path:
+    """A folder as pip leaves it: a package, and what its distribution says of it."""
+    site = tmp_path_factory.mktemp("site")
+    (site / "lion").mkdir()
+    (site / "lion" / "__init__.py").write_text("")
+    for name, text in MODULES.items():
+        lines = text.split("\n")
+        (site / "lion" / f"{name}.py").write_text("\n".join(line[8:] or line for line in lines))
+    (site / "lion" / "broken.py").write_text(MODULES["broken"])
+    info = site / "slimnet_lion-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: slimnet-lion\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(POINTS)
+    return site
+
+
+def run(site: Path, code: str, *arguments: Path) -> str:
+    """What a fresh process prints that finds the distribution on its path."""
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join((str(site), str(ROOT)))}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=env,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+PRUNE = """
+import torch, slimnet
+from torch import nn
+
+class Mixer(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem, self.mix = nn.Conv2d(3, 16, 1), nn.Conv2d(16, 16, 1)
+        self.head = nn.Conv2d(16, 4, 1)
+
+    def forward(self, x):
+        return self.head(torch.fft.rfft2(self.mix(self.stem(x))).abs())
+
+x = (torch.randn(1, 3, 8, 8),)
+inspection = slimnet.inspect(Mixer(), x)
+assert {layer.name for layer in inspection.layers if layer.prunable} == {"stem", "mix"}
+made = slimnet.prune(Mixer(), x, ratio=0.5, align=None, criterion="largest")
+print(made.model.mix.out_channels, made.certificate is not None)
+"""
+
+
+def test_a_criterion_and_an_operator_are_found_where_they_are_asked_for(site):
+    assert run(site, PRUNE) == "8 True"
+
+
+def test_a_regime_a_backend_and_an_engine_are_among_those_that_there_are(site):
+    said = run(
+        site,
+        """
+from slimnet.export import BACKENDS
+from slimnet.study import ENGINES
+from slimnet.train import REGIMES
+print(REGIMES["long"].epochs, "long" in list(REGIMES))
+print(ENGINES["backwards"]([1, 2], str), list(ENGINES))
+with BACKENDS["nothing"](None, (), 1) as runner:
+    print(runner.device)
+""",
+    )
+    assert said.split("\n") == [
+        "2.0 True",
+        "['1', '2'] ['backwards', 'local', 'processes']",
+        "nowhere",
+    ]
+
+
+STUDY = """
+import sys
+from pathlib import Path
+import torch
+from torch import nn
+from slimnet.study import STORES, Candidate, Facts, Study, run_study
+from slimnet.train import DataSpec, Schedule
+
+made = Candidate(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), Facts(640, 650))
+study = Study((0.5,), ("l1",), ("long",), (0,), Schedule(epochs=1))
+data = DataSpec("digits", train=32, test=16).load()
+folder = Path(sys.argv[1])
+options = {"engine": "backwards", "store": "memory"}
+results = run_study(study, lambda *_: made, made, data, folder, **options)
+print([record.epochs for record in results.records], len(list(STORES["memory"](folder).finished())))
+print(list(STORES), (folder / "cells").exists())
+"""
+
+
+def test_a_study_runs_by_an_engine_and_a_store_and_a_regime_of_others(site, tmp_path):
+    said = run(site, STUDY, tmp_path / "study").split("\n")
+    assert said == ["[0, 2] 2", "['folder', 'memory'] False"]
+
+
+def test_the_command_line_knows_what_a_plug_in_adds(site):
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join((str(site), str(ROOT)))}
+    command = [sys.executable, "-m", "slimnet", "prune"]
+    listed = subprocess.run([*command, "--help"], capture_output=True, text=True, env=env)
+    assert "largest" in listed.stdout
+    asked = [*command, "slimnet:resnet20", "--ratio", "0.5", "--criterion", "typo"]
+    asked += ["-o", str(site / "slim.pt")]
+    done = subprocess.run(asked, capture_output=True, text=True, env=env)
+    assert done.returncode == 2
+    said = " ".join(done.stderr.split())
+    assert "the plug-in typo of slimnet-lion 1.0 cannot be loaded" in said
+    assert "ModuleNotFoundError: No module named 'a_module_that_is_not_there'" in said
+    assert "Traceback" not in said
+
+
+def test_a_broken_one_is_named_where_a_name_is_not_known(site):
+    said = run(
+        site,
+        """
+from slimnet.errors import InputError
+from slimnet.study import ENGINES
+for name in ("slurm", "taken"):
+    try:
+        ENGINES[name]
+    except InputError as error:
+        print(type(error).__name__, error)
+""",
+    ).split("\n")
+    why = (
+        "the plug-in taken of slimnet-lion 1.0 cannot be loaded (AttributeError: module "
+        "'lion.regime' has no attribute 'NOT_THERE'): repair or uninstall slimnet-lion"
+    )
+    known = "unknown study engine 'slurm': the known ones are backwards, local, processes"
+    assert said == [f"UnknownNameError {known}; {why}", f"InputError {why}"]
+
+
+def test_nothing_is_imported_before_it_is_asked_for(site):
+    said = run(
+        site,
+        """
+import sys, slimnet
+from slimnet.study import ENGINES
+print("lion" in sys.modules)
+list(ENGINES)
+print("lion.engine" in sys.modules, "lion.criterion" in sys.modules)
+""",
+    )
+    assert said.split("\n") == ["False", "True False"]
