@@ -53,7 +53,7 @@ MODULES = {
             held = {}
 
             def __init__(self, folder):
-                folder.mkdir(exist_ok=True)
+                self.folder = folder
 
             def read(self, cell):
                 return self.held.get(cell)

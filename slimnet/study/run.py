@@ -22,6 +22,7 @@ from slimnet.capture.modules import clone
 from slimnet.errors import InputError
 from slimnet.network import Network
 from slimnet.networks.arch import Arch
+from slimnet.output import make_folder
 from slimnet.study.candidate import Candidate
 from slimnet.study.cells import Cell, Study, cells
 from slimnet.study.data import keep_data
@@ -92,6 +93,7 @@ def run_study(
     results = _kept(kept, planned)
     pending = [cell for cell in planned if cell not in results]
     if pending:
+        make_folder(folder)
         _say_versions(kept, pending, folder)
         setup = Setup(
             folder=folder,
