@@ -36,7 +36,6 @@ from slimnet.study import (
     Candidate,
     Facts,
     LatencyFacts,
-    Results,
     Status,
     Study,
     latency_facts,
@@ -148,24 +147,9 @@ def run_comparison(
         dense = _dense_candidate(model, example, dataset, study, directory, timer)
         if arch is not None and (lineage := lineage_of(Network.of(model))) is not None:
             dense = replace(dense, plan=lineage.plan)
-
-        def make_slim(criterion: str, ratio: float) -> Candidate:
-            watch(f"{name}: cutting and timing {criterion}, ratio {ratio:g}", 0.0)
-            if criterion == UNSTRUCTURED:
-                slim = masked_candidate(copied(Network.of(model)), ratio, dense.facts.macs)
-            else:
-                slim = slim_candidate(
-                    settings.cut(model, example, ratio=ratio, criterion=criterion)
-                )
-            return replace(slim, facts=replace(slim.facts, latency=timer.slim(slim.model)))
-
-        def progress(status: Status) -> None:
-            text = f"{name}: {status.cell} ({status.done} of {status.total} done)"
-            watch(text, status.share)
-
         results = run_study(
             study,
-            make_slim,
+            _Cutter(name, dense, settings, timer, watch),
             dense,
             dataset,
             directory,
@@ -174,15 +158,38 @@ def run_comparison(
             samples=settings.samples,
             engine=settings.engine,
             workers=settings.workers,
-            progress=progress,
+            progress=lambda status: watch(f"{name}: {_told(status)}", status.share),
             device=settings.device,
             threads=settings.threads,
         )
-    return _network(name, results)
-
-
-def _network(name: str, results: Results) -> NetworkReport:
     return NetworkReport(name, results.dense.facts, slim_networks(results), results)
+
+
+def _told(status: Status) -> str:
+    return f"{status.cell} ({status.done} of {status.total} done)"
+
+
+@dataclass(frozen=True)
+class _Cutter:
+    """Makes the slim networks of a study, and times them."""
+
+    name: str
+    dense: Candidate
+    settings: Settings
+    timer: _Timer
+    watch: Watch
+
+    def __call__(self, criterion: str, ratio: float) -> Candidate:
+        self.watch(f"{self.name}: cutting and timing {criterion}, ratio {ratio:g}", 0.0)
+        model, example = self.dense.model, self.dense.example
+        if criterion == UNSTRUCTURED:
+            copy = copied(Network.of(model))
+            slim = masked_candidate(copy, ratio, self.dense.facts.macs)
+        else:
+            slim = slim_candidate(
+                self.settings.cut(model, example, ratio=ratio, criterion=criterion)
+            )
+        return replace(slim, facts=replace(slim.facts, latency=self.timer.slim(slim.model)))
 
 
 def _dense_candidate(

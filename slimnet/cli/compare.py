@@ -36,8 +36,7 @@ def compare(options: commands.Compare) -> None:
     for name in criteria:
         request = replace(options.cut, ratio=0.0, criterion=name)
         request.check(data=True, init=options.init is not None)
-    engine = options.engine or ("local" if options.workers is None else "processes")
-    _ = ENGINES[engine]
+    engine = _engine(options)
     spec = data_of(options.data, options.training)
     dataset = spec.load()
     opened = open_to_train(options.model, files)
@@ -57,18 +56,8 @@ def compare(options: commands.Compare) -> None:
     check_cuts(opened.model, example, study, settings)
     folder = make_folder(options.output)
     with console.watching(quiet=run.json) as watch:
-        network = run_comparison(
-            options.model.stem,
-            opened.model,
-            example,
-            dataset,
-            study,
-            folder,
-            settings,
-            watch,
-            arch=opened.arch,
-            spec=spec,
-        )
+        what = (options.model.stem, opened.model, example, dataset, study, folder, settings)
+        network = run_comparison(*what, watch, arch=opened.arch, spec=spec)
         title = f"{options.model.name}: slim networks"
         command = shlex.join(["slimnet", *sys.argv[1:]])
         page = write_comparison(folder, title, command, [network])
@@ -89,6 +78,13 @@ def _study(options: commands.Compare) -> Study:
         seeds=tuple(range(seed, seed + options.seeds)),
         base=schedule_of(options.training),
     )
+
+
+def _engine(options: commands.Compare) -> str:
+    """Several workers are processes where nothing else is asked for."""
+    name = options.engine or ("local" if options.workers is None else "processes")
+    _ = ENGINES[name]
+    return name
 
 
 def numbers(text: str, option: str) -> tuple[float, ...]:

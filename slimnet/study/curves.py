@@ -122,18 +122,26 @@ def sensitivity(
     scores = scorer.scores(network.tensors, analysis.groups, gathered)
     measure = _Measure(network, analysis, example, images)
     shares = tuple(k / (points + 1) for k in range(1, points + 1))
-    curves, skipped = [], []
-    chosen = [group for group in analysis.groups if group.number in scores]
-    for place, group in enumerate(chosen):
-        watch(group.layers[0], place / len(chosen))
-        curve = _points(measure, group, scores, shares)
-        if isinstance(curve, str):
-            skipped.append((group.layers[0], curve))
-        else:
-            inexact = bool(group.approximate)
-            curves.append(Curve(group.number, group.layers, group.width, inexact, curve))
+    curves, skipped = _curves(measure, scores, shares, watch)
     number = None if images is None else len(images)
     return Sensitivity(criterion, number, measure.accuracy, shares, tuple(curves), tuple(skipped))
+
+
+def _curves(
+    measure: _Measure, scores: Mapping[int, Scores], shares: Sequence[float], watch: Watch
+) -> tuple[list[Curve], list[tuple[str, str]]]:
+    """The groups that have one, and why the others have none."""
+    curves, skipped = [], []
+    chosen = [group for group in measure.analysis.groups if group.number in scores]
+    for place, group in enumerate(chosen):
+        watch(group.layers[0], place / len(chosen))
+        points = _points(measure, group, scores, shares)
+        if isinstance(points, str):
+            skipped.append((group.layers[0], points))
+        else:
+            inexact = bool(group.approximate)
+            curves.append(Curve(group.number, group.layers, group.width, inexact, points))
+    return curves, skipped
 
 
 def _points(

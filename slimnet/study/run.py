@@ -72,10 +72,7 @@ def run_study(
     for all its regimes and seeds, and lies in the folder from then on.
 
     Args:
-        study: what to run.
-        make_slim: makes the slim networks.
-        dense: the network that they are cut from.
-        dataset: what is trained and tested on.
+        study, make_slim, dense, dataset: what to run, on which networks and images.
         directory: where results, networks and data are kept.
         arch: what builds the dense network; without it, its class must be known to who runs cells.
         spec: what loads ``dataset`` in another process; without it, a file in the folder does.
@@ -95,16 +92,9 @@ def run_study(
     if pending:
         make_folder(folder)
         _say_versions(kept, pending, folder)
-        setup = Setup(
-            folder=folder,
-            base=study.base,
-            baseline=planned[0],
-            data=keep_data(dataset, spec, folder),
-            samples=samples,
-            device=None if device is None else str(device),
-            store=store,
-            skeleton=_skeleton(dense.model) if arch is None else None,
-        )
+        data, place = keep_data(dataset, spec, folder), None if device is None else str(device)
+        skeleton = _skeleton(dense.model) if arch is None else None
+        setup = Setup(folder, study.base, planned[0], data, samples, place, store, skeleton)
         _make_networks(setup, kept, pending, _Maker(make_slim, dense, arch))
         run = Run(partial(take_cell, setup), workers=workers, threads=threads)
         results = _run_all(planned, kept, run_all, run, progress)

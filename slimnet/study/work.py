@@ -42,7 +42,6 @@ class Setup:
     data: StudyData
     samples: int = 1024  # images that a repair reads, others for each seed
     device: str | None = None
-    threads: int | None = None  # None: each process takes its share of the cores
     store: str = "folder"
     # the dense network's class, without values, where no name says what builds it
     skeleton: nn.Module | None = field(default=None, compare=False, repr=False)
