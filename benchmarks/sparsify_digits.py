@@ -22,7 +22,7 @@ from torch import nn
 import slimnet
 from slimnet.export import export_onnx, measure_latency
 from slimnet.models import MODELS
-from slimnet.sparsify import Recipe, sparsify
+from slimnet.sparsity.training import Recipe, sparsify
 from slimnet.train import Dataset, Schedule, evaluate, load_data, train
 
 EXAMPLE = (torch.zeros(1, 1, 8, 8),)

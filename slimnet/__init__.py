@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from slimnet.version import __version__ as __version__
 
-_HIDDEN = ("prune", "repair", "sensitivity")  # modules that a function of the same name stands for
+_HIDDEN = ("prune", "repair")  # modules that a function of the same name stands for
 
 if TYPE_CHECKING:
     from slimnet.public import *  # noqa: F403  (its __all__ is the list)

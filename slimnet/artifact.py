@@ -199,9 +199,11 @@ def make_artifact(
     arch: Arch | str | None = None,
     *,
     trained: bool = False,
+    embed: bool = True,
 ) -> Artifact:
     """Everything that a file needs to give ``model`` back.
 
+    Where nothing names its class, and unless ``embed`` is off, that is its program as well.
     An ``arch`` that is a string takes its options (number of classes …) from the weights. Raises
     :class:`InputError` where it does not build this network.
     """
@@ -216,7 +218,7 @@ def make_artifact(
         arch=built,
         example=example,
         frozen=tuple(name for name, t in network.parameters.items() if not t.requires_grad),
-        program=record_program(network, example) if own else None,
+        program=record_program(network, example) if own and embed else None,
         class_name=_class_name(type(model)),
         versions={"slimnet": __version__, "torch": str(torch.__version__)},
         trained=trained,

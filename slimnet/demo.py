@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from slimnet.capture.randomness import drawing_from
+from slimnet.comparison import Settings, conditions_of, run_comparison, write_comparison
 from slimnet.errors import InputError
 from slimnet.export import export_onnx
 from slimnet.files import save
@@ -22,12 +23,11 @@ from slimnet.networks.arch import Arch
 from slimnet.networks.payload import load_payload
 from slimnet.output import set_aside, write_torch
 from slimnet.prune import prune
-from slimnet.report import Network
+from slimnet.report import NetworkReport
 from slimnet.study import Study
-from slimnet.train import Dataset, Schedule, load_data, train
+from slimnet.train import Dataset, DataSpec, Schedule, train
 from slimnet.version import __version__
 from slimnet.watch import Watch, remark, unwatched
-from slimnet.workflow import Settings, conditions_of, run_comparison, write_comparison
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ DEMO_BATCH = 64
 class DemoResult:
     """What the demo made."""
 
-    networks: tuple[Network, ...]
+    networks: tuple[NetworkReport, ...]
     conditions: str  # how the latencies were measured
     page: Path
 
@@ -67,7 +67,8 @@ def run_demo(
     ``slim.pt``, ``dense.onnx`` and ``slim.onnx`` are those of the last network.
     """
     settings = Settings(latency_batch=DEMO_BATCH, threads=threads, device=device)
-    dataset = load_data("digits")
+    spec = DataSpec("digits")
+    dataset = spec.load()
     networks = []
     for row in DEMO:
         model = _trained(row.name, dataset, schedule, directory / row.name, device, watch)
@@ -81,7 +82,16 @@ def run_demo(
         )
         networks.append(
             run_comparison(
-                row.name, model, example, dataset, study, directory / row.name, settings, watch
+                row.name,
+                model,
+                example,
+                dataset,
+                study,
+                directory / row.name,
+                settings,
+                watch,
+                arch=Arch("slimnet", row.name),
+                spec=spec,
             )
         )
     watch(f"{row.name}: writing the networks and the report", 0.99)

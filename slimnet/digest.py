@@ -17,7 +17,7 @@ from hashlib import blake2b
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from slimnet.errors import InputError
 
@@ -110,6 +110,17 @@ def _of_storage(storage: torch.UntypedStorage) -> bytes:
     content = torch.empty(0, dtype=torch.uint8).set_(storage.cpu())
     found.update(content.numpy().data)
     return found.digest()
+
+
+def weights_digest(model: nn.Module) -> str:
+    """A digest of every name, shape and value of the network's state."""
+    found = blake2b(digest_size=8)
+    for name, value in model.state_dict().items():
+        found.update(name.encode())
+        if isinstance(value, Tensor):
+            found.update(f"{value.dtype}{list(value.shape)}".encode())
+            found.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 def is_intact(archive: zipfile.ZipFile) -> bool:

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, TypeAlias
 import torch
 
 from slimnet.errors import InputError
-from slimnet.temporary import temporary_file, temporary_folder
+from slimnet.temporary import lock_file, temporary_file, temporary_folder
 
 
 def check_writable(target: Path) -> None:
@@ -70,6 +70,18 @@ def replacing_all(target: Path) -> Iterator[Path]:
         for part in parts:
             name = place.name if part.name == target.name else part.name
             part.replace(place.with_name(name))
+
+
+@contextmanager
+def claimed(target: Path) -> Iterator[bool]:
+    """Whether ``target`` is this block's alone: others, in any process, are told no meanwhile.
+
+    Raises :class:`InputError` where no file of this name can be made.
+    """
+    with ExitStack() as stack:
+        with _refusing(target):
+            mine = stack.enter_context(lock_file(target))
+        yield mine
 
 
 @contextmanager

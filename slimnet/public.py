@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from slimnet.cutting.verify import Certificate
@@ -20,20 +21,22 @@ from slimnet.operator import rule
 from slimnet.planning.plan import Plan
 from slimnet.prune import Pruned, inspect, prune
 from slimnet.samples import Samples
-from slimnet.sensitivity import Sensitivity, sensitivity
 from slimnet.version import __version__
 
 if TYPE_CHECKING:
     from slimnet.export import export_onnx, export_pt2, measure_latency
+    from slimnet.study.curves import Sensitivity, sensitivity
 else:
+    _LATER = {
+        **dict.fromkeys(("export_onnx", "export_pt2", "measure_latency"), "slimnet.export"),
+        **dict.fromkeys(("Sensitivity", "sensitivity"), "slimnet.study.curves"),
+    }
 
     def __getattr__(name: str) -> Any:
-        """ONNX and its runtime take a second to import: only who exports waits for them."""
-        if name in ("export_onnx", "export_pt2", "measure_latency"):
-            from slimnet import export
-
-            return getattr(export, name)
-        raise AttributeError(f"module 'slimnet' has no attribute {name!r}")
+        """ONNX and its runtime take a second to import: only who exports or studies waits."""
+        if name not in _LATER:
+            raise AttributeError(f"module 'slimnet' has no attribute {name!r}")
+        return getattr(import_module(_LATER[name]), name)
 
 
 __all__ = [

@@ -37,6 +37,35 @@ def temporary_folder(place: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def lock_file(path: Path) -> Iterator[bool]:
+    """Whether the lock of the file ``path`` is this block's; nobody waits. Raises OSError.
+
+    The file leaves with the block. The kernel lets go of the lock of one who was killed; where the
+    file system has no locks, everybody may.
+    """
+    lock = _taken(path)
+    try:
+        yield lock is not None
+    finally:
+        if lock is not None:
+            with suppress(OSError):
+                path.unlink()
+            os.close(lock)
+
+
+def _taken(path: Path) -> int | None:
+    """What holds the lock of a file, which need not be there; None where another has it."""
+    while True:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        if _lock(lock) is False:
+            os.close(lock)
+            return None
+        if _is_there(path, lock):
+            return lock
+        os.close(lock)  # who had it removed the file between the two lines above
+
+
+@contextmanager
 def _held(place: Path, *, folder: bool) -> Iterator[Path]:
     stem = _stem(place.name)
     _sweep(place.parent, stem)

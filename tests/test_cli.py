@@ -477,6 +477,24 @@ def test_a_study_is_written_printed_and_read_again(slimnet, shelf):
     assert len(list((shelf / "st" / "cells").iterdir())) == 9
 
 
+def test_workers_give_what_one_process_gives(slimnet, shelf):
+    """Of a class in a file of the user's, which they read themselves."""
+    command = (
+        "compare n.pt --arch mine.py:make_model --data npz:good.npz --regime finetune --seeds 2 "
+        "--epochs 1 --no-latency --threads 1 --json"
+    )
+    records = []
+    for options in ("-o one", "-o two --workers 2"):
+        code, out, err = slimnet(f"{command} {options}")
+        assert (code, err) == (0, "")
+        records.append([{**record, "seconds": 0} for record in json.loads(out)["records"]])
+    assert records[0] == records[1]
+    code, _, err = slimnet(f"{command} -o three --engine local --workers 2")
+    assert code == 2 and "local runs one cell at a time" in err
+    code, _, err = slimnet(f"{command} -o three --engine cloud")
+    assert code == 2 and "the known ones are local, processes" in err
+
+
 def test_a_killed_study_goes_on_where_it_was(slimnet, shelf):
     command = f"{STUDY} --epochs 2 --regime scratch-e --seeds 60 -o killed"
     cells = shelf / "killed" / "cells"

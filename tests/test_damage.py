@@ -19,9 +19,16 @@ from slimnet.models import MODELS
 from slimnet.network import Network
 from slimnet.networks.payload import load_payload
 from slimnet.record import read_slim, record_of
-from slimnet.sparsify import Recipe, sparsify, write_state
-from slimnet.study import Candidate, Study, read_results, run_study, write_results
-from slimnet.study.store import Store
+from slimnet.sparsity.training import Recipe, sparsify, write_state
+from slimnet.study import (
+    Candidate,
+    Facts,
+    FolderStore,
+    Study,
+    read_results,
+    run_study,
+    write_results,
+)
 from slimnet.tensors_file import write_state as write_tensors_of
 from slimnet.tensors_file import write_tensors
 from slimnet.train import Schedule, load_data
@@ -97,7 +104,7 @@ STUDY = Study((0.5,), ("l1",), ("finetune",), (0,), Schedule(epochs=1, lr=0.01, 
 def tiny():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.Linear(8, 10))
-    return Candidate(model, macs=592, params=610)
+    return Candidate(model, Facts(592, 610))
 
 
 def ran(folder, data):
@@ -167,7 +174,7 @@ def test_every_digit_of_a_cell_is_under_its_digest(tmp_path, data, caplog):
     """Also where the JSON is still a record: an accuracy of 13 is as good as one of 12."""
     caplog.set_level(logging.CRITICAL)
     record = ran(tmp_path, data).records[1]
-    path, store = tmp_path / "cells" / f"{record.cell.id}.json", Store(tmp_path)
+    path, store = tmp_path / "cells" / f"{record.cell.id}.json", FolderStore(tmp_path)
     whole = path.read_bytes()
     for place, byte in enumerate(whole):
         if chr(byte).isdigit():
@@ -185,7 +192,7 @@ def test_cells_of_another_version_are_run_again_and_stay(tmp_path, data, caplog)
     cell = dataclasses.replace(record.cell, version="0.0.9")
     older = dataclasses.replace(record, cell=cell, accuracy=1.0)
     (tmp_path / "cells" / f"{record.cell.id}.json").unlink()
-    Store(tmp_path).write(older)
+    FolderStore(tmp_path).write(older)
     with caplog.at_level(logging.WARNING):
         again = ran(tmp_path, data)
     assert again.records[1].accuracy == record.accuracy
@@ -193,7 +200,7 @@ def test_cells_of_another_version_are_run_again_and_stay(tmp_path, data, caplog)
         "1 of the cells were finished by slimnet 0.0.9 and are run again: numbers of two versions "
         f"are not compared. They stay in {tmp_path}: that version goes on with them"
     ]
-    assert Store(tmp_path).read(older.cell) == older
+    assert FolderStore(tmp_path).read(older.cell) == older
 
 
 RECIPE = Recipe("slimming", 0.05, Schedule(epochs=2, lr=0.05, batch=16))

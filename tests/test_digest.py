@@ -6,8 +6,9 @@ import zipfile
 
 import pytest
 import torch
+from torch import nn
 
-from slimnet.digest import SEAL, digest, is_intact, sealed, sealed_json, unsealed
+from slimnet.digest import SEAL, digest, is_intact, sealed, sealed_json, unsealed, weights_digest
 from slimnet.errors import InputError
 
 
@@ -107,3 +108,16 @@ def test_a_flipped_bit_breaks_an_archive_and_no_checksum_breaks_none(tmp_path):
     assert torch.load(path, weights_only=True)["a"].ne(1).any()  # torch does not mind
     with zipfile.ZipFile(path) as opened:
         assert not is_intact(opened)
+
+
+def linear():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+
+
+def test_the_weights_digest_sees_values_names_and_shapes():
+    assert weights_digest(linear()) == weights_digest(linear())
+    changed = linear()
+    changed[1].weight.data[3, 5] += 1e-3
+    assert weights_digest(changed) != weights_digest(linear())
+    assert weights_digest(nn.BatchNorm1d(2)) != weights_digest(nn.BatchNorm1d(2, affine=False))

@@ -46,6 +46,28 @@ MODULES = {
         def backwards(cells, run):
             return [run(cell) for cell in reversed(cells)][::-1]
     """,
+    "store": """
+        from contextlib import contextmanager
+
+        class Memory:
+            held = {}
+
+            def __init__(self, folder):
+                self.folder = folder
+
+            def read(self, cell):
+                return self.held.get(cell)
+
+            def write(self, result):
+                self.held[result.cell] = result
+
+            def finished(self):
+                return iter(self.held)
+
+            @contextmanager
+            def claim(self, name):
+                yield True
+    """,
     "broken": "import a_module_that_is_not_there",
 }
 POINTS = """
@@ -61,6 +83,8 @@ nothing = lion.backend:nothing
 [slimnet.engines]
 backwards = lion.engine:backwards
 taken = lion.regime:NOT_THERE
+[slimnet.stores]
+memory = lion.store:Memory
 """
 
 
@@ -81,11 +105,14 @@ def site(tmp_path_factory) -> Path:
     return site
 
 
-def run(site: Path, code: str) -> str:
+def run(site: Path, code: str, *arguments: Path) -> str:
     """What a fresh process prints that finds the distribution on its path."""
     env = {**os.environ, "PYTHONPATH": os.pathsep.join((str(site), str(ROOT)))}
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, env=env
+        [sys.executable, "-W", "error", "-c", code, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=env,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
@@ -129,7 +156,35 @@ with BACKENDS["nothing"](None, (), 1) as runner:
     print(runner.device)
 """,
     )
-    assert said.split("\n") == ["2.0 True", "['1', '2'] ['backwards', 'local']", "nowhere"]
+    assert said.split("\n") == [
+        "2.0 True",
+        "['1', '2'] ['backwards', 'local', 'processes']",
+        "nowhere",
+    ]
+
+
+STUDY = """
+import sys
+from pathlib import Path
+import torch
+from torch import nn
+from slimnet.study import STORES, Candidate, Facts, Study, run_study
+from slimnet.train import DataSpec, Schedule
+
+made = Candidate(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), Facts(640, 650))
+study = Study((0.5,), ("l1",), ("long",), (0,), Schedule(epochs=1))
+data = DataSpec("digits", train=32, test=16).load()
+folder = Path(sys.argv[1])
+options = {"engine": "backwards", "store": "memory"}
+results = run_study(study, lambda *_: made, made, data, folder, **options)
+print([record.epochs for record in results.records], len(list(STORES["memory"](folder).finished())))
+print(list(STORES), (folder / "cells").exists())
+"""
+
+
+def test_a_study_runs_by_an_engine_and_a_store_and_a_regime_of_others(site, tmp_path):
+    said = run(site, STUDY, tmp_path / "study").split("\n")
+    assert said == ["[0, 2] 2", "['folder', 'memory'] False"]
 
 
 def test_the_command_line_knows_what_a_plug_in_adds(site):
@@ -164,7 +219,7 @@ for name in ("slurm", "taken"):
         "the plug-in taken of slimnet-lion 1.0 cannot be loaded (AttributeError: module "
         "'lion.regime' has no attribute 'NOT_THERE'): repair or uninstall slimnet-lion"
     )
-    known = "unknown study engine 'slurm': the known ones are backwards, local"
+    known = "unknown study engine 'slurm': the known ones are backwards, local, processes"
     assert said == [f"UnknownNameError {known}; {why}", f"InputError {why}"]
 
 

@@ -53,12 +53,18 @@ print("torch" in sys.modules, "onnxruntime" in sys.modules)
     assert said(program) == ["False", slimnet.__version__, "True", "False"]
 
 
-@pytest.mark.parametrize("name", ["prune", "repair", "sensitivity"])
+@pytest.mark.parametrize("name", ["prune", "repair"])
 def test_a_function_is_not_hidden_by_the_module_of_its_name(name):
     module = importlib.import_module(f"slimnet.{name}")
     assert module is not getattr(slimnet, name)
     program = f"import slimnet.{name}; print(callable(slimnet.{name})); from slimnet import {name}"
     assert said(f"{program}; print(callable({name}))") == ["True", "True"]
+
+
+def test_a_function_without_a_module_of_its_name():
+    assert said("import slimnet; print(slimnet.sensitivity.__module__)") == ["slimnet.study.curves"]
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("slimnet.sensitivity")
 
 
 def test_modules_are_there_without_being_imported_by_name():

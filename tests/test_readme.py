@@ -17,7 +17,7 @@ from slimnet.criteria import load_criteria
 from slimnet.export import BACKENDS
 from slimnet.networks.arch import parse_arch
 from slimnet.operator import OPERATORS
-from slimnet.study import ENGINES, Candidate, Study, run_study
+from slimnet.study import ENGINES, Candidate, Facts, Study, run_study
 from slimnet.train import REGIMES, Schedule, load_data
 
 ROOT = Path(__file__).parents[1]
@@ -84,7 +84,7 @@ def prunable(inspection: slimnet.Inspection) -> set[str]:
 def study_with(engine: str, regime: str, folder: Path) -> tuple[list[float], list[float]]:
     """The ratios in the order in which an engine ran them, and all accuracies."""
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
-    made = Candidate(model, macs=640, params=650)
+    made = Candidate(model, Facts(macs=640, params=650))
     study = Study((0.3, 0.5), ("l1",), (regime,), (0,), Schedule(epochs=1))
     data = load_data("digits").limited(train=64, test=32)
     order: list[float] = []

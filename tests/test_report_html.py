@@ -8,41 +8,45 @@ from html.parser import HTMLParser
 import pytest
 from test_report_table import LATENCY, results
 
+from slimnet.cutting.verify import Certificate
 from slimnet.errors import InputError
-from slimnet.report import Network, Report, Slim, render, slim_networks, write_html
+from slimnet.report import NetworkReport, Report, Slim, render, slim_networks, write_html
+from slimnet.study import Facts
 
-CERTIFICATE = {
-    "error": 3.14e-15,
-    "tolerance": 1e-9,
-    "exact": False,
-    "dtype": "float64",
-    "approximate": [{"layers": ["norm1", "norm2"], "reason": "LayerNorm over the channels"}],
-}
+DENSE = Facts(900, 100, latency=LATENCY)
+
+CERTIFICATE = Certificate(
+    3.14e-15,
+    1e-9,
+    (),
+    ({"layers": ["norm1", "norm2"], "reasons": ["LayerNorm over the channels"]},),
+)
 GROUPS = [
     {"layers": ["conv1", "layer1.0.conv2"], "before": 64, "after": 32},
     {"layers": ["fc"], "before": 10, "after": 10},
 ]
 
 
-def slim(**changes):
-    made = Slim(
-        name="l1, ratio 0.5",
+def slim(name="l1, ratio 0.5", **changes):
+    facts = Facts(
         macs=450,
         params=50,
         channels_removed=0.48,
         certificate=CERTIFICATE,
-        groups=GROUPS,
-        latency={**LATENCY, "speedup": 0.8},
-        remarks=["Asked for 50 %, achieved 48 %: widths are multiples of 16."],
+        latency=dataclasses.replace(LATENCY, speedup=0.8),
+        achieved={
+            "groups": GROUPS,
+            "remarks": ["Asked for 50 %, achieved 48 %: widths are multiples of 16."],
+        },
     )
-    return dataclasses.replace(made, **changes)
+    return Slim(name, dataclasses.replace(facts, **changes))
 
 
 def page(**changes):
     report = Report(
         title="A small study",
         command="slimnet demo -o <folder>",
-        networks=[Network("resnet", 900, 100, [slim()], LATENCY, results())],
+        networks=[NetworkReport("resnet", DENSE, [slim()], results())],
         versions={"torch": "9.9"},
         measured=["Median of 20 rounds."],
         limits=["Digits are easy."],
@@ -112,20 +116,20 @@ def test_the_page_says_what_was_done_measured_and_what_it_cannot_say(html):
 def test_both_pictures_are_there_and_only_where_there_is_something_to_draw(html):
     drawn = r'class="plotly-graph-div"'
     assert len(re.findall(drawn, html)) == 2
-    bare = page(networks=[Network("resnet", 900, 100, [slim(latency=None)])])
+    bare = page(networks=[NetworkReport("resnet", Facts(900, 100), [slim(latency=None)])])
     assert len(re.findall(drawn, bare)) == 0
     assert "450 (50 %)" in text_of(bare)
 
 
 def test_a_cut_without_a_proof_says_so():
-    assert "Not verified" in text_of(page(networks=[Network("n", 9, 9, [slim(certificate=None)])]))
+    bare = page(networks=[NetworkReport("n", Facts(9, 9), [slim(certificate=None)])])
+    assert "Not verified" in text_of(bare)
 
 
 def test_names_from_outside_cannot_become_markup():
     evil = "<script>alert(1)</script>"
-    html = page(
-        title=evil, networks=[Network(evil, 9, 9, [slim(name=evil, remarks=[evil])], LATENCY)]
-    )
+    said = slim(evil, achieved={"remarks": [evil]})
+    html = page(title=evil, networks=[NetworkReport(evil, DENSE, [said])])
     assert "alert(1)" in html
     assert evil not in html
 
@@ -134,18 +138,21 @@ def test_a_studys_records_know_their_slim_networks():
     whole = results()
     achieved = {"groups": GROUPS, "remarks": ["Wider than asked."]}
     records = [
-        dataclasses.replace(record, certificate=CERTIFICATE, achieved=achieved)
+        dataclasses.replace(
+            record,
+            facts=dataclasses.replace(record.facts, certificate=CERTIFICATE, achieved=achieved),
+        )
         for record in whole.records
     ]
     found = slim_networks(dataclasses.replace(whole, records=tuple(records)))
     assert [one.name for one in found] == ["bn-scale, ratio 0.3", "bn-scale, ratio 0.5"]
-    assert found[0].groups == GROUPS
-    assert found[0].remarks == ["Wider than asked."]
-    assert found[1].certificate == CERTIFICATE
+    assert found[0].facts.groups == GROUPS
+    assert found[0].facts.remarks == ["Wider than asked."]
+    assert found[1].facts.certificate == CERTIFICATE
 
 
 def test_the_page_is_written_whole_or_not_at_all(tmp_path):
-    report = Report("Title", "slimnet demo", [Network("n", 9, 9)])
+    report = Report("Title", "slimnet demo", [NetworkReport("n", Facts(9, 9))])
     path = write_html(tmp_path / "new" / "report.html", report)
     assert path.read_text(encoding="utf-8") == render(report)
     assert [file.name for file in path.parent.iterdir()] == ["report.html"]

@@ -6,8 +6,9 @@ import io
 import pytest
 from rich.console import Console
 
+from slimnet.cutting.verify import Certificate
 from slimnet.report import columns, table, words
-from slimnet.study import Cell, Record, Results, Study
+from slimnet.study import Cell, CellResult, Facts, LatencyFacts, Results, Study
 from slimnet.train import Schedule
 
 DATA = {
@@ -20,26 +21,22 @@ DATA = {
     "augmented": False,
 }
 STUDY = Study((0.3, 0.5), ("bn-scale",), ("finetune", "scratch-b"), (0, 1, 2), Schedule(epochs=4))
-LATENCY = {"median_ms": 0.41, "low_ms": 0.4, "high_ms": 0.45, "speedup": 1.0}
+LATENCY = LatencyFacts(0.41, 0.4, 0.45, 1.0)
 
 
 def results(latency=LATENCY, data=DATA):
-    dense = Record(
-        Cell(None, 0.0, None, 0, "x"), 1_812_480, 94_410, 0.0, 97.8, 97.8, 0, 0, 0.0, latency
-    )
-    faster = latency and {**latency, "median_ms": 0.2, "speedup": 2.05}
+    whole = Facts(1_812_480, 94_410, 0.0, latency)
+    dense = CellResult(Cell(None, 0.0, None, 0, "x"), whole, 97.8, 97.8, 0, 0, 0.0)
+    faster = latency and dataclasses.replace(latency, median_ms=0.2, speedup=2.05)
     slim = [
-        Record(
+        CellResult(
             cell=Cell("bn-scale", ratio, regime, seed, "x"),
-            macs=453_120,
-            params=47_205,
-            channels_removed=ratio - 0.02,
+            facts=Facts(453_120, 47_205, ratio - 0.02, faster),
             accuracy_cut=31.2,
             accuracy=96.0 + seed,
             epochs=4,
             samples=4792,
             seconds=1.0,
-            latency=faster,
         )
         for ratio in STUDY.ratios
         for regime in STUDY.regimes
@@ -98,7 +95,10 @@ def test_more_test_images_earn_a_second_digit():
 def test_a_dense_network_that_is_retrained_stands_under_the_dense_one():
     whole = results()
     again = dataclasses.replace(
-        whole.records[1], cell=Cell(None, 0.0, "finetune", 0, "x"), accuracy=98.2, macs=1_812_480
+        whole.records[1],
+        cell=Cell(None, 0.0, "finetune", 0, "x"),
+        accuracy=98.2,
+        facts=whole.records[0].facts,
     )
     mixed = dataclasses.replace(whole, records=(whole.records[0], again, *whole.records[1:]))
     rows = printed(table(mixed)).splitlines()
@@ -133,7 +133,7 @@ def test_amounts_have_three_digits_and_a_unit(value, text):
     ],
 )
 def test_the_verdict_on_speed_follows_the_spread(low, speedup, high, verdict):
-    latency = {"speedup": speedup, "speedup_low": low, "speedup_high": high}
+    latency = LatencyFacts(1.0, speedup=speedup, speedup_low=low, speedup_high=high)
     assert words.speed_sentence(latency).startswith(verdict)
 
 
@@ -142,11 +142,12 @@ def test_a_speed_that_was_not_measured_is_not_claimed():
 
 
 def test_a_certificate_prints_its_error_and_says_what_is_approximate():
-    certificate = {"error": 3.14e-15, "tolerance": 1e-9, "exact": True, "dtype": "float64"}
+    certificate = Certificate(3.14e-15, 1e-9, (), ())
+    approximate = dataclasses.replace(certificate, approximate=({"layers": [], "reasons": []},))
     sentence = words.certificate_sentence(certificate)
     assert "error 3.1e-15, tolerance 1e-09 (float64)" in sentence
     assert "survivors" not in sentence
-    assert "survivors only" in words.certificate_sentence({**certificate, "exact": False})
+    assert "survivors only" in words.certificate_sentence(approximate)
     assert "Not verified" in words.certificate_sentence(None)
 
 

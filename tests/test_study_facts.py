@@ -1,12 +1,22 @@
 """What a study keeps of a cut and of a measurement is what they say."""
 
+import json
+
 import pytest
 import torch
 from torch import nn
 
 import slimnet
 from slimnet.export.latency import Latency, Speedup, Timing
-from slimnet.study import Candidate, Study, latency_facts, run_study, slim_candidate
+from slimnet.study import (
+    Candidate,
+    Facts,
+    LatencyFacts,
+    Study,
+    latency_facts,
+    run_study,
+    slim_candidate,
+)
 from slimnet.train import Schedule, load_data
 
 
@@ -30,23 +40,25 @@ def made(**options):
 
 
 def test_a_cut_becomes_a_candidate_with_its_figures():
-    candidate = slim_candidate(made(), {"median_ms": 1.0, "speedup": 2.0})
-    assert candidate.macs == DENSE_MACS / 2
-    assert candidate.channels_removed == 0.5
-    assert candidate.params == sum(p.numel() for p in candidate.model.parameters())
-    assert candidate.certificate["error"] < candidate.certificate["tolerance"]
-    (group,) = candidate.achieved["groups"]
+    candidate = slim_candidate(made(), LatencyFacts(1.0, speedup=2.0))
+    facts = candidate.facts
+    assert facts.macs == DENSE_MACS / 2
+    assert facts.channels_removed == 0.5
+    assert facts.params == sum(p.numel() for p in candidate.model.parameters())
+    assert facts.certificate.error < facts.certificate.tolerance
+    (group,) = facts.groups
     assert (group["before"], group["after"]) == (16, 8)
-    assert candidate.latency["speedup"] == 2.0
+    assert facts.latency.speedup == 2.0
+    assert Facts.from_json(json.loads(json.dumps(facts.to_json()))) == facts
 
 
 def test_a_cut_without_a_proof_stays_without():
-    assert slim_candidate(made(verify=False)).certificate is None
+    assert slim_candidate(made(verify=False)).facts.certificate is None
 
 
 def test_a_real_cut_goes_through_a_study(tmp_path):
     cost = slimnet.cost.count(net(), EXAMPLE)
-    dense = Candidate(net(), cost.macs, cost.params)
+    dense = Candidate(net(), Facts(cost.macs, cost.params))
     study = Study((0.5,), ("l1",), ("finetune", "scratch-b"), (0,), Schedule(epochs=2, lr=0.02))
     data = load_data("digits").limited(train=200, test=100)
     results = run_study(
@@ -70,12 +82,12 @@ def test_a_measurement_keeps_its_spread():
         rounds=30,
         versions={},
     )
-    assert latency_facts(latency, "dense") == {
+    assert latency_facts(latency, "dense").to_json() == {
         "median_ms": 2.0,
         "low_ms": 1.9,
         "high_ms": 2.2,
         "speedup": 1.0,
     }
     slim = latency_facts(latency, "slim")
-    assert (slim["median_ms"], slim["speedup"]) == (1.0, 2.0)
-    assert (slim["speedup_low"], slim["speedup_high"]) == (1.6, 2.3)
+    assert (slim.median_ms, slim.speedup) == (1.0, 2.0)
+    assert (slim.speedup_low, slim.speedup_high) == (1.6, 2.3)

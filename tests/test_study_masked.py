@@ -5,15 +5,19 @@ import torch
 
 from slimnet.models import MODELS
 from slimnet.network import Network
-from slimnet.study.masked import cutting, masked_candidate
+from slimnet.sparsity.methods.unstructured import single_weights
+from slimnet.study.masked import cutting, holding, masked_candidate
 from slimnet.train import REGIMES, Schedule, load_data, start, train
-from slimnet.train.sparsity.unstructured import single_weights
+
+
+def dense():
+    torch.manual_seed(0)
+    return MODELS["digits_vgg"].make()
 
 
 @pytest.fixture
 def made():
-    torch.manual_seed(0)
-    return masked_candidate(MODELS["digits_vgg"].make(), 0.75, macs=100)
+    return masked_candidate(dense(), 0.75, macs=100)
 
 
 def zeros(model):
@@ -25,18 +29,19 @@ def test_it_counts_what_is_left_and_all_macs(made):
     gone = sum(int(zero.sum()) for zero in zeros(made.model).values())
     weights = sum(zero.numel() for zero in zeros(made.model).values())
     assert gone == round(0.75 * weights)
-    assert (made.macs, made.params) == (100, parameters - gone)
-    assert made.certificate is None and made.channels_removed is None
-    assert made.facts()["achieved"]["remarks"] == [f"{gone:,} single weights are zero"]
+    assert (made.facts.macs, made.facts.params) == (100, parameters - gone)
+    assert made.facts.certificate is None and made.facts.channels_removed is None
+    assert made.facts.remarks == [f"{gone:,} single weights are zero"]
 
 
 @pytest.mark.parametrize("regime", ["finetune", "scratch-e"])
 def test_the_zeros_stay_where_they_were_cut_in_every_regime(made, regime):
     before, model = zeros(made.model), made.model
+    held = holding(dense(), made.masked)
     start(REGIMES[regime], model, 1)
     data = load_data("digits").limited(train=64, test=20)
     schedule = Schedule(epochs=1, batch=16)
-    train(model, data, schedule, seed=0, device="cpu", callbacks=made.callbacks())
+    train(model, data, schedule, seed=0, device="cpu", callbacks=(held,))
     assert all(torch.equal(before[name], zero) for name, zero in zeros(model).items())
 
 

@@ -6,25 +6,22 @@ import statistics
 import pytest
 
 from slimnet.errors import InputError
-from slimnet.study import Cell, Record, Results, Study
+from slimnet.study import Cell, CellResult, Facts, LatencyFacts, Results, Study
 from slimnet.train import Schedule
 
 STUDY = Study((0.5,), ("l1",), ("finetune", "scratch-e"), (0, 1, 2), Schedule(), dense_compute=1e6)
-DENSE = Record(Cell(None, 0.0, None, 0, "x"), 400, 200, 0.0, 90.0, 90.0, 0, 0, 0.0)
+DENSE = CellResult(Cell(None, 0.0, None, 0, "x"), Facts(400, 200, 0.0), 90.0, 90.0, 0, 0, 0.0)
 
 
 def record(regime, seed, accuracy):
-    return Record(
+    return CellResult(
         cell=Cell("l1", 0.5, regime, seed, "x"),
-        macs=100,
-        params=60,
-        channels_removed=0.48,
+        facts=Facts(100, 60, 0.48, LatencyFacts(2.0, speedup=1.5)),
         accuracy_cut=40.0,
         accuracy=accuracy,
         epochs=4,
         samples=4000,
         seconds=1.0 + seed,
-        latency={"median_ms": 2.0, "speedup": 1.5},
     )
 
 

@@ -7,50 +7,27 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from small_study import CELLS, IMAGE, SPEC, STUDY, Pruner, candidate, net, ran
 from torch import nn
 
+import slimnet
 from slimnet.errors import InputError, UnknownNameError
-from slimnet.study import ENGINES, Candidate, Study, read_results, run_study, write_results
-from slimnet.study import run as run_module
-from slimnet.train import REGIMES, Schedule, budget, load_data
-
-STUDY = Study(
-    ratios=(0.5,),
-    criteria=("l1", "random"),
-    regimes=("finetune", "scratch-b"),
-    seeds=(0, 1),
-    base=Schedule(epochs=4, lr=0.1, batch=50),
+from slimnet.study import (
+    ENGINES,
+    Candidate,
+    Facts,
+    Run,
+    read_results,
+    slim_candidate,
+    work,
+    write_results,
 )
-CELLS = 1 + 2 * 2 * 2
+from slimnet.train import REGIMES, Schedule, budget
 
 
 @pytest.fixture(scope="module")
 def data():
-    return load_data("digits").limited(train=200, test=100)
-
-
-def net(width):
-    torch.manual_seed(width)
-    return nn.Sequential(
-        nn.Flatten(), nn.Linear(64, width), nn.BatchNorm1d(width), nn.ReLU(), nn.Linear(width, 10)
-    )
-
-
-def candidate(width, **facts):
-    return Candidate(net(width), macs=74 * width, params=77 * width + 10, **facts)
-
-
-class Pruner:
-    """Makes a narrower network and counts how often."""
-
-    def __init__(self):
-        self.asked = []
-
-    def __call__(self, criterion, ratio):
-        self.asked.append((criterion, ratio))
-        return candidate(
-            int(32 * (1 - ratio)), certificate={"error": 1e-12}, channels_removed=ratio
-        )
+    return SPEC.load()
 
 
 class Trainings:
@@ -59,26 +36,14 @@ class Trainings:
     def __init__(self, monkeypatch, fail_at=None):
         self.count = 0
         self.fail_at = fail_at
-        self._train = run_module.train
-        monkeypatch.setattr(run_module, "train", self)
+        self._train = work.train
+        monkeypatch.setattr(work, "train", self)
 
     def __call__(self, *arguments, **options):
         self.count += 1
         if self.count == self.fail_at:
             raise KeyboardInterrupt
         return self._train(*arguments, **options)
-
-
-def ran(data, directory, study=STUDY, pruner=None, dense=None, **options):
-    return run_study(
-        study,
-        pruner or Pruner(),
-        dense or candidate(32),
-        data,
-        directory,
-        device="cpu",
-        **options,
-    )
 
 
 def test_every_cell_is_run_and_each_network_made_once(data, tmp_path, monkeypatch):
@@ -96,7 +61,7 @@ def test_each_record_holds_the_regimes_budget(data, tmp_path):
         schedule = budget(REGIMES[record.cell.regime], STUDY.base, 2.0)
         assert record.epochs == schedule.epochs
         assert record.samples == schedule.epochs * 200
-        assert record.compute == record.macs * record.samples
+        assert record.compute == record.facts.macs * record.samples
     assert {record.epochs for record in results.records} == {0, 1, 8}
 
 
@@ -106,14 +71,15 @@ def test_a_repair_is_tested_and_not_trained(data, tmp_path, monkeypatch):
     slim = pruner("l1", 0.5)
     kept = copy.deepcopy(slim.model.state_dict())
 
-    def repair(model, seed):
+    def repaired(dense, model, plan, dataset, *, samples, seed, place):
         torch.nn.init.constant_(model[-1].weight, 0.0)
         torch.nn.init.constant_(model[-1].bias, 0.0)
         model[-1].bias.data[seed] = 1.0  # every image is of this class
+        return model
 
+    monkeypatch.setattr(work, "repaired", repaired)
     study = dataclasses.replace(STUDY, criteria=("l1",), regimes=("repair", "repair-finetune"))
-    made = dataclasses.replace(slim, repair=repair)
-    results = ran(data, tmp_path, study, lambda criterion, ratio: made)
+    results = ran(data, tmp_path, study, lambda criterion, ratio: slim)
     _, *repaired = results.records
     assert trainings.count == 2  # the two seeds of repair-finetune
     for record in repaired[:2]:
@@ -127,7 +93,7 @@ def test_a_repair_is_tested_and_not_trained(data, tmp_path, monkeypatch):
 def test_what_was_not_cut_is_not_repaired(data, tmp_path):
     study = dataclasses.replace(STUDY, regimes=("repair",))
     with pytest.raises(InputError, match=r"l1, ratio 0\.5, repair, seed 0: nothing was cut"):
-        ran(data, tmp_path, study)
+        ran(data, tmp_path, study, lambda criterion, ratio: candidate())
 
 
 def test_a_killed_study_goes_on_where_it_stopped(data, tmp_path, monkeypatch):
@@ -139,7 +105,7 @@ def test_a_killed_study_goes_on_where_it_stopped(data, tmp_path, monkeypatch):
     trainings, pruner = Trainings(monkeypatch), Pruner()
     resumed = ran(data, tmp_path / "killed", pruner=pruner)
     assert trainings.count == (CELLS - 1) - 5
-    assert pruner.asked == [("random", 0.5)]
+    assert pruner.asked == []  # the networks lie in the folder
     assert timeless(resumed) == timeless(whole)
 
 
@@ -183,7 +149,7 @@ def test_the_record_of_another_cell_is_not_taken(data, tmp_path, monkeypatch):
 
 
 def test_the_models_stay_as_they_were(data, tmp_path):
-    dense, slim = candidate(32), candidate(16)
+    dense, slim = candidate(), Pruner()("l1", 0.5)
     dense.model.train()
     before = copy.deepcopy([dense.model.state_dict(), slim.model.state_dict()])
     ran(data, tmp_path, pruner=lambda criterion, ratio: slim, dense=dense)
@@ -193,15 +159,25 @@ def test_the_models_stay_as_they_were(data, tmp_path):
         assert all(torch.equal(old[name], new[name]) for name in old)
 
 
-def test_a_clone_of_the_callers_own_is_used(data, tmp_path):
-    cloned = []
+class Uncopied(nn.Sequential):
+    """What ``copy.deepcopy`` cannot copy, and pickle cannot either."""
 
-    def clone(model):
-        cloned.append(model)
-        return copy.deepcopy(model)
+    def __deepcopy__(self, memo):
+        raise TypeError("not to be copied")
 
-    ran(data, tmp_path, clone=clone)
-    assert len(cloned) == 3 + (CELLS - 1)  # each network is tested once, each cell trains one
+    __reduce_ex__ = __deepcopy__
+
+
+def test_a_network_that_python_cannot_copy_is_retrained(data, tmp_path):
+    model = Uncopied(*net())
+    dense = dataclasses.replace(candidate(), model=model)
+
+    def cut(criterion, ratio):
+        return slim_candidate(slimnet.prune(model, IMAGE, ratio=ratio, align=None))
+
+    study = dataclasses.replace(STUDY, criteria=("l1",))
+    own = ran(data, tmp_path / "own", study, cut, dense)
+    assert timeless(own) == timeless(ran(data, tmp_path / "plain", study))
 
 
 def test_dense_networks_are_retrained_where_asked(data, tmp_path):
@@ -255,21 +231,30 @@ def test_results_that_are_none_are_refused(tmp_path):
 
 def test_an_unknown_engine_lists_the_known_ones(data, tmp_path):
     with pytest.raises(
-        UnknownNameError, match="unknown study engine 'cloud': the known ones are local"
+        UnknownNameError, match="unknown study engine 'cloud': the known ones are local, processes"
     ):
         ran(data, tmp_path, engine="cloud")
 
 
 def test_a_candidate_that_cannot_be_recorded_is_refused_before_it_is_trained():
     with pytest.raises(TypeError, match="not JSON serializable"):
-        candidate(8, certificate={"error": object()})
+        candidate(8, achieved={"error": object()})
     with pytest.raises(InputError, match="0 MACs"):
-        Candidate(net(8), macs=0, params=1)
+        Candidate(net(8), Facts(macs=0, params=1))
+
+
+def tenfold(cell, progress):
+    progress(0.5)
+    return cell * 10
 
 
 @pytest.mark.parametrize("name", list(ENGINES))
 def test_every_engine_gives_the_records_in_the_cells_order(name):
-    assert ENGINES[name]([3, 1, 2], lambda cell: cell * 10) == [30, 10, 20]
+    told = []
+    run = Run(tenfold, lambda cell, part: told.append((cell, part)))
+    assert ENGINES[name]([3, 1, 2], run) == [30, 10, 20]
+    assert {(cell, 1.0) for cell in (1, 2, 3)} <= set(told)
+    assert ENGINES[name]([], run) == []
 
 
 def test_an_engine_may_run_cells_in_threads(data, tmp_path, monkeypatch):

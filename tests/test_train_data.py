@@ -96,7 +96,7 @@ def test_a_test_folder_does_instead_of_val(tmp_path):
 
 
 def test_cifar10_is_read_from_the_folder_that_torchvision_knows(tmp_path, monkeypatch):
-    monkeypatch.setattr("slimnet.train.sources.CIFAR10", FakeCifar)
+    monkeypatch.setattr("torchvision.datasets.CIFAR10", FakeCifar)
     data = load_data(f"cifar10:{tmp_path}")
     assert data.image_shape == (3, 32, 32)
     assert data.normalize.name == "cifar10"

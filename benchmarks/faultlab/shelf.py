@@ -135,7 +135,7 @@ def _data() -> None:
 
 def _training() -> None:
     """What a training that was stopped before its end leaves behind."""
-    import slimnet.sparsify as made
+    import slimnet.sparsity.training as made
 
     made.write_state = lambda *_: sys.exit(0)  # the last snapshot stays
     child.slimnet_command(SPARSIFY.split())()

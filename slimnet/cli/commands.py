@@ -20,9 +20,10 @@ from slimnet.planning.request import CRITERIA, CutRequest
 from slimnet.registry import declared
 from slimnet.signature import Option, option, required
 
-_TRAIN = Path(__file__).parents[1] / "train"
-_REGIMES = ", ".join(declared(_TRAIN, "REGIMES", "slimnet.regimes"))
-_METHODS = ", ".join(declared(_TRAIN / "sparsity", "SPARSIFIERS"))
+_PACKAGE = Path(__file__).parents[1]
+_REGIMES = ", ".join(declared(_PACKAGE / "train", "REGIMES", "slimnet.regimes"))
+_METHODS = ", ".join(declared(_PACKAGE / "sparsity" / "methods", "SPARSIFIERS"))
+_ENGINES = ", ".join(declared(_PACKAGE / "study" / "engines", "ENGINES", "slimnet.engines"))
 KINDS = "digits, npz:FILE, cifar10:ROOT, imagefolder:ROOT, file.py:make_data"
 
 _OUTPUT = ("-o", "--output")
@@ -246,6 +247,14 @@ class Compare:
     cut: CutRequest = part(*COMPARED, scope="local")
     batch: int = option(1, _BATCH)
     latency: bool = option(True, _LATENCY)
+    engine: str | None = option(None, f"where trainings run, one of: {_ENGINES}")
+    workers: int | None = option(
+        None,
+        Option(
+            "how many processes train at a time; they share the cores, or take --threads each",
+            bounds=(1, 4096),
+        ),
+    )
     files: Files = part(*TRAINED)
     run: Run = part()
 

@@ -13,15 +13,15 @@ from slimnet.cli.calibration import check_recognised, network_before, read_image
 from slimnet.cli.shared import open_to_train, place_of, print_json
 from slimnet.cli.targets import check_apart
 from slimnet.cli.training import data_of, schedule_of
+from slimnet.comparison import Settings, check_cuts, one_image, run_comparison, write_comparison
 from slimnet.criteria import load_criteria
 from slimnet.errors import InputError
 from slimnet.output import make_folder
 from slimnet.planning.request import CutRequest, is_number
 from slimnet.report import table
-from slimnet.study import Study
+from slimnet.study import ENGINES, Study
 from slimnet.study.masked import UNSTRUCTURED, cutting
 from slimnet.train import REGIMES
-from slimnet.workflow import Settings, check_cuts, one_image, run_comparison, write_comparison
 
 
 def compare(options: commands.Compare) -> None:
@@ -36,7 +36,9 @@ def compare(options: commands.Compare) -> None:
     for name in criteria:
         request = replace(options.cut, ratio=0.0, criterion=name)
         request.check(data=True, init=options.init is not None)
-    dataset = data_of(options.data, options.training)
+    engine = _engine(options)
+    spec = data_of(options.data, options.training)
+    dataset = spec.load()
     opened = open_to_train(options.model, files)
     example = one_image(opened, dataset)
     check_recognised(options.model, opened, dataset.samples(512, run.seed))
@@ -48,13 +50,14 @@ def compare(options: commands.Compare) -> None:
         samples=options.samples,
         data=dataset.samples(options.samples, run.seed) if read_images(criteria) else None,
         init=network_before(options.init, opened, allow_pickle=files.allow_pickle),
+        engine=engine,
+        workers=options.workers,
     )
     check_cuts(opened.model, example, study, settings)
     folder = make_folder(options.output)
     with console.watching(quiet=run.json) as watch:
-        network = run_comparison(
-            options.model.stem, opened.model, example, dataset, study, folder, settings, watch
-        )
+        what = (options.model.stem, opened.model, example, dataset, study, folder, settings)
+        network = run_comparison(*what, watch, arch=opened.arch, spec=spec)
         title = f"{options.model.name}: slim networks"
         command = shlex.join(["slimnet", *sys.argv[1:]])
         page = write_comparison(folder, title, command, [network])
@@ -75,6 +78,13 @@ def _study(options: commands.Compare) -> Study:
         seeds=tuple(range(seed, seed + options.seeds)),
         base=schedule_of(options.training),
     )
+
+
+def _engine(options: commands.Compare) -> str:
+    """Several workers are processes where nothing else is asked for."""
+    name = options.engine or ("local" if options.workers is None else "processes")
+    _ = ENGINES[name]
+    return name
 
 
 def numbers(text: str, option: str) -> tuple[float, ...]:

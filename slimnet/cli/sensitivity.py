@@ -12,12 +12,12 @@ from slimnet.cli.calibration import (
 )
 from slimnet.cli.shared import inputs_of, on_device, open_any, place_of, print_json
 from slimnet.cli.targets import PAGE, check_target
+from slimnet.comparison import versions
 from slimnet.criteria import check_needs
 from slimnet.network import Network
 from slimnet.report.sensitivity import measured_sentence, sensitivity_table, write_sensitivity
-from slimnet.sensitivity import Sensitivity
-from slimnet.sensitivity import sensitivity as measure_sensitivity
-from slimnet.workflow import versions
+from slimnet.study.curves import Sensitivity
+from slimnet.study.curves import sensitivity as measure_sensitivity
 
 
 def sensitivity(options: commands.Sensitivity) -> None:

@@ -6,21 +6,21 @@ from slimnet.cli import commands, console, tables
 from slimnet.cli.shared import open_to_train, place_of, print_json
 from slimnet.cli.targets import STATE, check_target
 from slimnet.cli.training import data_of, schedule_of
-from slimnet.sparsify import Recipe, checkpoint_of, write_state
-from slimnet.sparsify import sparsify as sparsify_network
-from slimnet.train.sparsity import load_sparsifiers
-from slimnet.workflow import one_image
+from slimnet.comparison import one_image
+from slimnet.sparsity import SPARSIFIERS
+from slimnet.sparsity.training import Recipe, checkpoint_of, write_state
+from slimnet.sparsity.training import sparsify as sparsify_network
 
 
 def sparsify(options: commands.Sparsify) -> None:
     """Refuse, read, train, write, show."""
     files, run, method = options.files, options.run, options.method
     place = place_of(run)
-    amount = load_sparsifiers()[method].amount(method, options.strength, options.rate)
+    amount = SPARSIFIERS[method].amount(method, options.strength, options.rate)
     recipe = Recipe(method, amount, schedule_of(options.training), run.seed)
     reads = (options.model, options.data, files.arch)
     check_target(options.output, STATE, reads, overwrite=files.overwrite)
-    dataset = data_of(options.data, options.training)
+    dataset = data_of(options.data, options.training).load()
     opened = open_to_train(options.model, files, dense=True)
     example = one_image(opened, dataset)
     with console.watching(quiet=run.json) as watch:

@@ -18,11 +18,11 @@ from slimnet.planning.outcome import asked_and_achieved, rows
 from slimnet.planning.plan import GroupCut, Plan
 from slimnet.text import count
 
-if TYPE_CHECKING:  # the workflow imports runtimes and data sets
+if TYPE_CHECKING:  # the comparison imports runtimes and data sets
     from slimnet.demo import DemoResult
     from slimnet.export import Latency, OnnxExport, Parity, ProgramExport
     from slimnet.repair import Repair
-    from slimnet.sparsify import Sparse
+    from slimnet.sparsity.training import Sparse
 
 
 def show_inspection(inspection: Inspection) -> None:
@@ -262,9 +262,9 @@ def show_demo(result: DemoResult, folder: Path) -> None:
         if network.results is not None:
             show(table(network.results, network.name))
         for slim in network.slim:
-            if slim.certificate is not None:
-                show_proof(Certificate.from_json(slim.certificate))
-            say(words.speed_sentence(slim.latency))
+            if slim.facts.certificate is not None:
+                show_proof(slim.facts.certificate)
+            say(words.speed_sentence(slim.facts.latency))
             say()
     if result.conditions:
         note(f"ms: {result.conditions}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from slimnet.cli.commands import Training
-from slimnet.train import Dataset, Schedule, load_data
+from slimnet.train import DataSpec, Schedule
 
 
 def schedule_of(training: Training) -> Schedule:
@@ -16,7 +16,6 @@ def schedule_of(training: Training) -> Schedule:
     )
 
 
-def data_of(name: str, training: Training) -> Dataset:
-    """As many images of the data set as were asked for."""
-    dataset = load_data(name, training.normalize)
-    return dataset.limited(train=training.train_images, test=training.test_images)
+def data_of(name: str, training: Training) -> DataSpec:
+    """What loads as many images of the data set as were asked for."""
+    return DataSpec(name, training.normalize, training.train_images, training.test_images)

@@ -36,9 +36,9 @@ def narrow(results: Results) -> tuple[Column, ...]:
     digits = words.digits_of(results)
     return (
         Column("network", lambda row: words.network(row, short=True), left=True),
-        Column("channels\nremoved", lambda row: words.part(row.channels_removed)),
-        Column("MACs\nleft", lambda row: _left(row, row.macs, row.macs_ratio)),
-        Column("params\nleft", lambda row: _left(row, row.params, row.params_ratio)),
+        Column("channels\nremoved", lambda row: words.part(row.facts.channels_removed)),
+        Column("MACs\nleft", lambda row: _left(row, row.facts.macs, row.macs_ratio)),
+        Column("params\nleft", lambda row: _left(row, row.facts.params, row.params_ratio)),
         *_latency(results, "ms"),
         Column("acc. %\nafter\nthe cut", lambda row: _cut(row, digits)),
         Column("then", lambda row: row.regime or words.NOTHING, of_network=False, left=True),
@@ -52,9 +52,9 @@ def full(results: Results) -> tuple[Column, ...]:
     digits = words.digits_of(results)
     return (
         Column("network", words.network, left=True),
-        Column("channels\nremoved", lambda row: words.part(row.channels_removed)),
-        Column("MACs\n(left)", lambda row: _amount(row.macs, row.macs_ratio)),
-        Column("parameters\n(left)", lambda row: _amount(row.params, row.params_ratio)),
+        Column("channels\nremoved", lambda row: words.part(row.facts.channels_removed)),
+        Column("MACs\n(left)", lambda row: _amount(row.facts.macs, row.macs_ratio)),
+        Column("parameters\n(left)", lambda row: _amount(row.facts.params, row.params_ratio)),
         *_latency(results, "latency\nms"),
         Column("accuracy %\nafter the cut", lambda row: _cut(row, digits)),
         Column("then", words.retraining, of_network=False, left=True),

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
@@ -18,38 +17,25 @@ from plotly.offline import get_plotlyjs
 from slimnet.output import write_text
 from slimnet.report import columns, plots, words
 from slimnet.report.templates import filled
-from slimnet.study import Record, Results
+from slimnet.study import Facts, LatencyFacts, Results
 from slimnet.train import describe
 
 
 @dataclass(frozen=True)
 class Slim:
-    """A pruned network: its cost, its proof, its groups, its speed.
-
-    ``certificate`` is ``Certificate.to_json()``; ``groups`` are ``{layers, before, after}``;
-    ``latency`` is ``study.latency_facts(…)``; ``remarks`` are sentences, e.g. what was asked for,
-    what was achieved, and why they differ.
-    """
+    """A pruned network: its cost, its proof, its groups, its speed."""
 
     name: str
-    macs: int
-    params: int
-    channels_removed: float | None = None
-    certificate: Mapping[str, Any] | None = None
-    groups: Sequence[Mapping[str, Any]] = ()
-    latency: Mapping[str, Any] | None = None
-    remarks: Sequence[str] = ()
+    facts: Facts
 
 
 @dataclass(frozen=True)
-class Network:
+class NetworkReport:
     """A dense network, the slim ones made from it, and how they compare."""
 
     name: str
-    macs: int
-    params: int
+    facts: Facts
     slim: Sequence[Slim] = ()
-    latency: Mapping[str, Any] | None = None
     results: Results | None = None
 
 
@@ -59,20 +45,20 @@ class Report:
 
     title: str
     command: str
-    networks: Sequence[Network]
+    networks: Sequence[NetworkReport]
     versions: Mapping[str, str] = field(default_factory=dict)
     measured: Sequence[str] = ()  # sentences: how latency and accuracy were measured
     limits: Sequence[str] = ()  # beside those that follow from each study
 
 
 def slim_networks(results: Results) -> tuple[Slim, ...]:
-    """What a study's records know of each slim network; ``achieved`` may hold groups, remarks."""
-    found: dict[tuple[str, float], Slim] = {}
-    for record in results.records:
-        if record.cell.criterion is not None:
-            key = (record.cell.criterion, record.cell.ratio)
-            found.setdefault(key, _slim(record))
-    return tuple(found.values())
+    """What a study's results say of each slim network."""
+    slim: dict[tuple[str, float], Slim] = {}
+    for result in results.records:
+        criterion, ratio = result.cell.criterion, result.cell.ratio
+        if criterion is not None:
+            slim.setdefault((criterion, ratio), Slim(f"{criterion}, ratio {ratio:g}", result.facts))
+    return tuple(slim.values())
 
 
 def write_html(path: Path | str, report: Report) -> Path:
@@ -98,21 +84,7 @@ def render(report: Report) -> str:
     )
 
 
-def _slim(record: Record) -> Slim:
-    achieved = record.achieved or {}
-    return Slim(
-        name=f"{record.cell.criterion}, ratio {record.cell.ratio:g}",
-        macs=record.macs,
-        params=record.params,
-        channels_removed=record.channels_removed,
-        certificate=record.certificate,
-        groups=achieved.get("groups", ()),
-        latency=record.latency,
-        remarks=achieved.get("remarks", ()),
-    )
-
-
-def _latencies(network: Network) -> list[tuple[str, Mapping[str, Any]]]:
+def _latencies(network: NetworkReport) -> list[tuple[str, LatencyFacts]]:
     """The measured networks, the dense one first."""
-    named = [("dense", network.latency), *((slim.name, slim.latency) for slim in network.slim)]
-    return [(name, latency) for name, latency in named if latency is not None]
+    named = [("dense", network.facts), *((slim.name, slim.facts) for slim in network.slim)]
+    return [(name, facts.latency) for name, facts in named if facts.latency is not None]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import plotly.graph_objects as go
 
 from slimnet.report import words
-from slimnet.sensitivity import Sensitivity
-from slimnet.study import Results, Row
+from slimnet.study import LatencyFacts, Results, Row
+from slimnet.study.curves import Sensitivity
 
 # Okabe and Ito's palette: told apart with any colour vision and in print
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -33,12 +33,12 @@ def accuracy_plot(results: Results) -> str:
     return _fragment(figure)
 
 
-def latency_plot(bars: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
-    """A bar per network with ``median_ms``, and its spread from ``low_ms`` to ``high_ms``."""
+def latency_plot(bars: Sequence[tuple[str, LatencyFacts]]) -> str:
+    """A bar per network with its median, and the spread where it is known."""
     names = [name for name, _ in bars]
-    medians = [latency["median_ms"] for _, latency in bars]
-    above = [latency.get("high_ms", latency["median_ms"]) for _, latency in bars]
-    below = [latency.get("low_ms", latency["median_ms"]) for _, latency in bars]
+    medians = [latency.median_ms for _, latency in bars]
+    above = [x.median_ms if x.high_ms is None else x.high_ms for _, x in bars]
+    below = [x.median_ms if x.low_ms is None else x.low_ms for _, x in bars]
     figure = go.Figure(
         go.Bar(
             x=medians,

@@ -14,7 +14,7 @@ from rich.text import Text
 from slimnet.output import write_text
 from slimnet.report.plots import sensitivity_plot
 from slimnet.report.templates import filled
-from slimnet.sensitivity import Curve, Point, Sensitivity
+from slimnet.study.curves import Curve, Point, Sensitivity
 from slimnet.text import legible
 
 

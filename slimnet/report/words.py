@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from slimnet.study import Results, Row, Study
+from slimnet.cutting.verify import Certificate
+from slimnet.study import LatencyFacts, Results, Row, Study
 from slimnet.train import REGIMES
 
 NOTHING = "–"
@@ -71,16 +72,16 @@ def digits_of(results: Results) -> int:
     return 1 if results.data["test"] < 10_000 else 2
 
 
-def certificate_sentence(certificate: Mapping[str, Any] | None) -> str:
+def certificate_sentence(certificate: Certificate | None) -> str:
     """What the proof says, its error printed."""
     if certificate is None:
         return "Not verified: nothing was cut, or the proof was switched off."
     sentence = (
         "Proven: the slim network gives the same outputs as the original with every removed weight "
-        f"set to zero. Largest relative error {certificate['error']:.1e}, tolerance "
-        f"{certificate['tolerance']:.0e} ({certificate['dtype']})."
+        f"set to zero. Largest relative error {certificate.error:.1e}, tolerance "
+        f"{certificate.tolerance:.0e} ({certificate.dtype})."
     )
-    if certificate["exact"]:
+    if certificate.exact:
         return sentence
     return (
         f"{sentence} Where a statistic runs over the removed channels (below), the original takes "
@@ -88,12 +89,13 @@ def certificate_sentence(certificate: Mapping[str, Any] | None) -> str:
     )
 
 
-def speed_sentence(latency: Mapping[str, Any] | None) -> str:
+def speed_sentence(latency: LatencyFacts | None) -> str:
     """Whether the slim network is faster, in words: only where the whole spread says so."""
-    if latency is None or latency.get("speedup") is None:
+    if latency is None or latency.speedup is None:
         return "Latency was not measured."
-    speedup = latency["speedup"]
-    low, high = latency.get("speedup_low", speedup), latency.get("speedup_high", speedup)
+    speedup = latency.speedup
+    low = speedup if latency.speedup_low is None else latency.speedup_low
+    high = speedup if latency.speedup_high is None else latency.speedup_high
     figures = f"{times(speedup)} its speed ({times(low)} to {times(high)} over the rounds)"
     if low > 1:
         return f"Faster than the dense network: {figures}."
@@ -130,7 +132,7 @@ def limits(results: Results) -> tuple[str, ...]:
 def _same_from_scratch(results: Results) -> bool:
     """Whether two criteria's rows are one and the same training."""
     fresh = [
-        (row.ratio, row.regime, row.macs, row.accuracy, row.std)
+        (row.ratio, row.regime, row.facts.macs, row.accuracy, row.std)
         for row in results.summary()
         if row.regime is not None and REGIMES[row.regime].start == "fresh"
     ]

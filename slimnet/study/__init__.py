@@ -1,24 +1,46 @@
-"""Studies: ratios x criteria x regimes x seeds, resumable, with means and spread."""
+"""Studies: ratios x criteria x regimes x seeds, resumable, with means and spread.
 
+:mod:`.cells` says what a study consists of, :mod:`.facts` what is known of a network,
+:mod:`.results` what comes out, in one file by :mod:`.results_file`. A :mod:`.store` keeps results
+and says who runs which cell; :mod:`.stores` has one file for each kind. A :mod:`.candidate`, or a
+:mod:`.masked` one, is a network in memory; :mod:`.networks`, :mod:`.repaired` and :mod:`.data` keep
+networks and images as files. :mod:`.work` runs one cell from these files, an :mod:`.engine` all of
+them; :mod:`.engines` has one file for each kind. :mod:`.run` is the whole. :mod:`.curves` stands by
+itself: each group cut alone.
+"""
+
+from slimnet.study.candidate import Candidate, slim_candidate
 from slimnet.study.cells import Cell, Study
-from slimnet.study.engines import ENGINES
-from slimnet.study.facts import channels_removed, latency_facts, slim_candidate
-from slimnet.study.results import Record, Results, Row
-from slimnet.study.run import Candidate, Status, run_study
-from slimnet.study.store import read_results, write_results
+from slimnet.study.engine import ENGINES, Run
+from slimnet.study.facts import Facts, LatencyFacts, channels_removed, facts_of, latency_facts
+from slimnet.study.results import CellResult, Results, Row
+from slimnet.study.results_file import read_results, write_results
+from slimnet.study.run import Status, run_study
+from slimnet.study.store import STORES, Store
+from slimnet.study.stores.folder import FolderStore
+from slimnet.study.work import Setup, run_cell
 
 __all__ = [
     "ENGINES",
+    "STORES",
     "Candidate",
     "Cell",
-    "Record",
+    "CellResult",
+    "Facts",
+    "FolderStore",
+    "LatencyFacts",
     "Results",
     "Row",
+    "Run",
+    "Setup",
     "Status",
+    "Store",
     "Study",
     "channels_removed",
+    "facts_of",
     "latency_facts",
     "read_results",
+    "run_cell",
     "run_study",
     "slim_candidate",
     "write_results",

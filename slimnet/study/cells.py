@@ -9,12 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-import torch
 from torch import nn
 
+from slimnet.digest import weights_digest
 from slimnet.errors import InputError
 from slimnet.train import REGIMES, Dataset, Schedule
 from slimnet.version import __version__
@@ -95,6 +95,10 @@ class Cell:
         """Whether it is the dense network as it was handed over."""
         return self.criterion is None and self.regime is None
 
+    def network(self, baseline: Cell) -> Cell:
+        """The cell of its network as it was cut; ``baseline`` is the study's dense one."""
+        return replace(baseline, criterion=self.criterion, ratio=self.ratio)
+
     def __str__(self) -> str:
         what = "dense" if self.criterion is None else f"{self.criterion}, ratio {self.ratio:g}"
         return what if self.regime is None else f"{what}, {self.regime}, seed {self.seed}"
@@ -108,19 +112,6 @@ def cells(study: Study, dense: nn.Module, dataset: Dataset) -> tuple[Cell, ...]:
         "settings": dict(study.settings),
     }
     return tuple(_cells(study, shared))
-
-
-def weights_digest(model: nn.Module) -> str:
-    """A digest of every name, shape and value of the network's state."""
-    digest = hashlib.blake2b(digest_size=8)
-    for name, value in model.state_dict().items():
-        digest.update(name.encode())
-        if isinstance(value, torch.Tensor):
-            digest.update(f"{value.dtype}{list(value.shape)}".encode())
-            digest.update(
-                value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
-            )
-    return digest.hexdigest()
 
 
 def _cells(study: Study, shared: Mapping[str, Any]) -> Iterator[Cell]:

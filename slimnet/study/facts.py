@@ -1,34 +1,120 @@
-"""From a cut and a measurement to what a study and its report keep of them."""
+"""What is known of one network: its cost, its speed, its proof, and how its cut went.
+
+One value for whoever holds such facts: a candidate, a cell's result, a row, a report. In JSON it is
+flat, and what was not measured is null.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from slimnet.cutting.verify import Certificate
 from slimnet.errors import InputError
 from slimnet.export.latency import Latency
 from slimnet.planning.plan import Plan
 from slimnet.prune import Pruned
-from slimnet.study.run import Candidate
-from slimnet.train import Repairer
 
 
-def slim_candidate(
-    pruned: Pruned, latency: Mapping[str, Any] | None = None, repair: Repairer | None = None
-) -> Candidate:
-    """The slim network of ``slimnet.prune`` as a study's candidate.
+@dataclass(frozen=True)
+class LatencyFacts:
+    """One network's milliseconds, and how much faster than the dense one it is, with the spread.
 
-    The example that it was cut with must be one image: MACs are counted on it. ``repair``: for
-    regimes that start from repaired weights.
+    Spreads are those from the 10th to the 90th percentile of the rounds; None where unknown.
     """
+
+    median_ms: float
+    low_ms: float | None = None
+    high_ms: float | None = None
+    speedup: float | None = None
+    speedup_low: float | None = None
+    speedup_high: float | None = None
+    conditions: str | None = None  # how it was measured, in words
+
+    def to_json(self) -> dict[str, Any]:
+        """Every field that is known."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> LatencyFacts:
+        """Read what ``to_json`` gave."""
+        conditions = fields.get("conditions")
+        numbers = {name: float(fields[name]) for name in _NUMBERS if name in fields}
+        return cls(**numbers, conditions=None if conditions is None else str(conditions))
+
+
+_NUMBERS = ("median_ms", "low_ms", "high_ms", "speedup", "speedup_low", "speedup_high")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a network; raises ``InputError`` for costs that no network has.
+
+    ``achieved`` says what was asked of the cut and what came of it, and may hold ``groups``
+    (``{layers, before, after}``) and ``remarks`` for the report; it is JSON-able (``TypeError``
+    otherwise, before hours of training are lost to it).
+    """
+
+    macs: int  # of one image
+    params: int
+    channels_removed: float | None = None  # of all channels that could have been, 0..1
+    latency: LatencyFacts | None = None
+    certificate: Certificate | None = None
+    achieved: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if self.macs < 1 or self.params < 1:
+            raise InputError(f"a network of {self.macs} MACs and {self.params} parameters is none")
+        json.dumps(self.achieved, allow_nan=False)
+
+    @property
+    def groups(self) -> Sequence[Mapping[str, Any]]:
+        """Which layers lost channels together: ``{layers, before, after}``."""
+        groups: Sequence[Mapping[str, Any]] = (self.achieved or {}).get("groups", ())
+        return groups
+
+    @property
+    def remarks(self) -> Sequence[str]:
+        """Sentences: what was asked for, what was achieved, and why they differ."""
+        remarks: Sequence[str] = (self.achieved or {}).get("remarks", ())
+        return remarks
+
+    def to_json(self) -> dict[str, Any]:
+        """Every field; ``Facts.from_json`` reads it back."""
+        return {
+            "macs": self.macs,
+            "params": self.params,
+            "channels_removed": self.channels_removed,
+            "latency": None if self.latency is None else self.latency.to_json(),
+            "certificate": None if self.certificate is None else self.certificate.to_json(),
+            "achieved": None if self.achieved is None else dict(self.achieved),
+        }
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Facts:
+        """Read what ``to_json`` gave, whatever stands beside it."""
+        latency, certificate = fields.get("latency"), fields.get("certificate")
+        return cls(
+            macs=fields["macs"],
+            params=fields["params"],
+            channels_removed=fields["channels_removed"],
+            latency=None if latency is None else LatencyFacts.from_json(latency),
+            certificate=None if certificate is None else Certificate.from_json(certificate),
+            achieved=fields.get("achieved"),
+        )
+
+
+def facts_of(pruned: Pruned, latency: LatencyFacts | None = None) -> Facts:
+    """What a cut says of its slim network; the example that it was cut with is one image."""
     before, after = _costs(pruned.plan)
-    return Candidate(
-        model=pruned.model,
+    return Facts(
         macs=after["macs"],
         params=after["params"],
         channels_removed=channels_removed(pruned.plan),
         latency=latency,
-        certificate=None if pruned.certificate is None else pruned.certificate.to_json(),
+        certificate=pruned.certificate,
         achieved={
             "asked": dict(pruned.plan.asked or {}),
             "before": dict(before),
@@ -39,7 +125,6 @@ def slim_candidate(
             ],
             "remarks": list(pruned.plan.notes),
         },
-        repair=repair,
     )
 
 
@@ -49,23 +134,16 @@ def channels_removed(plan: Plan) -> float:
     return 1 - sum(cut.after for cut in plan.groups) / before if before else 0.0
 
 
-def latency_facts(latency: Latency, name: str) -> dict[str, Any]:
+def latency_facts(latency: Latency, name: str) -> LatencyFacts:
     """One candidate's milliseconds, and its speed-up over the first with the spread of both."""
     timing = latency.timing(name)
-    milliseconds = {
-        "median_ms": timing.median_ms,
-        "low_ms": timing.low_ms,
-        "high_ms": timing.high_ms,
-    }
+    facts = LatencyFacts(timing.median_ms, timing.low_ms, timing.high_ms)
     if name == latency.timings[0].name:
-        return {**milliseconds, "speedup": 1.0}
-    speedup = next(found for found in latency.speedups if found.name == name)
-    return {
-        **milliseconds,
-        "speedup": speedup.median,
-        "speedup_low": speedup.low,
-        "speedup_high": speedup.high,
-    }
+        return replace(facts, speedup=1.0)
+    speedup = next(speedup for speedup in latency.speedups if speedup.name == name)
+    return replace(
+        facts, speedup=speedup.median, speedup_low=speedup.low, speedup_high=speedup.high
+    )
 
 
 def _costs(plan: Plan) -> tuple[Mapping[str, int], Mapping[str, int]]:

@@ -7,14 +7,15 @@ zero. Nothing is cut, so it has no certificate, all MACs and, measured, the dens
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from slimnet.network import Network
-from slimnet.study.run import Candidate
-from slimnet.train.sparsity.unstructured import Unstructured, magnitude_masks, single_weights
+from slimnet.sparsity.methods.unstructured import Unstructured, magnitude_masks, single_weights
+from slimnet.study.candidate import Candidate
+from slimnet.study.facts import Facts, LatencyFacts
+from slimnet.train import Callback
 
 UNSTRUCTURED = "unstructured"
 
@@ -25,23 +26,31 @@ def cutting(criteria: Sequence[str]) -> tuple[str, ...]:
 
 
 def masked_candidate(
-    model: nn.Module, rate: float, macs: int, latency: Mapping[str, Any] | None = None
+    model: nn.Module, rate: float, macs: int, latency: LatencyFacts | None = None
 ) -> Candidate:
     """``model``, which the caller hands over, with the share ``rate`` of its weights zeroed.
 
-    The masks are held in every retraining, also from fresh weights. ``params`` counts what is left.
+    ``params`` counts what is left.
     """
     network = Network.of(model)
-    masks = magnitude_masks(dict(single_weights(network)), rate)
+    masks = _masks(network, rate)
     with torch.no_grad():
         for name, weight in single_weights(network):
             weight.mul_(masks[name])
     zeros = sum(int(mask.eq(0).sum()) for mask in masks.values())
-    return Candidate(
-        model=model,
+    facts = Facts(
         macs=macs,
         params=sum(parameter.numel() for parameter in model.parameters()) - zeros,
         latency=latency,
         achieved={"asked": {"ratio": rate}, "remarks": [f"{zeros:,} single weights are zero"]},
-        callbacks=lambda: (Unstructured(rate, masks),),
     )
+    return Candidate(model, facts, masked=rate)
+
+
+def holding(dense: nn.Module, rate: float) -> Callback:
+    """Holds the zeros of :func:`masked_candidate` of ``dense``, also from fresh weights."""
+    return Unstructured(rate, _masks(Network.of(dense), rate))
+
+
+def _masks(network: Network, rate: float) -> Mapping[str, Tensor]:
+    return magnitude_masks(dict(single_weights(network)), rate)

@@ -1,4 +1,4 @@
-"""What a study found: one record per cell, and rows that sum the seeds up.
+"""What a study gives: one result per cell, and rows that sum the seeds up.
 
 A row's accuracy is the mean over the seeds with the sample standard deviation (n - 1), always of
 the last epoch. Its cost is stated in MACs x images: one forward pass per training image.
@@ -13,39 +13,40 @@ from typing import Any
 
 from slimnet.errors import InputError
 from slimnet.study.cells import Cell, Study
+from slimnet.study.facts import Facts
 from slimnet.train import REGIMES
 
 
 @dataclass(frozen=True)
-class Record:
+class CellResult:
     """One finished cell."""
 
     cell: Cell
-    macs: int
-    params: int
-    channels_removed: float | None  # of all channels that could have been, 0..1
+    facts: Facts  # of the network that was trained
     accuracy_cut: float  # percent, before any retraining
     accuracy: float  # percent, after the last epoch
     epochs: int
     samples: int  # training images seen, each epoch's counted anew
     seconds: float
-    latency: Mapping[str, Any] | None = None
-    certificate: Mapping[str, Any] | None = None
-    achieved: Mapping[str, Any] | None = None
 
     @property
     def compute(self) -> float:
         """What the retraining took, in MACs x images (forward passes only)."""
-        return float(self.macs) * self.samples
+        return float(self.facts.macs) * self.samples
 
     def to_json(self) -> dict[str, Any]:
-        """Every field; ``Record.from_json`` reads it back."""
-        return asdict(self)
+        """Every field, flat; ``CellResult.from_json`` reads it back."""
+        own = {name: getattr(self, name) for name in _OWN}
+        return {"cell": asdict(self.cell), **own, **self.facts.to_json()}
 
     @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> Record:
+    def from_json(cls, fields: Mapping[str, Any]) -> CellResult:
         """Read what ``to_json`` gave."""
-        return cls(**{**fields, "cell": Cell.from_json(fields["cell"])})
+        own = {name: fields[name] for name in _OWN}
+        return cls(Cell.from_json(fields["cell"]), Facts.from_json(fields), **own)
+
+
+_OWN = ("accuracy_cut", "accuracy", "epochs", "samples", "seconds")
 
 
 @dataclass(frozen=True)
@@ -56,11 +57,9 @@ class Row:
     ratio: float
     regime: str | None
     n: int
-    macs: int
-    params: int
+    facts: Facts  # of the network
     macs_ratio: float  # what remains, 1 for the dense network
     params_ratio: float
-    channels_removed: float | None
     accuracy_cut: float
     accuracy: float
     std: float | None  # None where there is one run
@@ -69,20 +68,40 @@ class Row:
     compute: float  # MACs x images of the retraining
     total_compute: float | None  # the dense network's training included where it was needed
     seconds: float  # mean of the runs
-    latency_ms: float | None
-    speedup: float | None
+
+    @property
+    def latency_ms(self) -> float | None:
+        """The median; None where it was not measured."""
+        return None if self.facts.latency is None else self.facts.latency.median_ms
+
+    @property
+    def speedup(self) -> float | None:
+        """How many times as fast as the dense network; None where it was not measured."""
+        return None if self.facts.latency is None else self.facts.latency.speedup
+
+    def to_json(self) -> dict[str, Any]:
+        """Every number, flat, for those who only read."""
+        own = {name: value for name, value in vars(self).items() if name != "facts"}
+        return {
+            **own,
+            "macs": self.facts.macs,
+            "params": self.facts.params,
+            "channels_removed": self.facts.channels_removed,
+            "latency_ms": self.latency_ms,
+            "speedup": self.speedup,
+        }
 
 
 @dataclass(frozen=True)
 class Results:
-    """A study, the data it ran on (``Dataset.facts()``) and a record per cell, the dense first."""
+    """A study, the data it ran on (``Dataset.facts()``) and a result per cell, the dense first."""
 
     study: Study
     data: Mapping[str, Any]
-    records: tuple[Record, ...]
+    records: tuple[CellResult, ...]
 
     @property
-    def dense(self) -> Record:
+    def dense(self) -> CellResult:
         """The dense network as it was handed over."""
         for record in self.records:
             if record.cell.is_baseline:
@@ -91,43 +110,40 @@ class Results:
 
     def summary(self) -> tuple[Row, ...]:
         """One row per network and regime, in the order in which they ran."""
-        groups: dict[tuple[str | None, float, str | None], list[Record]] = {}
+        groups: dict[tuple[str | None, float, str | None], list[CellResult]] = {}
         for record in self.records:
             key = (record.cell.criterion, record.cell.ratio, record.cell.regime)
             groups.setdefault(key, []).append(record)
         return tuple(_row(records, self.dense, self.study) for records in groups.values())
 
     def to_json(self) -> dict[str, Any]:
-        """The study, every record, and the summary for those who only read."""
+        """The study, every result, and the summary for those who only read."""
         return {
             "study": self.study.to_json(),
             "data": dict(self.data),
             "records": [record.to_json() for record in self.records],
-            "summary": [asdict(row) for row in self.summary()],
+            "summary": [row.to_json() for row in self.summary()],
         }
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Results:
         """Read what ``to_json`` gave."""
-        records = tuple(Record.from_json(record) for record in fields["records"])
+        records = tuple(CellResult.from_json(record) for record in fields["records"])
         return cls(Study.from_json(fields["study"]), fields["data"], records)
 
 
-def _row(records: Sequence[Record], dense: Record, study: Study) -> Row:
+def _row(records: Sequence[CellResult], dense: CellResult, study: Study) -> Row:
     one = records[0]
     accuracies = [record.accuracy for record in records]
     accuracy = statistics.fmean(accuracies)
-    latency = one.latency or {}
     return Row(
         criterion=one.cell.criterion,
         ratio=one.cell.ratio,
         regime=one.cell.regime,
         n=len(records),
-        macs=one.macs,
-        params=one.params,
-        macs_ratio=one.macs / dense.macs,
-        params_ratio=one.params / dense.params,
-        channels_removed=one.channels_removed,
+        facts=one.facts,
+        macs_ratio=one.facts.macs / dense.facts.macs,
+        params_ratio=one.facts.params / dense.facts.params,
         accuracy_cut=one.accuracy_cut,
         accuracy=accuracy,
         std=statistics.stdev(accuracies) if len(records) > 1 else None,
@@ -136,12 +152,10 @@ def _row(records: Sequence[Record], dense: Record, study: Study) -> Row:
         compute=one.compute,
         total_compute=_total_compute(one, study),
         seconds=statistics.fmean(record.seconds for record in records),
-        latency_ms=latency.get("median_ms"),
-        speedup=latency.get("speedup"),
     )
 
 
-def _total_compute(record: Record, study: Study) -> float | None:
+def _total_compute(record: CellResult, study: Study) -> float | None:
     """Retraining, and the dense training wherever its weights are used."""
     regime = record.cell.regime
     if regime is not None and REGIMES[regime].start == "fresh":

@@ -1,70 +1,41 @@
-"""Run a study: make each slim network, retrain it in each regime with each seed, test it.
+"""Run a study: first its networks, each made and written once, then its cells.
 
-How a slim network is made and measured comes in as ``make_slim``: a study knows about training and
-counting, not about pruning. What was finished before is read, not run.
+How a slim network is made and measured comes in as ``make_slim``, which only the first stage calls.
+The cells read files (:mod:`.work`), in whatever order and processes the engine runs them; several
+processes may run one study in one folder. What was finished before is read, not run.
 """
 
 from __future__ import annotations
 
-import copy
-import json
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import torch
 from torch import nn
 
+from slimnet.capture.modules import clone
 from slimnet.errors import InputError
-from slimnet.exclusive import exclusive
+from slimnet.network import Network
+from slimnet.networks.arch import Arch
+from slimnet.output import make_folder
+from slimnet.study.candidate import Candidate
 from slimnet.study.cells import Cell, Study, cells
-from slimnet.study.engines import ENGINES
-from slimnet.study.results import Record, Results
-from slimnet.study.store import Store
-from slimnet.train import REGIMES, Callback, Dataset, Repairer, budget, evaluate, start, train
+from slimnet.study.data import keep_data
+from slimnet.study.engine import ENGINES, Engine, Run
+from slimnet.study.networks import StoredNetwork, arch_of_cuts, artifact_of
+from slimnet.study.results import CellResult, Results
+from slimnet.study.store import PAUSE, STORES, Store, turn
+from slimnet.study.work import Setup, take_cell
+from slimnet.train import Dataset, DataSpec, evaluate
 from slimnet.watch import remark
 
-
-@dataclass(frozen=True, eq=False)
-class Candidate:
-    """A network to be retrained, and what is known of it.
-
-    ``macs`` of one image. ``latency`` is ``latency_facts(…)``, ``certificate`` is
-    ``Certificate.to_json()``, ``achieved`` may hold ``groups`` and ``remarks`` for the report; all
-    are JSON-able (``TypeError`` otherwise, before hours of training are lost to it).
-    """
-
-    model: nn.Module
-    macs: int
-    params: int
-    channels_removed: float | None = None
-    latency: Mapping[str, Any] | None = None
-    certificate: Mapping[str, Any] | None = None
-    achieved: Mapping[str, Any] | None = None
-    callbacks: Callable[[], Sequence[Callback]] = tuple  # new ones, for each retraining
-    repair: Repairer | None = None  # what regimes that start from repaired weights call
-
-    def __post_init__(self) -> None:
-        if self.macs < 1 or self.params < 1:
-            raise InputError(f"a network of {self.macs} MACs and {self.params} parameters is none")
-        json.dumps(self.facts(), allow_nan=False)
-
-    def facts(self) -> dict[str, Any]:
-        """Everything but the model and what acts on it, as a record's fields."""
-        return {
-            "macs": self.macs,
-            "params": self.params,
-            "channels_removed": self.channels_removed,
-            "latency": self.latency,
-            "certificate": self.certificate,
-            "achieved": self.achieved,
-        }
-
-
-MakeSlim = Callable[[str, float], Candidate]  # (criterion, ratio)
-Clone = Callable[[nn.Module], nn.Module]
+MakeSlim: TypeAlias = Callable[[str, float], Candidate]
+"""(criterion, ratio) → a network that was cut from the dense one."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +46,7 @@ class Status:
     part: float
     done: int
     total: int
+    share: float  # of the whole study, what runs beside this cell included (0..1)
 
 
 def run_study(
@@ -84,119 +56,144 @@ def run_study(
     dataset: Dataset,
     directory: Path | str,
     *,
+    arch: Arch | None = None,
+    spec: DataSpec | None = None,
+    samples: int = 1024,
     engine: str = "local",
+    workers: int | None = None,
+    store: str = "folder",
     progress: Callable[[Status], None] | None = None,
-    clone: Clone = copy.deepcopy,
     device: torch.device | str | None = None,
+    threads: int | None = None,
 ) -> Results:
-    """Run every cell of ``study`` that ``directory`` does not hold yet, and give all records.
+    """Run every cell of ``study`` that ``directory`` does not hold yet, and give all results.
 
-    The models of ``dense`` and of what ``make_slim`` gives stay as they are: each cell trains a
-    ``clone``. A network is made once for all its regimes and seeds.
+    The models of ``dense`` and of what ``make_slim`` gives stay as they are. A network is made once
+    for all its regimes and seeds, and lies in the folder from then on.
+
+    Args:
+        study, make_slim, dense, dataset: what to run, on which networks and images.
+        directory: where results, networks and data are kept.
+        arch: what builds the dense network; without it, its class must be known to who runs cells.
+        spec: what loads ``dataset`` in another process; without it, a file in the folder does.
+        samples: images that a repair reads, others for each seed.
+        engine: where the cells run, a name of ``ENGINES``.
+        workers: of an engine that has several; None leaves it to the engine.
+        store: where the results are kept, a name of ``STORES``.
+        progress: told how far it is.
+        device: where networks are trained; the GPU where there is one.
+        threads: of each worker of an engine that has several.
     """
-    run_all = ENGINES[engine]
-    store = Store(Path(directory))
+    run_all, folder = ENGINES[engine], Path(directory)
     planned = cells(study, dense.model, dataset)
-    known = {cell: record for cell in planned if (record := store.read(cell)) is not None}
-    report = _reporter(progress, len(known), len(planned))
-    bench = _Bench(study, make_slim, dense, dataset, store, clone, device, report)
-    pending = [cell for cell in planned if cell not in known]
-    _say_versions(store, pending)
-    known.update(zip(pending, run_all(pending, bench.run), strict=True))
-    return Results(study, dataset.facts(), tuple(known[cell] for cell in planned))
+    kept = STORES[store](folder)
+    results = _kept(kept, planned)
+    pending = [cell for cell in planned if cell not in results]
+    if pending:
+        make_folder(folder)
+        _say_versions(kept, pending, folder)
+        data, place = keep_data(dataset, spec, folder), None if device is None else str(device)
+        skeleton = _skeleton(dense.model) if arch is None else None
+        setup = Setup(folder, study.base, planned[0], data, samples, place, store, skeleton)
+        _make_networks(setup, kept, pending, _Maker(make_slim, dense, arch))
+        run = Run(partial(take_cell, setup), workers=workers, threads=threads)
+        results = _run_all(planned, kept, run_all, run, progress)
+    return Results(study, dataset.facts(), tuple(results[cell] for cell in planned))
 
 
-def _say_versions(store: Store, pending: Sequence[Cell]) -> None:
+def _say_versions(store: Store, pending: Sequence[Cell], folder: Path) -> None:
     """Numbers of two versions are not set side by side: what another has finished is run again."""
-    for version, number in store.other_versions(pending).items():
+    wanted = {replace(cell, version="") for cell in pending}
+    versions = Counter(x.version for x in store.finished() if replace(x, version="") in wanted)
+    for version, number in versions.items():
         remark(
             f"{number} of the cells were finished by slimnet {version} and are run again: numbers "
-            f"of two versions are not compared. They stay in {store.directory}: that version goes "
-            "on with them"
+            f"of two versions are not compared. They stay in {folder}: that version goes on with "
+            "them"
         )
+
+
+def _skeleton(model: nn.Module) -> nn.Module:
+    """The classes of a network, without its values."""
+    return clone(Network.of(model), lambda name, tensor: torch.empty_like(tensor, device="meta"))
+
+
+@dataclass(frozen=True)
+class _Maker:
+    """Makes the networks of a study."""
+
+    make_slim: MakeSlim
+    dense: Candidate
+    arch: Arch | None
+
+    def network(self, cell: Cell, setup: Setup) -> StoredNetwork:
+        """The network of a cell, tested as its files give it."""
+        candidate, arch = self.dense, self.arch
+        if cell.criterion is not None:
+            candidate = self.make_slim(cell.criterion, cell.ratio)
+            arch = arch_of_cuts(self.dense, self.arch)
+        artifact, networks = artifact_of(candidate, arch), setup.networks
+        if cell.criterion is None:
+            model = networks.dense(artifact)
+        else:
+            model = artifact.model(networks.dense(networks.get(setup.baseline).artifact))
+        accuracy = evaluate(model, setup.data.load(setup.folder), setup.device)
+        return StoredNetwork(artifact, candidate.facts, accuracy, candidate.masked)
+
+
+def _make_networks(setup: Setup, store: Store, pending: Sequence[Cell], maker: _Maker) -> None:
+    """Write the networks that pending cells read; one process does, the others wait."""
+    networks = setup.networks
+    wanted = dict.fromkeys([setup.baseline, *(cell.network(setup.baseline) for cell in pending)])
+    with turn(store, "networks"):
+        for cell in wanted:
+            if networks.read(cell) is None:
+                networks.write(cell, _named(cell, setup, maker))
+
+
+def _named(cell: Cell, setup: Setup, maker: _Maker) -> StoredNetwork:
+    try:
+        return maker.network(cell, setup)
+    except InputError as error:
+        raise InputError(f"{cell}: {error}") from error
+
+
+def _run_all(
+    planned: Sequence[Cell],
+    store: Store,
+    engine: Engine,
+    run: Run,
+    progress: Callable[[Status], None] | None,
+) -> dict[Cell, CellResult]:
+    """Round by round, until all are there: other workers may have some, or die over them."""
+    while len(results := _kept(store, planned)) < len(planned):
+        pending = [cell for cell in planned if cell not in results]
+        tell = _Reporter(progress, len(results), len(planned)).tell
+        made = zip(pending, engine(pending, replace(run, tell=tell)), strict=True)
+        if not any(result is not None for _, result in made):
+            time.sleep(PAUSE)
+    return results
+
+
+def _kept(store: Store, planned: Sequence[Cell]) -> dict[Cell, CellResult]:
+    return {cell: result for cell in planned if (result := store.read(cell)) is not None}
 
 
 @dataclass
-class _Bench:
-    """Runs cells; keeps the slim network at hand, for its cells come one after the other."""
+class _Reporter:
+    """Counts the finished cells for who watches."""
 
-    study: Study
-    make_slim: MakeSlim
-    dense: Candidate
-    dataset: Dataset
-    store: Store
-    clone: Clone
-    device: torch.device | str | None
-    report: Callable[[Cell, float], None]
-    _at_hand: dict[tuple[str | None, float], tuple[Candidate, float]] = field(default_factory=dict)
+    progress: Callable[[Status], None] | None
+    done: int
+    total: int
+    running: dict[Cell, float] = field(default_factory=dict)
 
-    def run(self, cell: Cell) -> Record:
-        """Train and test one cell, and keep its record."""
-        with exclusive():  # an engine may call this from several threads
-            return self._run(cell)
-
-    def _run(self, cell: Cell) -> Record:
-        self.report(cell, 0.0)
-        try:
-            candidate, accuracy_cut = self._candidate(cell.criterion, cell.ratio)
-            trained = self._retrained(cell, candidate, accuracy_cut)
-        except InputError as error:
-            raise InputError(f"{cell}: {error}") from error
-        record = Record(cell=cell, accuracy_cut=accuracy_cut, **trained, **candidate.facts())
-        self.store.write(record)
-        self.report(cell, 1.0)
-        return record
-
-    def _candidate(self, criterion: str | None, ratio: float) -> tuple[Candidate, float]:
-        """A network and its accuracy before retraining."""
-        key = (criterion, ratio)
-        if key not in self._at_hand:
-            made = self.dense if criterion is None else self.make_slim(criterion, ratio)
-            accuracy = evaluate(self.clone(made.model), self.dataset, self.device)
-            self._at_hand = {key: (made, accuracy)}
-        return self._at_hand[key]
-
-    def _retrained(self, cell: Cell, candidate: Candidate, accuracy: float) -> dict[str, Any]:
-        if cell.regime is None:
-            return _untrained(accuracy, 0.0)
-        regime = REGIMES[cell.regime]
-        model = self.clone(candidate.model)
-        began = time.perf_counter()
-        start(regime, model, cell.seed, candidate.repair)
-        if not regime.epochs:
-            seconds = time.perf_counter() - began
-            return _untrained(evaluate(model, self.dataset, self.device), seconds)
-        history = train(
-            model,
-            self.dataset,
-            budget(regime, self.study.base, self.dense.macs / candidate.macs),
-            seed=cell.seed,
-            device=self.device,
-            progress=lambda part: self.report(cell, min(part, 0.99)),  # 1: tested and kept
-            callbacks=candidate.callbacks(),
-        )
-        return {
-            "accuracy": history.accuracy,
-            "epochs": history.epochs,
-            "samples": history.samples,
-            "seconds": history.seconds,
-        }
-
-
-def _untrained(accuracy: float, seconds: float) -> dict[str, Any]:
-    return {"accuracy": accuracy, "epochs": 0, "samples": 0, "seconds": seconds}
-
-
-def _reporter(
-    progress: Callable[[Status], None] | None, done: int, total: int
-) -> Callable[[Cell, float], None]:
-    """Count the finished cells for who watches."""
-    finished = done
-
-    def report(cell: Cell, part: float) -> None:
-        nonlocal finished
-        finished += part == 1.0
-        if progress is not None:
-            progress(Status(cell, part, finished, total))
-
-    return report
+    def tell(self, cell: Cell, part: float) -> None:
+        """A cell is so far."""
+        self.running[cell] = part
+        if part == 1.0:
+            self.done += 1
+            del self.running[cell]
+        if self.progress is not None:
+            share = (self.done + sum(self.running.values())) / self.total
+            self.progress(Status(cell, part, self.done, self.total, share))

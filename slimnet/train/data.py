@@ -66,6 +66,21 @@ def load_data(
     return replace(dataset, augment=_augment(augment, dataset))
 
 
+@dataclass(frozen=True)
+class DataSpec:
+    """Data as a user names it: what any process needs to load the same again."""
+
+    name: str  # what ``load_data`` takes
+    normalize: str | None = None
+    train: int | None = None  # at most so many images; None: all
+    test: int | None = None
+
+    def load(self) -> Dataset:
+        """Read it; raises ``InputError`` for anything that cannot be used."""
+        dataset = load_data(self.name, self.normalize)
+        return dataset.limited(train=self.train, test=self.test)
+
+
 def parse_normalize(text: str) -> Normalize:
     """The normalisation named ``text``, or written out as ``means/deviations``."""
     if "/" not in text:

@@ -12,16 +12,12 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import torch
 from PIL import Image
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 from torch import Tensor
-from torchvision.datasets import CIFAR10, ImageFolder
-from torchvision.transforms import v2
 
 from slimnet.digest import DAMAGE
 from slimnet.errors import InputError
@@ -29,6 +25,9 @@ from slimnet.limits import check_packed
 from slimnet.networks.payload import check_file
 from slimnet.networks.userfile import call_in_file
 from slimnet.train.dataset import Dataset, Images, check_held
+
+if TYPE_CHECKING:  # both take a second to import: readers do when they are called
+    from torchvision.datasets import ImageFolder
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 
@@ -46,6 +45,9 @@ class Splits:
 
 def read_digits(rest: str, size: int) -> Splits:
     """scikit-learn's 1797 scanned digits, 1x8x8: 1198 to train on, 599 to test, stratified."""
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
     digits = load_digits()
     # 17 grey levels, 0..16, kept apart in 0..255
     images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[:, None]
@@ -86,6 +88,8 @@ def _archive(stream: BinaryIO, file: str) -> dict[str, Any]:
 
 def read_cifar10(root: str, size: int) -> Splits:
     """CIFAR-10 as torchvision unpacks it (``ROOT/cifar-10-batches-py``); nothing is downloaded."""
+    from torchvision.datasets import CIFAR10
+
     try:
         sets = [CIFAR10(root, train=train, download=False) for train in (True, False)]
     except (RuntimeError, OSError) as error:
@@ -139,6 +143,8 @@ class FolderImages:
     """
 
     def __init__(self, folder: ImageFolder, size: int) -> None:
+        from torchvision.transforms import v2
+
         self._folder = folder
         self._size = size
         self._view = v2.Compose(
@@ -248,6 +254,8 @@ def _test_folder(root: Path) -> Path:
 
 
 def _class_folders(folder: Path) -> ImageFolder:
+    from torchvision.datasets import ImageFolder
+
     try:
         return ImageFolder(str(folder))
     except OSError as error:

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from slimnet.network import Network
-from slimnet.train.sparseness import Share, Sparseness, sparseness
+from slimnet.sparsity.sparseness import Share, Sparseness, sparseness
 
 
 class Block(nn.Module):

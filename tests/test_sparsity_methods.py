@@ -13,12 +13,12 @@ import slimnet
 from slimnet.criteria import load_criteria
 from slimnet.errors import InputError
 from slimnet.network import Network
+from slimnet.sparsity import SPARSIFIERS
+from slimnet.sparsity.sparseness import Share, sparseness
 from slimnet.train import Callback, Schedule, Snapshot, load_data, train
 from slimnet.train.callback import Moment
-from slimnet.train.sparseness import Share, sparseness
-from slimnet.train.sparsity import load_sparsifiers
 
-METHODS = load_sparsifiers()
+METHODS = SPARSIFIERS
 EXAMPLE = (torch.zeros(1, 1, 8, 8),)
 WIDE = (EXAMPLE[0].double(),)
 WHOLE = Schedule(epochs=1, lr=0.1, batch=64, momentum=0.9, weight_decay=1e-2)  # one single step

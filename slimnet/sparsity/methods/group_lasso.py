@@ -19,8 +19,8 @@ from slimnet.coupling.groups import Group, Slot
 from slimnet.coupling.removal import add_part, part
 from slimnet.measuring.analysis import analyse, record
 from slimnet.network import Network
+from slimnet.sparsity.method import SPARSIFIERS, Sparsifier, nothing_to_do
 from slimnet.train.callback import Callback, Moment
-from slimnet.train.sparsity import SPARSIFIERS, Sparsifier, nothing_to_do
 
 
 class GroupLasso(Callback):

@@ -16,8 +16,8 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils.prune import L1Unstructured
 
 from slimnet.network import Network
+from slimnet.sparsity.method import SPARSIFIERS, Sparsifier, nothing_to_do
 from slimnet.train.callback import Callback, Moment
-from slimnet.train.sparsity import SPARSIFIERS, Sparsifier, nothing_to_do
 
 
 class Unstructured(Callback):

@@ -122,18 +122,26 @@ def sensitivity(
     scores = scorer.scores(network.tensors, analysis.groups, gathered)
     measure = _Measure(network, analysis, example, images)
     shares = tuple(k / (points + 1) for k in range(1, points + 1))
-    curves, skipped = [], []
-    chosen = [group for group in analysis.groups if group.number in scores]
-    for place, group in enumerate(chosen):
-        watch(group.layers[0], place / len(chosen))
-        found = _points(measure, group, scores, shares)
-        if isinstance(found, str):
-            skipped.append((group.layers[0], found))
-        else:
-            inexact = bool(group.approximate)
-            curves.append(Curve(group.number, group.layers, group.width, inexact, found))
+    curves, skipped = _curves(measure, scores, shares, watch)
     number = None if images is None else len(images)
     return Sensitivity(criterion, number, measure.accuracy, shares, tuple(curves), tuple(skipped))
+
+
+def _curves(
+    measure: _Measure, scores: Mapping[int, Scores], shares: Sequence[float], watch: Watch
+) -> tuple[list[Curve], list[tuple[str, str]]]:
+    """The groups that have one, and why the others have none."""
+    curves, skipped = [], []
+    chosen = [group for group in measure.analysis.groups if group.number in scores]
+    for place, group in enumerate(chosen):
+        watch(group.layers[0], place / len(chosen))
+        points = _points(measure, group, scores, shares)
+        if isinstance(points, str):
+            skipped.append((group.layers[0], points))
+        else:
+            inexact = bool(group.approximate)
+            curves.append(Curve(group.number, group.layers, group.width, inexact, points))
+    return curves, skipped
 
 
 def _points(
@@ -144,17 +152,19 @@ def _points(
     points = []
     for kept in sorted(set(widths) - {group.size}, reverse=True):
         try:
-            members = removed_members([group], scores, {group.number: kept})
-            found = measure.cut(group, members)
+            removed = removed_members([group], scores, {group.number: kept})
+            damage = measure.cut(group, removed)
         except Exception as error:  # an approximate cut runs the slim network's own forward
             return f"the slim network does not run: {str(error).strip().splitlines()[0]}"
-        channels = group.width - int(group.channels[members[group.number]].sum())
-        points.append(Point(channels, 1 - kept / group.size, found.error, found.accuracy))
+        channels = group.width - int(group.channels[removed[group.number]].sum())
+        points.append(Point(channels, 1 - kept / group.size, damage.error, damage.accuracy))
     return tuple(points)
 
 
 @dataclass(frozen=True)
-class _Found:
+class _Damage:
+    """What narrower costs."""
+
     error: float
     accuracy: float | None
 
@@ -187,20 +197,20 @@ class _Measure:
             first = str(error).strip().split("\n")[0]
             raise InputError(f"the network does not run on images of {shape}: {first}") from error
 
-    def cut(self, group: Group, members: Mapping[int, Any]) -> _Found:
-        """With these members of one group gone."""
+    def cut(self, group: Group, removed: Mapping[int, Any]) -> _Damage:
+        """Without these atoms of one group."""
         coupling, layers = self.analysis.coupling, self.analysis.layers
-        plan = make_plan(coupling, [group], layers, members)
+        plan = make_plan(coupling, [group], layers, removed)
         if not group.approximate:
             with _zeroed(self.working.parameters, plan):
                 return self._compared(self.working)
         slim = Network.of(rebuild(self.network, plan))
-        alive = survivors_mask(coupling, [group], members)
+        alive = survivors_mask(coupling, [group], removed)
         proof = Proof(self.analysis.traces[0], coupling, plan, alive)
         folded(self.network.tensors, slim, proof, self.example)
         return self._compared(slim)
 
-    def _compared(self, network: Network) -> _Found:
+    def _compared(self, network: Network) -> _Damage:
         squared = total = 0.0
         right = 0
         for (outputs, labels), dense in zip(self._run(network), self.reference, strict=True):
@@ -208,7 +218,7 @@ class _Measure:
                 squared += _squares(a, b)
                 total += _squares(a) if a.is_floating_point() else a.numel()
             right += _right(outputs, labels)
-        return _Found(float(np.sqrt(squared / max(total, 1e-300))), self._percent(right))
+        return _Damage(float(np.sqrt(squared / max(total, 1e-300))), self._percent(right))
 
     def _percent(self, right: int) -> float | None:
         if self.images is None or self.images.labels is None:

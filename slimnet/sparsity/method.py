@@ -1,9 +1,9 @@
-"""Ways to train a network sparse: one callback each over the one loop, one row each here.
+"""What a way to train a network sparse is: a callback over the one loop, and a row that says how.
 
 A sparsifier is made for one network and then watches it train. It has a single number: the strength
 of its penalty, or the share that it sets to zero. When the training ends it leaves a plain network:
 same parameters, same shapes, and what is to leave exactly zero or small enough to be ranked.
-To add one: one file in this folder with one ``SPARSIFIERS.add``.
+To add one: one file in :mod:`slimnet.sparsity.methods` with one ``SPARSIFIERS.add``.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ class Sparsifier:
 
     def amount(self, name: str, strength: float | None, rate: float | None) -> float:
         """The number that the user gave, or the default; raises :class:`InputError`."""
-        given = {"strength": strength, "rate": rate}
-        value = given.pop(self.knob)
-        (other,) = given
-        if given[other] is not None:
+        amounts = {"strength": strength, "rate": rate}
+        value = amounts.pop(self.knob)
+        (other,) = amounts
+        if amounts[other] is not None:
             raise InputError(f"{name} has no {other}: its amount is given by --{self.knob}")
         amount = self.default if value is None else value
         limit = 1.0 if self.knob == "rate" else float("inf")
@@ -48,18 +48,14 @@ class Sparsifier:
         return amount
 
 
-SPARSIFIERS: Registry[Sparsifier] = Registry("method", "slimnet.sparsifiers", folder=__name__)
-
-
-def load_sparsifiers() -> Registry[Sparsifier]:
-    """The registry with every method of this folder in it."""
-    SPARSIFIERS.load()
-    return SPARSIFIERS
+SPARSIFIERS: Registry[Sparsifier] = Registry(
+    "method", "slimnet.sparsifiers", folder="slimnet.sparsity.methods"
+)
 
 
 def nothing_to_do(name: str, reads: str) -> InputError:
     """What a method raises for a network that has nothing which it could make sparse."""
-    others = ", ".join(other for other in load_sparsifiers() if other != name)
+    others = ", ".join(other for other in SPARSIFIERS if other != name)
     return InputError(
         f"{name} works on {reads}, and this network has none: choose another method: {others}"
     )

@@ -2,7 +2,7 @@
 
 A filter that was zeroed gets gradients like any other and may grow again. When the training ends,
 the channels whose filters are zero everywhere still carry what their batch norm makes of nothing, a
-constant. It is moved into the layers that read it (see :mod:`slimnet.train.leaks`), and everything
+constant. It is moved into the layers that read it (:mod:`slimnet.sparsity.leaks`), and everything
 that belongs to such a channel is zeroed, so that the network equals what is left when they are cut.
 """
 
@@ -20,9 +20,9 @@ from slimnet.coupling.groups import Group
 from slimnet.coupling.labels import Labels
 from slimnet.measuring.analysis import analyse, record
 from slimnet.network import Network
+from slimnet.sparsity.leaks import Leaks, dead_atoms, remove_leaks
+from slimnet.sparsity.method import SPARSIFIERS, Sparsifier, nothing_to_do
 from slimnet.train.callback import Callback, Moment
-from slimnet.train.leaks import Leaks, dead_atoms, remove_leaks
-from slimnet.train.sparsity import SPARSIFIERS, Sparsifier, nothing_to_do
 
 
 class SoftFilters(Callback):
@@ -70,12 +70,12 @@ def removable_filters(network: Network, groups: Sequence[Group]) -> dict[str, La
         for path, module in network.modules.items()
         if isinstance(module, _ConvNd) and not isinstance(module, _ConvTransposeNd)
     }
-    found: dict[str, Labels] = {}
+    filters: dict[str, Labels] = {}
     for slot in (slot for group in groups for slot in group.slots):
         if slot.role == "out" and slot.name in rows:
-            known = found.get(slot.name, slot.positions)
-            found[slot.name] = np.union1d(known, slot.positions)
-    return found
+            others = filters.get(slot.name, slot.positions)
+            filters[slot.name] = np.union1d(others, slot.positions)
+    return filters
 
 
 def _make(model: nn.Module, example: tuple[Any, ...], rate: float) -> SoftFilters:

@@ -15,9 +15,9 @@ import torch
 from slimnet import cli
 from slimnet.files import open_network
 from slimnet.models import MODELS
-from slimnet.sparsify import Recipe, checkpoint_of, sparsify, write_state
+from slimnet.sparsity import SPARSIFIERS
+from slimnet.sparsity.training import Recipe, checkpoint_of, sparsify, write_state
 from slimnet.train import Schedule, load_data
-from slimnet.train.sparsity import load_sparsifiers
 
 EXAMPLE = (torch.zeros(1, 1, 8, 8),)
 RECIPE = Recipe("slimming", 0.05, Schedule(epochs=2, lr=0.05, batch=32))
@@ -121,7 +121,7 @@ def test_what_is_written_is_a_plain_state_dict_and_the_checkpoint_is_gone(tmp_pa
 SPARSIFY = "sparsify digits_resnet.pt --data digits --train-images 64 --test-images 32"
 
 
-@pytest.mark.parametrize("method", load_sparsifiers())
+@pytest.mark.parametrize("method", SPARSIFIERS)
 def test_every_method_goes_from_a_file_to_a_file_that_prune_takes(method, slimnet, shelf):
     code, out, _ = slimnet(f"{SPARSIFY} --epochs 1 --method {method} -o {method}.pt")
     assert code == 0

@@ -1,11 +1,11 @@
-"""What a zeroed filter still says, and where to put it before its channel is cut.
+"""What a zeroed filter still adds to the network, and where to put it before its channel is cut.
 
 A batch norm makes a constant of a channel that is zero, β − γ·mean/σ, and an activation makes
 another. A cut removes it. Its effect on a layer that reads it is a constant as well, per output
 channel and, where the layer pads with zeros, per position. Its mean over the positions goes into
 the reader's bias, or off the running mean of the batch norm behind it: exactly the same network
-where the layer does not pad, the nearest constant where it does. Where a reader has neither, what
-it was told is lost.
+where the layer does not pad, the nearest constant where it does. Where a reader has neither, the
+constant is lost.
 """
 
 from __future__ import annotations
@@ -59,17 +59,17 @@ def _alive(group: Group, tensors: Mapping[str, Tensor]) -> np.ndarray[Any, np.dt
 def remove_leaks(
     network: Network, example: tuple[Any, ...], groups: Sequence[Group], dead: Dead
 ) -> Leaks:
-    """Fold what dead channels say into their readers, then zero all that belongs to them."""
+    """Fold what dead channels add into their readers, then zero all that belongs to them."""
     example = map_tensors(lambda x: x.to(network.device), example)
     readers = list(_readers(network, example, groups, dead))
-    fates = [reader.fold() for reader in _listening(network, example, readers)]
+    fates = [reader.fold() for reader in _measured(network, example, readers)]
     _zero(network.tensors, groups, dead)
     return Leaks(fates.count("folded"), fates.count("averaged"), fates.count("lost"))
 
 
 @dataclass(eq=False)
-class _Reader:
-    """A layer that reads dead channels, and what it makes of them."""
+class _DeadInput:
+    """The dead channels that a layer reads, and what they add to its output."""
 
     module: nn.Module
     channels: Labels  # of its input, the dead ones
@@ -78,12 +78,12 @@ class _Reader:
     effect: Tensor | None = None  # what the dead channels add to its output
 
     @torch.no_grad()
-    def listen(self, module: nn.Module, given: tuple[Any, ...]) -> None:
+    def measure(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
         """A hook before the layer's forward: what would be missing without the dead channels."""
         axis = 1 if isinstance(module, _ConvNd) else -1
-        live = torch.ones(given[0].shape[axis], device=given[0].device, dtype=torch.bool)
+        live = torch.ones(inputs[0].shape[axis], device=inputs[0].device, dtype=torch.bool)
         live[torch.from_numpy(self.channels).to(live.device)] = False
-        alone = given[0].masked_fill(live.reshape(_along(axis, given[0].dim())), 0)
+        alone = inputs[0].masked_fill(live.reshape(_along(axis, inputs[0].dim())), 0)
         forward = type(module).forward
         effect = forward(module, alone) - forward(module, torch.zeros_like(alone))
         self.effect = effect.movedim(axis, 0).flatten(1)  # [outputs, images and positions]
@@ -112,7 +112,7 @@ def _along(axis: int, dims: int) -> list[int]:
 
 def _readers(
     network: Network, example: tuple[Any, ...], groups: Sequence[Group], dead: Dead
-) -> Iterator[_Reader]:
+) -> Iterator[_DeadInput]:
     modules, tensors = network.modules, network.tensors
     columns = _dead_columns(groups, dead)
     apart = {slot.name for group in groups for slot in group.slots if slot.groups > 1}
@@ -127,21 +127,21 @@ def _readers(
 
 def _dead_columns(groups: Sequence[Group], dead: Dead) -> dict[str, Labels]:
     """Weight → the channels of its input that are dead."""
-    found: dict[str, Labels] = {}
+    columns: dict[str, Labels] = {}
     for group in groups:
         for slot in group.slots:
             gone = slot.positions[dead[group.number][slot.members]]
             if slot.role == "in" and len(gone):
-                found[slot.name] = np.union1d(found.get(slot.name, gone), gone)
-    return found
+                columns[slot.name] = np.union1d(columns.get(slot.name, gone), gone)
+    return columns
 
 
 def _reader(
     module: nn.Module, channels: Labels, consumer: Consumer, tensors: Mapping[str, Tensor]
-) -> _Reader:
+) -> _DeadInput:
     bias = None if consumer.bias is None else tensors[consumer.bias]
     mean = None if consumer.norm is None else tensors[consumer.norm.mean]
-    return _Reader(module, channels, bias, mean)
+    return _DeadInput(module, channels, bias, mean)
 
 
 def _of_all_groups(module: nn.Module, channels: Labels) -> Labels:
@@ -152,13 +152,13 @@ def _of_all_groups(module: nn.Module, channels: Labels) -> Labels:
     return (blocks + channels).reshape(-1)
 
 
-def _listening(
-    network: Network, example: tuple[Any, ...], readers: Sequence[_Reader]
-) -> Sequence[_Reader]:
-    """The readers, once each has heard what the network says to it."""
+def _measured(
+    network: Network, example: tuple[Any, ...], readers: Sequence[_DeadInput]
+) -> Sequence[_DeadInput]:
+    """The readers, after a pass in which each saw its input."""
     with ExitStack() as stack, torch.no_grad(), evaluation_mode(network):
         for reader in readers:
-            handle = reader.module.register_forward_pre_hook(reader.listen)
+            handle = reader.module.register_forward_pre_hook(reader.measure)
             stack.callback(handle.remove)
         network.model(*example)
     return readers

@@ -11,7 +11,7 @@ from torch import nn
 import slimnet
 from slimnet.measuring.analysis import analyse, record
 from slimnet.network import Network
-from slimnet.train.leaks import Leaks, dead_atoms, remove_leaks
+from slimnet.sparsity.leaks import Leaks, dead_atoms, remove_leaks
 
 EXAMPLE = (torch.zeros(1, 3, 8, 8, dtype=torch.float64),)
 DEAD = [1, 4, 9]

@@ -13,8 +13,8 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from slimnet.capture.trace import capture
 from slimnet.coupling.blocks import find_blocks
 from slimnet.network import Network
-from slimnet.train.sparsity.slimming import batch_norm_scales
-from slimnet.train.sparsity.unstructured import single_weights
+from slimnet.sparsity.methods.slimming import batch_norm_scales
+from slimnet.sparsity.methods.unstructured import single_weights
 
 SMALL = 1e-3  # a scale below it counts as small
 

@@ -18,8 +18,8 @@ from torch.nn.utils import parametrize
 from slimnet.capture.trace import capture
 from slimnet.coupling.blocks import Block, find_blocks
 from slimnet.network import Network
+from slimnet.sparsity.method import SPARSIFIERS, Sparsifier, nothing_to_do
 from slimnet.train.callback import Callback, Moment
-from slimnet.train.sparsity import SPARSIFIERS, Sparsifier, nothing_to_do
 
 
 class BlockScales(Callback):

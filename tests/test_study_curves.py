@@ -15,7 +15,7 @@ from slimnet.errors import InputError
 from slimnet.models import MODELS
 from slimnet.report.sensitivity import sensitivity_table, value_of, write_sensitivity
 from slimnet.samples import Samples
-from slimnet.sensitivity import Curve, Point, Sensitivity, sensitivity
+from slimnet.study.curves import Curve, Point, Sensitivity, sensitivity
 
 IMAGE = (torch.randn(2, 3, 8, 8),)
 

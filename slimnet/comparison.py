@@ -1,13 +1,13 @@
 """The comparison: prune, export, measure, retrain, and one folder of results.
 
-Built from the public pieces only; the command line parses, calls this, and prints.
+It joins what the floors below it do, each by itself: a cut, an export, a measurement, a study, a
+page. The command line parses, calls this, and prints.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,32 +17,35 @@ from torch import nn
 
 from slimnet.capture.modules import copied
 from slimnet.capture.trace import capture
-from slimnet.digest import sealed_json
+from slimnet.digest import sealed_json, weights_digest
 from slimnet.errors import CaptureError, InputError
 from slimnet.export import export_onnx, measure_latency
 from slimnet.export.inputs import check_batch
 from slimnet.files import Opened
+from slimnet.lineage import lineage_of
 from slimnet.measuring.cost import count
-from slimnet.network import Network as Walked
+from slimnet.network import Network
+from slimnet.networks.arch import Arch
 from slimnet.output import scratch, write_json
 from slimnet.prune import Pruned, prune
-from slimnet.repair import check_images, repair
-from slimnet.report import Network, Report, slim_networks, write_html
+from slimnet.repair import check_images
+from slimnet.report import NetworkReport, Report, slim_networks, write_html
 from slimnet.samples import Samples
 from slimnet.study import (
+    STORES,
     Candidate,
-    Results,
+    Facts,
+    LatencyFacts,
     Status,
     Study,
     latency_facts,
     run_study,
     slim_candidate,
 )
-from slimnet.study.cells import cells, weights_digest
+from slimnet.study.candidate import WHOLE
+from slimnet.study.cells import cells
 from slimnet.study.masked import UNSTRUCTURED, cutting, masked_candidate
-from slimnet.study.store import Store
-from slimnet.train import Dataset, Repairer, check_fits
-from slimnet.train.loop import place_of
+from slimnet.train import Dataset, DataSpec, check_fits
 from slimnet.version import __version__
 from slimnet.watch import Watch
 
@@ -58,10 +61,12 @@ class Settings:
     samples: int = 1024  # images that a repair reads, others for each seed
     data: Samples | None = None  # what criteria read
     init: nn.Module | None = None  # the network before training
+    engine: str = "local"  # where cells run
+    workers: int | None = None
 
     def cut(self, model: nn.Module, example: tuple[torch.Tensor, ...], **asked: Any) -> Pruned:
         """One slim network."""
-        init = None if self.init is None else Walked.of(self.init).tensors
+        init = None if self.init is None else Network.of(self.init).tensors
         return prune(model, example, data=self.data, init=init, **asked, **self.prune)
 
     def to_json(self, example: tuple[torch.Tensor, ...], study: Study) -> dict[str, Any]:
@@ -83,7 +88,7 @@ def one_image(opened: Opened, dataset: Dataset) -> tuple[torch.Tensor]:
     check_fits(dataset, usual or dataset.image_shape, dataset.num_classes)
     example = (torch.zeros(1, *dataset.image_shape),)
     try:
-        capture(Walked.of(opened.model), example)
+        capture(Network.of(opened.model), example)
     except CaptureError as error:
         size = "x".join(map(str, dataset.image_shape))
         why = str(error.__cause__).split("\n")[0]
@@ -127,69 +132,64 @@ def run_comparison(
     directory: Path,
     settings: Settings,
     watch: Watch,
-) -> Network:
-    """Run a study of one network; what was finished in ``directory`` before is not run again."""
+    *,
+    arch: Arch | None = None,
+    spec: DataSpec | None = None,
+) -> NetworkReport:
+    """Run a study of one network; what was finished in ``directory`` before is not run again.
+
+    ``arch`` builds ``model`` and ``spec`` loads ``dataset`` in other processes, as
+    :func:`slimnet.study.run_study` says.
+    """
     study = replace(study, settings={**study.settings, **settings.to_json(example, study)})
     with scratch() as folder:
         timer = _Timer(model, example, settings, folder)
         dense = _dense_candidate(model, example, dataset, study, directory, timer)
-
-        def make_slim(criterion: str, ratio: float) -> Candidate:
-            watch(f"{name}: cutting and timing {criterion}, ratio {ratio:g}", 0.0)
-            if criterion == UNSTRUCTURED:
-                masked = masked_candidate(_copy(model), ratio, dense.macs)
-                return replace(masked, latency=timer.slim(masked.model))
-            pruned = settings.cut(model, example, ratio=ratio, criterion=criterion)
-            repairer = _repairer(model, pruned, dataset, settings)
-            return slim_candidate(pruned, timer.slim(pruned.model), repairer)
-
-        def progress(status: Status) -> None:
-            text = f"{name}: {status.cell} ({status.done} of {status.total} done)"
-            watch(text, (status.done + status.part % 1) / status.total)
-
+        if arch is not None and (lineage := lineage_of(Network.of(model))) is not None:
+            dense = replace(dense, plan=lineage.plan)
         results = run_study(
             study,
-            make_slim,
+            _Cutter(name, dense, settings, timer, watch),
             dense,
             dataset,
             directory,
-            progress=progress,
-            clone=_copy,
+            arch=arch,
+            spec=spec,
+            samples=settings.samples,
+            engine=settings.engine,
+            workers=settings.workers,
+            progress=lambda status: watch(f"{name}: {_told(status)}", status.share),
             device=settings.device,
+            threads=settings.threads,
         )
-    return _network(name, results)
+    return NetworkReport(name, results.dense.facts, slim_networks(results), results)
 
 
-def _repairer(model: nn.Module, pruned: Pruned, dataset: Dataset, settings: Settings) -> Repairer:
-    """Repairs what was cut from ``model``, once for each seed, on images that the seed draws."""
-    place = place_of(settings.device)
-
-    @cache
-    def repaired(seed: int) -> dict[str, Any]:
-        images = dataset.samples(settings.samples, seed).images
-        original, slim = (Walked.of(_copy(x).to(place)) for x in (model, pruned.model))
-        return repair(original, slim, pruned.plan, images, seed=seed)[0].state_dict()
-
-    def write(slim: nn.Module, seed: int) -> None:
-        slim.load_state_dict(repaired(seed))
-
-    return write
+def _told(status: Status) -> str:
+    return f"{status.cell} ({status.done} of {status.total} done)"
 
 
-def _copy(model: nn.Module) -> nn.Module:
-    return copied(Walked.of(model))
+@dataclass(frozen=True)
+class _Cutter:
+    """Makes the slim networks of a study, and times them."""
 
+    name: str
+    dense: Candidate
+    settings: Settings
+    timer: _Timer
+    watch: Watch
 
-def _network(name: str, results: Results) -> Network:
-    dense = results.dense
-    return Network(
-        name=name,
-        macs=dense.macs,
-        params=dense.params,
-        slim=slim_networks(results),
-        latency=dense.latency,
-        results=results,
-    )
+    def __call__(self, criterion: str, ratio: float) -> Candidate:
+        self.watch(f"{self.name}: cutting and timing {criterion}, ratio {ratio:g}", 0.0)
+        model, example = self.dense.model, self.dense.example
+        if criterion == UNSTRUCTURED:
+            copy = copied(Network.of(model))
+            slim = masked_candidate(copy, ratio, self.dense.facts.macs)
+        else:
+            slim = slim_candidate(
+                self.settings.cut(model, example, ratio=ratio, criterion=criterion)
+            )
+        return replace(slim, facts=replace(slim.facts, latency=self.timer.slim(slim.model)))
 
 
 def _dense_candidate(
@@ -202,9 +202,9 @@ def _dense_candidate(
 ) -> Candidate:
     """The dense network, timed unless the folder holds its record already."""
     cost = count(model, example)
-    known = Store(directory).read(cells(study, model, dataset)[0])
-    latency = timer.dense() if known is None else known.latency
-    return Candidate(model, cost.macs, cost.params, latency=latency)
+    finished = STORES["folder"](directory).read(cells(study, model, dataset)[0])
+    latency = timer.dense() if finished is None else finished.facts.latency
+    return Candidate(model, Facts(cost.macs, cost.params, latency=latency), WHOLE, example=example)
 
 
 class _Timer:
@@ -218,15 +218,15 @@ class _Timer:
         self.settings = settings
         self.folder = folder
 
-    def dense(self) -> dict[str, Any] | None:
+    def dense(self) -> LatencyFacts | None:
         """The dense network alone."""
         return self._facts("dense", {"dense": self.model})
 
-    def slim(self, model: nn.Module) -> dict[str, Any] | None:
+    def slim(self, model: nn.Module) -> LatencyFacts | None:
         """A slim network, interleaved with the dense one."""
         return self._facts("slim", {"dense": self.model, "slim": model})
 
-    def _facts(self, name: str, models: Mapping[str, nn.Module]) -> dict[str, Any] | None:
+    def _facts(self, name: str, models: Mapping[str, nn.Module]) -> LatencyFacts | None:
         if self.settings.latency_batch is None:
             return None
         files = {name: self._exported(name, model) for name, model in models.items()}
@@ -236,7 +236,7 @@ class _Timer:
             batch=self.settings.latency_batch,
             threads=self.settings.threads,
         )
-        return {**latency_facts(latency, name), "conditions": latency.conditions()}
+        return replace(latency_facts(latency, name), conditions=latency.conditions())
 
     def _exported(self, name: str, model: nn.Module) -> Path:
         path = self.folder / f"{name}.onnx"
@@ -246,7 +246,7 @@ class _Timer:
 
 
 def write_comparison(
-    directory: Path, title: str, command: str, networks: Sequence[Network]
+    directory: Path, title: str, command: str, networks: Sequence[NetworkReport]
 ) -> Path:
     """Write ``results.json`` and ``report.html``; gives the page's path."""
     measured = [
@@ -263,10 +263,11 @@ def write_comparison(
     return write_html(directory / "report.html", report)
 
 
-def conditions_of(networks: Sequence[Network]) -> str:
+def conditions_of(networks: Sequence[NetworkReport]) -> str:
     """How the latencies were measured, in words; nothing where they were not."""
-    facts = [slim.latency for network in networks for slim in network.slim if slim.latency]
-    return str(facts[-1].get("conditions", "")) if facts else ""
+    slim = [slim.facts.latency for network in networks for slim in network.slim]
+    measured = [latency.conditions for latency in slim if latency is not None]
+    return (measured[-1] or "") if measured else ""
 
 
 def versions() -> dict[str, str]:

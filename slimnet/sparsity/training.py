@@ -17,16 +17,15 @@ from torch import Tensor, nn
 
 from slimnet.capture.modules import copied
 from slimnet.capture.trace import map_tensors
-from slimnet.digest import sealed, unsealed
+from slimnet.digest import sealed, unsealed, weights_digest
 from slimnet.errors import InputError
 from slimnet.network import Network
 from slimnet.networks.payload import load_payload
 from slimnet.output import set_aside, write_torch
-from slimnet.study.cells import weights_digest
+from slimnet.sparsity.method import SPARSIFIERS
+from slimnet.sparsity.sparseness import Sparseness, sparseness
 from slimnet.train import Dataset, History, Schedule, Snapshot, evaluate, train
 from slimnet.train.loop import check_held
-from slimnet.train.sparseness import Sparseness, sparseness
-from slimnet.train.sparsity import load_sparsifiers
 from slimnet.version import __version__
 from slimnet.watch import remark
 
@@ -42,7 +41,7 @@ class Recipe:
 
     def to_json(self) -> dict[str, Any]:
         """Every field, the amount by its name."""
-        knob = load_sparsifiers()[self.method].knob
+        knob = SPARSIFIERS[self.method].knob
         schedule = self.schedule.to_json()
         return {"method": self.method, knob: self.amount, "schedule": schedule, "seed": self.seed}
 
@@ -62,7 +61,7 @@ class Sparse:
     @property
     def cut(self) -> str:
         """The options of ``slimnet prune`` that fit it; empty where nothing can be cut."""
-        return load_sparsifiers()[self.recipe.method].cut.format(blocks=self.after.blocks.some)
+        return SPARSIFIERS[self.recipe.method].cut.format(blocks=self.after.blocks.some)
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the network."""
@@ -91,7 +90,7 @@ def sparsify(
     ``checkpoint`` is written after every epoch; one of the same network, data and recipe is taken
     up, any other is set aside. Raises ``InputError`` where the method finds nothing to work on.
     """
-    row = load_sparsifiers()[recipe.method]
+    row = SPARSIFIERS[recipe.method]
     copy = copied(Network.of(model))
     check_held(copy.parameters(), **{row.knob: recipe.amount})
     callback = row.make(copy, example, recipe.amount)

@@ -5,24 +5,26 @@ import pytest
 import torch
 from torch import nn
 
-from slimnet import workflow
 from slimnet.capture.modules import copied
-from slimnet.errors import InputError, PruneError
-from slimnet.files import Opened
-from slimnet.models import MODELS
-from slimnet.network import Network
-from slimnet.prune import prune
-from slimnet.repair import repair
-from slimnet.report import table
-from slimnet.study import Study
-from slimnet.train import Schedule, load_data
-from slimnet.workflow import (
+from slimnet.comparison import (
     Settings,
     check_cuts,
     one_image,
     run_comparison,
     write_comparison,
 )
+from slimnet.errors import InputError, PruneError
+from slimnet.files import Opened
+from slimnet.models import MODELS
+from slimnet.network import Network
+from slimnet.networks.payload import load_payload
+from slimnet.prune import prune
+from slimnet.repair import repair
+from slimnet.report import table
+from slimnet.sparsity.methods.unstructured import single_weights
+from slimnet.study import Study, repaired, work
+from slimnet.study.masked import masked_candidate
+from slimnet.train import Schedule, load_data
 
 EXAMPLE = (torch.zeros(1, *MODELS["digits_resnet"].input_shape),)
 STUDY = Study((0.5,), ("l1",), ("finetune",), (0,), Schedule(epochs=1, lr=0.05, batch=32))
@@ -101,18 +103,18 @@ def test_repair_stands_beside_retraining_with_images_of_each_seed(data, tmp_path
     assert len(cells_in(tmp_path)) == count + 5
 
 
-def test_repaired_weights_are_those_of_repair(data):
+def test_repaired_weights_are_those_of_repair(data, tmp_path):
     torch.manual_seed(0)
     model = MODELS["digits_vgg"].make().eval()
     cut = prune(model, EXAMPLE, ratio=0.5, verify=False)
-    slim = copied(Network.of(cut.model))
-    settings = replace(SETTINGS, samples=48, device="cpu")
-    workflow._repairer(model, cut, data, settings)(slim, 3)
+    study = replace(STUDY, regimes=("repair",), seeds=(3,))
+    run(model, data, tmp_path, study, replace(SETTINGS, samples=48, device="cpu"))
+    (kept,) = (tmp_path / "networks").glob("*-repaired-3.pt")
     wanted, done = repair(
         Network.of(model), Network.of(cut.model), cut.plan, data.samples(48, 3).images, seed=3
     )
     assert done.solved
-    ours, theirs = slim.state_dict(), wanted.state_dict()
+    ours, theirs = load_payload(kept)["weights"], wanted.state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
@@ -123,7 +125,7 @@ def test_a_repair_is_made_once_for_all_regimes_of_a_seed(model, data, tmp_path, 
         asked.append(options["seed"])
         return repair(*arguments, **options)
 
-    monkeypatch.setattr(workflow, "repair", counted)
+    monkeypatch.setattr(repaired, "repair", counted)
     study = replace(STUDY, regimes=("repair", "repair-finetune"), seeds=(0, 1))
     run(model, data, tmp_path, study, replace(SETTINGS, samples=16))
     assert asked == [0, 1]
@@ -146,13 +148,14 @@ def test_the_model_is_not_trained(model, data, tmp_path):
 def test_latency_is_kept_with_its_conditions(model, data, tmp_path):
     study = replace(STUDY, seeds=(0, 1))
     network = run(model, data, tmp_path, study, Settings(latency_batch=3, threads=1))
-    assert network.latency is not None
-    assert network.latency["speedup"] == 1.0
+    assert network.facts.latency is not None
+    assert network.facts.latency.speedup == 1.0
     (slim,) = network.slim
-    assert slim.latency is not None
-    assert "batch 3, 1 thread," in slim.latency["conditions"]
+    latency = slim.facts.latency
+    assert latency is not None
+    assert "batch 3, 1 thread," in latency.conditions
     page = write_comparison(tmp_path, "title", "slimnet compare", [network])
-    assert slim.latency["conditions"] in page.read_text()
+    assert latency.conditions in page.read_text()
     assert "net" in json.loads((tmp_path / "results.json").read_text())
     assert network.results is not None
     assert table(network.results).row_count == 2
@@ -183,13 +186,30 @@ def test_a_network_that_the_data_do_not_fit_is_refused(data, network, reason):
     )
 
 
+def test_the_zeros_of_single_weights_stay_in_every_regime(model, data, tmp_path, monkeypatch):
+    ended, true = [], work.train
+
+    def train(network, *arguments, **options):
+        history = true(network, *arguments, **options)
+        ended.append([weight.eq(0) for _, weight in single_weights(Network.of(network))])
+        return history
+
+    monkeypatch.setattr(work, "train", train)
+    study = replace(STUDY, criteria=("unstructured",), regimes=("finetune", "scratch-e"))
+    run(model, data, tmp_path, study)
+    masked = masked_candidate(copied(Network.of(model)), 0.5, macs=1).model
+    zeros = [weight.eq(0) for _, weight in single_weights(Network.of(masked))]
+    assert all(torch.equal(*pair) for network in ended for pair in zip(network, zeros, strict=True))
+    assert len(ended) == 2
+
+
 def test_single_weights_zeroed_are_a_row_that_is_never_cut(model, data, tmp_path):
     study = replace(STUDY, criteria=("l1", "unstructured"))
     check_cuts(model, EXAMPLE, study, SETTINGS)
     network = run(model, data, tmp_path, study)
     dense, cut, masked = network.results.records[0], *network.slim
-    assert cut.macs < masked.macs == dense.macs
-    assert masked.params < 0.51 * dense.params
-    assert masked.certificate is None
+    assert cut.facts.macs < masked.facts.macs == dense.facts.macs
+    assert masked.facts.params < 0.51 * dense.facts.params
+    assert masked.facts.certificate is None
     page = write_comparison(tmp_path, "title", "command", [network])
     assert "single weights are zero" in page.read_text()

@@ -1,0 +1,133 @@
+"""Where the cells of a study find their images, in whatever process they run.
+
+Data that a user named is loaded again by that name; a data set made in memory is written into the
+study's folder once, ``DIR/data-<fingerprint>.pt``. Either way its fingerprint must be the one that
+the study began with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from slimnet.digest import sealed, unsealed
+from slimnet.errors import InputError
+from slimnet.networks.payload import load_payload
+from slimnet.output import set_aside, write_torch
+from slimnet.train import Dataset, DataSpec, Normalize
+from slimnet.watch import remark
+
+
+@dataclass(frozen=True)
+class StudyData:
+    """Images by their fingerprint, and the name that loads them where they have one."""
+
+    fingerprint: str
+    spec: DataSpec | None = None
+    held: Dataset | None = field(default=None, compare=False, repr=False)  # by this process alone
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What another process is told: not the images."""
+        return {**vars(self), "held": None}
+
+    def load(self, folder: Path) -> Dataset:
+        """The images; raises ``InputError`` where they are not those of the study."""
+        return self.held if self.held is not None else _loaded(self, folder)
+
+
+def keep_data(dataset: Dataset, spec: DataSpec | None, folder: Path) -> StudyData:
+    """Make sure that other processes find ``dataset``, which ``spec`` names if it is given.
+
+    Images that are read from a disk one by one, and that nobody named, are for this process alone.
+    """
+    data = StudyData(dataset.fingerprint(), spec, dataset)
+    path = _path(folder, data)
+    if spec is None and _is_in_memory(dataset) and not _is_kept(path):
+        write_torch(path, sealed(_payload(dataset)))
+    return data
+
+
+def _is_in_memory(dataset: Dataset) -> bool:
+    return isinstance(dataset.x_train, Tensor) and isinstance(dataset.x_test, Tensor)
+
+
+def _is_kept(path: Path) -> bool:
+    """Whether the file is there and whole; one that is damaged is set aside."""
+    if not path.exists():
+        return False
+    try:
+        _dataset(path)
+    except InputError:
+        aside = set_aside(path, "damaged")
+        remark(f"{path} is damaged: it is kept as {aside.name}, and the data are written again")
+        return False
+    return True
+
+
+@lru_cache(maxsize=1)
+def _loaded(data: StudyData, folder: Path) -> Dataset:
+    """Loaded once for all cells that a process runs."""
+    if data.spec is not None:
+        dataset, where = data.spec.load(), data.spec.name
+    elif (path := _path(folder, data)).exists():
+        dataset, where = _dataset(path), str(path)
+    else:
+        raise InputError(
+            f"{folder} does not hold the images of this study, which are read from a disk one by "
+            "one: name them, as in imagefolder:ROOT, or run the study in one process"
+        )
+    if dataset.fingerprint() != data.fingerprint:
+        raise InputError(
+            f"{where}: these are not the images that the study began with (the fingerprint differs)"
+        )
+    return dataset
+
+
+def _path(folder: Path, data: StudyData) -> Path:
+    return folder / f"data-{data.fingerprint}.pt"
+
+
+_TENSORS = ("x_train", "y_train", "x_test", "y_test")
+
+
+def _payload(dataset: Dataset) -> dict[str, Any]:
+    return {
+        "name": dataset.name,
+        **{name: _whole(getattr(dataset, name)) for name in _TENSORS},
+        "num_classes": dataset.num_classes,
+        "normalize": [
+            dataset.normalize.name,
+            list(dataset.normalize.mean),
+            list(dataset.normalize.std),
+        ],
+        "augment": dataset.augment,
+    }
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    """A view of something larger would save all of it."""
+    return tensor.clone(memory_format=torch.contiguous_format)
+
+
+def _dataset(path: Path) -> Dataset:
+    try:
+        return _made_of(unsealed(load_payload(path)))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{path} holds no images of a study: {error}") from error
+
+
+def _made_of(fields: Mapping[str, Any]) -> Dataset:
+    name, mean, std = fields["normalize"]
+    return Dataset(
+        name=fields["name"],
+        **{part: fields[part] for part in _TENSORS},
+        num_classes=fields["num_classes"],
+        normalize=Normalize(name, tuple(mean), tuple(std)),
+        augment=fields["augment"],
+    )

@@ -1,0 +1,28 @@
+"""``DIR/results.json``: a whole study in one file, with a digest of its content."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from slimnet.digest import sealed_json, unsealed
+from slimnet.errors import InputError
+from slimnet.output import write_json
+from slimnet.study.results import Results
+
+
+def write_results(results: Results, directory: Path | str) -> Path:
+    """Write ``results.json`` into ``directory``."""
+    path = Path(directory) / "results.json"
+    write_json(path, sealed_json(results.to_json()))
+    return path
+
+
+def read_results(path: Path | str) -> Results:
+    """Read a ``results.json``; raises ``InputError`` where it is none."""
+    try:
+        return Results.from_json(unsealed(json.loads(Path(path).read_text(encoding="utf-8"))))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise InputError(f"{path}: not the results of a study ({error})") from None

@@ -1,0 +1,135 @@
+"""One cell, from the files of its study to its result: a function of plain data.
+
+:func:`run_cell` takes what every cell of a study reads (:class:`Setup`) and the cell. It pickles
+small, reads its networks and images from the study's folder, and depends on nothing else: not on
+the order of the cells, nor on what ran before in this process. :func:`take_cell` shares the cells
+of a study between workers.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from torch import nn
+
+from slimnet.errors import InputError
+from slimnet.exclusive import exclusive
+from slimnet.study.cells import Cell
+from slimnet.study.data import StudyData
+from slimnet.study.masked import holding
+from slimnet.study.networks import Networks, StoredNetwork
+from slimnet.study.repaired import repaired, write_repaired
+from slimnet.study.results import CellResult
+from slimnet.study.store import STORES, Store
+from slimnet.train import REGIMES, Dataset, Repairer, Schedule, budget, evaluate, start, train
+from slimnet.train.loop import place_of
+
+Progress: TypeAlias = Callable[[float], None]
+"""Told which part of a cell is done (0..1)."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What every cell of a study reads; pickles small."""
+
+    folder: Path
+    base: Schedule
+    baseline: Cell  # of the dense network as it was handed over
+    data: StudyData
+    samples: int = 1024  # images that a repair reads, others for each seed
+    device: str | None = None
+    store: str = "folder"
+    # the dense network's class, without values, where no name says what builds it
+    skeleton: nn.Module | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def networks(self) -> Networks:
+        """The networks in the folder."""
+        return Networks(self.folder / "networks", self.skeleton)
+
+    def open_store(self) -> Store:
+        """The finished cells."""
+        return STORES[self.store](self.folder)
+
+
+def take_cell(setup: Setup, cell: Cell, progress: Progress) -> CellResult | None:
+    """Run a cell and keep its result, unless it is kept already; None where another has it."""
+    store = setup.open_store()
+    with exclusive(), store.claim(cell.id) as mine:  # threads take turns
+        if not mine:
+            return None
+        result = store.read(cell)
+        if result is None:
+            result = run_cell(setup, cell, progress)
+            store.write(result)
+        return result
+
+
+def run_cell(setup: Setup, cell: Cell, progress: Progress = lambda part: None) -> CellResult:
+    """Train and test one cell; raises ``InputError``, which names it."""
+    progress(0.0)
+    try:
+        stored = setup.networks.get(cell.network(setup.baseline))
+        trained = _retrained(setup, cell, stored, progress)
+    except InputError as error:
+        raise InputError(f"{cell}: {error}") from error
+    return CellResult(cell, stored.facts, stored.accuracy, **trained)
+
+
+def _retrained(
+    setup: Setup, cell: Cell, stored: StoredNetwork, progress: Progress
+) -> dict[str, Any]:
+    if cell.regime is None:
+        return _untrained(stored.accuracy, 0.0)
+    regime, dataset = REGIMES[cell.regime], setup.data.load(setup.folder)
+    baseline = setup.networks.get(setup.baseline)
+    dense = setup.networks.dense(baseline.artifact)
+    model = dense if cell.criterion is None else stored.artifact.model(dense)
+    began = time.perf_counter()
+    start(regime, model, cell.seed, _repairer(setup, cell, stored, dataset))
+    if not regime.epochs:
+        seconds = time.perf_counter() - began
+        return _untrained(evaluate(model, dataset, setup.device), seconds)
+    history = train(
+        model,
+        dataset,
+        budget(regime, setup.base, baseline.facts.macs / stored.facts.macs),
+        seed=cell.seed,
+        device=setup.device,
+        progress=lambda part: progress(min(part, 0.99)),  # 1: tested and kept
+        callbacks=() if stored.masked is None else (holding(dense, stored.masked),),
+    )
+    return {
+        "accuracy": history.accuracy,
+        "epochs": history.epochs,
+        "samples": history.samples,
+        "seconds": history.seconds,
+    }
+
+
+def _untrained(accuracy: float, seconds: float) -> dict[str, Any]:
+    return {"accuracy": accuracy, "epochs": 0, "samples": 0, "seconds": seconds}
+
+
+def _repairer(setup: Setup, cell: Cell, stored: StoredNetwork, dataset: Dataset) -> Repairer | None:
+    """Writes repaired weights; None for a network from which nothing was cut."""
+    if not stored.is_cut or cell.criterion is None:
+        return None
+    networks = setup.networks
+
+    def make(seed: int) -> nn.Module:
+        dense = networks.dense(networks.get(setup.baseline).artifact)
+        slim, plan = stored.artifact.model(dense), stored.artifact.plan
+        place = place_of(setup.device)
+        return repaired(dense, slim, plan, dataset, samples=setup.samples, seed=seed, place=place)
+
+    def write(slim: nn.Module, seed: int) -> None:
+        path = networks.path(cell.network(setup.baseline))
+        kept = path.with_name(f"{path.stem}-repaired-{seed}.pt")
+        write_repaired(slim, kept, setup.open_store(), lambda: make(seed))
+
+    return write
