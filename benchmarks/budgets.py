@@ -46,7 +46,7 @@ def measured(name: str, scope: str, align: int | str | None) -> list[dict]:
     torch.manual_seed(0)
     model = torchvision.models.get_model(name, weights=None).eval()
     example = (torch.zeros(1, 3, 224, 224),)
-    dense = slimnet.cost.count(model, example)
+    dense = slimnet.cost(model, example)
     rows = []
     for kind in KINDS:
         for share in SHARES:
@@ -56,7 +56,7 @@ def measured(name: str, scope: str, align: int | str | None) -> list[dict]:
                 model, example, **{kind: asked}, scope=scope, align=align, verify=False
             )
             seconds = time.perf_counter() - start
-            achieved = getattr(slimnet.cost.count(pruned.model, example), kind)
+            achieved = getattr(slimnet.cost(pruned.model, example), kind)
             share_left = achieved / getattr(dense, kind)
             row = {"network": name, "kind": kind, "asked": share, "achieved": share_left}
             rows.append(row | {"seconds": seconds, "notes": pruned.plan.notes})

@@ -45,13 +45,13 @@ from torch_pruning.pruner.importance import (
 )
 
 import slimnet
+from slimnet.costs.cost import cost
 from slimnet.criteria import load_criteria
-from slimnet.files import open_network
-from slimnet.measuring.cost import count
+from slimnet.files.access import open_network
 from slimnet.network import Network
-from slimnet.reconstruction.readings import batch_of
-from slimnet.repair import reestimated
+from slimnet.repairs import reestimated
 from slimnet.samples import Samples
+from slimnet.statistics.moments import batch_of
 from slimnet.train import Dataset, evaluate, load_data
 
 COLUMNS = {"raw": "as cut", "norms": "batch norms re-estimated", "repair": "repaired"}
@@ -92,7 +92,7 @@ class Trial:
 
     def remains(self, slim: nn.Module) -> float:
         """The share of the MACs that is left."""
-        return count(slim, self.example).macs / count(self.model, self.example).macs
+        return cost(slim, self.example).macs / cost(self.model, self.example).macs
 
     def test(self, column: str, scope: str, slim: nn.Module) -> Test:
         """Its accuracy and cost."""

@@ -62,7 +62,7 @@ def exported(label: str, model: torch.nn.Module, path: Path) -> Path:
     start = time.perf_counter()
     record = export_onnx(model, IMAGE, path)
     seconds = time.perf_counter() - start
-    macs = slimnet.cost.count(model, IMAGE).macs
+    macs = slimnet.cost(model, IMAGE).macs
     print(
         f"{label}: {macs / 1e6:.0f} M MACs, {record.parameters / 1e6:.2f} M parameters in the file,"
         f" exported and checked in {seconds:.1f} s, parity {record.parity.error:.0e}",

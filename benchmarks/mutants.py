@@ -35,14 +35,14 @@ from slimnet.capture.trace import Trace, capture
 from slimnet.coupling.at import At
 from slimnet.coupling.couple import Coupling, couple
 from slimnet.coupling.groups import find_groups
-from slimnet.cutting.rebuild import rebuild, zero_removed
-from slimnet.cutting.reference import Proof
-from slimnet.cutting.verify import certify
 from slimnet.errors import CertificateError, SlimnetError
 from slimnet.network import Network
 from slimnet.operator import Operator, of
+from slimnet.plan.plan import Plan, agrees, make_plan, survivors_mask
+from slimnet.plan.rebuild import rebuild, zero_removed
 from slimnet.planning.budget import removed_members
-from slimnet.planning.plan import Plan, agrees, make_plan, survivors_mask
+from slimnet.proof.certificate import certify
+from slimnet.proof.reference import Proof
 
 # ---------------------------------------------------------------------------------- wrong rules
 

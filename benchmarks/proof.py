@@ -107,7 +107,7 @@ def measured(name: str) -> dict[str, Any]:
     from slimnet.errors import SlimnetError
 
     torch.set_num_threads(1)
-    module = importlib.import_module("slimnet.prune")
+    module = importlib.import_module(f"slimnet.{_stages()}")
     certify, spent = module.certify, [0.0]
 
     def timed(*args: Any, **kwargs: Any) -> Any:
@@ -129,6 +129,13 @@ def measured(name: str) -> dict[str, Any]:
     whole = time.process_time() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {"outcome": outcome, "cut_s": whole - spent[0], "proof_s": spent[0], "mb": peak}
+
+
+def _stages() -> str:
+    """The module of the stages, which had another name before."""
+    from importlib.util import find_spec
+
+    return "pruning" if find_spec("slimnet.pruning") else "prune"
 
 
 if __name__ == "__main__":

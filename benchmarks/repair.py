@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
 import slimnet
-from slimnet.files import open_network
+from slimnet.files.access import open_network
 from slimnet.train import Dataset, evaluate, load_data
 
 ROOT = Path(__file__).resolve().parents[1]

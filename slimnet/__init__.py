@@ -5,38 +5,23 @@ The public names come with the first that is used, for ``slimnet --help`` needs 
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
 from importlib.util import find_spec
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from slimnet.version import __version__ as __version__
-
-_HIDDEN = ("prune", "repair")  # modules that a function of the same name stands for
 
 if TYPE_CHECKING:
     from slimnet.public import *  # noqa: F403  (its __all__ is the list)
 else:
 
     def __getattr__(name: str) -> Any:
-        """A module of this package, or a public name."""
+        """A module of this package, or a public name: no module has the name of one."""
         if name.startswith("_") and name != "__all__":  # Python itself asks for such
             raise AttributeError(f"module 'slimnet' has no attribute {name!r}")
-        if name not in _HIDDEN and find_spec(f"slimnet.{name}") is not None:
+        if find_spec(f"slimnet.{name}") is not None:
             return import_module(f"slimnet.{name}")
         return getattr(import_module("slimnet.public"), name)
 
     def __dir__() -> list[str]:
         return sorted({*globals(), *import_module("slimnet.public").__all__})
-
-
-class _Package(ModuleType):
-    """Python would set a hidden module here once it is imported, in the function's place."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in _HIDDEN and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

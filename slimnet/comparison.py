@@ -17,18 +17,19 @@ from torch import nn
 
 from slimnet.capture.modules import copied
 from slimnet.capture.trace import capture
+from slimnet.costs.cost import cost
 from slimnet.digest import sealed_json, weights_digest
 from slimnet.errors import CaptureError, InputError
 from slimnet.export import export_onnx, measure_latency
 from slimnet.export.inputs import check_batch
-from slimnet.files import Opened
+from slimnet.files.access import Opened
 from slimnet.lineage import lineage_of
-from slimnet.measuring.cost import count
 from slimnet.network import Network
 from slimnet.networks.arch import Arch
 from slimnet.output import scratch, write_json
-from slimnet.prune import Pruned, prune
-from slimnet.repair import check_images
+from slimnet.progress import Progress
+from slimnet.pruning import Pruned, prune
+from slimnet.repairs import check_images
 from slimnet.report import NetworkReport, Report, slim_networks, write_html
 from slimnet.samples import Samples
 from slimnet.study import (
@@ -47,7 +48,6 @@ from slimnet.study.cells import cells
 from slimnet.study.masked import UNSTRUCTURED, cutting, masked_candidate
 from slimnet.train import Dataset, DataSpec, check_fits
 from slimnet.version import __version__
-from slimnet.watch import Watch
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def run_comparison(
     study: Study,
     directory: Path,
     settings: Settings,
-    watch: Watch,
+    watch: Progress,
     *,
     arch: Arch | None = None,
     spec: DataSpec | None = None,
@@ -177,7 +177,7 @@ class _Cutter:
     dense: Candidate
     settings: Settings
     timer: _Timer
-    watch: Watch
+    watch: Progress
 
     def __call__(self, criterion: str, ratio: float) -> Candidate:
         self.watch(f"{self.name}: cutting and timing {criterion}, ratio {ratio:g}", 0.0)
@@ -201,10 +201,12 @@ def _dense_candidate(
     timer: _Timer,
 ) -> Candidate:
     """The dense network, timed unless the folder holds its record already."""
-    cost = count(model, example)
+    dense = cost(model, example)
     finished = STORES["folder"](directory).read(cells(study, model, dataset)[0])
     latency = timer.dense() if finished is None else finished.facts.latency
-    return Candidate(model, Facts(cost.macs, cost.params, latency=latency), WHOLE, example=example)
+    return Candidate(
+        model, Facts(dense.macs, dense.params, latency=latency), WHOLE, example=example
+    )
 
 
 class _Timer:

@@ -17,17 +17,17 @@ from slimnet.capture.randomness import drawing_from
 from slimnet.comparison import Settings, conditions_of, run_comparison, write_comparison
 from slimnet.errors import InputError
 from slimnet.export import export_onnx
-from slimnet.files import save
+from slimnet.files.access import save
 from slimnet.models import MODELS
 from slimnet.networks.arch import Arch
 from slimnet.networks.payload import load_payload
 from slimnet.output import set_aside, write_torch
-from slimnet.prune import prune
+from slimnet.progress import Progress, not_shown, remark
+from slimnet.pruning import prune
 from slimnet.report import NetworkReport
 from slimnet.study import Study
 from slimnet.train import Dataset, DataSpec, Schedule, train
 from slimnet.version import __version__
-from slimnet.watch import Watch, remark, unwatched
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def run_demo(
     directory: Path,
     *,
     seeds: int = 3,
-    watch: Watch = unwatched,
+    watch: Progress = not_shown,
     threads: int | None = None,
     device: str | None = None,
     schedule: Schedule = DEMO_SCHEDULE,
@@ -106,7 +106,7 @@ def _trained(
     schedule: Schedule,
     directory: Path,
     device: str | None,
-    watch: Watch,
+    watch: Progress,
 ) -> nn.Module:
     """The dense network, trained, or as an earlier run in this folder left it."""
     told = json.dumps([name, schedule.to_json(), dataset.fingerprint(), __version__])

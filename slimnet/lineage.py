@@ -14,10 +14,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from slimnet.cutting.verify import Certificate, joined
 from slimnet.network import Network
-from slimnet.planning.compose import compose
-from slimnet.planning.plan import Plan
+from slimnet.plan.compose import compose
+from slimnet.plan.plan import Plan
+from slimnet.proof.certificate import Certificate, joined
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from slimnet.cutting.verify import Certificate
+from slimnet.costs.cost import cost
 from slimnet.errors import (
     CaptureError,
     CertificateError,
@@ -14,12 +14,12 @@ from slimnet.errors import (
     SlimnetError,
     UnknownNameError,
 )
-from slimnet.files import load, repair, save, verify
-from slimnet.measuring import cost
-from slimnet.measuring.analysis import Inspection
+from slimnet.files.access import load, repair, save, verify
+from slimnet.inspection import Inspection
 from slimnet.operator import rule
-from slimnet.planning.plan import Plan
-from slimnet.prune import Pruned, inspect, prune
+from slimnet.plan.plan import Plan
+from slimnet.proof.certificate import Certificate
+from slimnet.pruning import Pruned, inspect, prune
 from slimnet.samples import Samples
 from slimnet.version import __version__
 

@@ -1,7 +1,7 @@
 """The tests' own judge of a cut: the original with every removed element set to zero.
 
-Independent of ``slimnet.cutting.verify``: it knows the plan's ``removed`` (tensor name to axis to
-removed indices), which of them count across groups, and nothing else of the package. Weights are
+Independent of ``slimnet.proof.certificate``: it knows the plan's ``removed`` (tensor name to axis
+to removed indices), which of them count across groups, and nothing else of the package. Weights are
 drawn so that a wrong cut shows: no channel is near zero, no norm is an identity.
 """
 

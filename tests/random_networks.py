@@ -27,10 +27,10 @@ from random_operators import OPERATORS, Op
 from torch import Tensor, nn
 
 import slimnet
-from slimnet.capture.exported import export
-from slimnet.capture.pt2 import read_pt2
 from slimnet.errors import PruneError
 from slimnet.network import Network as Walked
+from slimnet.program.exported import export
+from slimnet.program.pt2 import read_pt2
 
 HEADS = ("pooled", "flat", "nhwc", "map", "two", "pyramid", "decoder", "token")
 MIN_WIDTH, MAX_WIDTH = 2, 96

@@ -7,9 +7,9 @@ import torchvision
 from torch import nn
 
 import slimnet
-from slimnet.measuring.alike import classes
 from slimnet.models import MODELS
 from slimnet.network import Network
+from slimnet.planning.alike import classes
 
 
 def named(model, example):

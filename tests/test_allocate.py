@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from micro import Net, conv
 
 import slimnet
+from slimnet.costs.cost import Cost, cost
 from slimnet.coupling.groups import Group
 from slimnet.errors import PruneError
-from slimnet.measuring.cost import Cost, count
 from slimnet.models import MODELS
 from slimnet.planning.allocate import allocate
 from slimnet.planning.budget import Budget, Limits, alignment
@@ -326,10 +326,10 @@ def test_wide_steps_of_one_group_are_made_up_for_by_the_others():
 def test_a_real_network_meets_every_budget_within_a_percent(kind, scope):
     torch.manual_seed(0)
     model, example = MODELS["digits_resnet"].make().eval(), (torch.randn(1, 1, 8, 8),)
-    dense = getattr(count(model, example), kind)
+    dense = getattr(cost(model, example), kind)
     asked = 0.5 * dense if kind == "bytes" else 0.5
     pruned = slimnet.prune(model, example, **{kind: asked}, scope=scope, align=None, verify=False)
-    slim = getattr(count(pruned.model, example), kind)
+    slim = getattr(cost(pruned.model, example), kind)
     assert 0.495 <= slim / dense <= 0.5
     assert pruned.plan.after[kind] == slim and pruned.plan.before[kind] == dense
 

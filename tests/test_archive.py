@@ -12,9 +12,9 @@ import torch
 from torch import nn
 from torch._export.serde.serialize import serialize
 
-from slimnet.capture.archive import holds_text, read_archive
-from slimnet.capture.pt2 import read_pt2
 from slimnet.errors import InputError
+from slimnet.program.archive import holds_text, read_archive
+from slimnet.program.pt2 import read_pt2
 
 MODEL = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)).eval()
 

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from slimnet import prune
-from slimnet.artifact import cut_shape, make_artifact, read_artifact, write_artifact
 from slimnet.coupling.removal import Removal
 from slimnet.errors import InputError
+from slimnet.files.artifact import cut_shape, make_artifact, read_artifact, write_artifact
 from slimnet.models import MODELS
 from slimnet.network import Network
 from slimnet.networks.arch import Arch

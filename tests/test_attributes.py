@@ -19,7 +19,7 @@ from slimnet.capture.modules import evaluation_mode
 from slimnet.capture.sizes import AttributeOf, ShapeOf, Size
 from slimnet.capture.trace import capture, source
 from slimnet.network import Network
-from slimnet.planning.plan import Plan
+from slimnet.plan.plan import Plan
 
 IMAGE = (torch.randn(2, 3, 4, 4),)
 PLACE = AttributeOf("net", "sizes")

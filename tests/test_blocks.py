@@ -7,12 +7,12 @@ from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 from torchvision.models.swin_transformer import SwinTransformer
 
+from slimnet.blocks.blocks import block_scores, blocks_line, find_blocks
 from slimnet.capture.trace import capture
-from slimnet.coupling.blocks import block_scores, blocks_line, find_blocks
-from slimnet.coupling.shortcut import PASSED, RELU, ZERO, ZEROS, Stub
 from slimnet.models import MODELS
 from slimnet.models.densenet import DenseNet
 from slimnet.network import Network
+from slimnet.plan.shortcut import PASSED, RELU, ZERO, ZEROS, Stub
 
 
 def blocks_of(model, *shape):

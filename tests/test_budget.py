@@ -7,9 +7,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from slimnet.costs.cost import Cost
 from slimnet.coupling.groups import Group
 from slimnet.errors import InputError
-from slimnet.measuring.cost import Cost
 from slimnet.planning.budget import Budget, Limits, alignment, removed_members
 from slimnet.planning.request import parse_bytes
 

@@ -10,7 +10,7 @@ from slimnet.cli.calibration import (
     read_samples,
 )
 from slimnet.errors import InputError
-from slimnet.files import Opened, open_network
+from slimnet.files.access import Opened, open_network
 from slimnet.models import MODELS
 from slimnet.networks.arch import Arch
 from slimnet.samples import Samples

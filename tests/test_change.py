@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from slimnet.errors import InputError
-from slimnet.repair.change import change, check_answers
+from slimnet.repairs.change import change, check_answers
 
 SAID = torch.randn(50, 4, generator=torch.Generator().manual_seed(0)).double() + 100
 OFF = torch.randn(50, 4, generator=torch.Generator().manual_seed(1)).double()

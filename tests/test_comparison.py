@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 import torch
 from micro import Net, conv
-from test_verify import IMAGE, cut_by_hand, network, with_a_wrong_index
+from test_certificate import IMAGE, cut_by_hand, network, with_a_wrong_index
 from torch import nn
 
 import slimnet
-from slimnet.cutting.comparison import Departed, observe
-from slimnet.cutting.inputs import permuted, stacked, variants
-from slimnet.cutting.rebuild import rebuild
-from slimnet.cutting.standins import weights_of
-from slimnet.cutting.verify import Mismatch, certify
 from slimnet.errors import CertificateError
 from slimnet.network import Network
+from slimnet.plan.rebuild import rebuild
+from slimnet.proof.certificate import Mismatch, certify
+from slimnet.proof.comparison import Departed, observe
+from slimnet.proof.inputs import permuted, stacked, variants
+from slimnet.proof.stand_ins import weights_of
 
 HIDING = {
     "argmax": lambda m, x: m.b(m.n(m.a(x)).relu()).argmax(1),

@@ -1,10 +1,10 @@
 import torch
 
 from slimnet import prune
-from slimnet.cutting.rebuild import rebuild
 from slimnet.models import MODELS
 from slimnet.network import Network
-from slimnet.planning.compose import compose
+from slimnet.plan.compose import compose
+from slimnet.plan.rebuild import rebuild
 
 
 def test_two_cuts_composed_equal_one_after_the_other():

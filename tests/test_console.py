@@ -8,7 +8,7 @@ from torch import nn
 
 from slimnet import inspect, prune
 from slimnet.cli import console, tables
-from slimnet.planning.plan import GroupCut, Plan
+from slimnet.plan.plan import GroupCut, Plan
 
 
 class Mixer(nn.Module):

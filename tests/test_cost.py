@@ -14,8 +14,8 @@ from torch import nn
 
 import slimnet
 from slimnet.capture.trace import capture
+from slimnet.costs.cost import Cost, CostModel, cost
 from slimnet.coupling.couple import couple
-from slimnet.measuring.cost import Cost, CostModel, count
 from slimnet.network import Network
 
 IMAGE = (torch.randn(2, 3, 8, 8),)
@@ -38,23 +38,23 @@ HAND = {
 
 @pytest.mark.parametrize(("part", "macs", "params"), HAND.values(), ids=HAND)
 def test_a_layer_costs_what_it_costs_by_hand(part, macs, params):
-    found = count(Net(lambda m, x: m.a(x), {"a": part}), IMAGE)
+    found = cost(Net(lambda m, x: m.a(x), {"a": part}), IMAGE)
     assert (found.macs, found.params) == (macs, params)
 
 
 def test_matrix_products_count_as_multiply_adds():
     left, right = torch.randn(2, 4, 8), torch.randn(2, 8, 5)
     model = Net(lambda m, x, y: torch.bmm(x, y), {})
-    assert count(model, (left, right)) == Cost(2 * 4 * 8 * 5, 0, 0)
+    assert cost(model, (left, right)) == Cost(2 * 4 * 8 * 5, 0, 0)
     model = Net(lambda m, x, y: torch.einsum("bik,bkj->bij", x, y), {})
-    assert count(model, (left, right)).macs == 2 * 4 * 8 * 5
+    assert cost(model, (left, right)).macs == 2 * 4 * 8 * 5
     model = Net(lambda m, x, y: x[0] @ y[0, :, 0], {})
-    assert count(model, (left, right)).macs == 4 * 8
+    assert cost(model, (left, right)).macs == 4 * 8
 
 
 def test_a_batch_norm_between_counts_nothing_and_its_statistics_are_bytes():
     model = Net(lambda m, x: m.b(m.n(m.a(x))), {"a": conv(3, 16), "n": bn(16), "b": conv(16, 4)})
-    found = count(model, IMAGE)
+    found = cost(model, IMAGE)
     assert found.macs == 2 * 64 * 9 * (3 * 16 + 16 * 4)
     assert found.params == 3 * 16 * 9 + 16 + 2 * 16 + 16 * 4 * 9 + 4
     assert found.bytes == found.params * 4 + 2 * 16 * 4 + 8
@@ -63,27 +63,25 @@ def test_a_batch_norm_between_counts_nothing_and_its_statistics_are_bytes():
 def test_bytes_follow_the_dtype():
     model = nn.Linear(8, 5)
     x = torch.randn(1, 8)
-    assert (
-        count(model.double(), (x.double(),)).bytes == 2 * count(nn.Linear(8, 5), (x,)).bytes == 360
-    )
+    assert cost(model.double(), (x.double(),)).bytes == 2 * cost(nn.Linear(8, 5), (x,)).bytes == 360
 
 
 def test_a_shared_layer_counts_twice_in_macs_and_once_in_params():
     model = Net(lambda m, x: m.b(m.b(m.a(x))), {"a": conv(3, 16), "b": conv(16, 16)})
-    found = count(model, IMAGE)
+    found = cost(model, IMAGE)
     assert found.macs == 2 * 64 * 9 * (3 * 16 + 2 * 16 * 16)
     assert found.params == 16 * 27 + 16 + 16 * 16 * 9 + 16
 
 
 def test_macs_are_those_of_the_whole_example():
     model = Net(lambda m, x: m.a(x), {"a": conv(3, 16)})
-    one, four = (count(model, (torch.randn(n, 3, 8, 8),)).macs for n in (1, 4))
+    one, four = (cost(model, (torch.randn(n, 3, 8, 8),)).macs for n in (1, 4))
     assert four == 4 * one
 
 
 def test_resnet18_costs_what_the_literature_says():
     model = torchvision.models.resnet18(weights=None)
-    found = count(model, (torch.zeros(1, 3, 224, 224),))
+    found = cost(model, (torch.zeros(1, 3, 224, 224),))
     assert round(found.macs / 1e9, 3) == 1.814
     assert found.params == 11_689_512
 
@@ -103,8 +101,8 @@ def test_the_cost_that_a_plan_announces_is_that_of_the_slim_network(name):
         plan = slimnet.prune(model, example, ratio=0.4, align=None, verify=False)
     except slimnet.PruneError:
         plan = slimnet.prune(model, example, ratio=0.0, verify=False)
-    assert plan.plan.before == count(model, example).to_json()
-    assert plan.plan.after == count(plan.model, example).to_json()
+    assert plan.plan.before == cost(model, example).to_json()
+    assert plan.plan.after == cost(plan.model, example).to_json()
 
 
 def test_with_everything_alive_the_cost_is_the_dense_one():
@@ -116,7 +114,7 @@ def test_with_everything_alive_the_cost_is_the_dense_one():
     coupling = couple([trace])
     alive = coupling.atoms.reason == coupling.atoms.reason
     costs = CostModel(Network.of(model), trace, coupling)
-    assert costs.cost(alive) == count(model, IMAGE)
+    assert costs.cost(alive) == cost(model, IMAGE)
     alive[coupling.atoms.of[coupling.weights["a.weight"].axes[0][:6]]] = False
     slim = costs.cost(alive)
     assert slim.macs == 2 * 64 * 9 * 3 * 10 + 2 * 40 * 5

@@ -30,10 +30,10 @@ from slimnet.criteria import (
     score,
 )
 from slimnet.errors import InputError, PruneError, UnknownNameError
-from slimnet.measuring.gathered import Gathered
 from slimnet.network import Network
-from slimnet.planning.gather import gather
 from slimnet.samples import Samples
+from slimnet.statistics.gather import gather
+from slimnet.statistics.statistics import Gathered
 
 IMAGE = (torch.randn(2, 3, 8, 8),)
 RANDOM = torch.Generator().manual_seed(0)

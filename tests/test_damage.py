@@ -15,10 +15,12 @@ from slimnet.demo import _restored
 from slimnet.digest import digest
 from slimnet.errors import InputError
 from slimnet.export import export_pt2
+from slimnet.files.slim_file import read_slim, record_of
+from slimnet.files.tensors_file import write_state as write_tensors_of
+from slimnet.files.tensors_file import write_tensors
 from slimnet.models import MODELS
 from slimnet.network import Network
 from slimnet.networks.payload import load_payload
-from slimnet.record import read_slim, record_of
 from slimnet.sparsity.training import Recipe, sparsify, write_state
 from slimnet.study import (
     Candidate,
@@ -29,8 +31,6 @@ from slimnet.study import (
     run_study,
     write_results,
 )
-from slimnet.tensors_file import write_state as write_tensors_of
-from slimnet.tensors_file import write_tensors
 from slimnet.train import Schedule, load_data
 
 FLIPS = 120

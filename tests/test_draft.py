@@ -13,8 +13,8 @@ from slimnet import cli
 from slimnet.errors import InputError, PruneError
 from slimnet.models import MODELS
 from slimnet.network import Network
-from slimnet.planning.compose import compose
-from slimnet.planning.plan import Plan
+from slimnet.plan.compose import compose
+from slimnet.plan.plan import Plan
 from slimnet.samples import Samples
 
 IMAGE = (torch.randn(2, 3, 8, 8),)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from slimnet.capture.effects import side_effect
+from slimnet.program.effects import side_effect
 
 X, W = {"node": "x"}, {"node": "w"}
 

@@ -168,7 +168,7 @@ def test_without_the_class_objects_become_dicts(tmp_path):
 def test_inspect_and_cost_take_keyword_inputs():
     model = Two(WRAPS["tuple"]).eval()
     assert slimnet.inspect(model, INPUTS).groups
-    both, one = (slimnet.cost.count(model, given).macs for given in (INPUTS, (INPUTS["image"],)))
+    both, one = (slimnet.cost(model, given).macs for given in (INPUTS, (INPUTS["image"],)))
     assert both > one
 
 

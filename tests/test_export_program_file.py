@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 import slimnet
-from slimnet.capture.pt2 import read_pt2
 from slimnet.example import tensors_of
 from slimnet.export import ParityError, export_pt2
 from slimnet.export.translate import ExportError
+from slimnet.program.pt2 import read_pt2
 
 
 class Gate(nn.Module):

@@ -7,15 +7,15 @@ from torch import nn
 from torchvision.models import resnet18
 
 import slimnet
-from slimnet.artifact import make_artifact
 from slimnet.cli.shared import write_slim
 from slimnet.errors import CertificateError, InputError
 from slimnet.example import normal
-from slimnet.files import Opened, example_for, load, open_network, save, verify
+from slimnet.files.access import Opened, example_for, load, open_network, save, verify
+from slimnet.files.artifact import make_artifact
+from slimnet.files.slim_file import read_slim
 from slimnet.models import MODELS
 from slimnet.networks.arch import Arch, parse_arch
-from slimnet.prune import prune
-from slimnet.record import read_slim
+from slimnet.pruning import prune
 
 SOURCE = """
 import torch
@@ -164,10 +164,9 @@ def test_pruned_three_times_it_is_proven_against_the_first(tmp_path):
         example, _ = example_for(opened)
         pruned = prune(opened.model, example, ratio=0.25, align=None)
         path = tmp_path / f"slim{step}.pt"
-        slimnet.artifact.write_artifact(opened.artifact_of(pruned), path)
+        slimnet.files.artifact.write_artifact(opened.artifact_of(pruned), path)
     macs = [
-        slimnet.cost.count(open_network(tmp_path / f"slim{n}.pt").model, example).macs
-        for n in range(3)
+        slimnet.cost(open_network(tmp_path / f"slim{n}.pt").model, example).macs for n in range(3)
     ]
     assert macs == sorted(macs, reverse=True)
     assert len(set(macs)) == 3
@@ -182,7 +181,7 @@ def test_a_users_class_is_pruned_again_from_its_file(arch, tmp_path):
         opened = open_network(path, arch)
         pruned = prune(opened.model, (torch.randn(1, 3, 9, 9),), ratio=0.25, align=None)
         path = tmp_path / f"slim{step}.pt"
-        slimnet.artifact.write_artifact(opened.artifact_of(pruned), path)
+        slimnet.files.artifact.write_artifact(opened.artifact_of(pruned), path)
     assert verify(path, dense).error < 1e-9
     assert open_network(path).is_program
     assert not open_network(path, arch).is_program

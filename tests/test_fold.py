@@ -17,13 +17,13 @@ from torch import Tensor, nn
 
 import slimnet
 from slimnet.capture.trace import capture
-from slimnet.cutting.fold import depends_on_lengths, folds
 from slimnet.errors import CertificateError
-from slimnet.files import load, save, verify
+from slimnet.files.access import load, save, verify
 from slimnet.network import Network
-from slimnet.planning.compose import compose
-from slimnet.planning.plan import Plan
-from slimnet.prune import prove
+from slimnet.plan.compose import compose
+from slimnet.plan.fold import depends_on_lengths, folds
+from slimnet.plan.plan import Plan
+from slimnet.pruning import prove
 
 FOLDED = (
     *("sdpa", "sdpa_mask_float", "grouped_query", "vision_fused", "mha", "mha_no_weights"),

@@ -13,18 +13,17 @@ from torch import nn
 from torch.nn.functional import conv2d, cross_entropy, linear
 from torch.nn.utils import parametrizations
 
-from slimnet.capture.exported import record_program
-from slimnet.capture.program import Program
 from slimnet.capture.trace import capture
 from slimnet.coupling.couple import couple
 from slimnet.coupling.groups import find_groups
 from slimnet.errors import InputError
-from slimnet.measuring import gradients
-from slimnet.measuring.gathered import Gathered
 from slimnet.network import Network
-from slimnet.planning.gather import gather
-from slimnet.reconstruction import batches
+from slimnet.program.exported import record_program
+from slimnet.program.program import Program
 from slimnet.samples import Samples
+from slimnet.statistics import batches, gradients
+from slimnet.statistics.gather import gather
+from slimnet.statistics.statistics import Gathered
 
 RANDOM = torch.Generator().manual_seed(0)
 IMAGES = torch.randn(10, 3, 8, 8, generator=RANDOM)

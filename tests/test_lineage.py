@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 import slimnet
-from slimnet.capture.program import LITERALS
-from slimnet.cutting.rebuild import rebuild
 from slimnet.errors import CertificateError, InputError
 from slimnet.lineage import lineage_of
 from slimnet.models import MODELS
 from slimnet.network import Network
+from slimnet.plan.rebuild import rebuild
+from slimnet.program.program import LITERALS
 
 
 def digits(name="digits_resnet"):

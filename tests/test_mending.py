@@ -13,8 +13,8 @@ from slimnet.capture.modules import copied
 from slimnet.network import Network
 from slimnet.reconstruction.least_squares import Fit
 from slimnet.reconstruction.refine import WORTH
-from slimnet.repair import mending, reestimated, repair
-from slimnet.repair.mending import Mending
+from slimnet.repairs import mending, reestimated, repair
+from slimnet.repairs.mending import Mending
 
 IMAGES = torch.randn(40, 3, 10, 10, generator=torch.Generator().manual_seed(0))
 HELD, FITTED = IMAGES[:8], IMAGES[8:]

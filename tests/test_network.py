@@ -102,7 +102,7 @@ CALLS = {
     "prune": lambda model: slimnet.prune(model, IMAGE, ratio=0.5, align=None).model,
     "inspect": lambda model: slimnet.inspect(model, IMAGE),
     "sensitivity": lambda model: slimnet.sensitivity(model, IMAGE, points=1),
-    "cost": lambda model: slimnet.cost.count(model, IMAGE),
+    "cost": lambda model: slimnet.cost(model, IMAGE),
 }
 """What public functions find in a network."""
 WIDTHS = {

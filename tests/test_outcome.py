@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from slimnet.plan.plan import GroupCut, Plan
 from slimnet.planning.outcome import MANY, asked_and_achieved, rows
-from slimnet.planning.plan import GroupCut, Plan
 
 HALF = GroupCut(("conv",), 10, 5)
 

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from slimnet.capture.permitted import EXCEPT, PERMITTED, refusal, trouble
 from slimnet.operator import OPERATORS, Double
+from slimnet.program.permitted import EXCEPT, PERMITTED, refusal, trouble
 
 aten = torch.ops.aten
 INSIDE = {

@@ -15,10 +15,10 @@ from torch import nn
 
 import slimnet
 from slimnet.coupling.removal import Removal
-from slimnet.cutting.rebuild import rebuild
 from slimnet.errors import InputError
 from slimnet.network import Network
-from slimnet.planning.plan import Change, GroupCut, Plan, Scale, _indices, _runs
+from slimnet.plan.plan import Change, GroupCut, Plan, Scale, _indices, _runs
+from slimnet.plan.rebuild import rebuild
 
 IMAGE = (torch.randn(2, 3, 8, 8),)
 WHOLE = Plan(

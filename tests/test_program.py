@@ -7,13 +7,13 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from slimnet.capture import exported
-from slimnet.capture.exported import record_program
 from slimnet.capture.modules import set_attribute
-from slimnet.capture.program import LITERALS, Program
 from slimnet.capture.trace import capture
 from slimnet.errors import InputError
 from slimnet.network import Network
+from slimnet.program import exported
+from slimnet.program.exported import record_program
+from slimnet.program.program import LITERALS, Program
 
 WIDTH = 8
 

@@ -18,12 +18,12 @@ from micro import MICRO, Net, bn, conv, lin
 from torch import nn
 
 import slimnet
-from slimnet.capture.pt2 import read_pt2
 from slimnet.criteria import load_criteria
 from slimnet.errors import CaptureError, InputError, PruneError, UnknownNameError
 from slimnet.models import MODELS
 from slimnet.network import Network
-from slimnet.prune import prove
+from slimnet.program.pt2 import read_pt2
+from slimnet.pruning import prove
 
 IMAGE = (torch.randn(2, 3, 8, 8),)
 GOLDEN = Path(__file__).with_name("golden")

@@ -17,8 +17,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.utils._pytree import tree_leaves
 
 import slimnet
-from slimnet.capture.pt2 import read_pt2
 from slimnet.errors import InputError
+from slimnet.program.pt2 import read_pt2
 
 WIDTH = 32
 

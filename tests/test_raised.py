@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import slimnet
-from slimnet.cutting.raised import Raised
+from slimnet.proof.raised import Raised
 
 IMAGE = (torch.randn(1, 3, 8, 8),)
 

@@ -9,10 +9,10 @@ import torch
 from micro import Net, bn, conv
 from torch import nn
 
-from slimnet.cutting.rebuild import cut, rebuild, zero_removed
 from slimnet.errors import InputError
 from slimnet.network import Network
-from slimnet.planning.plan import Change, Plan
+from slimnet.plan.plan import Change, Plan
+from slimnet.plan.rebuild import cut, rebuild, zero_removed
 
 IMAGE = torch.randn(2, 3, 8, 8)
 PLAN = Plan(

@@ -12,14 +12,15 @@ from sklearn.linear_model import Lasso
 from torch import nn
 
 import slimnet
+from slimnet.capture.passes import capture_passes
 from slimnet.criteria import reconstruction, score
 from slimnet.criteria.reconstruction import Problem, lasso, surgeon, thinet
-from slimnet.measuring.analysis import analyse, record
-from slimnet.measuring.gathered import Gathered
+from slimnet.inspection import analyse
 from slimnet.network import Network
 from slimnet.reconstruction.least_squares import RIDGE
-from slimnet.reconstruction.readings import read_inputs
-from slimnet.repair import repair
+from slimnet.repairs import repair
+from slimnet.statistics.moments import read_inputs
+from slimnet.statistics.statistics import Gathered
 
 ATOMS, KERNEL, OUTPUTS, ROWS = 5, 2, 3, 300
 
@@ -143,7 +144,7 @@ def test_a_channel_that_is_a_copy_of_another_goes_first(criterion):
 def test_of_very_many_inputs_gates_are_chosen(criterion, monkeypatch):
     """One weight an atom: what nobody listens to still goes first."""
     monkeypatch.setattr(slimnet.reconstruction.least_squares, "WIDE", 8)
-    monkeypatch.setattr(slimnet.reconstruction.readings, "WIDE", 8)
+    monkeypatch.setattr(slimnet.statistics.moments, "WIDE", 8)
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Flatten(), nn.Linear(1600, 9)).eval()
     with torch.no_grad():
@@ -183,7 +184,7 @@ def test_an_error_late_in_the_network_counts_more_where_others_are_solved_anew(c
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 8, 3)).eval()
     images = torch.randn(16, 3, 12, 12)
-    analysis = analyse(Network.of(model), record(Network.of(model), (images[:1],)), ())
+    analysis = analyse(Network.of(model), capture_passes(Network.of(model), (images[:1],)), ())
     reading = read_inputs(Network.of(model), images)["2.weight"]
     scores = [
         score(
@@ -207,7 +208,7 @@ def test_the_first_layer_is_at_depth_0_and_the_last_at_1():
 
 def scores_of(model, images, criterion):
     """[channels] of the one group that can leave, by what reads it."""
-    analysis = analyse(Network.of(model), record(Network.of(model), (images[:1],)), ())
+    analysis = analyse(Network.of(model), capture_passes(Network.of(model), (images[:1],)), ())
     (group,) = (g for g in analysis.groups if "a" in g.layers)
     found = score(
         [group],

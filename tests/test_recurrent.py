@@ -13,7 +13,7 @@ from oracle import float64
 from torch import nn
 
 import slimnet
-from slimnet.measuring.cost import count
+from slimnet.costs.cost import cost
 from slimnet.network import Network
 
 STEPS = (torch.randn(2, 6, 8),)
@@ -78,16 +78,16 @@ def test_units_are_rounded_to_what_runtimes_like():
 def test_each_step_costs_every_weight_once():
     model = network(nn.LSTM, 64, num_layers=2, bidirectional=True)
     weights = sum(weight.numel() for weight in model.parameters() if weight.dim() == 2)
-    assert count(model, STEPS).macs == 2 * 6 * weights
+    assert cost(model, STEPS).macs == 2 * 6 * weights
     pruned = halved(model)
-    assert pruned.plan.after["macs"] == count(pruned.model, STEPS).macs
+    assert pruned.plan.after["macs"] == cost(pruned.model, STEPS).macs
 
 
 def test_packed_sequences_cost_their_own_steps_only():
     micro = MICRO["lstm_packed"]
     model, example = float64(micro.make, micro.example, seed=0)
     layers = 2 * 7 * 8 * 12 + (3 + 7) * (12 + 16) * 64 + 2 * 7 * 16 * 5
-    assert count(model, example).macs == layers
+    assert cost(model, example).macs == layers
 
 
 @pytest.mark.parametrize("kind", KINDS)

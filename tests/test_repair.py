@@ -16,8 +16,8 @@ from slimnet.errors import InputError, SlimnetError
 from slimnet.models import MODELS
 from slimnet.models.resnet import BasicBlock
 from slimnet.network import Network
-from slimnet.repair import reestimated, repair
-from slimnet.repair.mending import Mended, Mending
+from slimnet.repairs import reestimated, repair
+from slimnet.repairs.mending import Mended, Mending
 from slimnet.train import load_data
 
 IMAGES = torch.randn(96, 3, 12, 12, generator=torch.Generator().manual_seed(0))

@@ -8,8 +8,8 @@ from html.parser import HTMLParser
 import pytest
 from test_report_table import LATENCY, results
 
-from slimnet.cutting.verify import Certificate
 from slimnet.errors import InputError
+from slimnet.proof.certificate import Certificate
 from slimnet.report import NetworkReport, Report, Slim, render, slim_networks, write_html
 from slimnet.study import Facts
 

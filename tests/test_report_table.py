@@ -6,7 +6,7 @@ import io
 import pytest
 from rich.console import Console
 
-from slimnet.cutting.verify import Certificate
+from slimnet.proof.certificate import Certificate
 from slimnet.report import columns, table, words
 from slimnet.study import Cell, CellResult, Facts, LatencyFacts, Results, Study
 from slimnet.train import Schedule

@@ -17,7 +17,7 @@ from slimnet.errors import InputError
 from slimnet.planning import request
 from slimnet.planning.budget import Budget, Limits
 from slimnet.planning.request import CutRequest, Scope, parse_align, parse_blocks, parse_ratios
-from slimnet.prune import PruneArguments
+from slimnet.pruning import PruneArguments
 from slimnet.signature import keywords, option, options_of, required
 
 

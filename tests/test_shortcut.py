@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from slimnet.coupling.shortcut import PASSED, RELU, ZERO, ZEROS, Stub, replace_modules
 from slimnet.errors import InputError
 from slimnet.network import Network
+from slimnet.plan.shortcut import PASSED, RELU, ZERO, ZEROS, Stub, replace_modules
 
 
 def network():

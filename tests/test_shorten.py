@@ -19,15 +19,15 @@ from torchvision.models.swin_transformer import SwinTransformer
 
 import slimnet
 from slimnet.cli import main
-from slimnet.cutting.rebuild import rebuild
 from slimnet.errors import CertificateError, InputError, PruneError
 from slimnet.export import export_onnx
 from slimnet.models import MODELS
 from slimnet.models.preresnet import PreResNet
 from slimnet.network import Network
-from slimnet.planning.compose import compose
-from slimnet.planning.plan import Plan
-from slimnet.prune import prove
+from slimnet.plan.compose import compose
+from slimnet.plan.plan import Plan
+from slimnet.plan.rebuild import rebuild
+from slimnet.pruning import prove
 
 
 class Flat(nn.Module):

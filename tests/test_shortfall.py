@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from slimnet.costs.cost import Cost
 from slimnet.coupling.groups import Group
-from slimnet.measuring.cost import Cost
 from slimnet.planning.budget import Budget, Limits
 from slimnet.planning.ladder import ladder
 from slimnet.planning.shortfall import shortfall

@@ -14,17 +14,17 @@ from oracle import float64, outputs, randomise, relative_error, zeroed
 from shufflenet import WIDTHS, ShuffleNet
 
 import slimnet
-from slimnet.capture.pt2 import read_pt2
 from slimnet.capture.trace import capture
+from slimnet.costs.cost import cost
 from slimnet.coupling.couple import couple
 from slimnet.criteria import load_criteria
-from slimnet.cutting.rebuild import rebuild
 from slimnet.errors import InputError
 from slimnet.export import export_onnx, export_pt2
-from slimnet.measuring.cost import count
 from slimnet.network import Network
-from slimnet.planning.plan import Plan, agrees, surviving
-from slimnet.prune import prove
+from slimnet.plan.plan import Plan, agrees, surviving
+from slimnet.plan.rebuild import rebuild
+from slimnet.program.pt2 import read_pt2
+from slimnet.pruning import prove
 from slimnet.samples import Samples
 
 IMAGE = (torch.randn(2, 3, 16, 16),)
@@ -107,7 +107,7 @@ def test_a_plan_for_other_groups_is_refused():
 def test_the_budget_is_met_by_what_the_network_then_costs(groups):
     model = network(groups)
     pruned = slimnet.prune(model, IMAGE, macs=0.5, best_effort=True)
-    assert count(pruned.model, IMAGE).to_json() == pruned.plan.after
+    assert cost(pruned.model, IMAGE).to_json() == pruned.plan.after
     assert 0.45 < pruned.plan.after["macs"] / pruned.plan.before["macs"] <= 0.5
 
 

@@ -9,7 +9,8 @@ from shufflenet import Around, dense
 from torch import nn
 
 import slimnet
-from slimnet.measuring.analysis import analyse, record
+from slimnet.capture.passes import capture_passes
+from slimnet.inspection import analyse
 from slimnet.network import Network
 from slimnet.sparsity.leaks import Leaks, dead_atoms, remove_leaks
 
@@ -47,7 +48,7 @@ def network(*, padding=0, bias=True, normed=False, inner=16, blocks=1):
 def silenced(model, filters=DEAD):
     with torch.no_grad():
         model[0].weight[filters] = 0
-    groups = analyse(Network.of(model), record(Network.of(model), EXAMPLE), ()).groups
+    groups = analyse(Network.of(model), capture_passes(Network.of(model), EXAMPLE), ()).groups
     return model, groups, dead_atoms(groups, Network.of(model).tensors)
 
 
@@ -135,7 +136,7 @@ def test_an_atom_is_dead_where_every_layer_that_makes_it_is_silent():
     with torch.no_grad():
         model.a.weight[[2, 3]] = 0
         model.b.weight[[3, 5]] = 0
-    (group,) = analyse(Network.of(model), record(Network.of(model), EXAMPLE), ()).groups
+    (group,) = analyse(Network.of(model), capture_passes(Network.of(model), EXAMPLE), ()).groups
     (dead,) = dead_atoms([group], Network.of(model).tensors).values()
     assert np.flatnonzero(dead).tolist() == [3]
 
@@ -149,7 +150,7 @@ def test_other_columns_of_every_group_are_heard_and_zeroed(gone):
         tensor.uniform_(0.5, 1.5)
     with torch.no_grad():
         model.a.weight[gone], model.a.bias[gone] = 0, 0
-    groups = analyse(Network.of(model), record(Network.of(model), EXAMPLE), ()).groups
+    groups = analyse(Network.of(model), capture_passes(Network.of(model), EXAMPLE), ()).groups
     dead = dead_atoms(groups, Network.of(model).tensors)
     assert sum(atoms.sum() for atoms in dead.values()) == 1
     whole = copy.deepcopy(model)

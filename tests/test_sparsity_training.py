@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from slimnet import cli
-from slimnet.files import open_network
+from slimnet.files.access import open_network
 from slimnet.models import MODELS
 from slimnet.sparsity import SPARSIFIERS
 from slimnet.sparsity.training import Recipe, checkpoint_of, sparsify, write_state

@@ -14,12 +14,12 @@ from slimnet.comparison import (
     write_comparison,
 )
 from slimnet.errors import InputError, PruneError
-from slimnet.files import Opened
+from slimnet.files.access import Opened
 from slimnet.models import MODELS
 from slimnet.network import Network
 from slimnet.networks.payload import load_payload
-from slimnet.prune import prune
-from slimnet.repair import repair
+from slimnet.pruning import prune
+from slimnet.repairs import repair
 from slimnet.report import table
 from slimnet.sparsity.methods.unstructured import single_weights
 from slimnet.study import Study, repaired, work

@@ -57,7 +57,7 @@ def test_a_cut_without_a_proof_stays_without():
 
 
 def test_a_real_cut_goes_through_a_study(tmp_path):
-    cost = slimnet.cost.count(net(), EXAMPLE)
+    cost = slimnet.cost(net(), EXAMPLE)
     dense = Candidate(net(), Facts(cost.macs, cost.params))
     study = Study((0.5,), ("l1",), ("finetune", "scratch-b"), (0,), Schedule(epochs=2, lr=0.02))
     data = load_data("digits").limited(train=200, test=100)

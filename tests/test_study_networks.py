@@ -10,7 +10,7 @@ from small_study import IMAGE, SPEC, STUDY, Pruner, candidate, net, ran
 from torch import nn
 
 import slimnet
-from slimnet.artifact import read_artifact
+from slimnet.files.artifact import read_artifact
 from slimnet.models import MODELS
 from slimnet.networks.arch import Arch
 from slimnet.study import Candidate, Facts, facts_of, slim_candidate

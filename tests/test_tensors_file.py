@@ -11,14 +11,14 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import slimnet
-from slimnet.artifact import Artifact, make_artifact
 from slimnet.errors import InputError
-from slimnet.files import open_network
+from slimnet.files.access import open_network
+from slimnet.files.artifact import Artifact, make_artifact
+from slimnet.files.slim_file import is_slim, read_slim
+from slimnet.files.tensors_file import read_tensors, write_state, write_tensors
 from slimnet.models import MODELS
 from slimnet.network import Network
 from slimnet.networks.arch import Arch, parse_arch
-from slimnet.record import is_slim, read_slim
-from slimnet.tensors_file import read_tensors, write_state, write_tensors
 
 
 class Tied(nn.Module):

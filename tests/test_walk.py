@@ -28,14 +28,14 @@ def test_the_other_values_go_down_as_well(value, climbs):
 
 
 def test_floors_are_those_of_the_contracts():
-    assert floor_of("slimnet.prune") > floor_of("slimnet.cutting.verify")
-    assert floor_of("slimnet.cutting.verify") > floor_of("slimnet.cutting.rebuild")
-    assert floor_of("slimnet.cutting.rebuild") > floor_of("slimnet.capture.trace")
+    assert floor_of("slimnet.pruning") > floor_of("slimnet.proof.certificate")
+    assert floor_of("slimnet.proof.certificate") > floor_of("slimnet.plan.rebuild")
+    assert floor_of("slimnet.plan.rebuild") > floor_of("slimnet.capture.trace")
     assert floor_of("slimnet.capture.trace") > floor_of("slimnet.network")
 
 
 def test_a_value_that_goes_down_and_comes_back_climbs_once():
-    low, high = "slimnet.capture.modules", "slimnet.cutting.verify"
+    low, high = "slimnet.capture.modules", "slimnet.proof.certificate"
     stops = [Stop(high, "a", ""), Stop(low, "b", high), Stop(low, "c", low), Stop(high, "d", high)]
     walk = Walk(tuple(stops))
     assert len(walk.moves) == 2 and len(walk.climbs) == len(walk.entries) == 1

@@ -9,15 +9,16 @@ import torchvision
 from micro import MICRO
 from oracle import float64
 
-from slimnet.measuring.analysis import analyse, record
-from slimnet.measuring.widths import WidthCost
+from slimnet.capture.passes import capture_passes
+from slimnet.costs.widths import WidthCost
+from slimnet.inspection import analyse
 from slimnet.models import MODELS
 from slimnet.network import Network
-from slimnet.planning.plan import survivors_mask
+from slimnet.plan.plan import survivors_mask
 
 
 def assert_agrees(model, example, seed=0):
-    found = analyse(Network.of(model), record(Network.of(model), example), ())
+    found = analyse(Network.of(model), capture_passes(Network.of(model), example), ())
     rng = np.random.default_rng(seed)
     orders = {g.number: rng.permutation(g.size) for g in found.groups}
     cost = WidthCost(found.costs, found.coupling.atoms, found.groups, orders)
@@ -49,6 +50,8 @@ def test_tables_agree_with_counting_where_channels_leave_several_at_a_time():
 
 def test_groups_without_an_order_stay_whole():
     model = MODELS["digits_vgg"].make().eval()
-    found = analyse(Network.of(model), record(Network.of(model), (torch.zeros(1, 1, 8, 8),)), ())
+    found = analyse(
+        Network.of(model), capture_passes(Network.of(model), (torch.zeros(1, 1, 8, 8),)), ()
+    )
     cost = WidthCost(found.costs, found.coupling.atoms, found.groups, {})
     assert cost({g.number: 1 for g in found.groups}) == found.inspection.cost

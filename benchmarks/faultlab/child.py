@@ -242,7 +242,7 @@ def _network(path: Path, *arch: str) -> dict[str, Any]:
 
     from slimnet.errors import InputError
     from slimnet.example import tensors_of
-    from slimnet.files import open_network
+    from slimnet.files.access import open_network
     from slimnet.network import Network
     from slimnet.networks.arch import parse_arch
 

@@ -64,10 +64,13 @@ class Journal:
 def _asking() -> Iterator[FrameType]:
     """Who asked a size for something: the innermost frame that is none of the recording's."""
     frame: FrameType | None = sys._getframe(2)
-    while frame is not None and (_name(frame).startswith("slimnet.capture.") or _is_len(frame)):
+    while frame is not None and (_name(frame).startswith(_OURS) or _is_len(frame)):
         frame = frame.f_back
     if frame is not None:
         yield frame
+
+
+_OURS = ("slimnet.capture.", "slimnet.program.")
 
 
 def _name(frame: FrameType) -> str:

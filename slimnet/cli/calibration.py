@@ -16,7 +16,7 @@ from slimnet.capture.modules import evaluation_mode
 from slimnet.criteria import load_criteria
 from slimnet.errors import InputError
 from slimnet.example import tensors_of
-from slimnet.files import Opened, open_network
+from slimnet.files.access import Opened, open_network
 from slimnet.network import Network
 from slimnet.networks.checkpoint import UNSEEN
 from slimnet.samples import Samples

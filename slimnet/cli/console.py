@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
+from slimnet.progress import Progress, not_shown
 from slimnet.text import legible
-from slimnet.watch import Watch, unwatched
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from rich.progress import Progress as Bar
     from rich.table import Table
 
 
@@ -137,10 +137,10 @@ def show(table: Table) -> None:
 
 
 @contextmanager
-def watching(*, quiet: bool = False) -> Iterator[Watch]:
+def watching(*, quiet: bool = False) -> Iterator[Progress]:
     """Progress: a bar on a terminal, a plain line every few seconds elsewhere, on stderr."""
     if quiet:
-        yield unwatched
+        yield not_shown
     elif err.is_terminal:
         with _bar() as progress:
             task = progress.add_task("", total=1.0)
@@ -151,12 +151,13 @@ def watching(*, quiet: bool = False) -> Iterator[Watch]:
         yield _Lines().say
 
 
-def _bar() -> Progress:
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+def _bar() -> Bar:
+    from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
 
     text = TextColumn("{task.description}", markup=False)
     columns = (SpinnerColumn(), text, BarColumn(24), TimeElapsedColumn())
-    return Progress(*columns, console=err, transient=True)
+    return Bar(*columns, console=err, transient=True)
 
 
 class _Lines:

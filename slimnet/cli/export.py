@@ -12,10 +12,10 @@ from slimnet.errors import InputError
 from slimnet.export import export_onnx, export_pt2
 from slimnet.export.against import measure_against
 from slimnet.export.inputs import check_batch
-from slimnet.files import Opened, dense_of
+from slimnet.files.access import Opened, dense_of
+from slimnet.files.slim_file import record_of
+from slimnet.files.tensors_file import write_state, write_tensors
 from slimnet.output import write_json
-from slimnet.record import record_of
-from slimnet.tensors_file import write_state, write_tensors
 
 
 def export(options: commands.Export) -> None:

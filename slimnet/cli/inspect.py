@@ -7,7 +7,7 @@ from slimnet.cli import commands, console, tables
 from slimnet.cli.shared import inputs_of, on_device, open_any, place_of, print_json
 from slimnet.cli.targets import check_apart
 from slimnet.network import Network
-from slimnet.prune import inspect as inspect_network
+from slimnet.pruning import inspect as inspect_network
 
 
 def inspect(options: commands.Inspect) -> None:

@@ -9,8 +9,8 @@ from slimnet.cli.calibration import check_recognised, network_before, read_sampl
 from slimnet.cli.shared import inputs_of, on_device, open_any, place_of, print_json, write_slim
 from slimnet.cli.targets import SLIM, check_target
 from slimnet.network import Network
-from slimnet.prune import Pruned
-from slimnet.prune import prune as prune_network
+from slimnet.pruning import Pruned
+from slimnet.pruning import prune as prune_network
 
 
 def prune(options: commands.Prune) -> None:

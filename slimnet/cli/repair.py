@@ -6,7 +6,7 @@ from slimnet.cli import commands, console, tables
 from slimnet.cli.calibration import check_recognised, read_samples
 from slimnet.cli.shared import place_of, print_json, slim_and_dense, write_slim
 from slimnet.cli.targets import SLIM, check_target
-from slimnet.files import repair as repair_file
+from slimnet.files.access import repair as repair_file
 
 
 def repair(options: commands.Repair) -> None:

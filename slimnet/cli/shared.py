@@ -9,17 +9,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from slimnet.artifact import Artifact, write_artifact
 from slimnet.capture.trace import map_tensors
 from slimnet.cli import console
 from slimnet.cli.commands import Files, Run
 from slimnet.errors import InputError
 from slimnet.example import tensors_of
-from slimnet.files import Opened, example_for, open_network
+from slimnet.files.access import Opened, example_for, open_network
+from slimnet.files.artifact import Artifact, write_artifact
+from slimnet.files.slim_file import read_slim, record_of
+from slimnet.files.tensors_file import SUFFIX, write_tensors
 from slimnet.networks.arch import parse_arch
 from slimnet.networks.checkpoint import UNSEEN
-from slimnet.record import read_slim, record_of
-from slimnet.tensors_file import SUFFIX, write_tensors
 
 
 def place_of(run: Run) -> torch.device:

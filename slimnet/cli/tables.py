@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING
 from rich import box
 from rich.table import Table
 
+from slimnet.blocks.blocks import blocks_line, few
 from slimnet.cli.console import note, say, show, shown, written
-from slimnet.coupling.blocks import blocks_line, few
 from slimnet.coupling.groups import Group, Layer
-from slimnet.cutting.verify import Certificate
-from slimnet.measuring.analysis import Inspection
+from slimnet.inspection import Inspection
+from slimnet.plan.plan import GroupCut, Plan
 from slimnet.planning.outcome import asked_and_achieved, rows
-from slimnet.planning.plan import GroupCut, Plan
+from slimnet.proof.certificate import Certificate
 from slimnet.text import count
 
 if TYPE_CHECKING:  # the comparison imports runtimes and data sets
     from slimnet.demo import DemoResult
     from slimnet.export import Latency, OnnxExport, Parity, ProgramExport
-    from slimnet.repair import Repair
+    from slimnet.repairs import Repair
     from slimnet.sparsity.training import Sparse
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from slimnet.cli import commands, tables
 from slimnet.cli.shared import place_of, print_json, slim_and_dense
-from slimnet.files import verify as verify_file
+from slimnet.files.access import verify as verify_file
 
 
 def verify(options: commands.Verify) -> None:

@@ -6,6 +6,4 @@ output scales with a weight (:mod:`.scaling`). :mod:`.couple` solves, so that gr
 convolution lose the same number (:mod:`.balance`); :mod:`.settle` decides what sizes stated in code
 hold, by what meets each of these :mod:`.needs`; :mod:`.groups` says what can be cut, and why not,
 and :mod:`.unread` what nobody reads. What a cut takes from one tensor is a :mod:`.removal`.
-:mod:`.blocks` finds residual branches that could leave whole, with :mod:`.silence`, :mod:`.stubs`
-and :mod:`.shortcut`.
 """

@@ -20,8 +20,8 @@ from torch import Tensor
 from slimnet.coupling.groups import Group, Slot
 from slimnet.coupling.removal import part
 from slimnet.errors import InputError, PruneError
-from slimnet.measuring.gathered import Gathered, Need
 from slimnet.registry import Registry
+from slimnet.statistics.statistics import Gathered, Need
 
 Scores: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 

@@ -23,9 +23,9 @@ from slimnet.coupling.groups import Group, Slot
 from slimnet.coupling.removal import of_elements
 from slimnet.criteria import CRITERIA, Scores
 from slimnet.errors import InputError
-from slimnet.measuring.gathered import Gathered, Need
 from slimnet.reconstruction.least_squares import RIDGE, Rows
-from slimnet.reconstruction.readings import Reading
+from slimnet.statistics.moments import Reading
+from slimnet.statistics.statistics import Gathered, Need
 
 LATE = 2.0
 """Where the others are solved anew, an error in the last layer counts 1 + LATE times one in the

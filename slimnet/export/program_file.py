@@ -14,9 +14,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor, nn
 
-from slimnet.capture.exported import export, has_free_batch
 from slimnet.capture.modules import evaluation_mode
-from slimnet.capture.program import Program
 from slimnet.example import Example, positional, tensors_of
 from slimnet.export.inputs import batch_of, random_inputs
 from slimnet.export.parity import Parity, ParityError, check_numbers, tolerance_of
@@ -24,6 +22,8 @@ from slimnet.export.session import first_line
 from slimnet.export.translate import ExportError, on_cpu
 from slimnet.network import Network
 from slimnet.output import in_memory, replacing
+from slimnet.program.exported import export, has_free_batch
+from slimnet.program.program import Program
 from slimnet.quiet import quiet
 
 

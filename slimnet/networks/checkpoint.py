@@ -17,8 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from slimnet.capture.archive import read_archive
-from slimnet.capture.pt2 import read_pt2
 from slimnet.errors import InputError
 from slimnet.limits import LONGEST
 from slimnet.network import Network
@@ -27,6 +25,8 @@ from slimnet.networks.foreign import Foreign
 from slimnet.networks.names import aligned, is_apart, is_beside, is_own_state, shared_prefix
 from slimnet.networks.payload import WANTED, first_line, is_program_file, load_payload
 from slimnet.networks.weights import find_weights
+from slimnet.program.archive import read_archive
+from slimnet.program.pt2 import read_pt2
 
 __all__ = ["OpenedModel", "load_payload", "open_model", "read_state"]
 

@@ -17,14 +17,14 @@ from math import floor
 
 import numpy as np
 
+from slimnet.costs.cost import Cost
+from slimnet.costs.widths import Survivors
 from slimnet.coupling.groups import Group
 from slimnet.criteria import Scores
 from slimnet.errors import PruneError
-from slimnet.measuring.cost import Cost
-from slimnet.measuring.widths import Survivors
 from slimnet.planning.budget import Budget, Limits
 from slimnet.planning.finish import finish
-from slimnet.planning.harm import cheapest
+from slimnet.planning.greedy import cheapest
 from slimnet.planning.ladder import Ladder, ladder
 from slimnet.planning.search import Search
 from slimnet.planning.shortfall import channels_short, exceeds, finer_note, shortfall

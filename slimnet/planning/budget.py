@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from slimnet.costs.cost import Cost
+from slimnet.costs.widths import Survivors
 from slimnet.coupling.groups import Group
 from slimnet.criteria import Scores
 from slimnet.errors import InputError
-from slimnet.measuring.cost import Cost
-from slimnet.measuring.widths import Survivors
+from slimnet.plan.plan import Plan
 from slimnet.planning.request import Align, CutRequest, Scope, the_budget
 from slimnet.signature import check_option, options_of
 
@@ -57,6 +58,14 @@ class Budget:
         if self.kind == "ratio":
             return 1 - self.value
         return min(self.value / max(dense.bytes, 1), 1.0) if self.kind == "bytes" else self.value
+
+    def after(self, earlier: Plan) -> Budget:
+        """What may remain of what an earlier plan left, for a share of the original to remain."""
+        before, after = earlier.before, earlier.after
+        if not before or not after or self.kind not in ("macs", "params"):
+            return self
+        share = self.value * before[self.kind] / max(after[self.kind], 1)
+        return replace(self, **{self.kind: min(share, 1.0)})
 
     def part(self, done: float, dense: Cost) -> Budget:
         """What is due once this part (0..1] of all rounds is done.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from slimnet.measuring.widths import Survivors
+from slimnet.costs.widths import Survivors
 from slimnet.planning.search import Search
 
 NEAR = 0.005

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from slimnet.plan.plan import GroupCut, Plan
 from slimnet.planning.budget import alignment
-from slimnet.planning.plan import GroupCut, Plan
 from slimnet.planning.shortfall import FINER
 
 MANY = 60

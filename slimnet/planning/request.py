@@ -20,8 +20,8 @@ from slimnet.signature import check_option, option, options_of
 
 Scope: TypeAlias = Literal["local", "global", "isomorphic", "harm"]
 """local: every group the same share; global: one threshold over all; isomorphic: one threshold per
-class of like groups (:mod:`slimnet.measuring.alike`), every class the same share; harm: the least
-total score for what is saved (:mod:`slimnet.planning.harm`)."""
+class of like groups (:mod:`slimnet.planning.alike`), every class the same share; harm: the least
+total score for what is saved (:mod:`slimnet.planning.greedy`)."""
 Align: TypeAlias = int | Literal["auto"] | None
 
 BUDGETS = ("ratio", "macs", "params", "bytes")

@@ -14,11 +14,11 @@ from torch import Tensor
 from slimnet.capture.modules import in_single
 from slimnet.coupling.groups import Group
 from slimnet.criteria import Choice, Scores, comparable, score
-from slimnet.measuring.gathered import Gathered
 from slimnet.network import Network
-from slimnet.planning.gather import gather
+from slimnet.progress import Progress
 from slimnet.samples import Samples
-from slimnet.watch import Watch
+from slimnet.statistics.gather import gather
+from slimnet.statistics.statistics import Gathered
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +29,7 @@ class Scorer:
     samples: Samples | None
     init: Mapping[str, Tensor] | None
     seed: int
-    watch: Watch
+    watch: Progress
 
     def gather(
         self,

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 
+from slimnet.costs.widths import Survivors
 from slimnet.criteria import Scores
-from slimnet.measuring.widths import Survivors
 from slimnet.planning.ladder import Ladder
 
 WITHIN = 0.01

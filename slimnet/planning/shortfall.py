@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from slimnet.coupling.blocks import few
+from slimnet.blocks.blocks import few
+from slimnet.costs.cost import Cost
+from slimnet.costs.widths import Survivors
 from slimnet.coupling.groups import Group
-from slimnet.measuring.cost import Cost
-from slimnet.measuring.widths import Survivors
 from slimnet.planning.budget import Budget, Limits
 from slimnet.planning.ladder import Ladder
 from slimnet.planning.search import WITHIN

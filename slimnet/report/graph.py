@@ -1,6 +1,6 @@
 """A network as a picture shows it: its layers and joins, what flows where, what hangs together.
 
-Takes the model, a recorded pass and its :class:`~slimnet.measuring.analysis.Inspection`, gives a
+Takes the model, a recorded pass and its :class:`~slimnet.inspection.Inspection`, gives a
 :class:`Graph` of plain values. Every layer of the inspection is part of exactly one node; layers
 that the pass never ran come last.
 """
@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from slimnet.capture.trace import Trace
+from slimnet.costs.cost import Cost
 from slimnet.coupling.groups import Group, Layer
-from slimnet.measuring.analysis import Inspection
-from slimnet.measuring.cost import Cost
+from slimnet.inspection import Inspection
 from slimnet.network import Network
 from slimnet.report.flow import Flow, Owners, Role, Step, read_flow
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from slimnet.capture.trace import Trace
 from slimnet.errors import InputError
-from slimnet.measuring.analysis import Inspection
+from slimnet.inspection import Inspection
 from slimnet.network import Network
 from slimnet.output import check_writable, write_text
 from slimnet.report import words

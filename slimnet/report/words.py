@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from slimnet.cutting.verify import Certificate
+from slimnet.proof.certificate import Certificate
 from slimnet.study import LatencyFacts, Results, Row, Study
 from slimnet.train import REGIMES
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from slimnet.blocks.blocks import find_blocks
 from slimnet.capture.trace import capture
-from slimnet.coupling.blocks import find_blocks
 from slimnet.network import Network
 from slimnet.sparsity.methods.slimming import batch_norm_scales
 from slimnet.sparsity.methods.unstructured import single_weights

@@ -22,12 +22,12 @@ from slimnet.errors import InputError
 from slimnet.network import Network
 from slimnet.networks.payload import load_payload
 from slimnet.output import set_aside, write_torch
+from slimnet.progress import remark
 from slimnet.sparsity.method import SPARSIFIERS
 from slimnet.sparsity.sparseness import Sparseness, sparseness
 from slimnet.train import Dataset, History, Schedule, Snapshot, evaluate, train
 from slimnet.train.loop import check_held
 from slimnet.version import __version__
-from slimnet.watch import remark
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from slimnet.planning.plan import Plan
-from slimnet.prune import Pruned
+from slimnet.plan.plan import Plan
+from slimnet.pruning import Pruned
 from slimnet.study.facts import Facts, LatencyFacts, facts_of
 
 WHOLE = Plan(removed={})

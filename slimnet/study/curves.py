@@ -18,22 +18,23 @@ import torch
 from torch import Tensor, nn
 
 from slimnet.capture.modules import copied, evaluation_mode
+from slimnet.capture.passes import capture_passes
 from slimnet.coupling.groups import Group
 from slimnet.criteria import Choice, Scores, check_needs
-from slimnet.cutting.rebuild import rebuild, zero_removed
-from slimnet.cutting.reference import Proof
 from slimnet.errors import InputError
 from slimnet.example import Example, positional, tensors_of
-from slimnet.measuring.analysis import Analysis, analyse, record
+from slimnet.inspection import Analysis, analyse
 from slimnet.network import Network
+from slimnet.plan.plan import Plan, make_plan, survivors_mask
+from slimnet.plan.rebuild import rebuild, zero_removed
 from slimnet.planning.budget import removed_members
-from slimnet.planning.plan import Plan, make_plan, survivors_mask
 from slimnet.planning.scoring import Scorer
-from slimnet.prune import folded
-from slimnet.reconstruction.answers import numbers_of
-from slimnet.reconstruction.batches import fitting
+from slimnet.progress import Progress, not_shown
+from slimnet.proof.reference import Proof
+from slimnet.pruning import folded
 from slimnet.samples import Samples, check_labels, samples_of
-from slimnet.watch import Watch, unwatched
+from slimnet.statistics.batches import fitting
+from slimnet.statistics.outputs import numbers_of
 
 BATCH = 64  # images per pass
 
@@ -89,7 +90,7 @@ def sensitivity(
     init: Mapping[str, Tensor] | None = None,
     heads: bool = False,
     seed: int = 0,
-    watch: Watch = unwatched,
+    watch: Progress = not_shown,
 ) -> Sensitivity:
     """Cut each group alone to ``points`` widths and measure; ``model`` itself is never changed.
 
@@ -116,7 +117,7 @@ def sensitivity(
     example, images = positional(model, example), samples_of(data)
     calibrated = samples_of(calibration)
     check_needs(criterion, data=calibrated is not None, init=init is not None)
-    analysis = analyse(network, record(network, example), (), heads=heads)
+    analysis = analyse(network, capture_passes(network, example), (), heads=heads)
     scorer = Scorer(Choice(criterion, across, reduce), calibrated, init, seed, watch)
     gathered = scorer.gather(network, analysis.groups)
     scores = scorer.scores(network.tensors, analysis.groups, gathered)
@@ -128,7 +129,7 @@ def sensitivity(
 
 
 def _curves(
-    measure: _Measure, scores: Mapping[int, Scores], shares: Sequence[float], watch: Watch
+    measure: _Measure, scores: Mapping[int, Scores], shares: Sequence[float], watch: Progress
 ) -> tuple[list[Curve], list[tuple[str, str]]]:
     """The groups that have one, and why the others have none."""
     curves, skipped = [], []

@@ -20,8 +20,8 @@ from slimnet.digest import sealed, unsealed
 from slimnet.errors import InputError
 from slimnet.networks.payload import load_payload
 from slimnet.output import set_aside, write_torch
+from slimnet.progress import remark
 from slimnet.train import Dataset, DataSpec, Normalize
-from slimnet.watch import remark
 
 
 @dataclass(frozen=True)

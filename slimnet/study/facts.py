@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from slimnet.cutting.verify import Certificate
 from slimnet.errors import InputError
 from slimnet.export.latency import Latency
-from slimnet.planning.plan import Plan
-from slimnet.prune import Pruned
+from slimnet.plan.plan import Plan
+from slimnet.proof.certificate import Certificate
+from slimnet.pruning import Pruned
 
 
 @dataclass(frozen=True)

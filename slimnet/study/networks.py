@@ -17,15 +17,15 @@ from typing import Any
 
 from torch import nn
 
-from slimnet.artifact import Artifact, make_artifact, read_artifact, write_artifact
 from slimnet.digest import digest, sealed_json, unsealed
 from slimnet.errors import InputError
+from slimnet.files.artifact import Artifact, make_artifact, read_artifact, write_artifact
 from slimnet.networks.arch import Arch
 from slimnet.output import make_folder, set_aside, write_json
+from slimnet.progress import remark
 from slimnet.study.candidate import Candidate
 from slimnet.study.cells import Cell
 from slimnet.study.facts import Facts
-from slimnet.watch import remark
 
 
 @dataclass(frozen=True, eq=False)

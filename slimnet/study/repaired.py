@@ -17,11 +17,11 @@ from slimnet.errors import InputError
 from slimnet.network import Network
 from slimnet.networks.payload import load_payload
 from slimnet.output import set_aside, write_torch
-from slimnet.planning.plan import Plan
-from slimnet.repair import repair
+from slimnet.plan.plan import Plan
+from slimnet.progress import remark
+from slimnet.repairs import repair
 from slimnet.study.store import Store, turn
 from slimnet.train import Dataset
-from slimnet.watch import remark
 
 
 def write_repaired(

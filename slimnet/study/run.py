@@ -23,6 +23,7 @@ from slimnet.errors import InputError
 from slimnet.network import Network
 from slimnet.networks.arch import Arch
 from slimnet.output import make_folder
+from slimnet.progress import remark
 from slimnet.study.candidate import Candidate
 from slimnet.study.cells import Cell, Study, cells
 from slimnet.study.data import keep_data
@@ -32,7 +33,6 @@ from slimnet.study.results import CellResult, Results
 from slimnet.study.store import PAUSE, STORES, Store, turn
 from slimnet.study.work import Setup, take_cell
 from slimnet.train import Dataset, DataSpec, evaluate
-from slimnet.watch import remark
 
 MakeSlim: TypeAlias = Callable[[str, float], Candidate]
 """(criterion, ratio) → a network that was cut from the dense one."""

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from slimnet.blocks.blocks import Block, find_blocks
 from slimnet.capture.trace import capture
-from slimnet.coupling.blocks import Block, find_blocks
 from slimnet.network import Network
 from slimnet.sparsity.method import SPARSIFIERS, Sparsifier, nothing_to_do
 from slimnet.train.callback import Callback, Moment

@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from slimnet.capture.passes import capture_passes
 from slimnet.coupling.groups import Group, Slot
 from slimnet.coupling.removal import add_part, part
-from slimnet.measuring.analysis import analyse, record
+from slimnet.inspection import analyse
 from slimnet.network import Network
 from slimnet.sparsity.method import SPARSIFIERS, Sparsifier, nothing_to_do
 from slimnet.train.callback import Callback, Moment
@@ -79,7 +80,7 @@ def _weights(group: Group) -> Iterator[Slot]:
 
 def _make(model: nn.Module, example: tuple[Any, ...], strength: float) -> GroupLasso:
     network = Network.of(model)
-    groups = analyse(network, record(network, example), ()).groups
+    groups = analyse(network, capture_passes(network, example), ()).groups
     if not groups:
         raise nothing_to_do("group-lasso", "channels that can leave")
     return GroupLasso(groups, strength)

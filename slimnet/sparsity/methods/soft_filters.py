@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from slimnet.capture.passes import capture_passes
 from slimnet.coupling.groups import Group
 from slimnet.coupling.labels import Labels
-from slimnet.measuring.analysis import analyse, record
+from slimnet.inspection import analyse
 from slimnet.network import Network
 from slimnet.sparsity.leaks import Leaks, dead_atoms, remove_leaks
 from slimnet.sparsity.method import SPARSIFIERS, Sparsifier, nothing_to_do
@@ -80,7 +81,7 @@ def removable_filters(network: Network, groups: Sequence[Group]) -> dict[str, La
 
 def _make(model: nn.Module, example: tuple[Any, ...], rate: float) -> SoftFilters:
     network = Network.of(model)
-    groups = analyse(network, record(network, example), ()).groups
+    groups = analyse(network, capture_passes(network, example), ()).groups
     filters = removable_filters(network, groups)
     if not filters:
         raise nothing_to_do("soft-filters", "convolutions whose filters can leave")

@@ -15,10 +15,10 @@ from pathlib import Path
 
 from slimnet.digest import sealed_json, unsealed
 from slimnet.output import claimed, make_folder, set_aside, write_json
+from slimnet.progress import remark
 from slimnet.study.cells import Cell
 from slimnet.study.results import CellResult
 from slimnet.study.store import STORES
-from slimnet.watch import remark
 
 
 @dataclass(frozen=True)

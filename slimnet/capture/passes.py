@@ -1,0 +1,40 @@
+"""The passes that a cut is planned and proven with: in evaluation mode and, if needed, in training.
+
+Takes a network and an example, gives one :class:`~slimnet.capture.trace.Trace` for each pass.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from slimnet.capture.suitable import refuse_unsuitable
+from slimnet.capture.trace import Trace, capture
+from slimnet.errors import CaptureError, InputError
+from slimnet.network import Network
+
+
+def capture_passes(network: Network, example: tuple[Any, ...]) -> list[Trace]:
+    """The evaluation pass and, where it leaves parameters unused, a training pass as well.
+
+    Raises :class:`InputError` for a network that cannot be recorded, or is broken already.
+    """
+    refuse_unsuitable(network, example)
+    traces = [capture(network, example)]
+    if not traces[0].outputs:
+        raise InputError(f"{network.name} returns no tensor: nothing could be compared")
+    if not network.parameters:
+        raise InputError(f"{network.name} has no parameters: there is nothing to prune")
+    if network.parameters.keys() - traces[0].tensors.keys():
+        with suppress(CaptureError):  # what only training runs stays as it is; inspect says so
+            traces.append(capture(network, tree_map(_doubled, example), training=True))
+    return traces
+
+
+def _doubled(leaf: Any) -> Any:
+    """Two samples: batch norms in training mode want more than one."""
+    return torch.cat([leaf, leaf]) if isinstance(leaf, Tensor) and leaf.dim() > 1 else leaf

@@ -1,0 +1,1 @@
+"""Costs: what a network takes, as it stands (:mod:`.cost`) and at any widths (:mod:`.widths`)."""

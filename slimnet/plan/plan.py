@@ -1,0 +1,350 @@
+"""The plan: which indices of which parameters go, and what else has to change with them.
+
+The hinge of the project: left of it nothing edits a model, right of it nothing looks at a graph. A
+plan is plain data: it can be read, saved as JSON, and applied to any checkpoint of the same
+network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from slimnet.coupling.couple import Coupling
+from slimnet.coupling.groups import Group, Layer
+from slimnet.coupling.removal import COLUMNS, Removal
+from slimnet.errors import InputError
+from slimnet.limits import checked_name, checked_path
+from slimnet.plan.shortcut import Stub
+
+
+@dataclass(frozen=True)
+class Change:
+    """One integer attribute of a module that the cut changes."""
+
+    module: str
+    attribute: str
+    path: tuple[int | str, ...]  # indices, keys, names of attributes
+    old: int
+    new: int
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Change:
+        """Read what :func:`dataclasses.asdict` gave."""
+        made = cls(**{**row, "path": tuple(map(_step, row["path"]))})
+        checked_path(made.module, "module")
+        checked_name(made.attribute, "attribute's name")
+        _whole(made.old), _whole(made.new)
+        return made
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Indices of one axis of a parameter, counted before the cut, that are multiplied."""
+
+    axis: int
+    indices: tuple[int, ...]
+    factor: float
+
+
+@dataclass(frozen=True)
+class GroupCut:
+    """What a group of coupled layers lost."""
+
+    layers: tuple[str, ...]
+    before: int  # channels
+    after: int
+    approximate: tuple[str, ...] = ()  # reasons; empty where the cut is exact
+    asked: float | None = None  # share of the channels that the scope alone would have removed
+    why: str = ""  # why it lost another share than that
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> GroupCut:
+        """Read what :func:`dataclasses.asdict` gave."""
+        asked = row.get("asked")
+        return cls(
+            tuple(map(str, row["layers"])),
+            _whole(row["before"]),
+            _whole(row["after"]),
+            tuple(map(str, row["approximate"])),
+            None if asked is None else float(asked),
+            str(row.get("why", "")),
+        )
+
+
+@dataclass(frozen=True)
+class BlockCut:
+    """A residual branch that left: the block is its shortcut."""
+
+    name: str
+    stubs: tuple[Stub, ...]  # which modules left, and what stands there
+    zeroed: tuple[str, ...]  # parameters whose zeros make the original's branch exactly zero
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> BlockCut:
+        """Read what :func:`dataclasses.asdict` gave."""
+        return cls(
+            checked_path(row["name"], "module"),
+            tuple(map(Stub.from_json, row["stubs"])),
+            tuple(map(checked_path, row["zeroed"])),
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A cut, as data: whole blocks leave first, then indices of what is left."""
+
+    removed: Mapping[str, Mapping[int, tuple[int, ...]]]  # parameter or buffer → axis → indices
+    changes: tuple[Change, ...] = ()
+    remapped: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # index buffers
+    scaled: Mapping[str, tuple[Scale, ...]] = field(default_factory=dict)  # constants folded in
+    groups: tuple[GroupCut, ...] = ()
+    blocks: tuple[BlockCut, ...] = ()
+    # weights of grouped convolutions, whose groups lose other columns → how many; their indices
+    # along axis 1 are input channels
+    grouped: Mapping[str, int] = field(default_factory=dict)
+    untouched: tuple[tuple[str, str], ...] = ()  # layer, why it was left alone
+    asked: Mapping[str, Any] | None = None
+    before: Mapping[str, int] | None = None  # macs, params, bytes
+    after: Mapping[str, int] | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def stubs(self) -> tuple[Stub, ...]:
+        """What stands for the modules of all blocks that left."""
+        return tuple(stub for block in self.blocks for stub in block.stubs)
+
+    def of(self, name: str) -> Removal:
+        """What leaves a parameter or buffer."""
+        return Removal(self.removed.get(name, {}), self.grouped.get(name, 1))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dicts and lists."""
+        data = asdict(self)
+        data["removed"] = {
+            name: {str(axis): _runs(indices) for axis, indices in axes.items()}
+            for name, axes in self.removed.items()
+        }
+        data["scaled"] = {
+            name: [[scale.axis, _runs(scale.indices), scale.factor] for scale in scales]
+            for name, scales in self.scaled.items()
+        }
+        return data
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Plan:
+        """The inverse of :meth:`to_json`; raises :class:`InputError` for anything else."""
+        try:
+            _check_count(data)
+            return cls(
+                removed={
+                    checked_path(name): {int(axis): _indices(runs) for axis, runs in axes.items()}
+                    for name, axes in data["removed"].items()
+                },
+                changes=tuple(map(Change.from_json, data["changes"])),
+                remapped={
+                    checked_path(k): tuple(map(_whole, v)) for k, v in data["remapped"].items()
+                },
+                scaled={
+                    checked_path(name): tuple(_scale(*row) for row in rows)
+                    for name, rows in data.get("scaled", {}).items()
+                },
+                groups=tuple(map(GroupCut.from_json, data["groups"])),
+                blocks=tuple(map(BlockCut.from_json, data.get("blocks", ()))),
+                grouped={
+                    checked_path(name): _groups(number)
+                    for name, number in data.get("grouped", {}).items()
+                },
+                untouched=tuple((str(row[0]), str(row[1])) for row in data["untouched"]),
+                asked=_numbers(data["asked"]),
+                before=_cost(data["before"]),
+                after=_cost(data["after"]),
+                notes=tuple(map(str, data["notes"])),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            raise InputError(f"this is not a plan of slimnet: {error!r}") from error
+
+
+def _runs(indices: Sequence[int]) -> list[list[int]]:
+    """Sorted indices as runs [first, last]: short, and legible in a review."""
+    values = np.asarray(indices, np.int64)
+    if not len(values):
+        return []
+    breaks = np.flatnonzero(np.diff(values) != 1)
+    firsts = values[np.concatenate([[0], breaks + 1])]
+    lasts = values[np.concatenate([breaks, [len(values) - 1]])]
+    return [[int(a), int(b)] for a, b in zip(firsts, lasts, strict=True)]
+
+
+def _indices(runs: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    return tuple(i for first, last in runs for i in range(first, last + 1))
+
+
+def _check_count(data: Mapping[str, Any]) -> None:
+    """Runs are short whatever they stand for: [[0, 10^10]] would fill the memory."""
+    tables = [axes.values() for axes in data["removed"].values()]
+    tables += [[row[1] for row in rows] for rows in data.get("scaled", {}).values()]
+    runs = [run for table in tables for runs in table for run in runs]
+    if sum(max(0, _whole(last) - _whole(first) + 1) for first, last in runs) > MOST_INDICES:
+        raise ValueError(f"it removes more than {MOST_INDICES:,} indices")
+
+
+MOST_INDICES = 2**24
+"""Indices in a whole plan; half of all channels of ViT-H are 800 000."""
+
+
+def _step(value: Any) -> int | str:
+    return checked_name(value, "attribute's name") if isinstance(value, str) else _whole(value)
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int:
+        raise TypeError(f"{value!r:.40} is no whole number")
+    return value
+
+
+def _groups(value: Any) -> int:
+    if _whole(value) < 2:
+        raise ValueError(f"a convolution of {value} groups is none whose groups lose other columns")
+    return int(value)
+
+
+def _scale(axis: Any, runs: Sequence[Sequence[int]], factor: Any) -> Scale:
+    return Scale(_whole(axis), _indices(runs), float(factor))
+
+
+def _cost(row: Any) -> Mapping[str, int] | None:
+    """MACs, parameters and bytes."""
+    table = _numbers(row)
+    for key in ("macs", "params", "bytes") if table else ():
+        _whole(row[key])
+    return table
+
+
+def _numbers(row: Any) -> Mapping[str, Any] | None:
+    """A dict of numbers and texts, as JSON holds it."""
+    if row is not None and not isinstance(row, Mapping):
+        raise TypeError(f"{row!r:.40} is no table")
+    return row
+
+
+def make_plan(
+    coupling: Coupling,
+    groups: Sequence[Group],
+    layers: Sequence[Layer],
+    members: Mapping[int, np.ndarray[Any, np.dtype[np.int64]]],
+) -> Plan:
+    """Write down what leaves when these members of these groups go."""
+    alive = survivors_mask(coupling, groups, members)
+    removed: dict[str, dict[int, np.ndarray[Any, Any]]] = {}
+    for group in groups:
+        if group.number not in members:
+            continue
+        gone = np.zeros(group.size, bool)
+        gone[members[group.number]] = True
+        for slot in group.slots:
+            axes = removed.setdefault(slot.name, {})
+            places = slot.positions[gone[slot.members]]
+            axes[slot.axis] = (
+                np.concatenate([axes[slot.axis], places]) if slot.axis in axes else places
+            )
+    return Plan(
+        removed={
+            name: {
+                d: tuple(np.sort(places).tolist())
+                for d, places in sorted(axes.items())
+                if len(places)
+            }
+            for name, axes in removed.items()
+        },
+        grouped={
+            name: groups
+            for name, groups in coupling.apart.items()
+            if len(removed.get(name, {}).get(COLUMNS, ()))
+        },
+        changes=_changes(coupling, alive),
+        remapped=_remapped(coupling, alive),
+        groups=tuple(_cut(group, members) for group in groups),
+        untouched=tuple((x.name, x.reasons[0]) for x in layers if not x.prunable and x.reasons),
+    )
+
+
+def survivors_mask(
+    coupling: Coupling,
+    groups: Sequence[Group],
+    members: Mapping[int, np.ndarray[Any, np.dtype[np.int64]]],
+) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """[atoms]: which survive when these members go."""
+    alive = np.ones(len(coupling.atoms.reason), bool)
+    for group in groups:
+        if group.number in members:
+            alive[group.atoms[members[group.number]]] = False
+    return alive
+
+
+def surviving(coupling: Coupling, plan: Plan) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """[atoms]: which survive when a plan is applied.
+
+    Raises :class:`InputError` where the plan counts across groups that the network does not have.
+    """
+    alive = np.ones(len(coupling.atoms.reason), bool)
+    for name, axes in plan.removed.items():
+        if not _counts_alike(coupling, plan, name):
+            raise InputError(f"the plan counts input channels of {name}, which has no such groups")
+        weight = coupling.weights.get(name)
+        for d, indices in axes.items():
+            labels = weight.axes[d] if weight is not None else None
+            if labels is not None:
+                alive[coupling.atoms.of[labels[list(indices)]]] = False
+    return alive
+
+
+def agrees(coupling: Coupling, plan: Plan) -> bool:
+    """Whether the plan removes whole atoms of this coupling."""
+    if not all(_counts_alike(coupling, plan, name) for name in plan.removed):
+        return False
+    alive = surviving(coupling, plan)
+    return all(
+        sorted(np.flatnonzero(~alive[coupling.atoms.of[labels]])) == sorted(indices)
+        for name, axes in plan.removed.items()
+        if name in coupling.weights
+        for d, indices in axes.items()
+        if (labels := coupling.weights[name].axes[d]) is not None
+    )
+
+
+def _counts_alike(coupling: Coupling, plan: Plan, name: str) -> bool:
+    return name not in coupling.weights or coupling.apart.get(name, 1) == plan.of(name).groups
+
+
+def _cut(group: Group, members: Mapping[int, np.ndarray[Any, Any]]) -> GroupCut:
+    gone = members.get(group.number, np.empty(0, np.int64))
+    after = group.width - int(group.channels[gone].sum())
+    reasons = tuple(str(reason) for reason in group.approximate) if len(gone) else ()
+    return GroupCut(group.layers, group.width, after, reasons)
+
+
+def _changes(coupling: Coupling, alive: np.ndarray[Any, np.dtype[np.bool_]]) -> tuple[Change, ...]:
+    """Attributes that must hold another number, where the cut touches them."""
+    found = []
+    for mend in coupling.mends:
+        new = mend.value(alive, coupling.atoms)
+        if new is not None and new != mend.old:
+            where = mend.attribute
+            found.append(Change(where.module, where.name, where.path, mend.old, new))
+    return tuple(found)
+
+
+def _remapped(
+    coupling: Coupling, alive: np.ndarray[Any, np.dtype[np.bool_]]
+) -> dict[str, tuple[int, ...]]:
+    """Index buffers whose targets move up: for each, the new place of every old one."""
+    found = {}
+    for remap in coupling.remaps:
+        kept = alive[coupling.atoms.of[remap.axis]]
+        if not kept.all():
+            found[remap.name] = tuple((np.cumsum(kept) - 1).tolist())
+    return found

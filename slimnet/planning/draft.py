@@ -1,0 +1,249 @@
+"""From an analysed network to a plan: score, allocate, and in several rounds score again.
+
+Every round after the first reads its scores from the network as already cut: the dense one with the
+removed channels zeroed, which the certificate proves equal (where a cut is approximate, its
+statistics still count the zeros), and the channels that are left of each group. What has gone stays
+gone, and all rounds together are one plan against the dense network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from slimnet.capture.modules import clone
+from slimnet.costs.widths import WidthCost
+from slimnet.coupling.constraints import LITERAL
+from slimnet.coupling.groups import Group, Layer
+from slimnet.coupling.labels import Labels
+from slimnet.coupling.unread import unread
+from slimnet.criteria import Scores
+from slimnet.errors import PruneError
+from slimnet.inspection import Analysis
+from slimnet.network import Network
+from slimnet.plan.plan import GroupCut, Plan, make_plan, survivors_mask
+from slimnet.plan.rebuild import zero_removed
+from slimnet.planning.alike import classes
+from slimnet.planning.allocate import Allocation, allocate
+from slimnet.planning.budget import Budget, Limits, removed_members
+from slimnet.planning.bystanders import NONE, Bystanders, bystanders
+from slimnet.planning.scoring import Scorer
+from slimnet.planning.unread import unread_members, without
+from slimnet.statistics.statistics import Gathered
+
+
+@dataclass(frozen=True, eq=False)
+class Draft:
+    """A plan, and which atoms survive it."""
+
+    plan: Plan
+    alive: np.ndarray[Any, np.dtype[np.bool_]]  # [atoms]
+    beside: Bystanders = NONE  # changes of the plan that the recorded pass does not ask for
+    unmet: str = ""  # why the budget is exceeded; empty where it is met
+
+
+def draft(
+    network: Network,
+    analysis: Analysis,
+    budget: Budget,
+    limits: Limits,
+    scorer: Scorer,
+    gathered: Gathered,
+    *,
+    steps: int = 1,
+    beside: bool = True,
+) -> Draft:
+    """Plan a cut in ``steps`` rounds that end at the same budget.
+
+    ``gathered`` is what the scorer needs of the dense network; ``beside``: attributes that only
+    other methods read are changed too. Raises :class:`PruneError` where
+    nothing can be cut, and for a ratio that would leave a layer without channels.
+    """
+    groups, dense = analysis.groups, analysis.inspection.cost
+    limits.check(groups, [layer.name for layer in analysis.layers])
+    if not groups and budget.remains(dense) < 1:
+        raise PruneError(_nothing(analysis.layers))
+    scores = scorer.scores(network.tensors, groups, gathered)
+    idle = _unread(analysis, limits) if budget.remains(dense) < 1 else {}
+    scores = without(scores, idle)
+    like = classes(network, groups) if limits.scope == "isomorphic" else None
+    for number in range(1, steps + 1):
+        done = number / steps
+        orders = {n: np.argsort(values, kind="stable") for n, values in scores.items()}
+        found = allocate(
+            groups,
+            scores,
+            budget.part(done, dense),
+            limits.part(done),
+            WidthCost(analysis.costs, analysis.coupling.atoms, groups, orders),
+            like=like,
+        )
+        members = removed_members(groups, scores, found.survivors)
+        if number < steps:
+            scores = _rescored(network, analysis, members, scores, scorer)
+    notes = (*_notes(groups, scores, scorer, steps), *_idle_notes(groups, idle))
+    found = _with_reasons(found, groups, idle)
+    drawn = _written(network.first, analysis, found, members, notes)
+    return _with_bystanders(network, analysis, drawn, beside)
+
+
+def _unread(analysis: Analysis, limits: Limits) -> dict[int, Labels]:
+    """Per group: what leaves first, because nobody reads it."""
+    shapes = {name: weight.shape for name, weight in analysis.coupling.weights.items()}
+    flags = unread(analysis.traces, analysis.coupling)
+    return unread_members(analysis.groups, flags, limits, shapes)
+
+
+def _with_reasons(
+    found: Allocation, groups: Sequence[Group], idle: Mapping[int, Labels]
+) -> Allocation:
+    """The reason of groups that keep just what is read."""
+    sizes = {g.number: g.size for g in groups}
+    read = {n: sizes[n] - len(gone) for n, gone in idle.items()}
+    just = [n for n, left in read.items() if found.survivors.get(n) == left]
+    return replace(found, why={**found.why, **dict.fromkeys(just, "what is read of it stays")})
+
+
+def _idle_notes(groups: Sequence[Group], idle: Mapping[int, Labels]) -> Iterator[str]:
+    some = [g for g in groups if g.number in idle]
+    if some:
+        channels = sum(int(g.channels[idle[g.number]].sum()) for g in some)
+        names = ", ".join(dict.fromkeys(g.layers[0] for g in some))
+        yield f"{channels} channels that nobody reads left before all others ({names})"
+
+
+def _with_bystanders(network: Network, analysis: Analysis, drawn: Draft, changed: bool) -> Draft:
+    plan, trace = drawn.plan, analysis.traces[0]
+    found = bystanders(network, trace, analysis.coupling, plan, drawn.alive)
+    found = found if changed else found.unchanged()
+    changes, notes = (*plan.changes, *found.changes), (*plan.notes, *found.notes)
+    return Draft(replace(plan, changes=changes, notes=notes), drawn.alive, found, drawn.unmet)
+
+
+def _rescored(
+    network: Network,
+    analysis: Analysis,
+    members: Mapping[int, Labels],
+    before: Mapping[int, Scores],
+    scorer: Scorer,
+) -> dict[int, Scores]:
+    """Scores [atoms] of what is left, read from the network as cut; -inf for what has gone."""
+    gone = make_plan(analysis.coupling, analysis.groups, analysis.layers, members)
+    masked = Network.of(clone(network, lambda name, tensor: _masked(name, tensor, gone)))
+    init = {name: zero_removed(name, x.clone(), gone) for name, x in (scorer.init or {}).items()}
+    kept = {
+        g.number: np.delete(np.arange(g.size), members.get(g.number, []))
+        for g in analysis.groups
+        if g.number in before
+    }
+    parts = [_part(g, kept[g.number]) for g in analysis.groups if len(kept.get(g.number, ()))]
+    fresh = scorer.scores(masked.tensors, parts, scorer.gather(masked, parts, init or None))
+    found = {}
+    for number, places in kept.items():
+        found[number] = np.full(len(before[number]), -np.inf)
+        found[number][places] = fresh.get(number, before[number][places])
+    return found
+
+
+def _masked(name: str, tensor: Tensor, gone: Plan) -> Tensor:
+    """A copy of a parameter without what has gone; buffers stay as they are, as in the proof."""
+    copied = tensor.detach().clone()
+    return zero_removed(name, copied, gone) if isinstance(tensor, nn.Parameter) else copied
+
+
+def _part(group: Group, kept: Labels) -> Group:
+    """The group with these atoms only."""
+    if len(kept) == group.size:
+        return group
+    place = np.full(group.size, -1)
+    place[kept] = np.arange(len(kept))
+    slots = []
+    for slot in group.slots:
+        left = place[slot.members] >= 0
+        members = place[slot.members[left]]
+        slots.append(replace(slot, positions=slot.positions[left], members=members))
+    channels = group.channels[kept]
+    return replace(group, atoms=group.atoms[kept], slots=tuple(slots), channels=channels)
+
+
+def _written(
+    first: Mapping[str, str],
+    analysis: Analysis,
+    found: Allocation,
+    members: Mapping[int, Labels],
+    notes: Sequence[str],
+) -> Draft:
+    """The plan with all that it reports: costs, and why each group has the width it has."""
+    groups = analysis.groups
+    alive = survivors_mask(analysis.coupling, groups, members)
+    plan = make_plan(analysis.coupling, groups, analysis.layers, members)
+    cuts = zip(groups, plan.groups, strict=True)
+    plan = replace(
+        plan,
+        removed={  # a shared tensor is cut under each of its names
+            name: plan.removed[one] for name, one in first.items() if one in plan.removed
+        },
+        grouped={name: plan.grouped[one] for name, one in first.items() if one in plan.grouped},
+        groups=tuple(_explained(group, cut, found) for group, cut in cuts),
+        before=analysis.inspection.cost.to_json(),
+        after=analysis.costs.cost(alive).to_json(),
+        notes=(*notes, *found.notes, *_undefined_notes(analysis, alive)),
+    )
+    return Draft(plan, alive, unmet=found.unmet)
+
+
+def _undefined_notes(analysis: Analysis, alive: np.ndarray[Any, Any]) -> Iterator[str]:
+    """What the original with zeros in place of channels is not quite."""
+    coupling = analysis.coupling
+    places = [s.reason for s in coupling.undefined if not alive[coupling.atoms.of[s.axis]].all()]
+    reasons = [str(reason) for reason in dict.fromkeys(places)]
+    if reasons:
+        more = f", and {len(reasons) - 1} calls more" if reasons[1:] else ""
+        yield (
+            f"where channels are zero, {reasons[0]}, such as 0/0{more}: in the proof the original "
+            "counts it as 0"
+        )
+
+
+def _explained(group: Group, cut: GroupCut, found: Allocation) -> GroupCut:
+    if group.number not in found.asked:
+        return replace(cut, asked=0.0, why="the criterion has nothing to read there")
+    return replace(cut, asked=found.asked[group.number], why=found.why.get(group.number, ""))
+
+
+def _nothing(layers: Sequence[Layer]) -> str:
+    for layer in layers:
+        if layer.reasons:
+            return (
+                f"nothing can be pruned: {layer.name} ({layer.channels} channels) stays because "
+                f"{layer.reasons[0]}; slimnet inspect shows all layers{_way_out(layer.reasons[0])}"
+            )
+    return "nothing can be pruned: no layer of this network makes channels that could leave"
+
+
+def _way_out(reason: str) -> str:
+    """A number in the user's code can only be changed there, or in a program made of it."""
+    if LITERAL not in reason:
+        return ""
+    return (
+        "; write that size so that it follows the tensor (x.shape, an attribute), or export the "
+        "network with torch.export, save it as .pt2 and prune that: there sizes follow"
+    )
+
+
+def _notes(
+    groups: Sequence[Group], scores: Mapping[int, Any], scorer: Scorer, steps: int
+) -> Iterator[str]:
+    left = [g for g in groups if g.number not in scores]
+    if left:
+        names = ", ".join(g.layers[0] for g in left[:3])
+        number = "1 group was" if len(left) == 1 else f"{len(left)} groups were"
+        yield (
+            f"{number} left alone: {scorer.choice.criterion} has nothing to read there ({names}, …)"
+        )
+    if steps > 1:
+        yield f"planned in {steps} rounds; each read its scores from the network as already cut"

@@ -1,0 +1,424 @@
+"""The proof: slim = the original with the removed channels zeroed, at every call.
+
+Both networks get the same inputs, with real and with random weights. Every recorded call's result
+is compared (:mod:`.comparison`), and all outputs, element by element; the certificate holds the
+largest relative error and how much was seen. Where removal changes a statistic, the reference
+takes that statistic over the survivors only, and the certificate lists the group as approximate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from math import isinf
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
+
+from slimnet.capture.graph import Call
+from slimnet.capture.trace import map_tensors
+from slimnet.errors import CertificateError
+from slimnet.network import Network
+from slimnet.proof.comparison import (
+    Broken,
+    Collected,
+    Shorter,
+    follow,
+    moved,
+    observe,
+    parameters_read,
+)
+from slimnet.proof.inputs import variants
+from slimnet.proof.raised import Raised
+from slimnet.proof.reference import Proof
+from slimnet.proof.stand_ins import weights_of
+
+TOLERANCE = 1e-9
+"""Largest relative error that is accepted, everything computed in float64."""
+
+AMPLIFIED = 1e-6
+"""The most that is ever accepted, for networks that amplify float64's own rounding beyond that."""
+
+MUDDY = 1e-2
+"""Where rounding alone moves a call's result by more, comparing it shows nothing."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One comparison: which weights and inputs, the largest relative error, and of how much."""
+
+    weights: str  # "real" | "random" | "positive" | "perturbed"
+    error: float
+    tolerance: float = TOLERANCE
+    calls: int = 0  # recorded calls whose results were compared
+    tensors: int = 0  # their results
+    batch: int = 0  # samples at a time; 0 where the inputs show no batch
+    cut: int = 1  # which of several cuts in a row
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Check:
+        """Read what :func:`dataclasses.asdict` gave."""
+        made = cls(**row)
+        counts = (made.calls, made.tensors, made.batch, made.cut)
+        return cls(str(made.weights), float(made.error), float(made.tolerance), *map(int, counts))
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """Evidence that a slim network equals the original with the removed channels zeroed."""
+
+    error: float  # the largest relative error of all checks
+    tolerance: float
+    checks: tuple[Check, ...]
+    approximate: tuple[Mapping[str, Any], ...]  # groups whose removal changes a statistic
+    dtype: str = "float64"
+    seed: int = 0
+    layers: int = 0  # cut layers; the result of each was compared
+    changed: tuple[str, ...] = field(default=())  # tensors that hold other values than the cut's
+
+    @property
+    def exact(self) -> bool:
+        """Whether no removed group changes a statistic."""
+        return not self.approximate
+
+    @property
+    def calls(self) -> int:
+        """Calls whose results were compared, in the check that saw the fewest."""
+        return min((check.calls for check in self.checks), default=0)
+
+    def __str__(self) -> str:
+        checked = ", ".join(f"{check.weights} weights {check.error:.1e}" for check in self.checks)
+        kind = "exact" if self.exact else f"exact but for {len(self.approximate)} statistics"
+        seen = f"; {self.calls} calls compared, {self.layers} cut layers" if self.calls else ""
+        return (
+            f"slim = original with the removed channels zeroed: relative error {self.error:.1e} "
+            f"({checked}; {self.dtype}, tolerance {self.tolerance:.0e}; {kind}{seen})"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dicts and lists."""
+        return {**asdict(self), "exact": self.exact}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Certificate:
+        """The inverse of :meth:`to_json`, also of those written before calls were compared.
+
+        Raises ValueError and the like for anything else.
+        """
+        return cls(
+            float(data["error"]),
+            float(data["tolerance"]),
+            tuple(map(Check.from_json, data["checks"])),
+            tuple(
+                {key: list(map(str, row[key])) for key in ("layers", "reasons")}
+                for row in data["approximate"]
+            ),
+            str(data["dtype"]),
+            int(data["seed"]),
+            int(data.get("layers", 0)),
+            tuple(map(str, data.get("changed", ()))),
+        )
+
+
+def certify(
+    network: Network,
+    slim: Network,
+    proofs: Proof | Sequence[Proof],
+    example: tuple[Any, ...],
+    *,
+    seed: int = 0,
+    kinds: Sequence[str] = ("real", "random"),
+    shorter: Shorter | None = None,
+) -> Certificate:
+    """Compare both networks, call by call, with real and with random weights.
+
+    Of several ``proofs`` the first is of the pass on ``example``; others, such as of a pass in
+    training mode, are run where it does not see all cut layers. Raises :class:`CertificateError`
+    where the networks differ by more than :data:`TOLERANCE`, and where a cut layer was not seen.
+    """
+    proof, *others = [proofs] if isinstance(proofs, Proof) else proofs
+    pair = _Pair(network, slim, proof, seed, shorter)
+    checks = [pair.check(kind, example) for kind in kinds]
+    unseen = _removed(network.first, proof) - pair.seen
+    for other in others if unseen else ():
+        more = _Pair(network, slim, other, seed, None)
+        checks.append(more.check("random", tuple(tree_map(_doubled, example))))
+        unseen -= more.seen
+    if unseen or not pair.seen:
+        name = min(unseen, default="this network")
+        raise Mismatch(
+            f"nothing can be proven of {name}: no result that depends on it was compared",
+            proof,
+            [_until(proof, name) for name in sorted(unseen) or [name]],
+            "gives nothing that could be compared",
+        )
+    approximate = tuple(
+        {"layers": list(group.layers), "reasons": list(group.approximate)}
+        for group in proof.plan.groups
+        if group.approximate
+    )
+    return Certificate(
+        max(check.error for check in checks),
+        max(check.tolerance for check in checks),
+        tuple(checks),
+        approximate,
+        seed=seed,
+        layers=len({name.rpartition(".")[0] for name in _removed(network.first, proof)}),
+    )
+
+
+def _until(proof: Proof, name: str) -> list[Call]:
+    """The recorded calls, to the last one that reads a parameter."""
+    graph = proof.trace.graph
+    return list(graph.calls[: max(graph.readers_of(name), default=-1) + 1])
+
+
+def _removed(first: Mapping[str, str], proof: Proof) -> set[str]:
+    """The first names of the parameters that lose something."""
+    parameters = {name for name, ref in proof.trace.tensors.items() if ref.kind == "parameter"}
+    parameters |= {n for n, ref in proof.coupling.weights.items() if n not in proof.trace.tensors}
+    return {first[name] for name in proof.plan.removed if first.get(name) in parameters}
+
+
+def joined(first: Certificate | None, second: Certificate) -> Certificate:
+    """Two cuts in a row: the checks of both."""
+    if first is None:  # nothing was cut before
+        return second
+    last = max((check.cut for check in first.checks), default=0)
+    later = tuple(replace(check, cut=check.cut + last) for check in second.checks)
+    return Certificate(
+        max(first.error, second.error),
+        max(first.tolerance, second.tolerance),
+        (*first.checks, *later),
+        (*first.approximate, *second.approximate),
+        second.dtype,
+        second.seed,
+        first.layers + second.layers,
+        second.changed,
+    )
+
+
+class Mismatch(CertificateError):
+    """The networks differ, or the slim one does not run: at the last call of each of these runs."""
+
+    def __init__(
+        self,
+        text: str,
+        proof: Proof,
+        runs: Sequence[Sequence[Call]],
+        why: str,
+        raised: Raised | None = None,
+    ) -> None:
+        super().__init__(text)
+        self.raised = raised
+        self.proof = proof
+        self.runs = tuple(map(tuple, runs))
+        self.why = why
+
+
+class _Pair:
+    """Two networks and a recorded pass; knows which parameters its checks have seen."""
+
+    def __init__(
+        self,
+        network: Network,
+        slim: Network,
+        proof: Proof,
+        seed: int,
+        shorter: Shorter | None,
+    ) -> None:
+        self.network = network
+        self.slim = slim
+        self.proof = proof
+        self.seed = seed
+        self.shorter = shorter
+        self.seen: set[str] = set()
+
+    def check(self, asked: str, example: tuple[Any, ...]) -> Check:
+        """Compare on the first weights of this kind, and inputs, that the original can compute."""
+        for kind, inputs in self._ways(asked, example):
+            last = inputs is example
+            try:
+                reference = self._observed(kind, inputs, strict=not last)
+            except Exception as error:  # whatever the user's forward raises
+                if last:
+                    raise CertificateError(f"the original does not run: {_first(error)}") from error
+                continue
+            if not _finite(reference.outputs) or not (last or reference.follows):
+                continue
+            try:
+                return self._followed(kind, inputs, reference)
+            except Mismatch:
+                if last or self._takes_samples_apart(kind, inputs, reference):
+                    raise
+        raise CertificateError(
+            f"nothing can be proven: with {asked} weights the original itself gives NaN or "
+            "infinite outputs"
+        )
+
+    def _ways(self, asked: str, example: tuple[Any, ...]) -> Iterator[tuple[str, tuple[Any, ...]]]:
+        """Kinds of weights and inputs, the most telling first."""
+        if asked == "random":
+            yield from ((asked, inputs) for inputs in variants(example, self.seed))
+            yield from ((kind, example) for kind in ("positive", "perturbed"))
+        else:
+            yield asked, example
+
+    def _observed(self, kind: str, inputs: tuple[Any, ...], *, strict: bool = False) -> Collected:
+        full, _ = weights_of(kind, self.network.tensors, self.proof.plan, self.seed)
+        return observe(self.network, full, self.proof, inputs, self.seed, strict=strict)
+
+    def _followed(self, kind: str, inputs: tuple[Any, ...], reference: Collected) -> Check:
+        """The check that the slim network passes; raises :class:`Mismatch`."""
+        _, small = weights_of(kind, self.network.tensors, self.proof.plan, self.seed)
+        try:
+            compared = follow(
+                self.slim, small, self.proof, inputs, self.seed, reference, self.shorter
+            )
+        except Broken as broken:
+            raised = Raised.of(broken.__cause__ or broken)
+            raise Mismatch(
+                f"the slim network does not run: {raised.text}",
+                self.proof,
+                [_calls(reference, broken.compared.reached + (0 if raised.own else 1))],
+                f"fails on the slim network ({raised.text})",
+                raised,
+            ) from broken.__cause__
+        outputs, rows = difference(reference.outputs, compared.outputs), dict(compared.errors)
+        tolerance, tolerances = TOLERANCE, dict.fromkeys(rows, TOLERANCE)
+        if max(outputs, *rows.values(), 0.0) > TOLERANCE:
+            shaken = self._shaken(kind, inputs)
+            tolerance = _allowed(difference(reference.outputs, shaken.outputs))
+            noise = moved(reference, shaken, compared.norms)
+            rows = {n: e for n, e in rows.items() if noise.get(n, 0.0) <= MUDDY or isinf(e)}
+            tolerances = {n: _allowed(noise.get(n, 0.0), most=10 * MUDDY) for n in rows}
+        wrong = min((n for n, error in rows.items() if error > tolerances[n]), default=None)
+        if wrong is not None:
+            where = f"they differ at {_place(reference, wrong)}"
+            raise self._mismatch(
+                kind, inputs, reference, wrong, where, rows[wrong], tolerances[wrong]
+            )
+        if outputs > tolerance:
+            end = len(reference.rows) - 1
+            where = "their outputs differ"
+            raise self._mismatch(kind, inputs, reference, end, where, outputs, tolerance)
+        alive = [n for n in rows if any(compared.norms.get(n, ()))]
+        self.seen.update(parameters_read(reference, alive))
+        rows = {n: error for n, error in rows.items() if tolerances[n] <= AMPLIFIED}
+        tolerances = {n: tolerances[n] for n in rows}
+        return Check(
+            kind,
+            max(outputs, *rows.values(), 0.0),
+            max(tolerance, *tolerances.values(), 0.0),
+            len(rows),
+            sum(len(compared.norms[n]) for n in rows),
+            _batch(inputs),
+        )
+
+    def _mismatch(
+        self,
+        kind: str,
+        inputs: tuple[Any, ...],
+        reference: Collected,
+        row: int,
+        where: str,
+        error: float,
+        tolerance: float,
+    ) -> CertificateError:
+        again = self._observed(kind, inputs)
+        if difference(reference.outputs, again.outputs) > 0:
+            return CertificateError(
+                f"{self.network.name} differs from itself: two passes on the same inputs, "
+                "from the same random state, give other outputs, so no cut of it can be proven"
+            )
+        return Mismatch(
+            "the slim network is not the original with the removed channels zeroed: with "
+            f"{kind} weights {where} by {error:.1e} (relative; tolerance {tolerance:.0e})",
+            self.proof,
+            [_calls(reference, row + 1)],
+            "gives another result when cut",
+        )
+
+    def _shaken(self, kind: str, inputs: tuple[Any, ...]) -> Collected:
+        """The reference again, every number that it starts from moved by some units of rounding."""
+        generator = torch.Generator().manual_seed(self.seed)
+
+        def moved(x: Tensor) -> Tensor:
+            if not x.is_floating_point():
+                return x
+            noise = torch.randn(x.shape, generator=generator, dtype=torch.float64)
+            return x.double() * (1 + 2**-48 * noise.to(x.device))
+
+        full, _ = weights_of(kind, self.network.tensors, self.proof.plan, self.seed)
+        return observe(
+            self.network,
+            lambda name, tensor: moved(full(name, tensor)),
+            self.proof,
+            map_tensors(moved, inputs),
+            self.seed,
+        )
+
+    def _takes_samples_apart(
+        self, kind: str, inputs: tuple[Any, ...], reference: Collected
+    ) -> bool:
+        """Whether the original gives of two samples what it gives of each, so both must hold."""
+        one = tree_map(lambda x: x[:1] if isinstance(x, Tensor) and x.dim() > 1 else x, inputs)
+        try:
+            alone = self._observed(kind, one).outputs
+        except Exception:  # whatever the user's forward raises
+            return False
+        first = [x[:1] if x.dim() and len(x) == 2 else x for x in reference.outputs]
+        return difference(first, alone) < AMPLIFIED
+
+
+def _allowed(noise: float, most: float = AMPLIFIED) -> float:
+    return min(max(TOLERANCE, 10 * noise), most)
+
+
+def _first(error: BaseException | None) -> str:
+    """The first line of what the user's code raised, or its kind."""
+    return str(error).strip().split("\n")[0] or type(error).__name__
+
+
+def _calls(reference: Collected, rows: int) -> list[Call]:
+    return [row.call for row in reference.rows[:rows] if row.call is not None]
+
+
+def _place(reference: Collected, row: int) -> str:
+    call = reference.rows[row].call
+    return str(reference.rows[row].op) if call is None else f"{call.op} ({call.site})"
+
+
+def _finite(outputs: Sequence[Tensor]) -> bool:
+    return all(bool(output.isfinite().all()) for output in outputs)
+
+
+def _batch(inputs: tuple[Any, ...]) -> int:
+    lengths = {x.shape[0] for x in tree_leaves(inputs) if isinstance(x, Tensor) and x.dim() > 1}
+    return lengths.pop() if len(lengths) == 1 else 0
+
+
+def _doubled(leaf: Any) -> Any:
+    return torch.cat([leaf, leaf]) if isinstance(leaf, Tensor) and leaf.dim() > 1 else leaf
+
+
+def difference(reference: Sequence[Tensor], slim: Sequence[Tensor]) -> float:
+    """The largest relative error over all outputs; infinite where shapes or numbers break."""
+    if len(reference) != len(slim):
+        return float("inf")
+    return max((_relative(a, b) for a, b in zip(reference, slim, strict=True)), default=0.0)
+
+
+def _relative(a: Tensor, b: Tensor) -> float:
+    if a.shape != b.shape:
+        return float("inf")
+    if not a.numel():
+        return 0.0
+    if a.is_complex() and b.is_complex():
+        a, b = torch.view_as_real(a), torch.view_as_real(b)
+    a, b = a.double(), b.double()
+    if not b.isfinite().all():
+        return float("inf")
+    return float((a - b).abs().max() / a.abs().max().clamp_min(1e-30))

@@ -1,0 +1,104 @@
+"""What was raised on the slim network: in words, and which call to blame.
+
+An ``assert`` has no message and a ``raise`` no tensor; but the exception knows its line and what
+that line had at hand, and the calls that ran before it are known. The last of them whose result the
+line may have looked at is to blame; where none ran before, the first one after it.
+"""
+
+from __future__ import annotations
+
+import linecache
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import torch
+from torch import Tensor
+
+from slimnet.capture.graph import Call, Ref
+from slimnet.coupling.couple import Pin
+from slimnet.proof.reference import Proof, Survivors
+
+
+@dataclass(frozen=True)
+class Raised:
+    """An exception of the slim network's forward."""
+
+    text: str  # its message, else its kind; and the line, where the user's code raised it
+    own: bool  # whether the user's code raised it, and no operator
+    shapes: frozenset[tuple[int, ...]]  # of the tensors that the user's function had at hand
+
+    @classmethod
+    def of(cls, error: BaseException) -> Raised:
+        """Read an exception and its traceback."""
+        frames = list(traceback.walk_tb(error.__traceback__))
+        users = [(frame, line) for frame, line in frames if _is_users(frame)]
+        own = bool(users) and frames[-1] == users[-1]
+        held = users[-1][0].f_locals.values() if own else ()
+        shapes = frozenset(tuple(x.shape) for x in held if isinstance(x, Tensor))
+        return cls(_told(error, users[-1] if own else None), own, shapes)
+
+
+def _is_users(frame: FrameType) -> bool:
+    return not frame.f_code.co_filename.startswith(_INTERNAL)
+
+
+_INTERNAL = (str(Path(torch.__file__).parent), str(Path(__file__).parent.parent), "<frozen")
+
+
+def _told(error: BaseException, place: tuple[FrameType, int] | None) -> str:
+    """One line: the message, or else the kind of exception, and the line of who raised it."""
+    first = str(error).strip().split("\n")[0]
+    if place is None:
+        return first or type(error).__name__
+    frame, number = place
+    file = frame.f_code.co_filename
+    code = "" if first else linecache.getline(file, number).strip()
+    where = f"{first or type(error).__name__} at {Path(file).name}:{number}"
+    return f"{where}: {code}" if code else where
+
+
+def blamed(raised: Raised, proof: Proof, ran: Sequence[Call]) -> Pin | None:
+    """The pin to try once these of the recorded calls had run; None where nothing is cut.
+
+    Where the user's code objects it is what a call has given that stays; where an operator fails
+    (the last of ``ran``), all that meets there.
+    """
+    left = _Left(proof)
+    before = list(reversed(ran))
+    shown = [call for call in before if any(left.shape(x) in raised.shapes for x in call.outputs)]
+    for call in (*shown, *before):
+        if any(map(left.is_cut, _tensors(call, raised.own))):
+            return Pin(call.index, _because(call, raised), proof.number, raised.own)
+    for call in proof.trace.calls[len(ran) :]:
+        if any(map(left.is_cut, _tensors(call, False))):
+            return Pin(call.index, _because(call, raised), proof.number)
+    return None
+
+
+def _because(call: Call, raised: Raised) -> str:
+    name = str(call.op).rsplit(".", 1)[0]
+    how = "gives what the code refuses" if raised.own else "fails on the slim network"
+    return f"{name} {how} ({raised.text})"
+
+
+def _tensors(call: Call, outputs_only: bool) -> list[Ref]:
+    return [*call.outputs, *(() if outputs_only else call.reads)]
+
+
+class _Left:
+    """What is left of recorded tensors."""
+
+    def __init__(self, proof: Proof) -> None:
+        self._survivors = Survivors(proof)
+
+    def shape(self, ref: Ref) -> tuple[int, ...]:
+        """Its shape in the slim network."""
+        places = self._survivors.of(ref)
+        return tuple(len(places[d]) if d in places else n for d, n in enumerate(ref.shape))
+
+    def is_cut(self, ref: Ref) -> bool:
+        """Whether an axis of it loses some."""
+        return bool(self._survivors.of(ref))

@@ -1,0 +1,326 @@
+"""From a model and a budget to a proven slim network: the stages in order.
+
+    model, example ── capture ── couple ── groups ── score ── allocate ── plan ── rebuild ── certify
+
+Where literal code breaks the slim network, the groups behind that line are pinned and the cut is
+planned again: the user gets a valid network and is told what stood in the way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import KW_ONLY, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from slimnet.blocks.shorten import shorten, shorten_as
+from slimnet.capture.modules import no_collection
+from slimnet.capture.passes import capture_passes
+from slimnet.capture.suitable import refuse_unbound
+from slimnet.capture.trace import Trace, capture
+from slimnet.coupling.couple import Coupling, Pin, couple
+from slimnet.criteria import Choice
+from slimnet.errors import CaptureError, CertificateError, PruneError
+from slimnet.example import Example, positional
+from slimnet.inspection import Inspection, analyse
+from slimnet.lineage import Lineage, lineage_of, remember
+from slimnet.network import Network
+from slimnet.plan.fold import Folds, depends_on_lengths, folds
+from slimnet.plan.plan import Plan, agrees, surviving
+from slimnet.plan.rebuild import check_fits, cut, rebuild
+from slimnet.planning.budget import Budget, Limits
+from slimnet.planning.draft import draft
+from slimnet.planning.outcome import refusal
+from slimnet.planning.request import CutRequest
+from slimnet.planning.scoring import Scorer
+from slimnet.progress import Progress, not_shown
+from slimnet.proof.certificate import Certificate, Mismatch, certify, joined
+from slimnet.proof.diagnosis import culprits
+from slimnet.proof.reference import Proof
+from slimnet.repairs import Repair, check_images
+from slimnet.repairs import repair as mend
+from slimnet.samples import Samples, samples_of
+from slimnet.signature import keywords, option
+from slimnet.statistics.statistics import Gathered
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """A slim network with its plan and, unless it was declined, its certificate.
+
+    Both are of this cut alone: where what was cut was a slim network, :meth:`whole` gives those
+    from the original on.
+    """
+
+    model: nn.Module
+    plan: Plan
+    certificate: Certificate | None
+    inspection: Inspection
+    example: tuple[Any, ...] = ()
+    repair: Repair | None = None  # the certificate is of the cut, before the repair
+    earlier: Lineage | None = None  # the cuts before this one
+
+    def whole(self) -> tuple[Plan, Certificate | None]:
+        """Plan and certificate of all cuts, relative to the original network."""
+        if self.earlier is None:
+            return self.plan, self.certificate
+        return self.earlier.and_then(self.plan, self.certificate)
+
+    @property
+    def trained(self) -> bool:
+        """Whether weights changed after one of the cuts, by a repair or by training in between."""
+        return self.repair is not None or (self.earlier is not None and self.earlier.trained)
+
+    def __str__(self) -> str:
+        before, after = self.plan.before or {}, self.plan.after or {}
+        shares = ", ".join(f"{name} {_share(before, after, name)}" for name in ("macs", "params"))
+        proof = str(self.certificate) if self.certificate else "not verified"
+        return f"{shares}; {proof}"
+
+
+def _share(before: Mapping[str, int], after: Mapping[str, int], name: str) -> str:
+    return f"{before[name]:,} → {after[name]:,} ({after[name] / max(before[name], 1):.1%})"
+
+
+def inspect(model: nn.Module, example: Example, *, heads: bool = False) -> Inspection:
+    """Find, without a hint, what can be removed from a network.
+
+    ``example`` is a tuple of positional inputs, or a dict of keyword inputs; with ``heads``,
+    attention can lose whole heads. Raises :class:`CaptureError` where the model does not run on it.
+    """
+    example = positional(model, example)
+    network = Network.of(model)
+    return analyse(network, capture_passes(network, example), (), heads=heads).inspection
+
+
+@dataclass(frozen=True, eq=False)
+class PruneArguments(CutRequest):
+    """What :func:`prune` takes beside the network."""
+
+    example: Example | None = option(
+        None,
+        "a tuple of positional inputs, or a dict of keyword inputs; a :class:`Pruned` has one of "
+        "its own",
+        asked=False,
+    )
+    _: KW_ONLY
+    data: Samples | Tensor | None = option(
+        None,
+        "calibration images [N, C, H, W], normalised, or :class:`~slimnet.samples.Samples` with "
+        "labels; for criteria that read activations or gradients",
+        asked=False,
+    )
+    init: Mapping[str, Tensor] | None = option(
+        None, "the weights before training, by name; for criteria that read them", asked=False
+    )
+    watch: Progress = option(
+        not_shown,
+        "told what is being gathered from the data, and how much of it is (0..1)",
+        asked=False,
+    )
+
+
+@keywords(PruneArguments)
+def prune(model: nn.Module | Pruned, asked: PruneArguments) -> Pruned:
+    """Cut a network down to a budget; ``model`` itself is never changed.
+
+    Args:
+        model: any network that runs on ``example``; or a :class:`Pruned` (or its model, or what
+            ``load`` gave), which is cut once more, and can be saved relative to the original.
+        {options}
+
+    Raises:
+        InputError: for arguments that cannot be used.
+        PruneError: where nothing can be cut, a layer would be left without channels, or the budget
+            cannot be met.
+        CertificateError: where the slim network cannot be proven equal to the zeroed original.
+    """
+    network, example = _opened(model, asked.example)
+    earlier = lineage_of(network)
+    request, seed = asked.settled(), asked.seed
+    budget, limits = Budget.of(request), Limits.of(request)
+    samples = _images(asked)
+    choice = Choice(str(request.criterion), request.across, request.reduce)
+    scorer = Scorer(choice, samples, asked.init, seed, asked.watch)
+    remembered = request.asked(None if samples is None else len(samples))
+    traces: list[Trace] = []
+    shorter = shorten(network, example, request.drop_blocks, seed=seed, verify=request.verify)
+    original, network, budget = network, shorter.network, budget.after(shorter.plan)
+    pins: list[Pin] = []
+    attempts = 0
+    gathered: Gathered | None = None
+    beside = request.verify  # nothing else would notice a wrong one
+    while True:
+        with no_collection():
+            traces = traces or capture_passes(network, example)
+            analysis = analyse(
+                network,
+                traces,
+                pins,
+                strict=request.strict,
+                heads=request.heads,
+                least=request.min_channels,
+            )
+            gathered = gathered or scorer.gather(network, analysis.groups)
+            drawn = draft(
+                network,
+                analysis,
+                budget,
+                limits,
+                scorer,
+                gathered,
+                steps=request.steps,
+                beside=beside,
+            )
+            notes = (*drawn.plan.notes, *_missed(analysis.coupling, request.heads))
+            plan = replace(drawn.plan, asked=remembered, notes=notes)
+            if drawn.unmet and not request.best_effort:
+                raise PruneError(refusal(shorter.whole(plan, None)[0], drawn.unmet))
+            proof = Proof(traces[0], analysis.coupling, plan, drawn.alive)
+            slim = Network.of(rebuild(network, plan))
+        proof = folded(network.tensors, slim, proof, example)
+        plan = proof.plan
+        inspection = replace(analysis.inspection, notes=tuple(plan.notes))
+        try:
+            certificate = None
+            if request.verify:
+                certificate = certify(network, slim, _proofs(proof, traces), example, seed=seed)
+            break
+        except Mismatch as mismatch:
+            refuse_unbound(network, slim, example)
+            if drawn.beside.changes:  # which no call seemed to read: is it those?
+                beside = False
+                continue
+            beside, more = True, [pin for pin in culprits(mismatch) if pin not in pins]
+            attempts += 1
+            if not more or attempts > _ATTEMPTS:
+                raise
+            pins += more
+    done = None
+    gathered = None  # it may be as large as the network's activations
+    plan, certificate = shorter.whole(plan, certificate)
+    if request.repair and samples is not None:
+        mended, done = mend(original, slim, plan, samples.images, seed=seed, watch=asked.watch)
+        slim = Network.of(mended)
+    pruned = Pruned(slim.model, plan, certificate, inspection, example, done, earlier)
+    remember(slim, *pruned.whole(), trained=pruned.trained)
+    return pruned
+
+
+def _opened(model: nn.Module | Pruned, example: Example | None) -> tuple[Network, tuple[Any, ...]]:
+    module = model.model if isinstance(model, Pruned) else model
+    given: Any = model.example if isinstance(model, Pruned) and example is None else example
+    inputs = positional(module, given)
+    return Network.of(module), inputs
+
+
+def _images(asked: PruneArguments) -> Samples | None:
+    """What it reads of data; refuses a request that needs more than there is."""
+    samples = samples_of(asked.data)
+    asked.check(data=samples is not None, init=asked.init is not None)
+    if asked.repair and samples is not None:
+        check_images(len(samples))
+    return samples
+
+
+def _proofs(proof: Proof, traces: Sequence[Trace]) -> list[Proof]:
+    """Of the pass, and of the one in training mode where that was recorded as well."""
+    more = enumerate(traces[1:], 1)
+    return [proof, *(replace(proof, trace=t, number=n, training=True) for n, t in more)]
+
+
+def folded(
+    originals: Mapping[str, Tensor], slim: Network, proof: Proof, example: tuple[Any, ...]
+) -> Proof:
+    """The slim network, and the plan, with the numbers that changed folded into weights."""
+    found = _folds(proof.trace, slim, example)
+    plan = replace(proof.plan, scaled=found.scales)
+    for name, tensor in slim.tensors.items():
+        if name in plan.scaled:
+            tensor.data.copy_(cut(name, originals[name], plan))
+    return replace(proof, plan=plan, multiplied=found.tensors)
+
+
+def _folds(trace: Trace, slim: Network, example: tuple[Any, ...]) -> Folds:
+    """What makes up for numbers that code computes from lengths."""
+    if depends_on_lengths(trace):
+        with suppress(CaptureError):  # the proof finds the line
+            return folds(trace, capture(slim, example))
+    return Folds({}, {})
+
+
+_ATTEMPTS = 16  # lines of code that may be pinned one after the other
+
+
+def prove(
+    network: Network,
+    slim: Network,
+    plan: Plan,
+    example: tuple[Any, ...],
+    *,
+    seed: int = 0,
+    trained: bool = False,
+) -> Certificate:
+    """Prove again that ``slim`` is ``network`` cut by ``plan``.
+
+    Which tensors hold other numbers than the cut's is measured, and in the certificate. Of weights
+    that were ``trained`` after the cut only the structure is proven, with random weights; where
+    none was changed, all is. Raises :class:`CertificateError`.
+    """
+    shorter = shorten_as(network, example, plan, seed=seed)
+    network, plan = shorter.network, replace(plan, blocks=())
+    check_fits(network, plan)
+    other = changed(network.tensors, slim.tensors, plan)
+    traces = capture_passes(network, example)
+    coupling = _coupling_of(plan, traces)
+    proof = Proof(traces[0], coupling, plan, surviving(coupling, plan))
+    if plan.scaled:
+        proof = replace(proof, multiplied=_folds(proof.trace, slim, example).tensors)
+    kinds = ("random",) if trained and other else ("real", "random")
+    try:
+        proven = certify(network, slim, _proofs(proof, traces), example, seed=seed, kinds=kinds)
+    except CertificateError as error:
+        if not other:
+            raise
+        raise CertificateError(f"{error}; {_few(other, network.name)}") from error
+    return joined(shorter.certificate, replace(proven, changed=other))
+
+
+def changed(
+    originals: Mapping[str, Tensor], slim: Mapping[str, Tensor], plan: Plan
+) -> tuple[str, ...]:
+    """The parameters and buffers of a slim network that are not just the original's, cut."""
+    return tuple(
+        name
+        for name, tensor in slim.items()
+        if name not in originals or not same(cut(name, originals[name], plan), tensor)
+    )
+
+
+def _few(names: Sequence[str], network: str) -> str:
+    return (
+        f"{len(names)} of its tensors ({', '.join(names[:3])}{', …' * (len(names) > 3)}) hold "
+        f"other numbers than what was cut of this {network}"
+    )
+
+
+def same(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors hold the same numbers, wherever they lie."""
+    return one.shape == other.shape and bool(torch.equal(one.to(other), other))
+
+
+def _coupling_of(plan: Plan, traces: Sequence[Trace]) -> Coupling:
+    """The reading of the network that the plan was made with: widths of heads, or whole heads."""
+    apart = {name: plan.of(name) for name in plan.grouped}
+    couplings = (couple(traces, heads=heads, removals=apart) for heads in (False, True))
+    first = next(couplings)
+    return first if agrees(first, plan) else next(couplings)
+
+
+def _missed(coupling: Coupling, heads: bool) -> list[str]:
+    if heads and not coupling.whole_heads:
+        return ["no attention was found whose heads could leave: asking for heads changed nothing"]
+    return []

@@ -1,0 +1,177 @@
+"""What each layer reads, as second moments: the statistics of choosing by reconstruction error.
+
+One pass of the network over all images, in lockstep; of each convolution and linear map the
+products of its inputs with each other are summed at a random grid of places, and the variance of
+what its output becomes part of.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from slimnet.capture.trace import Trace, capture
+from slimnet.errors import CaptureError, InputError
+from slimnet.network import Network
+from slimnet.progress import Progress, not_shown
+from slimnet.reconstruction.consumers import Consumer, consumers_of
+from slimnet.reconstruction.forms import Form, Places, grid
+from slimnet.reconstruction.least_squares import WIDE, Moments, Rows, moments_of
+from slimnet.reconstruction.lockstep import Stop, Walk, together, walking
+from slimnet.statistics.batches import does_not_run
+
+ROWS = 32
+"""Rows for each unknown of an output, as far as there are as many."""
+LEAST_ROWS = 1 << 15
+KEPT_ROWS = 1 << 12
+"""Rows of a layer with so many inputs that they are kept."""
+_PIXELS = 1 << 17
+"""Of the images that run at once: more would make activations whose memory is mapped anew."""
+_IMAGES = 4
+_PART = 1 << 17
+"""Numbers of an output that are squared at once."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """What one layer reads, and what its answer is worth."""
+
+    form: Form
+    moments: Moments | Rows
+    scale: Tensor | None  # [outputs]: of the batch norm over its output
+    spread: float  # variance of what its output becomes part of, over all channels
+    shifts: bool  # whether a constant can make up for a lost mean
+    depth: float  # where in the pass: 0 for the first layer, 1 for the last
+
+
+def batch_of(images: Tensor) -> int:
+    """How many images run at once: as many as have an eighth of a million pixels, at least 4."""
+    return max(_PIXELS // max(images[0, 0].numel(), 1), _IMAGES)
+
+
+def recorded(network: Network, images: Tensor) -> Trace:
+    """The pass over some of the calibration images; :class:`InputError` where there is none."""
+    try:
+        return capture(network, (images,))
+    except CaptureError as error:
+        raise does_not_run(network.model, images.shape[1:], error.__cause__ or error) from error
+
+
+def overflow(weight: str) -> InputError:
+    """The refusal of images on which a layer's sums are no numbers."""
+    return InputError(
+        f"on the calibration images, what {weight} reads or answers is too large to be squared "
+        "and summed: normalise the images as the network takes them"
+    )
+
+
+def rows_grid(
+    stops: Sequence[Stop], unknowns: int, generator: torch.Generator, *, least: int = LEAST_ROWS
+) -> Places:
+    """Which places of a layer's output are looked at, for so many unknowns of each output."""
+    sizes = stops[0].result.shape[2:]
+    images = sum(len(stop.result) for stop in stops)
+    rows = max(ROWS * unknowns, least) if unknowns <= WIDE else KEPT_ROWS
+    wanted = rows // images + 1
+    return grid(sizes, wanted, generator) if len(sizes) else None
+
+
+def read_inputs(
+    network: Network,
+    images: Tensor,
+    *,
+    seed: int = 0,
+    watch: Progress = not_shown,
+) -> dict[str, Reading]:
+    """For every convolution and linear map, by the name of its weight, what it reads.
+
+    ``images`` [N, C, H, W], normalised. Raises :class:`InputError` where the network does not run
+    on them, and :class:`CaptureError` where the batches do not run the same calls.
+    """
+    batches = images.split(batch_of(images))
+    trace = recorded(network, batches[0])
+    consumers = {c.call.index: c for c in consumers_of(trace)}
+    totals: dict[int, list[Consumer]] = defaultdict(list)
+    for consumer in consumers.values():
+        if consumer.total is not None:
+            totals[consumer.total.index].append(consumer)
+    stops = dict.fromkeys(consumers.keys() | totals.keys(), frozenset[int]())
+    walks = [Walk(network.model, (part,), trace, stops, after=True) for part in batches]
+    reader = _Reader(network.tensors, len(consumers), seed)
+    with torch.no_grad(), walking(walks, [network]):
+        for (met,) in together(trace, stops, walks):
+            index = met[0].call.index
+            if index in consumers:
+                watch(f"reading what {consumers[index].weight} is given", reader.part)
+                reader.read(consumers[index], met)
+            for consumer in totals.get(index, ()):
+                reader.see_total(consumer, met)
+    return reader.found
+
+
+class _Reader:
+    """Makes one reading after the other."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], count: int, seed: int) -> None:
+        self.found: dict[str, Reading] = {}
+        self._tensors = tensors
+        self._count = count
+        self._generator = torch.Generator().manual_seed(seed)
+
+    @property
+    def part(self) -> float:
+        """Of all layers, how many have been read."""
+        return len(self.found) / self._count
+
+    def read(self, consumer: Consumer, stops: Sequence[Stop]) -> None:
+        """What the layer is given; its answer's variance stands for that of a sum to come."""
+        form = consumer.form
+        matrix = form.matrix(self._tensors[consumer.weight])
+        scale = consumer.norm.scale(self._tensors) if consumer.norm is not None else None
+        places = rows_grid(stops, matrix.shape[2], self._generator)
+        moments = moments_of(matrix.shape[0], matrix.shape[2], matrix.device)
+        for stop in stops:
+            for (rows,) in form.pieces(stop.args[consumer.place], places):
+                moments.add(rows.transpose(0, 1))
+        spread = _variances(form, stops)
+        if not (moments.finite and bool(spread.isfinite().all())):
+            raise overflow(consumer.weight)
+        self.found[consumer.weight] = Reading(
+            form=form,
+            moments=moments,
+            scale=scale,
+            spread=float((spread if scale is None else spread * scale.square()).sum()),
+            shifts=consumer.shifts,
+            depth=len(self.found) / max(self._count - 1, 1),
+        )
+
+    def see_total(self, consumer: Consumer, stops: Sequence[Stop]) -> None:
+        """The sum that a layer's answer goes into."""
+        known = self.found[consumer.weight]
+        spread = float(_variances(consumer.form, stops).sum())
+        if not math.isfinite(spread):
+            raise overflow(consumer.weight)
+        self.found[consumer.weight] = replace(known, spread=spread)
+
+
+def _variances(form: Form, stops: Sequence[Stop]) -> Tensor:
+    """[channels] float64: over all images and places."""
+    count, total, squared = 0, torch.zeros(()), torch.zeros(())
+    axes = range(stops[0].result.dim())
+    others = [d for d in axes if d != axes[form.axis]]
+    for part in (part for stop in stops for part in _parts(stop.result)):
+        values = part.double()
+        count += values.numel() // values.shape[form.axis]
+        total = total + values.sum(others)
+        squared = squared + values.square().sum(others)
+    return squared / count - (total / count).square()
+
+
+def _parts(y: Tensor) -> tuple[Tensor, ...]:
+    """Some images at a time, so that what is made of them stays in cache."""
+    return torch.split(y, max(_PART // max(y[0].numel(), 1), 1))
