@@ -187,7 +187,7 @@ def test_a_last_batch_of_one_image_does_not_break_batch_norm():
 
 def test_batches_of_one_image_beside_batch_norm_are_refused(data):
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.BatchNorm1d(10))
-    with pytest.raises(InputError, match=r"does not run on images of shape \[1, 1, 8, 8\]"):
+    with pytest.raises(InputError, match=r"does not run on inputs of shape \[1, 1, 8, 8\]"):
         trained(data, model, schedule=Schedule(epochs=1, batch=1))
 
 
@@ -229,7 +229,7 @@ def test_a_network_in_float64_is_fed_float64(data):
         (net(classes=5), "10 classes and the network 5 outputs"),
         (
             nn.Sequential(nn.Flatten(), nn.Linear(100, 10)),
-            r"does not run on images of shape \[32, 1",
+            r"does not run on inputs of shape \[32, 1",
         ),
     ],
 )

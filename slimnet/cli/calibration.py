@@ -48,7 +48,7 @@ def read_test_images(
     """At most so many test images with their labels, always the same ones."""
     if data is None:
         return None
-    batches = list(_read(data, normalize, example).limited(test=count).test_batches(256))
+    batches = list(_read(data, normalize, example).limited(test=count).batches("test", 256))
     return Samples(torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches]))
 
 

@@ -8,7 +8,7 @@ the result; started again with the same arguments, it goes on from there to the 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,7 @@ class Sparse:
             "cut": self.cut,
             "accuracy": {"before": self.accuracy, "after": self.history.accuracy},
             "sparseness": {"before": self.before.to_json(), "after": self.after.to_json()},
-            "history": asdict(self.history),
+            "history": self.history.to_json(),
             "resumed": self.resumed,
         }
 

@@ -7,7 +7,7 @@ from slimnet.train.callback import Callback, Moment
 from slimnet.train.data import DATA, NORMALIZE, DataSpec, load_data
 from slimnet.train.dataset import Dataset, Normalize, check_fits, describe
 from slimnet.train.init import reinitialise
-from slimnet.train.loop import History, evaluate, train
+from slimnet.train.loop import History, evaluate, measure, train
 from slimnet.train.regimes import REGIMES, STARTS, Regime, Repairer, budget, start
 from slimnet.train.schedule import Schedule
 from slimnet.train.snapshot import Snapshot
@@ -32,6 +32,7 @@ __all__ = [
     "describe",
     "evaluate",
     "load_data",
+    "measure",
     "reinitialise",
     "start",
     "train",
