@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from torch import nn
 
 from slimnet.capture.trace import Trace, capture
 from slimnet.costs.quantity import CostInputs, Model, quantities
 from slimnet.coupling.couple import Coupling
+from slimnet.coupling.labels import Axis
+from slimnet.coupling.survival import Survival
 from slimnet.example import Example, positional
 from slimnet.network import Network
 
@@ -59,24 +60,23 @@ def cost_of(network: Network, example: tuple[Any, ...]) -> Cost:
 
 
 class CostModel:
-    """The cost of a network as a function of which atoms survive."""
+    """The cost of a network as a function of what survives."""
 
     def __init__(self, network: Network, trace: Trace, coupling: Coupling) -> None:
         inputs = CostInputs(network, trace, coupling.weights, coupling.tensors[0])
         self.models: Mapping[str, Model] = {
             name: quantity.model(inputs) for name, quantity in quantities().items()
         }
-        self._atoms = coupling.atoms
 
-    def cost(self, alive: np.ndarray[Any, np.dtype[np.bool_]]) -> Cost:
-        """The cost when ``alive`` [atoms] survive."""
+    def cost(self, survival: Survival) -> Cost:
+        """What it costs after a cut."""
         lengths: dict[int, int] = {}  # by the identity of an axis' labels
 
-        def length(axis: Any, full: int) -> int:
+        def length(axis: Axis, before: int) -> int:
             if axis is None:
-                return full
+                return before
             if id(axis) not in lengths:
-                lengths[id(axis)] = int(alive[self._atoms.of[axis]].sum())
+                lengths[id(axis)] = survival.length(axis, before)
             return lengths[id(axis)]
 
         return Cost(

@@ -81,14 +81,19 @@ class CostInputs:
         """Those of a recorded tensor."""
         return _sized(self.tensors.get(ref.id), ref.shape)
 
+    def axis(self, ref: Ref, d: int) -> SizedAxis:
+        """One of them."""
+        labelled = self.tensors.get(ref.id)
+        return (labelled.lengths[d] if labelled is not None else None), ref.shape[d]
+
     def counted(self, cost: str) -> Products:
         """What the records of operators (:mod:`slimnet.operator`) say of this cost."""
         terms = []
         for call in self.trace.calls:
             formula = (of(call.op).costs or {}).get(cost)
             for factor, places in formula(call) if formula is not None else ():
-                axes = tuple(self.axes(ref)[d] for ref, d in places)
-                terms.append(Term(factor, axes, call))
+                axes = [self.axis(ref, d) for ref, d in places]
+                terms.append(Term(factor, tuple(axes), call))
         return Products(tuple(terms))
 
     def stored(self, each: Callable[[Tensor], int]) -> Products:
