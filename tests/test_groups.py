@@ -48,7 +48,7 @@ def test_members_say_which_channel_each_position_belongs_to():
     (group,), _ = found(lambda m, x: m.f(m.a(x).flip(1).flatten(1)), f=lin(16 * 64, 4))
     axes = {axis.name: axis for axis in group.axes}
     made, read = axes["a.weight"], axes["f.weight"]
-    assert read.axis == 1 and len(read.positions) == 16 * 64
+    assert read.dim == 1 and len(read.positions) == 16 * 64
     np.testing.assert_array_equal(made.members, np.arange(16))
     np.testing.assert_array_equal(read.members, np.repeat(made.members[::-1], 64))
 
