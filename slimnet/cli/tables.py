@@ -13,7 +13,7 @@ from slimnet.blocks.blocks import blocks_line, few
 from slimnet.cli.console import note, say, show, shown, written
 from slimnet.costs.cost import Cost
 from slimnet.costs.quantity import quantities, share_left
-from slimnet.coupling.groups import Group, Layer
+from slimnet.coupling.groups import Group, LayerReport
 from slimnet.inspection import Inspection
 from slimnet.plan.plan import GroupCut, Plan
 from slimnet.planning.outcome import asked_and_achieved, rows
@@ -55,7 +55,7 @@ def _amounts(cost: Cost) -> Iterator[str]:
             yield f"{quantity.written(cost.amounts[name])} {quantity.label}"
 
 
-def _layers(layers: Sequence[Layer]) -> Table:
+def _layers(layers: Sequence[LayerReport]) -> Table:
     table = _table("layer", "kind", "channels", "prunable", "group")
     for layer in layers:
         table.add_row(
@@ -68,9 +68,9 @@ def _layers(layers: Sequence[Layer]) -> Table:
     return table
 
 
-def _alike(layers: Sequence[Layer]) -> Iterator[tuple[list[Layer], tuple[str, ...]]]:
+def _alike(layers: Sequence[LayerReport]) -> Iterator[tuple[list[LayerReport], tuple[str, ...]]]:
     """Layers that keep channels, those with the same reasons (and the same share) together."""
-    found: dict[tuple[bool, tuple[str, ...]], list[Layer]] = {}
+    found: dict[tuple[bool, tuple[str, ...]], list[LayerReport]] = {}
     for layer in layers:
         if layer.reasons:
             found.setdefault((layer.prunable > 0, layer.reasons), []).append(layer)
@@ -78,7 +78,7 @@ def _alike(layers: Sequence[Layer]) -> Iterator[tuple[list[Layer], tuple[str, ..
         yield alike, reasons
 
 
-def _show_why(layers: Sequence[Layer], reasons: Sequence[str]) -> None:
+def _show_why(layers: Sequence[LayerReport], reasons: Sequence[str]) -> None:
     if layers[0].prunable:
         kept = ", ".join(f"{x.name} ({x.channels - x.prunable} of {x.channels})" for x in layers)
         say(f"some channels cannot be pruned: {kept}")

@@ -77,13 +77,7 @@ def allocate(
     tried = (1.0,) if grows else _TRIED
     shares = _fine_enough(shares, spent, amount, tried)
     search = Search(shares.survivors(0.0), shares.open, scores, spent, amount)
-    share = None
-    if limits.scope == "harm":
-        start, widths = _by_damage(search)
-        wanted: Mapping[int, float] = dict(start)
-    else:
-        share, widths = _meet(search, shares, tried)
-        wanted = shares.wanted(share)
+    share, wanted, widths = _searched(search, shares, tried)
     finer = finer_note(shares.limits, groups)
     if budget.is_ratio:
         made = shares.allocation(wanted, widths, share, finer)
@@ -92,6 +86,17 @@ def allocate(
     if exceeds(spent(widths), amount):
         return replace(shares.allocation(wanted, widths, share, notes), unmet=notes[0])
     return shares.allocation(wanted, widths, share, [*finer, *notes])
+
+
+def _searched(
+    search: Search, shares: _Shares, tried: Sequence[float]
+) -> tuple[float | None, Mapping[int, float], Survivors]:
+    """The share, where one leads there; the widths before the last steps, and after them."""
+    if shares.limits.scope == "harm":
+        start, widths = _by_damage(search)
+        return None, dict(start), widths
+    share, widths = _meet(search, shares, tried)
+    return share, shares.wanted(share), widths
 
 
 def _channels(groups: Sequence[Group]) -> Callable[[Survivors], float]:

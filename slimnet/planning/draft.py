@@ -19,7 +19,7 @@ from slimnet.capture.modules import clone
 from slimnet.costs.quantity import Products
 from slimnet.costs.widths import WidthCost
 from slimnet.coupling.constraints import LITERAL
-from slimnet.coupling.groups import Group, Layer
+from slimnet.coupling.groups import Group, LayerReport
 from slimnet.coupling.labels import Labels
 from slimnet.coupling.survival import Survival
 from slimnet.coupling.unread import unread
@@ -165,13 +165,13 @@ def _part(group: Group, kept: Labels) -> Group:
         return group
     place = np.full(group.size, -1)
     place[kept] = np.arange(len(kept))
-    slots = []
-    for slot in group.slots:
-        left = place[slot.members] >= 0
-        members = place[slot.members[left]]
-        slots.append(replace(slot, positions=slot.positions[left], members=members))
+    axes = []
+    for axis in group.axes:
+        left = place[axis.members] >= 0
+        members = place[axis.members[left]]
+        axes.append(replace(axis, positions=axis.positions[left], members=members))
     channels = group.channels[kept]
-    return replace(group, atoms=group.atoms[kept], slots=tuple(slots), channels=channels)
+    return replace(group, atoms=group.atoms[kept], axes=tuple(axes), channels=channels)
 
 
 def _written(
@@ -219,7 +219,7 @@ def _explained(group: Group, cut: GroupCut, found: Allocation) -> GroupCut:
     return replace(cut, asked=found.asked[group.number], why=found.why.get(group.number, ""))
 
 
-def _nothing(layers: Sequence[Layer]) -> str:
+def _nothing(layers: Sequence[LayerReport]) -> str:
     for layer in layers:
         if layer.reasons:
             return (
