@@ -16,6 +16,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from slimnet.capture.modules import clone
+from slimnet.costs.quantity import Products
 from slimnet.costs.widths import WidthCost
 from slimnet.coupling.constraints import LITERAL
 from slimnet.coupling.groups import Group, LayerReport
@@ -63,23 +64,26 @@ def draft(
     other methods read are changed too. Raises :class:`PruneError` where
     nothing can be cut, and for a ratio that would leave a layer without channels.
     """
-    groups, dense = analysis.groups, analysis.inspection.cost
+    groups, whole = analysis.groups, budget.whole(analysis.inspection.cost)
+    removes = budget.remains(whole) < 1
     limits.check(groups, [layer.name for layer in analysis.layers])
-    if not groups and budget.remains(dense) < 1:
+    if not groups and removes:
         raise PruneError(_nothing(analysis.layers))
     scores = scorer.scores(network.tensors, groups, gathered)
-    idle = _unread(analysis, limits) if budget.remains(dense) < 1 else {}
+    idle = _unread(analysis, limits) if removes else {}
     scores = without(scores, idle)
     like = classes(network, groups) if limits.scope == "isomorphic" else None
+    model = None if budget.is_ratio else analysis.costs.models[budget.kind]
     for number in range(1, steps + 1):
         done = number / steps
         orders = {n: np.argsort(values, kind="stable") for n, values in scores.items()}
         found = allocate(
             groups,
             scores,
-            budget.part(done, dense),
+            budget.part(done, whole),
             limits.part(done),
-            WidthCost(analysis.costs, analysis.coupling.atoms, groups, orders),
+            None if model is None else WidthCost(model, analysis.coupling.atoms, groups, orders),
+            grows=isinstance(model, Products),
             like=like,
         )
         removed = removed_atoms(groups, scores, found.survivors)
