@@ -21,6 +21,7 @@ from slimnet.capture.modules import no_collection
 from slimnet.capture.passes import capture_passes
 from slimnet.capture.suitable import refuse_unbound
 from slimnet.capture.trace import Trace, capture
+from slimnet.costs.quantity import COSTS, quantities, share_left
 from slimnet.coupling.couple import Coupling, Pin, couple
 from slimnet.criteria import Choice
 from slimnet.errors import CaptureError, CertificateError, PruneError
@@ -29,7 +30,7 @@ from slimnet.inspection import Inspection, analyse
 from slimnet.lineage import Lineage, lineage_of, remember
 from slimnet.network import Network
 from slimnet.plan.fold import Folds, depends_on_lengths, folds
-from slimnet.plan.plan import Plan, agrees, surviving
+from slimnet.plan.plan import Plan, agrees
 from slimnet.plan.rebuild import check_fits, cut, rebuild
 from slimnet.planning.budget import Budget, Limits
 from slimnet.planning.draft import draft
@@ -39,7 +40,7 @@ from slimnet.planning.scoring import Scorer
 from slimnet.progress import Progress, not_shown
 from slimnet.proof.certificate import Certificate, Mismatch, certify, joined
 from slimnet.proof.diagnosis import culprits
-from slimnet.proof.reference import Proof
+from slimnet.proof.reference import CutContext
 from slimnet.repairs import Repair, check_images
 from slimnet.repairs import repair as mend
 from slimnet.samples import Samples, samples_of
@@ -76,13 +77,16 @@ class Pruned:
 
     def __str__(self) -> str:
         before, after = self.plan.before or {}, self.plan.after or {}
-        shares = ", ".join(f"{name} {_share(before, after, name)}" for name in ("macs", "params"))
+        brief = [name for name, quantity in quantities().items() if quantity.brief]
+        shares = ", ".join(f"{name} {_share(before, after, name)}" for name in brief)
         proof = str(self.certificate) if self.certificate else "not verified"
         return f"{shares}; {proof}"
 
 
-def _share(before: Mapping[str, int], after: Mapping[str, int], name: str) -> str:
-    return f"{before[name]:,} → {after[name]:,} ({after[name] / max(before[name], 1):.1%})"
+def _share(before: Mapping[str, float], after: Mapping[str, float], name: str) -> str:
+    written = COSTS[name].written
+    share = share_left(before, after, name)
+    return f"{written(before[name])} → {written(after[name])} ({share})"
 
 
 def inspect(model: nn.Module, example: Example, *, heads: bool = False) -> Inspection:
@@ -179,15 +183,16 @@ def prune(model: nn.Module | Pruned, asked: PruneArguments) -> Pruned:
             plan = replace(drawn.plan, asked=remembered, notes=notes)
             if drawn.unmet and not request.best_effort:
                 raise PruneError(refusal(shorter.whole(plan, None)[0], drawn.unmet))
-            proof = Proof(traces[0], analysis.coupling, plan, drawn.alive)
+            context = CutContext(traces[0], analysis.coupling, plan)
             slim = Network.of(rebuild(network, plan))
-        proof = folded(network.tensors, slim, proof, example)
-        plan = proof.plan
+        context = folded(network.tensors, slim, context, example)
+        plan = context.plan
         inspection = replace(analysis.inspection, notes=tuple(plan.notes))
         try:
             certificate = None
             if request.verify:
-                certificate = certify(network, slim, _proofs(proof, traces), example, seed=seed)
+                contexts = _contexts(context, traces)
+                certificate = certify(network, slim, contexts, example, seed=seed)
             break
         except Mismatch as mismatch:
             refuse_unbound(network, slim, example)
@@ -226,22 +231,22 @@ def _images(asked: PruneArguments) -> Samples | None:
     return samples
 
 
-def _proofs(proof: Proof, traces: Sequence[Trace]) -> list[Proof]:
+def _contexts(context: CutContext, traces: Sequence[Trace]) -> list[CutContext]:
     """Of the pass, and of the one in training mode where that was recorded as well."""
     more = enumerate(traces[1:], 1)
-    return [proof, *(replace(proof, trace=t, number=n, training=True) for n, t in more)]
+    return [context, *(replace(context, trace=t, number=n, training=True) for n, t in more)]
 
 
 def folded(
-    originals: Mapping[str, Tensor], slim: Network, proof: Proof, example: tuple[Any, ...]
-) -> Proof:
+    originals: Mapping[str, Tensor], slim: Network, context: CutContext, example: tuple[Any, ...]
+) -> CutContext:
     """The slim network, and the plan, with the numbers that changed folded into weights."""
-    found = _folds(proof.trace, slim, example)
-    plan = replace(proof.plan, scaled=found.scales)
+    found = _folds(context.trace, slim, example)
+    plan = replace(context.plan, scaled=found.scales)
     for name, tensor in slim.tensors.items():
         if name in plan.scaled:
             tensor.data.copy_(cut(name, originals[name], plan))
-    return replace(proof, plan=plan, multiplied=found.tensors)
+    return replace(context, plan=plan, multiplied=found.tensors)
 
 
 def _folds(trace: Trace, slim: Network, example: tuple[Any, ...]) -> Folds:
@@ -276,12 +281,12 @@ def prove(
     other = changed(network.tensors, slim.tensors, plan)
     traces = capture_passes(network, example)
     coupling = _coupling_of(plan, traces)
-    proof = Proof(traces[0], coupling, plan, surviving(coupling, plan))
+    context = CutContext(traces[0], coupling, plan)
     if plan.scaled:
-        proof = replace(proof, multiplied=_folds(proof.trace, slim, example).tensors)
+        context = replace(context, multiplied=_folds(context.trace, slim, example).tensors)
     kinds = ("random",) if trained and other else ("real", "random")
     try:
-        proven = certify(network, slim, _proofs(proof, traces), example, seed=seed, kinds=kinds)
+        proven = certify(network, slim, _contexts(context, traces), example, seed=seed, kinds=kinds)
     except CertificateError as error:
         if not other:
             raise

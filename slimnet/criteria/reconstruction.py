@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from slimnet.coupling.groups import Group, Slot
+from slimnet.coupling.groups import Group, ParameterAxis
 from slimnet.coupling.removal import of_elements
 from slimnet.criteria import CRITERIA, Scores
 from slimnet.errors import InputError
-from slimnet.reconstruction.least_squares import RIDGE, Rows
+from slimnet.reconstruction.least_squares import RIDGE, KeptRows
 from slimnet.statistics.moments import Reading
 from slimnet.statistics.statistics import Gathered, Need
 
@@ -79,12 +79,12 @@ class Reconstruction:
     def _problems(
         self, group: Group, tensors: Mapping[str, Tensor], gathered: Gathered
     ) -> Iterator[Problem]:
-        for slot in group.slots:
-            reading = gathered.inputs.get(slot.name)
-            if slot.role == "in" and reading is not None and reading.spread > 0:
-                yield from self._blocks(slot, reading, tensors[slot.name])
+        for axis in group.axes:
+            reading = gathered.inputs.get(axis.name)
+            if axis.role == "in" and reading is not None and reading.spread > 0:
+                yield from self._blocks(axis, reading, tensors[axis.name])
 
-    def _blocks(self, slot: Slot, reading: Reading, weight: Tensor) -> Iterator[Problem]:
+    def _blocks(self, axis: ParameterAxis, reading: Reading, weight: Tensor) -> Iterator[Problem]:
         """One problem for each block of a grouped layer."""
         matrix = reading.form.matrix(weight.detach())
         if reading.scale is not None:
@@ -92,8 +92,8 @@ class Reconstruction:
             matrix = matrix * scale
         matrix = matrix * ((1 + self.late * reading.depth) / reading.spread) ** 0.5
         centred = self.centred and reading.shifts
-        columns = reading.form.matrix(_atoms(slot, weight))[:, 0]
-        if isinstance(reading.moments, Rows):
+        columns = reading.form.matrix(_atoms(axis, weight))[:, 0]
+        if isinstance(reading.moments, KeptRows):
             yield from _gates(reading.moments.all(), matrix, columns, centred)
             return
         moments = reading.moments.covariance() if centred else reading.moments.second()
@@ -103,11 +103,11 @@ class Reconstruction:
                 yield Problem(second, matrix[block].to(second.dtype), columns[block])
 
 
-def _atoms(slot: Slot, weight: Tensor) -> Tensor:
+def _atoms(axis: ParameterAxis, weight: Tensor) -> Tensor:
     """Of each element of a weight, the atom that it belongs to; -1 for none of the group."""
-    along = torch.full((weight.shape[slot.axis] * slot.groups,), -1)
-    along[torch.from_numpy(slot.positions)] = torch.from_numpy(slot.members)
-    return of_elements(along, weight.shape, slot.axis, slot.groups).to(weight.device)
+    along = torch.full((weight.shape[axis.dim] * axis.groups,), -1)
+    along[torch.from_numpy(axis.positions)] = torch.from_numpy(axis.members)
+    return of_elements(along, weight.shape, axis.dim, axis.groups).to(weight.device)
 
 
 def _gates(rows: Tensor, matrix: Tensor, columns: Tensor, centred: bool) -> Iterator[Problem]:
@@ -183,7 +183,7 @@ def surgeon(problems: Sequence[Problem], size: int) -> _Chosen:
 
     Removing the columns S costs tr(W_S [H⁻¹]_SS⁻¹ W_Sᵀ) once all others are solved anew.
     """
-    readers = [_Reader(problem, size) for problem in problems]
+    readers = [_Elimination(problem, size) for problem in problems]
     alive = np.ones(size, bool)
     order: list[int] = []
     errors: list[float] = []
@@ -224,7 +224,7 @@ def inverse(second: Tensor) -> Tensor:
     return torch.cholesky_inverse(lower)
 
 
-class _Reader:
+class _Elimination:
     """One layer's inverse Hessian and weights while atoms leave."""
 
     def __init__(self, problem: Problem, size: int) -> None:
