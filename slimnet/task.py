@@ -256,6 +256,12 @@ def _best(row: Measured) -> Literal["highest", "lowest"]:
     return "lowest" if getattr(row.make(), "higher_is_better", True) is False else "highest"
 
 
+def fingerprint_of(task: Task) -> str:
+    """What tells the data of a task from others: its own digest where it has one, else its name."""
+    digest: Callable[[], str] | None = getattr(task, "fingerprint", None)
+    return digest() if digest is not None else task.name
+
+
 def each_first(batches: Iterable[Batch], count: int) -> Iterator[Batch]:
     """Batches until ``count`` samples were seen; the last may go beyond."""
     seen = 0

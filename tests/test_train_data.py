@@ -202,7 +202,7 @@ def test_an_image_that_cannot_be_decoded_is_named(tmp_path):
 
 @pytest.mark.parametrize("spec", ["mnist", "file:x", "digitsx", ""])
 def test_an_unknown_kind_lists_the_known_ones(spec):
-    with pytest.raises(InputError, match=r"cifar10:ROOT, digits, file\.py:make_data, imagefolder"):
+    with pytest.raises(InputError, match=r"cifar10:ROOT, digits, file\.py:make_task, imagefolder"):
         load_data(spec)
 
 

@@ -24,7 +24,9 @@ if TYPE_CHECKING:  # the comparison imports runtimes and data sets
     from slimnet.demo import DemoResult
     from slimnet.export import Latency, OnnxExport, Parity, ProgramExport
     from slimnet.repairs import Repair
+    from slimnet.retraining import Retrained
     from slimnet.sparsity.training import Sparse
+    from slimnet.task import Metric
 
 
 def show_inspection(inspection: Inspection) -> None:
@@ -226,6 +228,22 @@ def _equals(parity: Parity, runtime: str) -> str:
         f"equals PyTorch within {parity.error:.1e} (relative, tolerance {parity.tolerance:.0e}, "
         f"{runtime}, batches {', '.join(map(str, parity.batches))})"
     )
+
+
+def show_retrained(trained: Retrained, metrics: Sequence[Metric]) -> None:
+    """Each metric before and after, and how it was trained."""
+    table = _table("", "before", "after")
+    for metric in metrics:
+        before, after = trained.before[metric.name], trained.history.metrics[metric.name]
+        table.add_row(metric.name, *(f"{value:.4g}{metric.unit}" for value in (before, after)))
+    show(table)
+    history = trained.history
+    say(
+        f"{count(history.epochs, 'epoch')} in {history.seconds:.0f} s, the last loss "
+        f"{history.losses[-1]:.4g}; {trained.trial or f'trained in {trained.execution}'}"
+    )
+    if trained.resumed:
+        say(f"taken up after {count(trained.resumed, 'epoch')} of an earlier run")
 
 
 def show_sparse(sparse: Sparse) -> None:

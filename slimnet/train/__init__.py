@@ -4,7 +4,7 @@ It takes any ``nn.Module``; nothing here knows about pruning.
 """
 
 from slimnet.train.callback import Callback, Moment
-from slimnet.train.data import DATA, NORMALIZE, DataSpec, load_data
+from slimnet.train.data import DATA, NORMALIZE, DataSpec, load_data, load_task
 from slimnet.train.dataset import Dataset, Normalize, check_fits, describe
 from slimnet.train.init import reinitialise
 from slimnet.train.loop import History, evaluate, measure, train
@@ -32,6 +32,7 @@ __all__ = [
     "describe",
     "evaluate",
     "load_data",
+    "load_task",
     "measure",
     "reinitialise",
     "start",

@@ -7,6 +7,7 @@ of the network, and takes what is faster by more than noise.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -41,14 +42,18 @@ class Execution:
 
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[nn.Module]:
-        """The network laid out as this says, and what to call in its place; put back afterwards."""
-        if self.channels_last:
-            model.to(memory_format=torch.channels_last)
+        """As :meth:`laid`, and put back afterwards."""
         try:
-            yield torch.compile(model) if self.compiled else model  # type: ignore[misc]
+            yield self.laid(model)
         finally:
             if self.channels_last:
                 model.to(memory_format=torch.contiguous_format)
+
+    def laid(self, model: nn.Module) -> nn.Module:
+        """The network laid out as this says, in place, and what to call in its place."""
+        if self.channels_last:
+            model.to(memory_format=torch.channels_last)
+        return torch.compile(model) if self.compiled else model  # type: ignore[return-value]
 
     def computing(self, device: torch.device) -> AbstractContextManager[Any]:
         """Within it, products are computed in the number type of this."""
@@ -80,9 +85,11 @@ class Trial:
     @property
     def gain(self) -> float:
         """How many times as fast as float32 in torch's own layout."""
-        return self.seconds[AS_IT_IS] / self.seconds[self.taken]
+        return self.seconds.get(AS_IT_IS, math.nan) / self.seconds[self.taken]
 
     def __str__(self) -> str:
+        if len(self.seconds) == 1:
+            return f"trained in {self.taken}, as told"
         if self.taken == AS_IT_IS:
             return f"trained in {AS_IT_IS}: nothing that was tried is faster here"
         return f"trained in {self.taken}: {self.gain:.2f} times as fast here as {AS_IT_IS}"
@@ -97,23 +104,35 @@ ENOUGH = 1.05
 
 
 def fastest(
-    model: nn.Module, task: Task, batch_size: int, device: torch.device, rounds: int = ROUNDS
+    model: nn.Module,
+    task: Task,
+    batch_size: int,
+    device: torch.device,
+    told: Execution | None = None,
+    rounds: int = ROUNDS,
 ) -> Trial:
-    """Time training steps on the first batch in every way, in turns; the model stays as it is."""
+    """Time training steps on the first batch in every way, in turns; the model stays as it is.
+
+    Where the way is ``told``, only that is timed.
+    """
     batch = to_device(next(iter(task.batches("train", batch_size, _generator()))), device)
-    stepping = {way: _stepping(model, task, batch, way, device) for way in WAYS}
-    plain = next(p.dtype for p in model.parameters()) == torch.float32
-    ways = [way for way in WAYS if plain or way == AS_IT_IS]
+    single = next(model.parameters()).dtype == torch.float32
+    ways = [told] if told else [way for way in WAYS if single or way == AS_IT_IS]
+    stepping = {way: _stepping(model, task, batch, way, device) for way in ways}
     times: dict[Execution, list[float]] = {way: [] for way in ways}
     for number in range(rounds + 1):
         for way in list(times):
             times[way].append(stepping[way]())
-            if number == 0 and times[way][0] > 5 * times[AS_IT_IS][0]:
-                del times[way]  # it cannot win, and takes long
+            if number == 0 and times[way][0] > _HOPELESS * times[ways[0]][0]:
+                del times[way]
     seconds = {way: median(taken[1:]) for way, taken in times.items()}  # the first warms up
     best = min(seconds, key=lambda way: seconds[way])
-    taken = best if seconds[AS_IT_IS] > ENOUGH * seconds[best] else AS_IT_IS
+    taken = best if seconds[ways[0]] > ENOUGH * seconds[best] else ways[0]
     return Trial(seconds, taken)
+
+
+_HOPELESS = 5
+"""What takes so many times as long in the first round is not tried again."""
 
 
 def _generator() -> torch.Generator:
@@ -125,16 +144,16 @@ def _stepping(
 ) -> Callable[[], float]:
     """What takes one step of a copy, and says how long it took."""
     copy = copied(Network.of(model)).to(device).train()
+    running = way.laid(copy)
 
     def step() -> float:
         began = time.perf_counter()
-        with way.applied(copy) as running:
-            with way.computing(device):
-                loss = task.loss(running, way.laid_out(batch))
-            torch.autograd.backward(loss)
-            copy.zero_grad()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
+        with way.computing(device):
+            loss = task.loss(running, way.laid_out(batch))
+        torch.autograd.backward(loss)
+        copy.zero_grad()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
         return time.perf_counter() - began
 
     return step

@@ -66,6 +66,7 @@ class _Run:
     progress: Progress
     keep: Keep | None
     interval: float
+    settled: Mapping[str, Any]
     losses: list[float] = field(default_factory=list)
     done: list[tuple[int, int]] = field(default_factory=list)  # steps and samples of each epoch
 
@@ -83,13 +84,15 @@ def train(
     interval: float = math.inf,
     resume: Snapshot | None = None,
     execution: Execution = AS_IT_IS,
+    settled: Mapping[str, Any] | None = None,
 ) -> History:
     """Train ``model``, which the caller owns, in place, and measure it after the last epoch.
 
     It ends in eval mode on the device where it was. ``device`` defaults to the GPU where there is
     one. The metrics are those of the last epoch, never of the best. ``keep`` is handed a snapshot
     after each epoch, and every ``interval`` seconds, which it must copy or write at once;
-    ``resume`` goes on from such a one, of a call with the same arguments. Raises ``InputError``
+    ``resume`` goes on from such a one, of a call with the same arguments; ``settled`` is what a
+    snapshot should remember beside. Raises ``InputError``
     where the loss is no longer finite, or network and data do not fit.
     """
     if isinstance(task, Dataset):
@@ -103,7 +106,7 @@ def train(
             model, _optimizer(model, schedule), callbacks, generator, place, running
         )
         told = progress or (lambda part: None)
-        run = _Run(task, schedule, training, execution, told, keep, interval)
+        run = _Run(task, schedule, training, execution, told, keep, interval, settled or {})
         _epochs(run, resume)
         metrics = measure(model, task, place)
         model.to(home)
@@ -152,7 +155,7 @@ def _epochs(run: _Run, resume: Snapshot | None) -> None:
         run.done.append((end.steps, end.samples))
         place = Place()
         if run.keep is not None:
-            run.keep(training.snapshot(run.losses, run.done))
+            run.keep(training.snapshot(run.losses, run.done, settled=run.settled))
     call(training.callbacks, "on_end", training.moment(epochs, 0))
 
 
@@ -175,7 +178,7 @@ def _epoch(run: _Run, epoch: int, place: Place) -> Place:
         if run.keep is not None and time.monotonic() - kept > run.interval:
             waiting = training.gradients() if run.schedule.accumulate > 1 else ()
             here = replace(place, gradients=waiting)
-            run.keep(training.snapshot(run.losses, run.done, here))
+            run.keep(training.snapshot(run.losses, run.done, here, settled=run.settled))
             kept = time.monotonic()
     if not place.steps:
         raise InputError(f"{run.task.name} gives no batch to train on")

@@ -38,6 +38,7 @@ class Snapshot:
     random_gpu: Tensor | None  # the same of the GPU that it trains on
     done: tuple[tuple[int, int], ...] = ()  # steps and samples of the epochs done
     place: Mapping[str, Any] | None = None  # a :class:`Place`, of one taken within an epoch
+    settled: Mapping[str, Any] = field(default_factory=dict)  # what was found out before it began
 
     def to_payload(self) -> dict[str, Any]:
         """Plain containers and tensors, for ``torch.save``."""
@@ -74,7 +75,11 @@ class Training:
         return tuple(parameter.grad for parameter in self.model.parameters())
 
     def snapshot(
-        self, losses: Sequence[float], done: Sequence[tuple[int, int]], place: Place | None = None
+        self,
+        losses: Sequence[float],
+        done: Sequence[tuple[int, int]],
+        place: Place | None = None,
+        settled: Mapping[str, Any] | None = None,
     ) -> Snapshot:
         """The training after the epochs of these losses, and at a place in the next."""
         on_gpu = self.device.type == "cuda"
@@ -89,6 +94,7 @@ class Training:
             random_gpu=torch.cuda.get_rng_state(self.device) if on_gpu else None,
             done=tuple(done),
             place=None if place is None else vars(place),
+            settled=settled or {},
         )
 
     def restore(self, snapshot: Snapshot) -> Place:

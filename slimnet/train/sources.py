@@ -24,6 +24,7 @@ from slimnet.errors import InputError
 from slimnet.limits import check_packed
 from slimnet.networks.payload import check_file
 from slimnet.networks.userfile import call_in_file
+from slimnet.task import Task, check_task
 from slimnet.train.dataset import Dataset, Images, check_held
 
 if TYPE_CHECKING:  # both take a second to import: readers do when they are called
@@ -119,19 +120,20 @@ def read_imagefolder(root: str, size: int) -> Splits:
     )
 
 
-def read_user_data(spec: str, size: int) -> Dataset | Splits:
-    """Call ``make_data`` of the user's file.
+def read_user_data(spec: str, size: int) -> Dataset | Splits | Task:
+    """Call a function of the user's file, ``make_task`` or ``make_data``.
 
-    It returns a ``Dataset``, or x_train, y_train, x_test, y_test: NumPy images uint8
-    ``[N, H, W, C]``, or tensors ``[N, C, H, W]``, uint8 or floating point in 0..1.
+    It returns a task (a :class:`~slimnet.task.LoaderTask`, a ``Dataset`` or any object with the
+    members of one), or x_train, y_train, x_test, y_test: NumPy images uint8 ``[N, H, W, C]``, or
+    tensors ``[N, C, H, W]``, uint8 or floating point in 0..1.
     """
     made = call_in_file(spec, {})
-    if isinstance(made, Dataset):
-        return made
-    if not isinstance(made, (tuple, list)) or len(made) != len(KEYS):
+    if not isinstance(made, (tuple, list)):
+        return check_task(made, spec)
+    if len(made) != len(KEYS):
         raise InputError(
-            f"{spec}: returned {type(made).__name__}; it must return a slimnet Dataset or "
-            f"the four arrays {', '.join(KEYS)}"
+            f"{spec} returned {len(made)} values: return a task, or the four arrays "
+            f"{', '.join(KEYS)}"
         )
     return _from_arrays(spec, made)
 
