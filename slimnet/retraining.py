@@ -21,6 +21,7 @@ from slimnet.errors import InputError
 from slimnet.files.artifact import Artifact, make_artifact
 from slimnet.lineage import remember
 from slimnet.network import Network
+from slimnet.program.program import Program
 from slimnet.task import Task, fingerprint_of, number_of
 from slimnet.train import Callback, History, Repairer, Schedule, measure, start, train
 from slimnet.train.checkpoint import Checkpoint
@@ -97,6 +98,12 @@ def retrain(
     """
     place = place_of(device)
     model = artifact.model(dense).to(place)
+    if isinstance(model, Program):
+        raise InputError(
+            f"the network is of the class {artifact.class_name}, which is not known here, and runs "
+            "as an exported program, which cannot be trained: give its class, with --arch "
+            "path/to/file.py:make_model or dense="
+        )
     whole = _with_teacher(task, recipe, dense, place)
     before = measure(model, task, place)
     start(REGIMES[recipe.regime], model, recipe.seed, repairer)
