@@ -1,8 +1,8 @@
 """The plan: which indices of which parameters go, and what else has to change with them.
 
-The hinge of the project: left of it nothing edits a model, right of it nothing looks at a graph. A
-plan is plain data: it can be read, saved as JSON, and applied to any checkpoint of the same
-network.
+A plan is plain data: it can be read, saved as JSON, and applied to any checkpoint of the same
+network. Whatever decides on a cut ends in one and changes no model; whatever applies one needs no
+graph.
 """
 
 from __future__ import annotations

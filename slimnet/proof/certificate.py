@@ -41,8 +41,8 @@ TOLERANCE = 1e-9
 AMPLIFIED = 1e-6
 """The most that is ever accepted, for networks that amplify float64's own rounding beyond that."""
 
-MUDDY = 1e-2
-"""Where rounding alone moves a call's result by more, comparing it shows nothing."""
+UNCLEAR = 1e-2
+"""Where rounding alone moves a call's result by more (relative), comparing it shows nothing."""
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,7 @@ class Mismatch(CertificateError):
 
 
 class _Pair:
-    """Two networks and a recorded pass; knows which parameters its checks have seen."""
+    """Two networks and a recorded pass; collects the parameters that its checks have seen."""
 
     def __init__(
         self,
@@ -238,9 +238,9 @@ class _Pair:
         self.shorter = shorter
         self.seen: set[str] = set()
 
-    def check(self, asked: str, example: tuple[Any, ...]) -> Check:
+    def check(self, wanted: str, example: tuple[Any, ...]) -> Check:
         """Compare on the first weights of this kind, and inputs, that the original can compute."""
-        for kind, inputs in self._ways(asked, example):
+        for kind, inputs in self._ways(wanted, example):
             last = inputs is example
             try:
                 reference = self._observed(kind, inputs, strict=not last)
@@ -256,17 +256,17 @@ class _Pair:
                 if last or self._takes_samples_apart(kind, inputs, reference):
                     raise
         raise CertificateError(
-            f"nothing can be proven: with {asked} weights the original itself gives NaN or "
+            f"nothing can be proven: with {wanted} weights the original itself gives NaN or "
             "infinite outputs"
         )
 
-    def _ways(self, asked: str, example: tuple[Any, ...]) -> Iterator[tuple[str, tuple[Any, ...]]]:
-        """Kinds of weights and inputs, the most telling first."""
-        if asked == "random":
-            yield from ((asked, inputs) for inputs in variants(example, self.seed))
+    def _ways(self, wanted: str, example: tuple[Any, ...]) -> Iterator[tuple[str, tuple[Any, ...]]]:
+        """Kinds of weights and inputs, those that show most first."""
+        if wanted == "random":
+            yield from ((wanted, inputs) for inputs in variants(example, self.seed))
             yield from ((kind, example) for kind in ("positive", "perturbed"))
         else:
-            yield asked, example
+            yield wanted, example
 
     def _observed(self, kind: str, inputs: tuple[Any, ...], *, strict: bool = False) -> Collected:
         full, _ = weights_of(kind, self.network.tensors, self.context.plan, self.seed)
@@ -294,8 +294,8 @@ class _Pair:
             shaken = self._shaken(kind, inputs)
             tolerance = _allowed(difference(reference.outputs, shaken.outputs))
             noise = moved(reference, shaken, compared.norms)
-            rows = {n: e for n, e in rows.items() if noise.get(n, 0.0) <= MUDDY or isinf(e)}
-            tolerances = {n: _allowed(noise.get(n, 0.0), most=10 * MUDDY) for n in rows}
+            rows = {n: e for n, e in rows.items() if noise.get(n, 0.0) <= UNCLEAR or isinf(e)}
+            tolerances = {n: _allowed(noise.get(n, 0.0), most=10 * UNCLEAR) for n in rows}
         wrong = min((n for n, error in rows.items() if error > tolerances[n]), default=None)
         if wrong is not None:
             where = f"they differ at {_place(reference, wrong)}"

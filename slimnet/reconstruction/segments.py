@@ -132,7 +132,7 @@ def _only_for(last: Consumer, graph: DataflowGraph, layers: Mapping[int, Consume
 def _needed(
     calls: Sequence[int], graph: DataflowGraph, layers: Mapping[int, Consumer]
 ) -> tuple[int, ...]:
-    """Without those that say the same whatever the layers' weights are."""
+    """Those whose results depend on the layers' weights, in order."""
     moved: set[int] = set()
     found = []
     for index in calls:
