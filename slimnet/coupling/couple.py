@@ -191,7 +191,7 @@ class _Attempt:
         return len(np.unique(atoms[self.atoms.free[atoms]])) < 2
 
     def attended(self) -> Choices:
-        """Views that gave the labels to the width of heads, and the axis of the heads in its place."""
+        """Views that gave the labels to the width of heads: now the axis of the heads gets them."""
         widths = {self._slots(axis) for axis in self.constraints.attended}
         views = self.constraints.open_choices.items()
         return {key: view.next for key, view in views if self._slots(view.labels) in widths}
