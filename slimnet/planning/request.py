@@ -263,10 +263,11 @@ class CutRequest:
         if self.drop_blocks and set(budgets.values()) == {None}:
             budgets["ratio"] = 0.0
         the_budget(budgets)
-        from slimnet.criteria import Choice, usual, usual_scope  # the registry imports torch
+        # the registry of criteria imports torch
+        from slimnet.criteria import CriterionOptions, usual, usual_scope
 
         criterion = self.criterion or usual(repair=self.repair)
-        Choice(criterion, self.across, self.reduce)
+        CriterionOptions(criterion, self.across, self.reduce)
         scope = self.scope or usual_scope(criterion, repair=self.repair)
         return replace(self, **budgets, criterion=criterion, scope=scope)
 
