@@ -41,7 +41,7 @@ from slimnet.proof.certificate import Certificate, Mismatch, certify, joined
 from slimnet.proof.diagnosis import culprits
 from slimnet.proof.reference import Proof
 from slimnet.repairs import Repair, check_images
-from slimnet.repairs import repair as mend
+from slimnet.repairs import repair as repair_layers
 from slimnet.samples import Samples, samples_of
 from slimnet.signature import keywords, option
 from slimnet.statistics.statistics import Statistics
@@ -203,8 +203,10 @@ def prune(model: nn.Module | Pruned, asked: PruneArguments) -> Pruned:
     statistics = None  # it may be as large as the network's activations
     plan, certificate = shorter.whole(plan, certificate)
     if request.repair and samples is not None:
-        mended, done = mend(original, slim, plan, samples.images, seed=seed, watch=asked.watch)
-        slim = Network.of(mended)
+        repaired, done = repair_layers(
+            original, slim, plan, samples.images, seed=seed, watch=asked.watch
+        )
+        slim = Network.of(repaired)
     pruned = Pruned(slim.model, plan, certificate, inspection, example, done, earlier)
     remember(slim, *pruned.whole(), trained=pruned.trained)
     return pruned

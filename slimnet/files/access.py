@@ -30,7 +30,7 @@ from slimnet.progress import Progress, not_shown
 from slimnet.proof.certificate import Certificate, difference
 from slimnet.pruning import Pruned, prove
 from slimnet.repairs import Repair
-from slimnet.repairs import repair as mend
+from slimnet.repairs import repair as repair_layers
 from slimnet.samples import Samples, samples_of
 
 
@@ -267,17 +267,17 @@ def repair(
         check_cut_from(network, small, plan)
         if small.device != network.device:
             small = Network.of(copied(small).to(network.device))
-        mended, done = mend(network, small, plan, samples.images, **how)
-        repaired = replace(slim, model=mended, repair=done)
-        remember(Network.of(mended), *repaired.whole(), trained=True)
+        model, done = repair_layers(network, small, plan, samples.images, **how)
+        repaired = replace(slim, model=model, repair=done)
+        remember(Network.of(model), *repaired.whole(), trained=True)
         return repaired
     artifact = _artifact_of(slim)
     small = Network.of(artifact.model(against).to(network.device))
-    mended, done = mend(network, small, artifact.plan, samples.images, **how)
+    model, done = repair_layers(network, small, artifact.plan, samples.images, **how)
     fresh = make_artifact(
-        mended, artifact.plan, artifact.certificate, artifact.example, artifact.arch, trained=True
+        model, artifact.plan, artifact.certificate, artifact.example, artifact.arch, trained=True
     )
-    return Repaired(_remembered(fresh, mended), fresh, done)
+    return Repaired(_remembered(fresh, model), fresh, done)
 
 
 def _artifact_of(slim: Repaired | Artifact | str | Path) -> Artifact:
