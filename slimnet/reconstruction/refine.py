@@ -133,7 +133,7 @@ def _within(
     whitenings: Mapping[str, Whitening],
     values: int,
 ) -> Sequence[Consumer]:
-    """The last layers, as many as so many values determine; none where it would be one alone."""
+    """The last layers, as many as so many values determine; none where only the very last is."""
     whitened = [layer for layer in segment.layers if layer.weight in whitenings]
     sizes = np.cumsum([tensors[layer.weight].numel() for layer in reversed(whitened)])
     count = int(np.searchsorted(sizes * ENOUGH, values, side="right"))

@@ -210,7 +210,7 @@ def _reproduces(
     stop: Stop,
     tensors: Mapping[str, Tensor],
 ) -> bool:
-    """Whether the segment, run by itself, makes the same input for its last layer as the network."""
+    """Whether the segment, run by itself, gives its last layer the same input as the network."""
     call = layer.consumer.call
     made = segment.before.run(recorded, values, tensors, {})
     again = made[call.args[layer.consumer.place].id]
