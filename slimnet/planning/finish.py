@@ -1,8 +1,8 @@
-"""The last steps to a budget: single rungs of single groups.
+"""The last steps to a budget: single groups move by one rung.
 
-Starts from widths within the budget. Rungs are given back, those first whose channels score most
-for what they cost; while there is a gap, one rung is exchanged for another. Nobody leaves the rung
-where it started by more than one.
+Starts from widths within the budget. Groups move one rung up while the budget allows, those first
+whose channels score most for what they cost. While budget is left over, one group moves up and
+another one down. No group ends more than one rung from where it started.
 """
 
 from __future__ import annotations
@@ -62,16 +62,16 @@ class _Steps:
         freed = np.array([self._left(*down) - self.gap for down in downs])
         about = left + freed  # the gap afterwards, if both were independent
         promising = np.argsort(np.where(about >= 0, about, np.inf), axis=None)[:_EXCHANGES]
-        best, found = self.gap, None
+        best, nearest = self.gap, None
         for place in promising.tolist():
             (up, rung), (down, lower) = ups[place // len(downs)], downs[place % len(downs)]
             trial = {**self.now, down: lower, up: rung}
             gap = self.search.left(trial)
             if up != down and 0 <= gap < best:
-                best, found = gap, trial
-        if found is None:
+                best, nearest = gap, trial
+        if nearest is None:
             return False
-        self.now, self.gap = found, best
+        self.now, self.gap = nearest, best
         return True
 
     def _left(self, number: int, rung: int) -> float:

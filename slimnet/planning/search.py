@@ -1,6 +1,6 @@
 """A search for widths that meet a budget: where it starts, what may change, what is spent on it.
 
-One value for all who move widths (:mod:`.allocate`, :mod:`.harm`, :mod:`.finish`): it says what a
+One value for all who move widths (:mod:`.allocate`, :mod:`.greedy`, :mod:`.finish`): it says what a
 choice of widths costs, and which single steps are open from there.
 """
 

@@ -18,8 +18,9 @@ double, and measured as it is.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -101,16 +102,8 @@ def repair(
     watch("measuring", 1.0)
     candidates = _candidates(solved, cut, wide[held:], batch)
     networks = {how: _narrowed(candidate, slim) for how, candidate in candidates.items()}
-    errors = {
-        how: output_error(targets, output_rows(candidate, images[:held], batch))
-        for how, candidate in networks.items()
-    }
+    errors = _errors(networks, targets, images[:held], batch)
     best = min(errors, key=errors.__getitem__)
-    if errors[best] == math.inf:
-        raise InputError(
-            "the slim network gives NaN or infinite outputs on the calibration images, with new "
-            "weights and without: cut less, or repair it in single precision (model.float())"
-        )
     before = errors[False, False]
     done = Repair(tuple(layers), len(images) - held, held, before, errors[best], *best)
     return copied(networks[best]), done
@@ -125,10 +118,12 @@ def check_images(count: int) -> None:
         raise InputError("repair needs at least 2 images: one to solve for and one to measure on")
 
 
-def _candidates(
-    solved: Network, cut: Network, images: Tensor, batch: int
-) -> dict[tuple[bool, bool], Network]:
-    """By (with the new weights, with re-estimated statistics) a network."""
+_How: TypeAlias = tuple[bool, bool]
+"""Whether a candidate has the new weights, and whether it has re-estimated statistics."""
+
+
+def _candidates(solved: Network, cut: Network, images: Tensor, batch: int) -> dict[_How, Network]:
+    """The networks of which the best is kept."""
     candidates = {(True, False): solved, (False, False): cut}
     if len(images) < 2:  # which have no statistics
         return candidates
@@ -138,6 +133,22 @@ def _candidates(
         (False, False): cut,
         (False, True): reestimated(cut, images, batch),
     }
+
+
+def _errors(
+    networks: Mapping[_How, Network], targets: Tensor, images: Tensor, batch: int
+) -> dict[_How, float]:
+    """The output error of each; raises :class:`InputError` where all are infinite."""
+    errors = {
+        how: output_error(targets, output_rows(network, images, batch))
+        for how, network in networks.items()
+    }
+    if min(errors.values()) == math.inf:
+        raise InputError(
+            "the slim network gives NaN or infinite outputs on the calibration images, with new "
+            "weights and without: cut less, or repair it in single precision (model.float())"
+        )
+    return errors
 
 
 def _narrowed(network: Network, slim: Network) -> Network:

@@ -1,6 +1,6 @@
 """Studies: ratios x criteria x regimes x seeds, resumable, with means and spread.
 
-:mod:`.cells` says what a study consists of, :mod:`.facts` what is known of a network,
+:mod:`.cells` says what a study consists of, :mod:`.facts` what was measured of a network,
 :mod:`.results` what comes out, in one file by :mod:`.results_file`. A :mod:`.store` keeps results
 and says who runs which cell; :mod:`.stores` has one file for each kind. A :mod:`.candidate`, or a
 :mod:`.masked` one, is a network in memory; :mod:`.networks`, :mod:`.repaired` and :mod:`.data` keep
