@@ -1,8 +1,8 @@
 """Which of the things in a checkpoint are the weights, and what they are called there.
 
 Takes what a file holds, gives :class:`StoredWeights`: one set of tensors (or a pickled module), the
-key that leads to it, and the keys of the other sets beside it. Without a key from the user the usual
-wrappers decide, and weights come before their averages; with one, it alone decides.
+key that leads to it, and the keys of the other sets beside it. Without a key from the user, the
+usual wrappers decide, and weights come before their averages; with one, it alone decides.
 """
 
 from __future__ import annotations
