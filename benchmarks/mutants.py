@@ -38,11 +38,11 @@ from slimnet.coupling.groups import find_groups
 from slimnet.errors import CertificateError, SlimnetError
 from slimnet.network import Network
 from slimnet.operator import Operator, of
-from slimnet.plan.plan import Plan, agrees, make_plan, survivors_mask
+from slimnet.plan.plan import Plan, agrees, make_plan, surviving
 from slimnet.plan.rebuild import rebuild, zero_removed
-from slimnet.planning.budget import removed_members
+from slimnet.planning.budget import removed_atoms
 from slimnet.proof.certificate import certify
-from slimnet.proof.reference import Proof
+from slimnet.proof.reference import CutContext
 
 # ---------------------------------------------------------------------------------- wrong rules
 
@@ -146,7 +146,7 @@ class Cut:
 
     model: nn.Module
     slim: nn.Module
-    proof: Proof
+    context: CutContext
 
 
 def cut(model: nn.Module, trace: Trace, coupling: Coupling) -> Cut | None:
@@ -155,22 +155,17 @@ def cut(model: nn.Module, trace: Trace, coupling: Coupling) -> Cut | None:
     draw = np.random.default_rng(0)
     scores = {group.number: draw.random(group.size) for group in groups}
     kept = {group.number: -(-group.size * 2 // 3) for group in groups}
-    members = removed_members(groups, scores, kept)
+    members = removed_atoms(groups, scores, kept)
     plan = make_plan(coupling, groups, layers, members)
     if not plan.removed:
         return None
-    proof = Proof(trace, coupling, plan, survivors_mask(coupling, groups, members))
-    return Cut(model, rebuild(Network.of(model), plan), proof)
+    context = CutContext(trace, coupling, plan)
+    return Cut(model, rebuild(Network.of(model), plan), context)
 
 
 def dead(plan: Plan, coupling: Coupling) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """[atoms]: what a plan takes something of."""
-    gone = np.zeros(len(coupling.atoms.reason), bool)
-    for name, axes in plan.removed.items():
-        for d, indices in axes.items():
-            axis = coupling.weights[name].axes[d]
-            gone[coupling.atoms.of[axis[list(indices)]]] = True
-    return gone
+    return ~surviving(coupling, plan).alive
 
 
 def is_right(plan: Plan, truth: Coupling) -> bool:
@@ -179,7 +174,7 @@ def is_right(plan: Plan, truth: Coupling) -> bool:
     return not (gone & ~truth.atoms.free).any() and agrees(truth, plan)
 
 
-def hides_a_statistic(wrong: Proof, truth: Coupling) -> bool:
+def hides_a_statistic(wrong: CutContext, truth: Coupling) -> bool:
     """Whether something leaves that a statistic is taken over, and the broken rule denies it."""
     gone, denied = dead(wrong.plan, truth), not wrong.coupling.statistics
     return denied and any(gone[truth.atoms.of[s.axis]].any() for s in truth.statistics)
@@ -207,8 +202,8 @@ def outcome(made: Example, name: str, how: str) -> str:
             return "no plan"
     if wrong is None:
         return "nothing cut"
-    plan = wrong.proof.plan
-    if is_right(plan, truth) and not hides_a_statistic(wrong.proof, truth):
+    plan = wrong.context.plan
+    if is_right(plan, truth) and not hides_a_statistic(wrong.context, truth):
         return "right all the same"
     if not truth.statistics and computes_the_same(model, wrong):
         return "right all the same"
@@ -220,7 +215,7 @@ def computes_the_same(model: nn.Module, wrong: Cut) -> bool:
     zeroed = copied(Network.of(model))
     with torch.no_grad():
         for name, tensor in zeroed.named_parameters():
-            zero_removed(name, tensor, wrong.proof.plan)
+            zero_removed(name, tensor, wrong.context.plan)
         try:
             pairs = zip(zeroed.products(), wrong.slim.products(), strict=True)
             return all(torch.allclose(a, b, rtol=1e-4, atol=1e-5) for a, b in pairs)
@@ -230,7 +225,7 @@ def computes_the_same(model: nn.Module, wrong: Cut) -> bool:
 
 def judged(wrong: Cut, example: tuple[Any, ...] = ()) -> str:
     try:
-        certify(Network.of(wrong.model), Network.of(wrong.slim), wrong.proof, example)
+        certify(Network.of(wrong.model), Network.of(wrong.slim), wrong.context, example)
     except CertificateError:
         return "noticed"
     return "missed"
@@ -389,7 +384,7 @@ def cut_mutants(only: str) -> Iterator[tuple[str, str, str]]:
         name = f"b.weight: other columns leave group {group}"
         if only in name:
             made = right_cut(model, trace, example)
-            wrong = replace(made.proof, plan=other_columns(made.proof.plan, group))
+            wrong = replace(made.context, plan=other_columns(made.context.plan, group))
             spoilt = Cut(model, rebuild(Network.of(model), wrong.plan), wrong)
             yield "a plan", name, judged(spoilt, example)
 
@@ -399,7 +394,7 @@ def right_cut(model: nn.Module, trace: Trace, example: tuple[Any, ...]) -> Cut:
     made = cut(model, trace, couple([trace]))
     if made is None:
         raise RuntimeError("nothing of the small network is cut")
-    certify(Network.of(model), Network.of(made.slim), made.proof, example)
+    certify(Network.of(model), Network.of(made.slim), made.context, example)
     return made
 
 

@@ -15,6 +15,7 @@ from slimnet.capture.trace import Trace
 from slimnet.costs.cost import Cost, CostModel
 from slimnet.coupling.couple import Coupling, Pin, couple
 from slimnet.coupling.groups import Group, Layer, find_groups
+from slimnet.coupling.survival import Survival
 from slimnet.network import Network
 
 
@@ -101,6 +102,6 @@ def analyse(
     blocks = find_blocks(network, traces[0])
     costs = CostModel(network, traces[0], coupling)
     groups, layers = find_groups(network, coupling, least)
-    dense = costs.cost(coupling.atoms.reason == coupling.atoms.reason)
+    dense = costs.cost(Survival.without(coupling.atoms))
     inspection = Inspection(tuple(groups), tuple(layers), dense, blocks=blocks)
     return Analysis(traces, coupling, groups, layers, costs, inspection)

@@ -29,7 +29,7 @@ from slimnet.inspection import Inspection, analyse
 from slimnet.lineage import Lineage, lineage_of, remember
 from slimnet.network import Network
 from slimnet.plan.fold import Folds, depends_on_lengths, folds
-from slimnet.plan.plan import Plan, agrees, surviving
+from slimnet.plan.plan import Plan, agrees
 from slimnet.plan.rebuild import check_fits, cut, rebuild
 from slimnet.planning.budget import Budget, Limits
 from slimnet.planning.draft import draft
@@ -39,7 +39,7 @@ from slimnet.planning.scoring import ScoringInputs
 from slimnet.progress import Progress, not_shown
 from slimnet.proof.certificate import Certificate, Mismatch, certify, joined
 from slimnet.proof.diagnosis import culprits
-from slimnet.proof.reference import Proof
+from slimnet.proof.reference import CutContext
 from slimnet.repairs import Repair, check_images
 from slimnet.repairs import repair as repair_layers
 from slimnet.samples import Samples, samples_of
@@ -179,15 +179,16 @@ def prune(model: nn.Module | Pruned, asked: PruneArguments) -> Pruned:
             plan = replace(drawn.plan, asked=remembered, notes=notes)
             if drawn.unmet and not request.best_effort:
                 raise PruneError(refusal(shorter.whole(plan, None)[0], drawn.unmet))
-            proof = Proof(traces[0], analysis.coupling, plan, drawn.alive)
+            context = CutContext(traces[0], analysis.coupling, plan)
             slim = Network.of(rebuild(network, plan))
-        proof = folded(network.tensors, slim, proof, example)
-        plan = proof.plan
+        context = folded(network.tensors, slim, context, example)
+        plan = context.plan
         inspection = replace(analysis.inspection, notes=tuple(plan.notes))
         try:
             certificate = None
             if request.verify:
-                certificate = certify(network, slim, _proofs(proof, traces), example, seed=seed)
+                contexts = _contexts(context, traces)
+                certificate = certify(network, slim, contexts, example, seed=seed)
             break
         except Mismatch as mismatch:
             refuse_unbound(network, slim, example)
@@ -228,22 +229,22 @@ def _images(asked: PruneArguments) -> Samples | None:
     return samples
 
 
-def _proofs(proof: Proof, traces: Sequence[Trace]) -> list[Proof]:
+def _contexts(context: CutContext, traces: Sequence[Trace]) -> list[CutContext]:
     """Of the pass, and of the one in training mode where that was recorded as well."""
     more = enumerate(traces[1:], 1)
-    return [proof, *(replace(proof, trace=t, number=n, training=True) for n, t in more)]
+    return [context, *(replace(context, trace=t, number=n, training=True) for n, t in more)]
 
 
 def folded(
-    originals: Mapping[str, Tensor], slim: Network, proof: Proof, example: tuple[Any, ...]
-) -> Proof:
+    originals: Mapping[str, Tensor], slim: Network, context: CutContext, example: tuple[Any, ...]
+) -> CutContext:
     """The slim network, and the plan, with the numbers that changed folded into weights."""
-    found = _folds(proof.trace, slim, example)
-    plan = replace(proof.plan, scaled=found.scales)
+    found = _folds(context.trace, slim, example)
+    plan = replace(context.plan, scaled=found.scales)
     for name, tensor in slim.tensors.items():
         if name in plan.scaled:
             tensor.data.copy_(cut(name, originals[name], plan))
-    return replace(proof, plan=plan, multiplied=found.tensors)
+    return replace(context, plan=plan, multiplied=found.tensors)
 
 
 def _folds(trace: Trace, slim: Network, example: tuple[Any, ...]) -> Folds:
@@ -278,12 +279,12 @@ def prove(
     other = changed(network.tensors, slim.tensors, plan)
     traces = capture_passes(network, example)
     coupling = _coupling_of(plan, traces)
-    proof = Proof(traces[0], coupling, plan, surviving(coupling, plan))
+    context = CutContext(traces[0], coupling, plan)
     if plan.scaled:
-        proof = replace(proof, multiplied=_folds(proof.trace, slim, example).tensors)
+        context = replace(context, multiplied=_folds(context.trace, slim, example).tensors)
     kinds = ("random",) if trained and other else ("real", "random")
     try:
-        proven = certify(network, slim, _proofs(proof, traces), example, seed=seed, kinds=kinds)
+        proven = certify(network, slim, _contexts(context, traces), example, seed=seed, kinds=kinds)
     except CertificateError as error:
         if not other:
             raise

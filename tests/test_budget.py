@@ -10,7 +10,7 @@ import pytest
 from slimnet.costs.cost import Cost
 from slimnet.coupling.groups import Group
 from slimnet.errors import InputError
-from slimnet.planning.budget import Budget, Limits, alignment, removed_members
+from slimnet.planning.budget import Budget, Limits, alignment, removed_atoms
 from slimnet.planning.request import parse_bytes
 
 
@@ -81,9 +81,9 @@ def test_a_pattern_that_matches_no_layer_is_refused(limits):
 
 def test_the_lowest_scores_leave_and_of_equals_the_first():
     scores = {0: np.array([3.0, 1.0, 1.0, 0.5, 1.0])}
-    gone = removed_members([group(5)], scores, {0: 2})
+    gone = removed_atoms([group(5)], scores, {0: 2})
     assert gone[0].tolist() == [1, 2, 3]
-    assert removed_members([group(5)], scores, {0: 5}) == {}
+    assert removed_atoms([group(5)], scores, {0: 5}) == {}
 
 
 DENSE = Cost(1000, 500, 2000)

@@ -19,11 +19,11 @@ from slimnet.coupling.couple import couple
 from slimnet.coupling.groups import find_groups
 from slimnet.errors import CertificateError
 from slimnet.network import Network
-from slimnet.plan.plan import make_plan, survivors_mask
+from slimnet.plan.plan import make_plan
 from slimnet.plan.rebuild import rebuild
-from slimnet.planning.budget import removed_members
+from slimnet.planning.budget import removed_atoms
 from slimnet.proof.certificate import TOLERANCE, Certificate, Check, certify
-from slimnet.proof.reference import Proof
+from slimnet.proof.reference import CutContext
 from slimnet.proof.stand_ins import weights_of
 
 IMAGE = (torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)),)
@@ -46,10 +46,10 @@ def cut_by_hand(model, share=0.5):
     rng = np.random.default_rng(0)
     scores = {g.number: rng.random(g.size) for g in groups}
     kept = {g.number: int(g.size * share) for g in groups}
-    members = removed_members(groups, scores, kept)
+    members = removed_atoms(groups, scores, kept)
     plan = make_plan(coupling, groups, layers, members)
-    proof = Proof(trace, coupling, plan, survivors_mask(coupling, groups, members))
-    return rebuild(Network.of(model), plan), proof
+    context = CutContext(trace, coupling, plan)
+    return rebuild(Network.of(model), plan), context
 
 
 def state(model):
@@ -58,9 +58,9 @@ def state(model):
 
 def test_a_right_cut_is_certified_and_neither_network_changes():
     model = network()
-    slim, proof = cut_by_hand(model)
+    slim, context = cut_by_hand(model)
     before = state(model), state(slim)
-    certificate = certify(Network.of(model), Network.of(slim), proof, IMAGE, seed=3)
+    certificate = certify(Network.of(model), Network.of(slim), context, IMAGE, seed=3)
     assert certificate.error < 1e-12 <= TOLERANCE == certificate.tolerance
     assert [check.weights for check in certificate.checks] == ["real", "random"]
     assert certificate.exact and certificate.dtype == "float64" and certificate.seed == 3
@@ -103,27 +103,24 @@ def lose_bias(slim):
 )
 def test_a_wrong_network_is_noticed(wrong):
     model = network()
-    slim, proof = cut_by_hand(model)
-    certify(Network.of(model), Network.of(slim), proof, IMAGE)
+    slim, context = cut_by_hand(model)
+    certify(Network.of(model), Network.of(slim), context, IMAGE)
     with torch.no_grad():
         wrong(slim)
     with pytest.raises(CertificateError, match="is not the original with the removed channels"):
-        certify(Network.of(model), Network.of(slim), proof, IMAGE)
+        certify(Network.of(model), Network.of(slim), context, IMAGE)
 
 
 @pytest.mark.parametrize("name", ["a.weight", "a.bias", "n.weight", "n.running_mean", "b.weight"])
 def test_one_wrong_index_is_noticed(name):
     model = network()
-    _, proof = cut_by_hand(model)
-    wrong = with_a_wrong_index(proof.plan, name)
-    for known in (proof.plan, wrong):  # the network was cut wrongly, or so planned
+    _, context = cut_by_hand(model)
+    wrong = with_a_wrong_index(context.plan, name)
+    slim = Network.of(rebuild(Network.of(model), wrong))
+    # the network was cut wrongly, or so planned, or so read
+    for each in (context, replace(context, plan=wrong), misread(context, name)):
         with pytest.raises(CertificateError):
-            certify(
-                Network.of(model),
-                Network.of(rebuild(Network.of(model), wrong)),
-                replace(proof, plan=known),
-                IMAGE,
-            )
+            certify(Network.of(model), slim, each, IMAGE)
 
 
 def with_a_wrong_index(plan, name):
@@ -134,31 +131,40 @@ def with_a_wrong_index(plan, name):
     return replace(plan, removed={**plan.removed, **shifted})
 
 
+def misread(context, name):
+    """What the plan with a wrong index looks like where the tensor's labels are as wrong."""
+    wrong = with_a_wrong_index(context.plan, name)
+    ((axis, right),) = context.plan.removed[name].items()
+    weight = context.coupling.weights[name]
+    labels = weight.axes[axis].copy()
+    places = sorted({*right} ^ {*wrong.removed[name][axis]})
+    labels[places] = labels[places[::-1]]
+    axes = tuple(labels if d == axis else old for d, old in enumerate(weight.axes))
+    weights = {**context.coupling.weights, name: replace(weight, axes=axes)}
+    return replace(context, plan=wrong, coupling=replace(context.coupling, weights=weights))
+
+
 def test_channels_that_are_zero_anyway_do_not_hide_a_wrong_cut():
     """The real weights agree; the random ones do not."""
     model = network()
-    slim, proof = cut_by_hand(model)
+    slim, context = cut_by_hand(model)
     with torch.no_grad():
         for tensor in (*model.parameters(), *slim.parameters()):
             tensor.zero_()
-    certify(Network.of(model), Network.of(slim), proof, IMAGE)
-    wrong = with_a_wrong_index(proof.plan, "b.weight")
+    certify(Network.of(model), Network.of(slim), context, IMAGE)
+    wrong = misread(context, "b.weight")
     with pytest.raises(CertificateError, match="with random weights they differ at aten"):
-        certify(
-            Network.of(model),
-            Network.of(rebuild(Network.of(model), wrong)),
-            replace(proof, plan=wrong),
-            IMAGE,
-        )
+        slim = Network.of(rebuild(Network.of(model), wrong.plan))
+        certify(Network.of(model), slim, wrong, IMAGE)
 
 
 def test_numbers_that_are_not_finite_and_shapes_that_differ_are_errors():
     model = network()
-    slim, proof = cut_by_hand(model)
+    slim, context = cut_by_hand(model)
     with torch.no_grad():
         slim.b.bias[0] = float("nan")
     with pytest.raises(CertificateError, match=r"differ at aten.convolution.default \(.*\) by inf"):
-        certify(Network.of(model), Network.of(slim), proof, IMAGE)
+        certify(Network.of(model), Network.of(slim), context, IMAGE)
 
 
 def test_the_example_itself_is_looked_at():
@@ -166,12 +172,12 @@ def test_the_example_itself_is_looked_at():
         return m.b(m.n(m.a(x)).relu()) * m.last if x.mean() > 0 else m.b(m.n(m.a(x)).relu())
 
     model = network(body, last=1)
-    slim, proof = cut_by_hand(model)
+    slim, context = cut_by_hand(model)
     slim.last = 2
     low, high = (IMAGE[0].abs().neg(),), (IMAGE[0].abs(),)
-    certify(Network.of(model), Network.of(slim), proof, low)
+    certify(Network.of(model), Network.of(slim), context, low)
     with pytest.raises(CertificateError):
-        certify(Network.of(model), Network.of(slim), proof, high)
+        certify(Network.of(model), Network.of(slim), context, high)
 
 
 NORMS = {
@@ -201,12 +207,12 @@ def test_statistics_are_listed_with_their_reasons_and_pass(operator):
 
 def test_an_approximate_cut_that_is_wrong_is_noticed_as_well():
     model = network(lambda m, x: m.b(m.s(m.a(x)).relu()), s=partial(nn.GroupNorm, 4, 16))
-    slim, proof = cut_by_hand(model)
-    certify(Network.of(model), Network.of(slim), proof, IMAGE)
+    slim, context = cut_by_hand(model)
+    certify(Network.of(model), Network.of(slim), context, IMAGE)
     with torch.no_grad():
         slim.s.weight[0] *= 1.001
     with pytest.raises(CertificateError):
-        certify(Network.of(model), Network.of(slim), proof, IMAGE)
+        certify(Network.of(model), Network.of(slim), context, IMAGE)
 
 
 def test_a_certificate_survives_json_and_says_what_was_checked():
@@ -228,18 +234,18 @@ def test_a_certificate_survives_json_and_says_what_was_checked():
 
 def test_random_weights_of_both_networks_are_the_same_numbers_cut():
     model = network()
-    slim, proof = cut_by_hand(model)
-    full, small = weights_of("random", Network.of(model).tensors, proof.plan, seed=0)
+    slim, context = cut_by_hand(model)
+    full, small = weights_of("random", Network.of(model).tensors, context.plan, seed=0)
     for name, tensor in Network.of(slim).tensors.items():
         if tensor.is_floating_point():
             whole = full(name, Network.of(model).tensors[name])
             assert whole.dtype == torch.float64
-            for axis, gone in proof.plan.removed.get(name, {}).items():
+            for axis, gone in context.plan.removed.get(name, {}).items():
                 kept = [k for k in range(whole.shape[axis]) if k not in gone]
                 whole = whole.index_select(axis, torch.tensor(kept))
             assert torch.equal(small(name, tensor), whole), name
-    again, _ = weights_of("random", Network.of(model).tensors, proof.plan, seed=0)
-    other, _ = weights_of("random", Network.of(model).tensors, proof.plan, seed=1)
+    again, _ = weights_of("random", Network.of(model).tensors, context.plan, seed=0)
+    other, _ = weights_of("random", Network.of(model).tensors, context.plan, seed=1)
     assert torch.equal(full("a.weight", model.a.weight), again("a.weight", model.a.weight))
     assert not torch.equal(full("a.weight", model.a.weight), other("a.weight", model.a.weight))
 
@@ -258,11 +264,11 @@ def test_no_second_copy_of_the_weights_is_held():
 
     watch: list[int] = []
     model = network(body, a=conv(3, width), b=conv(width, 4), **layers)
-    slim, proof = cut_by_hand(model)
+    slim, context = cut_by_hand(model)
     watch.clear()
     gc.collect()
     before = alive(width)
-    certify(Network.of(model), Network.of(slim), proof, IMAGE)
+    certify(Network.of(model), Network.of(slim), context, IMAGE)
     assert max(watch) - before <= 3, watch
     assert len(watch) == 4 * depth
 

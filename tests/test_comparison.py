@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from micro import Net, conv
-from test_certificate import IMAGE, cut_by_hand, network, with_a_wrong_index
+from test_certificate import IMAGE, cut_by_hand, misread, network, with_a_wrong_index
 from torch import nn
 
 import slimnet
@@ -32,33 +32,29 @@ HIDING = {
 @pytest.mark.parametrize("output", HIDING)
 def test_an_output_that_shows_nothing_hides_no_wrong_cut(output):
     model = network(HIDING[output])
-    slim, proof = cut_by_hand(model)
+    slim, context = cut_by_hand(model)
     for name in ("a.weight", "n.weight", "n.running_mean"):
-        wrong = with_a_wrong_index(proof.plan, name)
+        wrong = misread(context, name)
         with pytest.raises(Mismatch):
-            certify(
-                Network.of(model),
-                Network.of(rebuild(Network.of(model), wrong)),
-                replace(proof, plan=wrong),
-                IMAGE,
-            )
-    certificate = certify(Network.of(model), Network.of(slim), proof, IMAGE)
+            badly_cut = Network.of(rebuild(Network.of(model), wrong.plan))
+            certify(Network.of(model), badly_cut, wrong, IMAGE)
+    certificate = certify(Network.of(model), Network.of(slim), context, IMAGE)
     assert certificate.layers == 3 and certificate.calls >= 4
 
 
 def test_a_batch_of_nothing_proves_nothing():
     model = network()
-    slim, proof = cut_by_hand(model)
+    slim, context = cut_by_hand(model)
     with pytest.raises(CertificateError, match="nothing can be proven of a"):
-        certify(Network.of(model), Network.of(slim), proof, (IMAGE[0][:0],))
+        certify(Network.of(model), Network.of(slim), context, (IMAGE[0][:0],))
 
 
 def test_the_first_call_that_differs_is_named():
     model = network()
-    slim, proof = cut_by_hand(model)
+    slim, context = cut_by_hand(model)
     slim.n.eps = 1e-3
     with pytest.raises(Mismatch, match=r"at aten.*batch_norm.* \(.*in n \(") as caught:
-        certify(Network.of(model), Network.of(slim), proof, IMAGE)
+        certify(Network.of(model), Network.of(slim), context, IMAGE)
     assert caught.value.runs[0][-1].site.module == "n"
 
 
@@ -149,15 +145,15 @@ def test_random_numbers_in_forward_are_alike_in_both(draws):
     assert pruned.certificate.error < 1e-12
     if draws != "a random place":
         assert pruned.model.a.out_channels == 8
-    slim, proof = cut_by_hand(model)
+    slim, context = cut_by_hand(model)
     state = torch.get_rng_state(), np.random.get_state()[1].copy()
-    certify(Network.of(model), Network.of(slim), proof, IMAGE)
+    certify(Network.of(model), Network.of(slim), context, IMAGE)
     assert torch.equal(state[0], torch.get_rng_state())
     assert np.array_equal(state[1], np.random.get_state()[1])
     with torch.no_grad():
         slim.a.weight[[0, 1]] = slim.a.weight[[1, 0]]
     with pytest.raises(Mismatch):
-        certify(Network.of(model), Network.of(slim), proof, IMAGE)
+        certify(Network.of(model), Network.of(slim), context, IMAGE)
 
 
 def test_a_network_that_differs_from_itself_is_said_to():
@@ -168,9 +164,9 @@ def test_a_network_that_differs_from_itself_is_said_to():
         return m.b(m.a(x)) * len(passes)
 
     model = network(counted)
-    slim, proof = cut_by_hand(model)
+    slim, context = cut_by_hand(model)
     with pytest.raises(CertificateError, match="Net differs from itself: two passes on the same"):
-        certify(Network.of(model), Network.of(slim), proof, IMAGE)
+        certify(Network.of(model), Network.of(slim), context, IMAGE)
 
 
 def test_only_what_training_runs_is_proven_in_a_training_pass():
@@ -206,11 +202,11 @@ def test_a_pass_that_leaves_the_recorded_one_ends_there_where_others_can_be_trie
         return m.b(y)
 
     model = network(branched)
-    _, proof = cut_by_hand(model)
-    full, _ = weights_of("real", Network.of(model).tensors, proof.plan, seed=0)
+    _, context = cut_by_hand(model)
+    full, _ = weights_of("real", Network.of(model).tensors, context.plan, seed=0)
     del ends[:]
     with pytest.raises(Departed):
-        observe(Network.of(model), full, proof, (IMAGE[0] + 1,), 0, strict=True)
+        observe(Network.of(model), full, context, (IMAGE[0] + 1,), 0, strict=True)
     assert ends == []
-    assert not observe(Network.of(model), full, proof, (IMAGE[0] + 1,), 0).follows and ends == [2]
-    assert observe(Network.of(model), full, proof, IMAGE, 0, strict=True).follows
+    assert not observe(Network.of(model), full, context, (IMAGE[0] + 1,), 0).follows and ends == [2]
+    assert observe(Network.of(model), full, context, IMAGE, 0, strict=True).follows

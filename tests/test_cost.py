@@ -16,6 +16,7 @@ import slimnet
 from slimnet.capture.trace import capture
 from slimnet.costs.cost import Cost, CostModel, cost
 from slimnet.coupling.couple import couple
+from slimnet.coupling.survival import Survival
 from slimnet.network import Network
 
 IMAGE = (torch.randn(2, 3, 8, 8),)
@@ -112,10 +113,9 @@ def test_with_everything_alive_the_cost_is_the_dense_one():
     ).eval()
     trace = capture(Network.of(model), IMAGE)
     coupling = couple([trace])
-    alive = coupling.atoms.reason == coupling.atoms.reason
     costs = CostModel(Network.of(model), trace, coupling)
-    assert costs.cost(alive) == cost(model, IMAGE)
-    alive[coupling.atoms.of[coupling.weights["a.weight"].axes[0][:6]]] = False
-    slim = costs.cost(alive)
+    assert costs.cost(Survival.without(coupling.atoms)) == cost(model, IMAGE)
+    removed = coupling.atoms.of[coupling.weights["a.weight"].axes[0][:6]]
+    slim = costs.cost(Survival.without(coupling.atoms, removed))
     assert slim.macs == 2 * 64 * 9 * 3 * 10 + 2 * 40 * 5
     assert slim.params == 10 * 27 + 10 + 40 * 5 + 5

@@ -13,6 +13,7 @@ from torch import nn
 
 from slimnet.capture.trace import capture
 from slimnet.coupling.couple import Pin, couple
+from slimnet.coupling.survival import Survival
 from slimnet.network import Network
 
 IMAGE = (torch.randn(2, 3, 8, 8),)
@@ -80,15 +81,13 @@ def test_several_passes_see_more_than_one():
     assert not free(couple([inner, outer]), "a.weight").any()
 
 
-def test_a_mend_is_found_for_an_attribute_and_none_for_a_literal():
-    mended = coupled(lambda m, x: m.b(m.a(x).view(-1, m.width, 8, 8)), width=16)
-    (mend,) = mended.mends
-    assert str(mend.attribute) == "width" and mend.old == 16
-    alive = np.ones(len(mended.atoms.reason), bool)
-    alive[atoms(mended, "a.weight")[:5]] = False
-    assert mend.value(alive, mended.atoms) == 11
+def test_a_fix_is_found_for_an_attribute_and_none_for_a_literal():
+    fixed = coupled(lambda m, x: m.b(m.a(x).view(-1, m.width, 8, 8)), width=16)
+    (fix,) = fixed.fixes
+    assert str(fix.attribute) == "width" and fix.old == 16
+    assert fix.value(Survival.without(fixed.atoms, atoms(fixed, "a.weight")[:5])) == 11
     literal = coupled(lambda m, x: m.b(m.a(x).view(-1, 16, 8, 8)))
-    assert not literal.mends and not free(literal, "a.weight").any()
+    assert not literal.fixes and not free(literal, "a.weight").any()
     assert "is given the literal size 16 (test_couple.py:" in reason(literal, "a.weight")
 
 
@@ -150,11 +149,10 @@ def test_padded_slots_may_go_where_code_computes_their_number():
     parts = {"b": conv(24, 4), "c": conv(16, 24)}
     coupling = coupled(block, **parts, extra=8)
     assert free(coupling, "c.weight").all() and free(coupling, "a.weight").all()
-    (mend,) = coupling.mends
+    (fix,) = coupling.fixes
     for gone in (0, 3, 8):
-        alive = np.ones(len(coupling.atoms.reason), bool)
-        alive[atoms(coupling, "c.weight")[16 : 16 + gone]] = False
-        assert mend.value(alive, coupling.atoms) == 8 - gone
+        removed = atoms(coupling, "c.weight")[16 : 16 + gone]
+        assert fix.value(Survival.without(coupling.atoms, removed)) == 8 - gone
     literal = coupled(lambda m, x: m.b(m.c(m.a(x)) + F.pad(m.a(x), (0, 0, 0, 0, 8, 0))), **parts)
     assert free(literal, "c.weight")[8:].all() and not free(literal, "c.weight")[:8].any()
 
@@ -168,9 +166,8 @@ def test_padding_that_is_computed_may_become_nothing(amount, expected):
         return m.b(m.c(y) + F.pad(y, (0, 0, 0, 0, 0, amount(m))))
 
     coupling = coupled(block, b=conv(24, 4), c=conv(16, 24), o=24, i=16, extra=8)
-    alive = np.ones(len(coupling.atoms.reason), bool)
-    alive[atoms(coupling, "c.weight")[16:]] = False
-    assert [mend.value(alive, coupling.atoms) for mend in coupling.mends] == [expected]
+    survival = Survival.without(coupling.atoms, atoms(coupling, "c.weight")[16:])
+    assert [fix.value(survival) for fix in coupling.fixes] == [expected]
 
 
 HEAD_VIEWS = {

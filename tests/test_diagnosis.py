@@ -15,12 +15,12 @@ from slimnet.capture.trace import capture
 from slimnet.coupling.couple import couple
 from slimnet.coupling.groups import find_groups
 from slimnet.network import Network
-from slimnet.plan.plan import make_plan, survivors_mask
+from slimnet.plan.plan import make_plan
 from slimnet.plan.rebuild import rebuild
-from slimnet.planning.budget import removed_members
+from slimnet.planning.budget import removed_atoms
 from slimnet.proof.certificate import Mismatch, certify
 from slimnet.proof.diagnosis import culprits
-from slimnet.proof.reference import Proof
+from slimnet.proof.reference import CutContext
 
 IMAGE = (torch.randn(2, 3, 8, 8),)
 
@@ -36,15 +36,15 @@ def cut_by_hand(model):
     coupling = couple([trace])
     groups, layers = find_groups(Network.of(model), coupling)
     scores = {g.number: np.random.default_rng(0).random(g.size) for g in groups}
-    members = removed_members(groups, scores, {g.number: g.size // 2 for g in groups})
+    members = removed_atoms(groups, scores, {g.number: g.size // 2 for g in groups})
     plan = make_plan(coupling, groups, layers, members)
-    proof = Proof(trace, coupling, plan, survivors_mask(coupling, groups, members))
-    return rebuild(Network.of(model), plan), proof
+    context = CutContext(trace, coupling, plan)
+    return rebuild(Network.of(model), plan), context
 
 
-def blamed(model, slim, proof):
+def blamed(model, slim, context):
     with pytest.raises(Mismatch) as caught:
-        certify(Network.of(model), Network.of(slim), proof, IMAGE)
+        certify(Network.of(model), Network.of(slim), context, IMAGE)
     return culprits(caught.value)
 
 
@@ -85,10 +85,10 @@ CODE_THAT_CANNOT_FOLLOW = [shifted_by_its_width, asserted, branched, powered_by_
 @pytest.mark.parametrize("body", CODE_THAT_CANNOT_FOLLOW)
 def test_the_culprit_is_a_call_of_the_line_that_cannot_follow(body):
     model = network(body)
-    slim, proof = cut_by_hand(model)
-    (pin,) = blamed(model, slim, proof)
+    slim, context = cut_by_hand(model)
+    (pin,) = blamed(model, slim, context)
     first = body.__code__.co_firstlineno
-    assert first < proof.trace.calls[pin.call].site.line <= first + 4
+    assert first < context.trace.calls[pin.call].site.line <= first + 4
     wanted = "sixteen channels" if body is asserted else "gives another result when cut"
     assert wanted in pin.because
 
@@ -121,23 +121,23 @@ def test_a_width_that_only_multiplies_is_made_up_for():
 
 def test_nothing_is_wrong_with_a_right_cut():
     model = network(lambda m, x: m.b(m.c(m.a(x).relu())))
-    slim, proof = cut_by_hand(model)
-    assert certify(Network.of(model), Network.of(slim), proof, IMAGE).error < 1e-12
+    slim, context = cut_by_hand(model)
+    assert certify(Network.of(model), Network.of(slim), context, IMAGE).error < 1e-12
 
 
 def test_a_wrong_weight_is_blamed_on_the_call_that_uses_it():
     model = network(lambda m, x: m.b(m.c(m.a(x).relu())))
-    slim, proof = cut_by_hand(model)
+    slim, context = cut_by_hand(model)
     slim.c.stride = (2, 2)
-    (pin,) = blamed(model, slim, proof)
-    assert proof.trace.calls[pin.call].site.module == "c"
+    (pin,) = blamed(model, slim, context)
+    assert context.trace.calls[pin.call].site.module == "c"
 
 
 def test_neither_network_is_changed():
     model = network(divided_by_its_width)
-    slim, proof = cut_by_hand(model)
+    slim, context = cut_by_hand(model)
     before = [t.clone() for m in (model, slim) for t in m.state_dict().values()]
-    blamed(model, slim, proof)
+    blamed(model, slim, context)
     after = [t for m in (model, slim) for t in m.state_dict().values()]
     assert all(map(torch.equal, before, after))
 

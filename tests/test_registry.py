@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 from slimnet.capture.trace import Trace, capture
 from slimnet.coupling.constraints import Reason
 from slimnet.coupling.couple import Coupling, couple
+from slimnet.coupling.survival import Survival
 from slimnet.errors import InputError, UnknownNameError
 from slimnet.network import Network
 from slimnet.operator import OPERATORS, rule
@@ -77,8 +78,9 @@ def test_what_survives_of_the_result_is_the_result_on_what_survives(name):
     made = {**EXAMPLES, **NEIGHBOURS}[name]
     model = Holder(made)
     _, coupling, refs = labelled(model)
-    alive = ~(
-        coupling.atoms.free & (np.random.default_rng(0).random(len(coupling.atoms.free)) < 0.4)
+    free = coupling.atoms.free
+    survival = Survival(
+        coupling.atoms, ~(free & (np.random.default_rng(0).random(len(free)) < 0.4))
     )
     whole, slim = Holder(made), Holder(made)
     for index in range(len(model.given)):
@@ -87,30 +89,26 @@ def test_what_survives_of_the_result_is_the_result_on_what_survives(name):
             continue
         full = model.given[index].detach().clone()
         for d, axis in enumerate(weight.axes):
-            full.index_fill_(d, places(~kept(axis, coupling, alive)), 0)
+            full.index_fill_(d, places(~survival.along(axis)), 0)
         whole.given[index] = nn.Parameter(full)
-        slim.given[index] = nn.Parameter(survivors(full, weight.axes, coupling, alive))
+        slim.given[index] = nn.Parameter(surviving(full, weight.axes, survival))
     with torch.no_grad():
         pairs = zip(refs, whole(), slim(), strict=True)
     for ref, expected, found in pairs:
-        expected = survivors(expected, coupling.tensors[0][ref.id].axes, coupling, alive)
+        expected = surviving(expected, coupling.tensors[0][ref.id].axes, survival)
         assert found.shape == expected.shape
         if not made.random and not coupling.restricted:
             torch.testing.assert_close(found, expected)
-
-
-def kept(axis, coupling, alive):
-    return alive[coupling.atoms.of[axis]]
 
 
 def places(which):
     return torch.from_numpy(np.flatnonzero(which))
 
 
-def survivors(tensor, axes, coupling, alive):
+def surviving(tensor, axes, survival):
     for d, axis in enumerate(axes):
         if axis is not None:
-            tensor = tensor.index_select(d, places(kept(axis, coupling, alive)))
+            tensor = tensor.index_select(d, places(survival.along(axis)))
     return tensor
 
 

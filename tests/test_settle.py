@@ -21,6 +21,7 @@ from slimnet.coupling.constraints import Constraints
 from slimnet.coupling.couple import couple
 from slimnet.coupling.labels import Labelled, Storage
 from slimnet.coupling.settle import settle as settled_by
+from slimnet.coupling.survival import Survival
 from slimnet.network import Network
 
 SITE = Site("net.py", 3, "forward", "")
@@ -35,16 +36,14 @@ def constrained(length=16, *, size, width=None):
     return constraints, axis
 
 
-def alive_without(atoms, axis, gone):
-    alive = np.ones(len(atoms.reason), bool)
-    alive[atoms.of[axis[:gone]]] = False
-    return alive
+def without_first(atoms, axis, gone):
+    return Survival.without(atoms, atoms.of[axis[:gone]])
 
 
 def settle(constraints, tensors):
     settled = settled_by(constraints, tensors)
     assert not settled.multiples
-    return settled.atoms, settled.mends
+    return settled.atoms, settled.fixes
 
 
 WIDTH = AttributeOf("block", "width", 16)
@@ -62,30 +61,30 @@ WIDTH = AttributeOf("block", "width", 16)
 )
 def test_an_attribute_is_solved_for(size, value):
     constraints, axis = constrained(size=size)
-    atoms, mends = settle(constraints, [])
+    atoms, fixes = settle(constraints, [])
     if value is None:
-        assert not mends and not atoms.free[atoms.of[axis]].any()
+        assert not fixes and not atoms.free[atoms.of[axis]].any()
         return
-    (mend,) = mends
+    (fix,) = fixes
     assert atoms.free[atoms.of[axis]].all()
-    assert mend.value(alive_without(atoms, axis, 5), atoms) == value
-    assert mend.value(alive_without(atoms, axis, 0), atoms) == mend.old
+    assert fix.value(without_first(atoms, axis, 5)) == value
+    assert fix.value(without_first(atoms, axis, 0)) == fix.old
 
 
 def test_an_attribute_that_two_axes_read_ties_them():
     constraints, axis = constrained(size=WIDTH)
     other = constraints.ledger.fresh(16)
     constraints.need(WIDTH, other, 16, "aten.view", SITE)
-    atoms, mends = settle(constraints, [])
+    atoms, fixes = settle(constraints, [])
     np.testing.assert_array_equal(atoms.of[axis], atoms.of[other])
-    assert len(mends) == 1 and atoms.free[atoms.of[axis]].all()
+    assert len(fixes) == 1 and atoms.free[atoms.of[axis]].all()
 
 
 def test_an_attribute_that_an_inert_axis_reads_as_well_cannot_change():
     constraints, axis = constrained(size=WIDTH)
     constraints.need(WIDTH, None, 16, "aten.view", SITE)
-    atoms, mends = settle(constraints, [])
-    assert not mends and not atoms.free[atoms.of[axis]].any()
+    atoms, fixes = settle(constraints, [])
+    assert not fixes and not atoms.free[atoms.of[axis]].any()
     reason = constraints.reasons[atoms.reason[atoms.of[axis[0]]]]
     assert str(reason) == (
         "aten.view is given the size 16 from block.width, which cannot be mended "
@@ -95,7 +94,7 @@ def test_an_attribute_that_an_inert_axis_reads_as_well_cannot_change():
 
 def test_a_literal_pins_at_once_and_a_computed_size_does_not():
     constraints, axis = constrained(size=16)
-    assert not constraints.needs
+    assert not constraints.stated
     assert not settle(constraints, [])[0].free.any()
     constraints, axis = constrained(size=None)
     assert settle(constraints, [])[0].free[axis].all()
@@ -113,8 +112,8 @@ def shape_need(factor, *, tied):
 
 def test_a_shape_follows_by_itself():
     constraints, axis, _, tensors = shape_need(1, tied=True)
-    atoms, mends = settle(constraints, tensors)
-    assert not mends and atoms.free[atoms.of[axis]].all()
+    atoms, fixes = settle(constraints, tensors)
+    assert not fixes and atoms.free[atoms.of[axis]].all()
     assert len(np.unique(atoms.of)) == 16
 
 
@@ -130,8 +129,8 @@ def test_a_shape_that_cannot_follow_stays_with_what_it_is_computed_from():
     axis, partner = constraints.ledger.fresh(16), constraints.ledger.fresh(13)
     x = Labelled((2, 13), (None, partner), Storage(False, 26))
     constraints.need(Combined("add", ShapeOf(5, 1, 13), 3), axis, 16, "aten.view", SITE)
-    atoms, mends = settle(constraints, [{5: x}])
-    assert not mends and not atoms.free.any()
+    atoms, fixes = settle(constraints, [{5: x}])
+    assert not fixes and not atoms.free.any()
 
 
 def block_need(*, blocks):
@@ -150,8 +149,8 @@ def test_a_share_of_a_length_ties_blocks_as_they_are_tied_already(lay):
     other = constraints.ledger.fresh(8)
     constraints.ledger.tie(lay(other, 4)[:-4], partner[:-4])  # most of it, by another operator
     constraints.ledger.tie(axis[:6], other[:6])
-    atoms, mends = settle(constraints, tensors)
-    assert not mends and atoms.free[atoms.of[partner]].all()
+    atoms, fixes = settle(constraints, tensors)
+    assert not fixes and atoms.free[atoms.of[partner]].all()
     np.testing.assert_array_equal(atoms.of[partner], atoms.of[lay(axis, 4)])
 
 
@@ -175,8 +174,8 @@ def test_a_source_that_does_not_give_the_present_size_was_misread_and_stays():
     axis, partner = constraints.ledger.fresh(16), constraints.ledger.fresh(16)
     x = Labelled((2, 16), (None, partner), Storage(False, 32))
     constraints.need(Combined("mul", ShapeOf(5, 1, 16), 2), axis, 16, "aten.view", SITE)
-    atoms, mends = settle(constraints, [{5: x}])
-    assert not mends and not atoms.free[atoms.of[axis]].any()
+    atoms, fixes = settle(constraints, [{5: x}])
+    assert not fixes and not atoms.free[atoms.of[axis]].any()
     assert "in a way that cannot follow" in str(
         constraints.reasons[atoms.reason[atoms.of[axis[0]]]]
     )
@@ -188,8 +187,8 @@ def test_a_cut_that_leaves_nothing_of_an_axis_is_not_asked_about():
     axis = constraints.ledger.fresh(2)
     constraints.ledger.tie(axis[:1], axis[1:])
     constraints.need(AttributeOf("block", "width", 2), axis, 2, "aten.view", SITE)
-    atoms, mends = settle(constraints, [])
-    assert atoms.free.all() and not mends
+    atoms, fixes = settle(constraints, [])
+    assert atoms.free.all() and not fixes
 
 
 def test_an_axis_that_stays_anyhow_ties_nothing_that_has_its_length_by_chance():
@@ -205,17 +204,17 @@ def test_an_axis_that_stays_anyhow_ties_nothing_that_has_its_length_by_chance():
 
 
 def prunable(body, layer="a", **parts):
-    """How many channels of ``a`` can leave, and the attributes that would be mended."""
+    """How many channels of ``a`` can leave, and the attributes that would be fixed."""
     model = Net(body, {"a": conv(3, 16), "b": conv(16, 4), **parts}).eval()
     coupling = couple([capture(Network.of(model), IMAGE)])
     axis = coupling.weights[f"{layer}.weight"].axes[0]
     own = coupling.atoms.of[axis]
-    mended = {str(mend.attribute) for mend in coupling.mends}
-    return len(np.unique(own[coupling.atoms.free[own]])), mended
+    fixed = {str(fix.attribute) for fix in coupling.fixes}
+    return len(np.unique(own[coupling.atoms.free[own]])), fixed
 
 
 @pytest.mark.parametrize(
-    ("atoms", "mended", "body"),
+    ("atoms", "fixed", "body"),
     {
         "attribute": (16, {"c"}, lambda m, x: m.b(m.a(x).view(-1, m.c, 8, 8))),
         "entry of a list": (16, {"sizes[1]"}, lambda m, x: m.b(m.a(x).view(-1, m.sizes[1], 8, 8))),
@@ -234,9 +233,9 @@ def prunable(body, layer="a", **parts):
         "literal sum": (0, set(), lambda m, x: m.b(m.a(x).view(2, 8 + 8, 8, 8))),
     }.values(),
 )
-def test_where_a_size_comes_from_decides(atoms, mended, body):
-    found, mends = prunable(body, c=16, sizes=[3, 16], parts=[4, 12])
-    assert (found, mends) == (atoms, mended)
+def test_where_a_size_comes_from_decides(atoms, fixed, body):
+    found, fixes = prunable(body, c=16, sizes=[3, 16], parts=[4, 12])
+    assert (found, fixes) == (atoms, fixed)
 
 
 WIDTHS = (16, 20, 24, 32)
@@ -274,7 +273,7 @@ def test_a_mended_network_runs_and_keeps_its_other_sizes():
     assert slim(*IMAGE).shape == (2, 4)
 
 
-def test_heads_times_their_width_is_one_mend():
+def test_heads_times_their_width_is_one_fix():
     class Heads(nn.Module):
         def __init__(self):
             super().__init__()

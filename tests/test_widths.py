@@ -14,7 +14,7 @@ from slimnet.costs.widths import WidthCost
 from slimnet.inspection import analyse
 from slimnet.models import MODELS
 from slimnet.network import Network
-from slimnet.plan.plan import survivors_mask
+from slimnet.plan.plan import make_plan, surviving
 
 
 def assert_agrees(model, example, seed=0):
@@ -26,8 +26,8 @@ def assert_agrees(model, example, seed=0):
     for share in (0.9, 0.5, 0.1):
         kept = {g.number: int(rng.integers(1, max(share * g.size, 2))) for g in found.groups}
         gone = {g.number: orders[g.number][: g.size - kept[g.number]] for g in found.groups}
-        alive = survivors_mask(found.coupling, found.groups, gone)
-        assert cost(kept) == found.costs.cost(alive)
+        plan = make_plan(found.coupling, found.groups, found.layers, gone)
+        assert cost(kept) == found.costs.cost(surviving(found.coupling, plan))
     return found
 
 

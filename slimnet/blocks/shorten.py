@@ -21,11 +21,11 @@ from slimnet.coupling.couple import couple
 from slimnet.errors import InputError, PruneError
 from slimnet.network import Network
 from slimnet.plan.compose import compose
-from slimnet.plan.plan import BlockCut, Plan, surviving
+from slimnet.plan.plan import BlockCut, Plan
 from slimnet.plan.rebuild import without_blocks
 from slimnet.proof.certificate import Certificate, certify, joined
 from slimnet.proof.comparison import paired
-from slimnet.proof.reference import Proof
+from slimnet.proof.reference import CutContext
 
 Wanted: TypeAlias = int | Sequence[str]
 """So many blocks, those of the smallest scale first; or names and patterns (``layer3.*``)."""
@@ -133,19 +133,14 @@ def _dropped(
     certificate = None
     if verify:
         pairs = paired(trace, capture(shorter, example), _gone(cuts))
-        proof = _proof(trace, plan)
-        certificate = certify(network, shorter, proof, example, seed=seed, shorter=pairs)
+        context = CutContext(trace, couple([trace]), plan)
+        certificate = certify(network, shorter, context, example, seed=seed, shorter=pairs)
     return Shortened(network, shorter, plan, certificate)
 
 
 def _gone(cuts: Sequence[BlockCut]) -> list[str]:
     """Modules whose calls are not those of the original."""
     return [name for cut in cuts for name in (cut.name, *(stub.module for stub in cut.stubs))]
-
-
-def _proof(trace: Trace, plan: Plan) -> Proof:
-    coupling = couple([trace])
-    return Proof(trace, coupling, plan, surviving(coupling, plan))
 
 
 def _refusal(

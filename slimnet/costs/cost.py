@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-import numpy as np
 from torch import nn
 
 from slimnet.capture.trace import Trace, capture
 from slimnet.coupling.couple import Coupling
 from slimnet.coupling.labels import Axis, Labelled
+from slimnet.coupling.survival import Survival
 from slimnet.example import Example, positional
 from slimnet.network import Network
 from slimnet.operator import of
@@ -56,22 +56,21 @@ class _Term:
 
 
 class CostModel:
-    """The cost of a network as a function of which atoms survive."""
+    """The cost of a network as a function of what survives."""
 
     def __init__(self, network: Network, trace: Trace, coupling: Coupling) -> None:
-        self._atoms = coupling.atoms
         self._macs = _mac_terms(trace, coupling.tensors[0])
         self._weights = _weight_terms(network, coupling.weights)
 
-    def cost(self, alive: np.ndarray[Any, np.dtype[np.bool_]]) -> Cost:
-        """The cost when ``alive`` [atoms] survive."""
+    def cost(self, survival: Survival) -> Cost:
+        """What it costs after a cut."""
         lengths: dict[int, int] = {}
 
         def length(axis: Axis, full: int) -> int:
             if axis is None:
                 return full
             if id(axis) not in lengths:
-                lengths[id(axis)] = int(alive[self._atoms.of[axis]].sum())
+                lengths[id(axis)] = survival.length(axis, full)
             return lengths[id(axis)]
 
         def total(term: _Term) -> int:

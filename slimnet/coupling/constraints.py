@@ -1,7 +1,7 @@
 """What the rules say, collected: ties, pins with reasons, sizes that code reads, statistics.
 
-The only mutable object of the coupling; :mod:`slimnet.coupling.couple` fills it call by call and
-then solves it. It knows labels, sizes and sites, but no operator.
+The rules write into it, call by call, while :mod:`slimnet.coupling.couple` goes over a trace; then
+it is solved. It knows labels, sizes and sites, but no operator.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class Reason:
 
 
 @dataclass(frozen=True, eq=False)
-class Need:
-    """A length that code states: after the cut ``size`` must give the survivors of ``axis``."""
+class StatedSize:
+    """A length that code states: after the cut ``size`` must give what is left of ``axis``."""
 
     size: Source | int
     axis: Axis
@@ -47,7 +47,7 @@ class Need:
 
 @dataclass(frozen=True, eq=False)
 class Statistic:
-    """What a call makes of an axis: its result depends on all slots, or it needs equal blocks."""
+    """What a call makes of an axis: its result depends on all slots, or it needs equal parts."""
 
     axis: Labels
     reason: Reason
@@ -55,7 +55,7 @@ class Statistic:
 
 @dataclass(frozen=True, eq=False)
 class Grouped:
-    """What a grouped convolution reads, in equal blocks, and its weight."""
+    """What a grouped convolution reads, in equal parts, and its weight."""
 
     weight: str
     channels: Labels
@@ -89,11 +89,11 @@ class Constraints:
 
     ledger: Ledger = field(default_factory=Ledger)
     reasons: list[Reason] = field(default_factory=list)
-    needs: list[Need] = field(default_factory=list)
+    stated: list[StatedSize] = field(default_factory=list)
     statistics: list[Statistic] = field(default_factory=list)
     restricted: dict[tuple[int, int], list[Labels] | None] = field(default_factory=dict)
-    balanced: list[Statistic] = field(default_factory=list)  # the same places leave every block
-    counted: list[Statistic] = field(default_factory=list)  # the same number leaves every block
+    balanced: list[Statistic] = field(default_factory=list)  # the same places leave every part
+    counted: list[Statistic] = field(default_factory=list)  # the same number leaves every part
     grouped: list[Grouped] = field(default_factory=list)  # whose weights are parameters
     apart: Mapping[str, Removal] = field(default_factory=dict)  # whose groups lose other columns
     undefined: list[Statistic] = field(default_factory=list)  # no number where slots are removed
@@ -123,12 +123,12 @@ class Constraints:
         if isinstance(size, int) and axis is not None:
             self.pin(axis, f"{text} is given {LITERAL} {size}", site)
         elif size is not None and not isinstance(size, int):
-            self.needs.append(Need(size, axis, length, Reason(text, site)))
+            self.stated.append(StatedSize(size, axis, length, Reason(text, site)))
 
     def found_equal(self, equality: Equality) -> None:
         """Two numbers that the code compared are equal: they should be after the cut."""
         reason = Reason("it is found equal to another number", equality.site)
-        self.needs.append(Need(equality.source, None, 1, reason, soft=True))
+        self.stated.append(StatedSize(equality.source, None, 1, reason, soft=True))
 
     def approximate(self, call: Call, axis: Labels, text: str) -> None:
         """The call's result depends on all slots of the axis."""

@@ -28,8 +28,8 @@ from slimnet.coupling.constraints import (
     View,
 )
 from slimnet.coupling.labels import Atoms, Axis, Labelled, Labels, Storage
-from slimnet.coupling.needs import Mend, Multiple
 from slimnet.coupling.removal import Removal
+from slimnet.coupling.requirements import AttributeFix, Multiple
 from slimnet.coupling.scaling import path_to
 from slimnet.coupling.settle import Settled, settle
 from slimnet.errors import PruneError
@@ -58,7 +58,7 @@ class Coupling:
     counted: Sequence[Statistic]  # calls that need the same number in each block of an axis
     # (trace, call) → the axes along which the reference runs it on survivors; None: along all
     restricted: Mapping[tuple[int, int], Sequence[Labels] | None]
-    mends: Sequence[Mend]
+    fixes: Sequence[AttributeFix]
     remaps: Sequence[Remap]
     squeezed: Sequence[Labels]  # made by convolutions of one single position
     multiples: Sequence[Multiple] = ()  # atoms that leave in steps
@@ -228,7 +228,7 @@ class _Attempt:
             said.balanced,
             said.counted,
             said.restricted,
-            self.settled.mends,
+            self.settled.fixes,
             [Remap(names[id(index)], axis) for index, axis in said.remaps if id(index) in names],
             said.squeezed,
             self.settled.multiples,

@@ -7,15 +7,18 @@ network.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from slimnet.coupling.couple import Coupling
 from slimnet.coupling.groups import Group, Layer
+from slimnet.coupling.labels import Labels
 from slimnet.coupling.removal import COLUMNS, Removal
+from slimnet.coupling.survival import Survival
 from slimnet.errors import InputError
 from slimnet.limits import checked_name, checked_path
 from slimnet.plan.shortcut import Stub
@@ -235,62 +238,44 @@ def make_plan(
     coupling: Coupling,
     groups: Sequence[Group],
     layers: Sequence[Layer],
-    members: Mapping[int, np.ndarray[Any, np.dtype[np.int64]]],
+    removed: Mapping[int, Labels],
 ) -> Plan:
-    """Write down what leaves when these members of these groups go."""
-    alive = survivors_mask(coupling, groups, members)
-    removed: dict[str, dict[int, np.ndarray[Any, Any]]] = {}
-    for group in groups:
-        if group.number not in members:
-            continue
-        gone = np.zeros(group.size, bool)
-        gone[members[group.number]] = True
-        for slot in group.slots:
-            axes = removed.setdefault(slot.name, {})
-            places = slot.positions[gone[slot.members]]
-            axes[slot.axis] = (
-                np.concatenate([axes[slot.axis], places]) if slot.axis in axes else places
-            )
-    return Plan(
-        removed={
-            name: {
-                d: tuple(np.sort(places).tolist())
-                for d, places in sorted(axes.items())
-                if len(places)
-            }
-            for name, axes in removed.items()
-        },
+    """Write down what leaves when these atoms go: by group, as numbered within it."""
+    axes = _removed_axes(groups, removed)
+    plan = Plan(
+        removed=axes,
         grouped={
-            name: groups
-            for name, groups in coupling.apart.items()
-            if len(removed.get(name, {}).get(COLUMNS, ()))
+            name: number for name, number in coupling.apart.items() if COLUMNS in axes.get(name, ())
         },
-        changes=_changes(coupling, alive),
-        remapped=_remapped(coupling, alive),
-        groups=tuple(_cut(group, members) for group in groups),
+        groups=tuple(_cut(group, removed) for group in groups),
         untouched=tuple((x.name, x.reasons[0]) for x in layers if not x.prunable and x.reasons),
     )
+    survival = surviving(coupling, plan)
+    changes, remapped = _changes(coupling, survival), _remapped(coupling, survival)
+    return replace(plan, changes=changes, remapped=remapped)
 
 
-def survivors_mask(
-    coupling: Coupling,
-    groups: Sequence[Group],
-    members: Mapping[int, np.ndarray[Any, np.dtype[np.int64]]],
-) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """[atoms]: which survive when these members go."""
-    alive = np.ones(len(coupling.atoms.reason), bool)
+def _removed_axes(
+    groups: Sequence[Group], removed: Mapping[int, Labels]
+) -> dict[str, dict[int, tuple[int, ...]]]:
+    """Parameter or buffer → axis → the indices that leave, in order."""
+    places: dict[str, dict[int, list[Labels]]] = defaultdict(lambda: defaultdict(list))
     for group in groups:
-        if group.number in members:
-            alive[group.atoms[members[group.number]]] = False
-    return alive
+        gone = np.isin(np.arange(group.size), removed.get(group.number, ()))
+        for slot in group.slots if gone.any() else ():
+            places[slot.name][slot.axis].append(slot.positions[gone[slot.members]])
+    return {
+        name: {d: tuple(np.sort(np.concatenate(x)).tolist()) for d, x in sorted(axes.items())}
+        for name, axes in places.items()
+    }
 
 
-def surviving(coupling: Coupling, plan: Plan) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """[atoms]: which survive when a plan is applied.
+def surviving(coupling: Coupling, plan: Plan) -> Survival:
+    """What a plan leaves of a coupling.
 
     Raises :class:`InputError` where the plan counts across groups that the network does not have.
     """
-    alive = np.ones(len(coupling.atoms.reason), bool)
+    gone = [np.empty(0, np.int64)]
     for name, axes in plan.removed.items():
         if not _counts_alike(coupling, plan, name):
             raise InputError(f"the plan counts input channels of {name}, which has no such groups")
@@ -298,17 +283,17 @@ def surviving(coupling: Coupling, plan: Plan) -> np.ndarray[Any, np.dtype[np.boo
         for d, indices in axes.items():
             labels = weight.axes[d] if weight is not None else None
             if labels is not None:
-                alive[coupling.atoms.of[labels[list(indices)]]] = False
-    return alive
+                gone.append(coupling.atoms.of[labels[list(indices)]])
+    return Survival.without(coupling.atoms, np.concatenate(gone))
 
 
 def agrees(coupling: Coupling, plan: Plan) -> bool:
     """Whether the plan removes whole atoms of this coupling."""
     if not all(_counts_alike(coupling, plan, name) for name in plan.removed):
         return False
-    alive = surviving(coupling, plan)
+    survival = surviving(coupling, plan)
     return all(
-        sorted(np.flatnonzero(~alive[coupling.atoms.of[labels]])) == sorted(indices)
+        sorted(np.flatnonzero(~survival.along(labels))) == sorted(indices)
         for name, axes in plan.removed.items()
         if name in coupling.weights
         for d, indices in axes.items()
@@ -317,34 +302,36 @@ def agrees(coupling: Coupling, plan: Plan) -> bool:
 
 
 def _counts_alike(coupling: Coupling, plan: Plan, name: str) -> bool:
-    return name not in coupling.weights or coupling.apart.get(name, 1) == plan.of(name).groups
+    """Whether indices across groups, where the plan has any, are across those of the coupling."""
+    removal = plan.of(name)
+    if name not in coupling.weights or COLUMNS not in removal.axes:
+        return True
+    return coupling.apart.get(name, 1) == removal.groups
 
 
-def _cut(group: Group, members: Mapping[int, np.ndarray[Any, Any]]) -> GroupCut:
-    gone = members.get(group.number, np.empty(0, np.int64))
+def _cut(group: Group, removed: Mapping[int, Labels]) -> GroupCut:
+    gone = removed.get(group.number, np.empty(0, np.int64))
     after = group.width - int(group.channels[gone].sum())
     reasons = tuple(str(reason) for reason in group.approximate) if len(gone) else ()
     return GroupCut(group.layers, group.width, after, reasons)
 
 
-def _changes(coupling: Coupling, alive: np.ndarray[Any, np.dtype[np.bool_]]) -> tuple[Change, ...]:
+def _changes(coupling: Coupling, survival: Survival) -> tuple[Change, ...]:
     """Attributes that must hold another number, where the cut touches them."""
-    found = []
-    for mend in coupling.mends:
-        new = mend.value(alive, coupling.atoms)
-        if new is not None and new != mend.old:
-            where = mend.attribute
-            found.append(Change(where.module, where.name, where.path, mend.old, new))
-    return tuple(found)
+    changes = []
+    for fix in coupling.fixes:
+        new = fix.value(survival)
+        if new is not None and new != fix.old:
+            where = fix.attribute
+            changes.append(Change(where.module, where.name, where.path, fix.old, new))
+    return tuple(changes)
 
 
-def _remapped(
-    coupling: Coupling, alive: np.ndarray[Any, np.dtype[np.bool_]]
-) -> dict[str, tuple[int, ...]]:
+def _remapped(coupling: Coupling, survival: Survival) -> dict[str, tuple[int, ...]]:
     """Index buffers whose targets move up: for each, the new place of every old one."""
-    found = {}
-    for remap in coupling.remaps:
-        kept = alive[coupling.atoms.of[remap.axis]]
-        if not kept.all():
-            found[remap.name] = tuple((np.cumsum(kept) - 1).tolist())
-    return found
+    tables = {remap.name: survival.along(remap.axis) for remap in coupling.remaps}
+    return {
+        name: tuple((np.cumsum(kept) - 1).tolist())
+        for name, kept in tables.items()
+        if not kept.all()
+    }

@@ -150,7 +150,7 @@ def alignment(width: int, align: Align) -> int:
     return align if width > align else 1
 
 
-def removed_members(
+def removed_atoms(
     groups: Sequence[Group],
     scores: Mapping[int, Scores],
     survivors: Survivors,

@@ -28,8 +28,9 @@ from slimnet.capture.sizes import AttributeOf, leaves
 from slimnet.capture.trace import Trace, source
 from slimnet.coupling.couple import Coupling
 from slimnet.coupling.labels import Axis
+from slimnet.coupling.survival import Survival
 from slimnet.network import Network, own_attributes
-from slimnet.plan.plan import Change, Plan
+from slimnet.plan.plan import Change, Plan, surviving
 
 
 @dataclass(frozen=True)
@@ -63,11 +64,10 @@ def bystanders(
     trace: Trace,
     coupling: Coupling,
     plan: Plan,
-    alive: np.ndarray[Any, np.dtype[np.bool_]],
 ) -> Bystanders:
-    """Find them, for a cut by ``plan`` of which these atoms [atoms] survive."""
+    """Find them, for a cut by ``plan``."""
     read = _read(trace) | {(change.module, change.attribute) for change in plan.changes}
-    lengths = _Lengths(network.tensors, trace, coupling, alive)
+    lengths = _Lengths(network.tensors, trace, coupling, surviving(coupling, plan))
     inner = _Inner(network.modules, plan)
     named_by = cache(_named_by_methods)  # for this network only: classes may be written anew
     changes: list[Change] = []
@@ -115,9 +115,9 @@ class _Lengths:
         tensors: Mapping[str, Tensor],
         trace: Trace,
         coupling: Coupling,
-        alive: np.ndarray[Any, np.dtype[np.bool_]],
+        survival: Survival,
     ) -> None:
-        self._alive, self._of = alive, coupling.atoms.of
+        self._survival = survival
         self._found: dict[str, dict[int, set[int]]] = defaultdict(lambda: defaultdict(set))
         for name, tensor in tensors.items():
             weight = coupling.weights.get(name)
@@ -132,7 +132,7 @@ class _Lengths:
     def _add(self, path: str, shape: Sequence[int], axes: Sequence[Axis]) -> None:
         parts = path.split(".") if path else []
         for length, axis in zip(shape, axes, strict=True):
-            left = length if axis is None else int(self._alive[self._of[axis]].sum())
+            left = self._survival.length(axis, length)
             for depth in range(len(parts) + 1):
                 self._found[".".join(parts[:depth])][length].add(left)
 

@@ -20,16 +20,17 @@ from slimnet.costs.widths import WidthCost
 from slimnet.coupling.constraints import LITERAL
 from slimnet.coupling.groups import Group, Layer
 from slimnet.coupling.labels import Labels
+from slimnet.coupling.survival import Survival
 from slimnet.coupling.unread import unread
 from slimnet.criteria import Scores
 from slimnet.errors import PruneError
 from slimnet.inspection import Analysis
 from slimnet.network import Network
-from slimnet.plan.plan import GroupCut, Plan, make_plan, survivors_mask
+from slimnet.plan.plan import GroupCut, Plan, make_plan, surviving
 from slimnet.plan.rebuild import zero_removed
 from slimnet.planning.alike import classes
 from slimnet.planning.allocate import Allocation, allocate
-from slimnet.planning.budget import Budget, Limits, removed_members
+from slimnet.planning.budget import Budget, Limits, removed_atoms
 from slimnet.planning.bystanders import NONE, Bystanders, bystanders
 from slimnet.planning.scoring import ScoringInputs
 from slimnet.planning.unread import unread_members, without
@@ -38,10 +39,9 @@ from slimnet.statistics.statistics import Statistics
 
 @dataclass(frozen=True, eq=False)
 class Draft:
-    """A plan, and which atoms survive it."""
+    """A plan, and what is not as it was asked for."""
 
     plan: Plan
-    alive: np.ndarray[Any, np.dtype[np.bool_]]  # [atoms]
     beside: Bystanders = NONE  # changes of the plan that the recorded pass does not ask for
     unmet: str = ""  # why the budget is exceeded; empty where it is met
 
@@ -82,12 +82,12 @@ def draft(
             WidthCost(analysis.costs, analysis.coupling.atoms, groups, orders),
             like=like,
         )
-        members = removed_members(groups, scores, found.survivors)
+        removed = removed_atoms(groups, scores, found.survivors)
         if number < steps:
-            scores = _rescored(network, analysis, members, scores, scoring)
+            scores = _rescored(network, analysis, removed, scores, scoring)
     notes = (*_notes(groups, scores, scoring, steps), *_idle_notes(groups, idle))
     found = _with_reasons(found, groups, idle)
-    drawn = _written(network.first, analysis, found, members, notes)
+    drawn = _written(network.first, analysis, found, removed, notes)
     return _with_bystanders(network, analysis, drawn, beside)
 
 
@@ -118,25 +118,25 @@ def _idle_notes(groups: Sequence[Group], idle: Mapping[int, Labels]) -> Iterator
 
 def _with_bystanders(network: Network, analysis: Analysis, drawn: Draft, changed: bool) -> Draft:
     plan, trace = drawn.plan, analysis.traces[0]
-    found = bystanders(network, trace, analysis.coupling, plan, drawn.alive)
+    found = bystanders(network, trace, analysis.coupling, plan)
     found = found if changed else found.unchanged()
     changes, notes = (*plan.changes, *found.changes), (*plan.notes, *found.notes)
-    return Draft(replace(plan, changes=changes, notes=notes), drawn.alive, found, drawn.unmet)
+    return Draft(replace(plan, changes=changes, notes=notes), found, drawn.unmet)
 
 
 def _rescored(
     network: Network,
     analysis: Analysis,
-    members: Mapping[int, Labels],
+    removed: Mapping[int, Labels],
     before: Mapping[int, Scores],
     scoring: ScoringInputs,
 ) -> dict[int, Scores]:
     """Scores [atoms] of what is left, read from the network as cut; -inf for what has gone."""
-    gone = make_plan(analysis.coupling, analysis.groups, analysis.layers, members)
+    gone = make_plan(analysis.coupling, analysis.groups, analysis.layers, removed)
     masked = Network.of(clone(network, lambda name, tensor: _masked(name, tensor, gone)))
     init = {name: zero_removed(name, x.clone(), gone) for name, x in (scoring.init or {}).items()}
     kept = {
-        g.number: np.delete(np.arange(g.size), members.get(g.number, []))
+        g.number: np.delete(np.arange(g.size), removed.get(g.number, []))
         for g in analysis.groups
         if g.number in before
     }
@@ -174,13 +174,13 @@ def _written(
     first: Mapping[str, str],
     analysis: Analysis,
     found: Allocation,
-    members: Mapping[int, Labels],
+    removed: Mapping[int, Labels],
     notes: Sequence[str],
 ) -> Draft:
     """The plan with all that it reports: costs, and why each group has the width it has."""
     groups = analysis.groups
-    alive = survivors_mask(analysis.coupling, groups, members)
-    plan = make_plan(analysis.coupling, groups, analysis.layers, members)
+    plan = make_plan(analysis.coupling, groups, analysis.layers, removed)
+    survival = surviving(analysis.coupling, plan)
     cuts = zip(groups, plan.groups, strict=True)
     plan = replace(
         plan,
@@ -190,16 +190,16 @@ def _written(
         grouped={name: plan.grouped[one] for name, one in first.items() if one in plan.grouped},
         groups=tuple(_explained(group, cut, found) for group, cut in cuts),
         before=analysis.inspection.cost.to_json(),
-        after=analysis.costs.cost(alive).to_json(),
-        notes=(*notes, *found.notes, *_undefined_notes(analysis, alive)),
+        after=analysis.costs.cost(survival).to_json(),
+        notes=(*notes, *found.notes, *_undefined_notes(analysis, survival)),
     )
-    return Draft(plan, alive, unmet=found.unmet)
+    return Draft(plan, unmet=found.unmet)
 
 
-def _undefined_notes(analysis: Analysis, alive: np.ndarray[Any, Any]) -> Iterator[str]:
+def _undefined_notes(analysis: Analysis, survival: Survival) -> Iterator[str]:
     """What the original with zeros in place of channels is not quite."""
-    coupling = analysis.coupling
-    places = [s.reason for s in coupling.undefined if not alive[coupling.atoms.of[s.axis]].all()]
+    undefined = analysis.coupling.undefined
+    places = [s.reason for s in undefined if not survival.is_whole(s.axis)]
     reasons = [str(reason) for reason in dict.fromkeys(places)]
     if reasons:
         more = f", and {len(reasons) - 1} calls more" if reasons[1:] else ""

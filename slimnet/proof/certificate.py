@@ -32,7 +32,7 @@ from slimnet.proof.comparison import (
 )
 from slimnet.proof.inputs import variants
 from slimnet.proof.raised import Raised
-from slimnet.proof.reference import Proof
+from slimnet.proof.reference import CutContext
 from slimnet.proof.stand_ins import weights_of
 
 TOLERANCE = 1e-9
@@ -125,7 +125,7 @@ class Certificate:
 def certify(
     network: Network,
     slim: Network,
-    proofs: Proof | Sequence[Proof],
+    contexts: CutContext | Sequence[CutContext],
     example: tuple[Any, ...],
     *,
     seed: int = 0,
@@ -138,10 +138,10 @@ def certify(
     training mode, are run where it does not see all cut layers. Raises :class:`CertificateError`
     where the networks differ by more than :data:`TOLERANCE`, and where a cut layer was not seen.
     """
-    proof, *others = [proofs] if isinstance(proofs, Proof) else proofs
-    pair = _Pair(network, slim, proof, seed, shorter)
+    context, *others = [contexts] if isinstance(contexts, CutContext) else contexts
+    pair = _Pair(network, slim, context, seed, shorter)
     checks = [pair.check(kind, example) for kind in kinds]
-    unseen = _removed(network.first, proof) - pair.seen
+    unseen = _removed(network.first, context) - pair.seen
     for other in others if unseen else ():
         more = _Pair(network, slim, other, seed, None)
         checks.append(more.check("random", tuple(tree_map(_doubled, example))))
@@ -150,13 +150,13 @@ def certify(
         name = min(unseen, default="this network")
         raise Mismatch(
             f"nothing can be proven of {name}: no result that depends on it was compared",
-            proof,
-            [_until(proof, name) for name in sorted(unseen) or [name]],
+            context,
+            [_until(context, name) for name in sorted(unseen) or [name]],
             "gives nothing that could be compared",
         )
     approximate = tuple(
         {"layers": list(group.layers), "reasons": list(group.approximate)}
-        for group in proof.plan.groups
+        for group in context.plan.groups
         if group.approximate
     )
     return Certificate(
@@ -165,21 +165,23 @@ def certify(
         tuple(checks),
         approximate,
         seed=seed,
-        layers=len({name.rpartition(".")[0] for name in _removed(network.first, proof)}),
+        layers=len({name.rpartition(".")[0] for name in _removed(network.first, context)}),
     )
 
 
-def _until(proof: Proof, name: str) -> list[Call]:
+def _until(context: CutContext, name: str) -> list[Call]:
     """The recorded calls, to the last one that reads a parameter."""
-    graph = proof.trace.graph
+    graph = context.trace.graph
     return list(graph.calls[: max(graph.readers_of(name), default=-1) + 1])
 
 
-def _removed(first: Mapping[str, str], proof: Proof) -> set[str]:
+def _removed(first: Mapping[str, str], context: CutContext) -> set[str]:
     """The first names of the parameters that lose something."""
-    parameters = {name for name, ref in proof.trace.tensors.items() if ref.kind == "parameter"}
-    parameters |= {n for n, ref in proof.coupling.weights.items() if n not in proof.trace.tensors}
-    return {first[name] for name in proof.plan.removed if first.get(name) in parameters}
+    parameters = {name for name, ref in context.trace.tensors.items() if ref.kind == "parameter"}
+    parameters |= {
+        n for n, ref in context.coupling.weights.items() if n not in context.trace.tensors
+    }
+    return {first[name] for name in context.plan.removed if first.get(name) in parameters}
 
 
 def joined(first: Certificate | None, second: Certificate) -> Certificate:
@@ -206,14 +208,14 @@ class Mismatch(CertificateError):
     def __init__(
         self,
         text: str,
-        proof: Proof,
+        context: CutContext,
         runs: Sequence[Sequence[Call]],
         why: str,
         raised: Raised | None = None,
     ) -> None:
         super().__init__(text)
         self.raised = raised
-        self.proof = proof
+        self.context = context
         self.runs = tuple(map(tuple, runs))
         self.why = why
 
@@ -225,13 +227,13 @@ class _Pair:
         self,
         network: Network,
         slim: Network,
-        proof: Proof,
+        context: CutContext,
         seed: int,
         shorter: Shorter | None,
     ) -> None:
         self.network = network
         self.slim = slim
-        self.proof = proof
+        self.context = context
         self.seed = seed
         self.shorter = shorter
         self.seen: set[str] = set()
@@ -267,21 +269,21 @@ class _Pair:
             yield asked, example
 
     def _observed(self, kind: str, inputs: tuple[Any, ...], *, strict: bool = False) -> Collected:
-        full, _ = weights_of(kind, self.network.tensors, self.proof.plan, self.seed)
-        return observe(self.network, full, self.proof, inputs, self.seed, strict=strict)
+        full, _ = weights_of(kind, self.network.tensors, self.context.plan, self.seed)
+        return observe(self.network, full, self.context, inputs, self.seed, strict=strict)
 
     def _followed(self, kind: str, inputs: tuple[Any, ...], reference: Collected) -> Check:
         """The check that the slim network passes; raises :class:`Mismatch`."""
-        _, small = weights_of(kind, self.network.tensors, self.proof.plan, self.seed)
+        _, small = weights_of(kind, self.network.tensors, self.context.plan, self.seed)
         try:
             compared = follow(
-                self.slim, small, self.proof, inputs, self.seed, reference, self.shorter
+                self.slim, small, self.context, inputs, self.seed, reference, self.shorter
             )
         except Broken as broken:
             raised = Raised.of(broken.__cause__ or broken)
             raise Mismatch(
                 f"the slim network does not run: {raised.text}",
-                self.proof,
+                self.context,
                 [_calls(reference, broken.compared.reached + (0 if raised.own else 1))],
                 f"fails on the slim network ({raised.text})",
                 raised,
@@ -336,7 +338,7 @@ class _Pair:
         return Mismatch(
             "the slim network is not the original with the removed channels zeroed: with "
             f"{kind} weights {where} by {error:.1e} (relative; tolerance {tolerance:.0e})",
-            self.proof,
+            self.context,
             [_calls(reference, row + 1)],
             "gives another result when cut",
         )
@@ -351,11 +353,11 @@ class _Pair:
             noise = torch.randn(x.shape, generator=generator, dtype=torch.float64)
             return x.double() * (1 + 2**-48 * noise.to(x.device))
 
-        full, _ = weights_of(kind, self.network.tensors, self.proof.plan, self.seed)
+        full, _ = weights_of(kind, self.network.tensors, self.context.plan, self.seed)
         return observe(
             self.network,
             lambda name, tensor: moved(full(name, tensor)),
-            self.proof,
+            self.context,
             map_tensors(moved, inputs),
             self.seed,
         )

@@ -20,7 +20,7 @@ from slimnet.example import tensors_of
 from slimnet.network import Network
 from slimnet.operator import Layout, of
 from slimnet.proof.projection import Projection, Projector
-from slimnet.proof.reference import Proof, Reference, Slim, Survivors, run
+from slimnet.proof.reference import CutContext, Reference, Slim, SurvivingPlaces, run
 from slimnet.proof.stand_ins import Values
 
 
@@ -36,15 +36,17 @@ class Row:
 class Collected(Reference):
     """A run of the reference that keeps a row for each operator."""
 
-    def __init__(self, proof: Proof, projector: Projector, seed: int, *, strict: bool) -> None:
-        super().__init__(proof, projector.survivors, seed)
+    def __init__(
+        self, context: CutContext, projector: Projector, seed: int, *, strict: bool
+    ) -> None:
+        super().__init__(context, projector.places, seed)
         self._strict = strict
         self.rows: list[Row] = []
         self.place: dict[int, int] = {}  # recorded call → row
         self.outputs: list[Tensor] = []
         self.projector = projector
-        self._multiplied = proof.multiplied
-        self._recorded = proof.trace.calls
+        self._multiplied = context.multiplied
+        self._recorded = context.trace.calls
         self._cursor: int | None = 0  # the recorded call that should come; None once another came
 
     @property
@@ -95,12 +97,12 @@ class Compared(Slim):
 
     def __init__(
         self,
-        proof: Proof,
+        context: CutContext,
         reference: Collected,
         seed: int,
         partners: Mapping[int, int] | None = None,
     ) -> None:
-        super().__init__(proof, reference.projector.survivors, seed)
+        super().__init__(context, reference.projector.places, seed)
         self.outputs: list[Tensor] = []
         self.reached = 0  # rows of the reference that came up
         self.errors: dict[int, float] = {}  # row of the reference → largest relative error
@@ -196,7 +198,7 @@ class Departed(Exception):
 def observe(
     network: Network,
     values: Values,
-    proof: Proof,
+    context: CutContext,
     example: tuple[Any, ...],
     seed: int,
     *,
@@ -206,9 +208,9 @@ def observe(
 
     With ``strict``, raises :class:`Departed` as soon as it runs something else than was recorded.
     """
-    projector = Projector(Survivors(proof), read_tensors(proof.trace), seed)
-    reference = Collected(proof, projector, seed, strict=strict)
-    given = run(network, values, example, reference, seed=seed, training=proof.training)
+    projector = Projector(SurvivingPlaces(context), read_tensors(context.trace), seed)
+    reference = Collected(context, projector, seed, strict=strict)
+    given = run(network, values, example, reference, seed=seed, training=context.training)
     reference.outputs = tensors_of(given)
     return reference
 
@@ -216,7 +218,7 @@ def observe(
 def follow(
     slim: Network,
     values: Values,
-    proof: Proof,
+    context: CutContext,
     example: tuple[Any, ...],
     seed: int,
     reference: Collected,
@@ -227,10 +229,10 @@ def follow(
     ``shorter`` is for a network that runs fewer calls. Raises :class:`Broken` for whatever the
     network's own code raises.
     """
-    own = proof if shorter is None else replace(proof, trace=shorter.trace)
+    own = context if shorter is None else replace(context, trace=shorter.trace)
     compared = Compared(own, reference, seed, None if shorter is None else shorter.partners)
     try:
-        given = run(slim, values, example, compared, seed=seed, training=proof.training)
+        given = run(slim, values, example, compared, seed=seed, training=context.training)
         compared.outputs = tensors_of(given)
     except Exception as error:  # whatever the user's forward raises
         raise Broken(compared) from error

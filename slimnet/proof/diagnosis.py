@@ -12,7 +12,7 @@ from slimnet.capture.graph import Call, Ref
 from slimnet.coupling.couple import Pin
 from slimnet.proof.certificate import Mismatch
 from slimnet.proof.raised import blamed
-from slimnet.proof.reference import Survivors
+from slimnet.proof.reference import SurvivingPlaces
 
 
 def culprits(mismatch: Mismatch) -> list[Pin]:
@@ -23,11 +23,11 @@ def culprits(mismatch: Mismatch) -> list[Pin]:
 
 def _culprit(mismatch: Mismatch, calls: Sequence[Call]) -> Pin | None:
     if mismatch.raised is not None:
-        return blamed(mismatch.raised, mismatch.proof, calls)
-    survivors = Survivors(mismatch.proof)
+        return blamed(mismatch.raised, mismatch.context, calls)
+    places = SurvivingPlaces(mismatch.context)
     name = str(calls[-1].op).rsplit(".", 1)[0] if calls else ""
     for call in reversed(calls):
         refs: tuple[Ref, ...] = (*call.outputs, *call.reads)
-        if any(survivors.of(ref) for ref in refs):
-            return Pin(call.index, f"{name} {mismatch.why}", mismatch.proof.number)
+        if any(places.of(ref) for ref in refs):
+            return Pin(call.index, f"{name} {mismatch.why}", mismatch.context.number)
     return None

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from slimnet.capture.graph import Ref
-from slimnet.proof.reference import Scaled, Survivors, selected
+from slimnet.proof.reference import Scaled, SurvivingPlaces, selected
 
 
 @dataclass(frozen=True)
@@ -41,15 +41,15 @@ _SAME = 1e-6  # marks are sums of a few random numbers: other places give anothe
 class Projector:
     """Multiplies tensors with random vectors, the same ones in every run."""
 
-    def __init__(self, survivors: Survivors, read: frozenset[int], seed: int) -> None:
-        self.survivors = survivors
+    def __init__(self, places: SurvivingPlaces, read: frozenset[int], seed: int) -> None:
+        self.places = places
         self._read = read
         self._seed = seed
         self._drawn: dict[tuple[int, int, torch.device], Tensor] = {}
 
     def of_reference(self, x: Tensor, ref: Ref, scaled: Sequence[Scaled]) -> Projection | None:
         """What survives of a result of the original, multiplied as folding does."""
-        kept = self.survivors.of(ref)
+        kept = self.places.of(ref)
         if ref.id not in self._read or not _fits(x, ref, kept):
             return None  # nobody reads it, or it is as long as the inputs happen to make it
         shape = tuple(len(kept[d]) if d in kept else n for d, n in enumerate(x.shape))
@@ -66,7 +66,7 @@ class Projector:
 
     def of_slim(self, x: Tensor, ref: Ref) -> Projection:
         """A result of the slim network, with its norm; of another shape, nothing but that."""
-        kept = self.survivors.of(ref)
+        kept = self.places.of(ref)
         if x.dim() != len(ref.shape):
             return Projection(tuple(x.shape), 0.0)
         vectors = []

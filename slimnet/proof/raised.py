@@ -19,7 +19,7 @@ from torch import Tensor
 
 from slimnet.capture.graph import Call, Ref
 from slimnet.coupling.couple import Pin
-from slimnet.proof.reference import Proof, Survivors
+from slimnet.proof.reference import CutContext, SurvivingPlaces
 
 
 @dataclass(frozen=True)
@@ -60,21 +60,21 @@ def _told(error: BaseException, place: tuple[FrameType, int] | None) -> str:
     return f"{where}: {code}" if code else where
 
 
-def blamed(raised: Raised, proof: Proof, ran: Sequence[Call]) -> Pin | None:
+def blamed(raised: Raised, context: CutContext, ran: Sequence[Call]) -> Pin | None:
     """The pin to try once these of the recorded calls had run; None where nothing is cut.
 
     Where the user's code objects it is what a call has given that stays; where an operator fails
     (the last of ``ran``), all that meets there.
     """
-    left = _Left(proof)
+    left = _Left(context)
     before = list(reversed(ran))
     shown = [call for call in before if any(left.shape(x) in raised.shapes for x in call.outputs)]
     for call in (*shown, *before):
         if any(map(left.is_cut, _tensors(call, raised.own))):
-            return Pin(call.index, _because(call, raised), proof.number, raised.own)
-    for call in proof.trace.calls[len(ran) :]:
+            return Pin(call.index, _because(call, raised), context.number, raised.own)
+    for call in context.trace.calls[len(ran) :]:
         if any(map(left.is_cut, _tensors(call, False))):
-            return Pin(call.index, _because(call, raised), proof.number)
+            return Pin(call.index, _because(call, raised), context.number)
     return None
 
 
@@ -91,14 +91,14 @@ def _tensors(call: Call, outputs_only: bool) -> list[Ref]:
 class _Left:
     """What is left of recorded tensors."""
 
-    def __init__(self, proof: Proof) -> None:
-        self._survivors = Survivors(proof)
+    def __init__(self, context: CutContext) -> None:
+        self._places = SurvivingPlaces(context)
 
     def shape(self, ref: Ref) -> tuple[int, ...]:
         """Its shape in the slim network."""
-        places = self._survivors.of(ref)
+        places = self._places.of(ref)
         return tuple(len(places[d]) if d in places else n for d, n in enumerate(ref.shape))
 
     def is_cut(self, ref: Ref) -> bool:
         """Whether an axis of it loses some."""
-        return bool(self._survivors.of(ref))
+        return bool(self._places.of(ref))

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, TypeAlias
 from zlib import crc32
 
@@ -30,9 +30,10 @@ from slimnet.capture.trace import Trace, Uncompiled, fast_paths_off, outside_tra
 from slimnet.coupling.couple import Coupling
 from slimnet.coupling.labels import Labels
 from slimnet.coupling.scaling.boxes import Box
+from slimnet.coupling.survival import Survival
 from slimnet.network import Network
 from slimnet.operator import Double, Layout, draws, of
-from slimnet.plan.plan import Plan
+from slimnet.plan.plan import Plan, surviving
 from slimnet.proof.stand_ins import Values, widened
 from slimnet.quiet import unwarned
 
@@ -41,48 +42,54 @@ Scaled: TypeAlias = "tuple[Box, float]"
 
 
 @dataclass(frozen=True, eq=False)
-class Proof:
-    """What a check needs to know about the original: a recorded pass, its labels, who survives."""
+class CutContext:
+    """What a check needs to know about the original: a recorded pass, its labels, what leaves."""
 
     trace: Trace
     coupling: Coupling
     plan: Plan
-    alive: np.ndarray[Any, np.dtype[np.bool_]]  # [atoms]
     multiplied: Mapping[int, tuple[Scaled, ...]] = field(default_factory=dict)  # by tensor
     number: int = 0  # which of the coupling's passes it is
     training: bool = False  # whether it was recorded in training mode
 
+    @cached_property
+    def survival(self) -> Survival:
+        """What the plan leaves."""
+        return surviving(self.coupling, self.plan)
 
-class Survivors:
+
+class SurvivingPlaces:
     """Which places of each recorded tensor are left, along the axes that lose some."""
 
-    def __init__(self, proof: Proof) -> None:
-        self._proof = proof
-        self._known: dict[int, dict[int, Tensor]] = {}
+    def __init__(self, context: CutContext) -> None:
+        self._context = context
+        self._places: dict[int, dict[int, Tensor]] = {}
 
     def of(self, ref: Ref) -> dict[int, Tensor]:
         """Axis → the places that survive; only axes that lose some."""
-        if ref.id not in self._known:
-            self._known[ref.id] = {
+        if ref.id not in self._places:
+            along = self._context.survival.along
+            self._places[ref.id] = {
                 d: torch.from_numpy(np.flatnonzero(alive))
-                for d, atoms in self._atoms(ref)
-                if not (alive := self._proof.alive[atoms]).all()
+                for d, axis in self._axes(ref)
+                if not (alive := along(axis)).all()
             }
-        return self._known[ref.id]
+        return self._places[ref.id]
 
-    def _atoms(self, ref: Ref) -> Iterator[tuple[int, Labels]]:
-        labelled = self._proof.coupling.tensors[self._proof.number].get(ref.id)
+    def _axes(self, ref: Ref) -> Iterator[tuple[int, Labels]]:
+        labelled = self._context.coupling.tensors[self._context.number].get(ref.id)
         for d, axis in enumerate(labelled.lengths if labelled else ()):
             if axis is not None:
-                yield d, self._proof.coupling.atoms.of[axis]
+                yield d, axis
 
     def along(self, ref: Ref, over: Sequence[Labels] | None) -> dict[int, Tensor]:
         """The same, only along axes of these labels, or of such as are tied to them (None: all)."""
         if over is None:
             return self.of(ref)
-        wanted = [self._proof.coupling.atoms.of[axis] for axis in over]
+        of = self._context.coupling.atoms.of
+        wanted = [of[axis] for axis in over]
         mine = {
-            d for d, atoms in self._atoms(ref) if any(map(partial(np.array_equal, atoms), wanted))
+            d for d, axis in self._axes(ref) if any(map(partial(np.array_equal, of[axis]), wanted))
         }
         return {d: places for d, places in self.of(ref).items() if d in mine}
 
@@ -150,10 +157,10 @@ class Run:
     not count: there are other ones where everything is float64.
     """
 
-    def __init__(self, proof: Proof | None = None, seed: int = 0) -> None:
+    def __init__(self, context: CutContext | None = None, seed: int = 0) -> None:
         self._seed = seed
         self._seen: Counter[Any] = Counter()
-        self._calls = proof.trace.graph.nth if proof else {}
+        self._calls = context.trace.graph.nth if context else {}
 
     def __call__(self, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Compute one operator and tell of its result."""
@@ -311,25 +318,25 @@ def _narrowed(leaf: Any) -> Any:
 class Reference(Run):
     """The original: calls that depend on all channels run on the survivors only."""
 
-    def __init__(self, proof: Proof, survivors: Survivors, seed: int = 0) -> None:
-        super().__init__(proof, seed)
-        self.survivors = survivors
+    def __init__(self, context: CutContext, places: SurvivingPlaces, seed: int = 0) -> None:
+        super().__init__(context, seed)
+        self.places = places
         self._restricted = {
             index: over
-            for (number, index), over in proof.coupling.restricted.items()
-            if number == proof.number
+            for (number, index), over in context.coupling.restricted.items()
+            if number == context.number
         }
 
     def compute(
         self, call: Call | None, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """On the survivors, and back in their places, where the call depends on all channels."""
-        if call is None or call.index not in self._restricted or not self.survivors.touch(call):
+        if call is None or call.index not in self._restricted or not self.places.touch(call):
             return plainly(op, args, kwargs)
         over = self._restricted[call.index]
 
         def places(ref: Ref) -> Places:
-            return self.survivors.along(ref, over)
+            return self.places.along(ref, over)
 
         if over is None and not agree(call, places):
             return plainly(op, args, kwargs)  # the slim network pairs what the original does not
@@ -358,18 +365,18 @@ def _back(value: Tensor, ref: Ref, places: Places) -> Tensor:
 class Slim(Run):
     """The slim network: what it draws at random are the reference's numbers that survive."""
 
-    def __init__(self, proof: Proof, survivors: Survivors, seed: int = 0) -> None:
-        super().__init__(proof, seed)
-        self.survivors = survivors
+    def __init__(self, context: CutContext, places: SurvivingPlaces, seed: int = 0) -> None:
+        super().__init__(context, seed)
+        self.places = places
 
     def compute(
         self, call: Call | None, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """As the operator does, but for random numbers: drawn for all places, then selected."""
-        if call is None or not draws(op) or not self.survivors.touch(call):
+        if call is None or not draws(op) or not self.places.touch(call):
             return plainly(op, args, kwargs)
         output = call.outputs[0]
-        places = carried(call, output, self.survivors.of) or self.survivors.of(output)
+        places = carried(call, output, self.places.of) or self.places.of(output)
         full = [
             [output.shape[d] if d in places else n for d, n in enumerate(value)]
             if _are_sizes(value)
@@ -385,7 +392,7 @@ class Slim(Run):
         return selected(result, places)
 
     def _spread(self, value: Tensor, ref: Ref) -> Tensor:
-        return spread(value, self.survivors.of(ref), ref.shape)
+        return spread(value, self.places.of(ref), ref.shape)
 
 
 def _are_sizes(value: Any) -> bool:

@@ -25,12 +25,12 @@ from slimnet.errors import InputError
 from slimnet.example import Example, positional, tensors_of
 from slimnet.inspection import Analysis, analyse
 from slimnet.network import Network
-from slimnet.plan.plan import Plan, make_plan, survivors_mask
+from slimnet.plan.plan import Plan, make_plan
 from slimnet.plan.rebuild import rebuild, zero_removed
-from slimnet.planning.budget import removed_members
+from slimnet.planning.budget import removed_atoms
 from slimnet.planning.scoring import ScoringInputs
 from slimnet.progress import Progress, not_shown
-from slimnet.proof.reference import Proof
+from slimnet.proof.reference import CutContext
 from slimnet.pruning import folded
 from slimnet.samples import Samples, check_labels, samples_of
 from slimnet.statistics.batches import fitting
@@ -155,7 +155,7 @@ def _points(
     points = []
     for kept in sorted(set(widths) - {group.size}, reverse=True):
         try:
-            removed = removed_members([group], scores, {group.number: kept})
+            removed = removed_atoms([group], scores, {group.number: kept})
             damage = measure.cut(group, removed)
         except Exception as error:  # an approximate cut runs the slim network's own forward
             return f"the slim network does not run: {str(error).strip().splitlines()[0]}"
@@ -208,9 +208,8 @@ class _Measure:
             with _zeroed(self.working.parameters, plan):
                 return self._compared(self.working)
         slim = Network.of(rebuild(self.network, plan))
-        alive = survivors_mask(coupling, [group], removed)
-        proof = Proof(self.analysis.traces[0], coupling, plan, alive)
-        folded(self.network.tensors, slim, proof, self.example)
+        context = CutContext(self.analysis.traces[0], coupling, plan)
+        folded(self.network.tensors, slim, context, self.example)
         return self._compared(slim)
 
     def _compared(self, network: Network) -> _Damage:
