@@ -14,7 +14,7 @@ from slimnet.blocks.blocks import Block, blocks_line, find_blocks
 from slimnet.capture.trace import Trace
 from slimnet.costs.cost import Cost, CostModel
 from slimnet.coupling.couple import Coupling, Pin, couple
-from slimnet.coupling.groups import Group, Layer, find_groups
+from slimnet.coupling.groups import Group, LayerReport, find_groups
 from slimnet.coupling.survival import Survival
 from slimnet.network import Network
 
@@ -24,7 +24,7 @@ class Inspection:
     """What hangs together in a network, what can be cut, and for each layer that cannot: why."""
 
     groups: tuple[Group, ...]
-    layers: tuple[Layer, ...]
+    layers: tuple[LayerReport, ...]
     cost: Cost
     notes: tuple[str, ...] = ()
     blocks: tuple[Block, ...] = ()
@@ -62,7 +62,7 @@ class Inspection:
         }
 
 
-def _layer_line(layer: Layer) -> str:
+def _layer_line(layer: LayerReport) -> str:
     head = f"{layer.name} ({layer.kind}, {layer.channels} channels): {layer.prunable} prunable"
     if layer.prunable:
         head += f" in group {', '.join(map(str, layer.groups))}"
@@ -80,7 +80,7 @@ class Analysis:
     traces: Sequence[Trace]
     coupling: Coupling
     groups: list[Group]
-    layers: list[Layer]
+    layers: list[LayerReport]
     costs: CostModel
     inspection: Inspection
 

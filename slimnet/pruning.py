@@ -21,6 +21,7 @@ from slimnet.capture.modules import no_collection
 from slimnet.capture.passes import capture_passes
 from slimnet.capture.suitable import refuse_unbound
 from slimnet.capture.trace import Trace, capture
+from slimnet.costs.quantity import COSTS, quantities, share_left
 from slimnet.coupling.couple import Coupling, Pin, couple
 from slimnet.criteria import CriterionOptions
 from slimnet.errors import CaptureError, CertificateError, PruneError
@@ -76,13 +77,16 @@ class Pruned:
 
     def __str__(self) -> str:
         before, after = self.plan.before or {}, self.plan.after or {}
-        shares = ", ".join(f"{name} {_share(before, after, name)}" for name in ("macs", "params"))
+        brief = [name for name, quantity in quantities().items() if quantity.brief]
+        shares = ", ".join(f"{name} {_share(before, after, name)}" for name in brief)
         proof = str(self.certificate) if self.certificate else "not verified"
         return f"{shares}; {proof}"
 
 
-def _share(before: Mapping[str, int], after: Mapping[str, int], name: str) -> str:
-    return f"{before[name]:,} → {after[name]:,} ({after[name] / max(before[name], 1):.1%})"
+def _share(before: Mapping[str, float], after: Mapping[str, float], name: str) -> str:
+    written = COSTS[name].written
+    share = share_left(before, after, name)
+    return f"{written(before[name])} → {written(after[name])} ({share})"
 
 
 def inspect(model: nn.Module, example: Example, *, heads: bool = False) -> Inspection:

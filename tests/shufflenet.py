@@ -109,4 +109,4 @@ def as_dense(model: Around) -> Around:
 
 def of_dense(group: Group) -> Group:
     """A group of the network, as one of :func:`as_dense`."""
-    return replace(group, slots=tuple(replace(slot, groups=1) for slot in group.slots))
+    return replace(group, axes=tuple(replace(axis, groups=1) for axis in group.axes))

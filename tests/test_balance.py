@@ -25,9 +25,9 @@ def sets_of(model) -> list[list[int]]:
     group = next((g for g in groups if "a" in g.layers), None)
     if group is None:
         return []
-    slot = next(slot for slot in group.slots if slot.name == "a.bias")
+    axis = next(axis for axis in group.axes if axis.name == "a.bias")
     places = model.a.out_channels // model.a.groups
-    first = slot.members[:places]
+    first = axis.members[:places]
     return [np.flatnonzero(first == n).tolist() for n in range(group.size)]
 
 

@@ -21,9 +21,9 @@ from slimnet.criteria import (
     ACROSS,
     CRITERIA,
     REDUCE,
+    ChannelRows,
     Criterion,
     CriterionOptions,
-    Rows,
     check_needs,
     load_criteria,
     normalized,
@@ -236,7 +236,7 @@ def test_channels_made_by_raw_parameters_alone_are_scored_too():
         lambda m, x: m.b(m.p.expand(2, -1, 8, 8)) + m.c(x), p=weight(1, 16, 1, 1), c=conv(3, 4)
     )
     groups, scores = scored(model, "l1")
-    (group,) = (g for g in groups if any(slot.name == "p" for slot in g.slots))
+    (group,) = (g for g in groups if any(axis.name == "p" for axis in g.axes))
     assert (scores[group.number] > 0).all()
 
 
@@ -401,7 +401,7 @@ def test_layers_of_which_nothing_was_gathered_are_not_read():
 
 
 def test_a_criterion_of_ones_own_is_used(monkeypatch):
-    def last_first(rows: Rows) -> Tensor:
+    def last_first(rows: ChannelRows) -> Tensor:
         return -torch.arange(len(rows.weight))
 
     load_criteria()
@@ -433,7 +433,7 @@ def test_columns_counted_across_groups_score_as_those_of_the_block_diagonal_weig
     torch.manual_seed(0)
     model = Around().eval()
     groups, _ = find_groups(Network.of(model), couple([capture(Network.of(model), IMAGE)]))
-    group = next(g for g in groups if any(slot.groups == 3 for slot in g.slots))
+    group = next(g for g in groups if any(axis.groups == 3 for axis in g.axes))
     init = untrained(model)
     whole = {**init, "b.weight": dense(init["b.weight"], 3)}
     found = []

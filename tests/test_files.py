@@ -183,8 +183,8 @@ def test_a_users_class_is_pruned_again_from_its_file(arch, tmp_path):
         path = tmp_path / f"slim{step}.pt"
         slimnet.files.artifact.write_artifact(opened.artifact_of(pruned), path)
     assert verify(path, dense).error < 1e-9
-    assert open_network(path).is_program
-    assert not open_network(path, arch).is_program
+    assert open_network(path).class_is_unknown
+    assert not open_network(path, arch).class_is_unknown
 
 
 def test_the_class_of_a_slim_network_can_be_named_again(tmp_path):

@@ -26,7 +26,7 @@ def found(body, *, example=IMAGE, **parts):
 
 
 def places(group):
-    return {(slot.name, slot.axis): slot.role for slot in group.slots}
+    return {(axis.name, axis.dim): axis.role for axis in group.axes}
 
 
 def test_a_group_is_every_axis_its_channels_occupy():
@@ -46,9 +46,9 @@ def test_a_group_is_every_axis_its_channels_occupy():
 
 def test_members_say_which_channel_each_position_belongs_to():
     (group,), _ = found(lambda m, x: m.f(m.a(x).flip(1).flatten(1)), f=lin(16 * 64, 4))
-    slots = {slot.name: slot for slot in group.slots}
-    made, read = slots["a.weight"], slots["f.weight"]
-    assert read.axis == 1 and len(read.positions) == 16 * 64
+    axes = {axis.name: axis for axis in group.axes}
+    made, read = axes["a.weight"], axes["f.weight"]
+    assert read.dim == 1 and len(read.positions) == 16 * 64
     np.testing.assert_array_equal(made.members, np.arange(16))
     np.testing.assert_array_equal(read.members, np.repeat(made.members[::-1], 64))
 
@@ -197,8 +197,8 @@ def test_a_tied_weight_is_one_slot():
     groups, layers = find_groups(
         Network.of(model), couple([capture(Network.of(model.eval()), IMAGE)])
     )
-    assert sum(slot.name == "c.weight" for group in groups for slot in group.slots) == 2
-    assert not any(slot.name.startswith("d.") for group in groups for slot in group.slots)
+    assert sum(axis.name == "c.weight" for group in groups for axis in group.axes) == 2
+    assert not any(axis.name.startswith("d.") for group in groups for axis in group.axes)
     assert "d" not in {layer.name for layer in layers}
 
 
@@ -207,5 +207,5 @@ def test_atoms_are_numbered_as_the_coupling_numbers_them():
     coupling = couple([capture(Network.of(model), IMAGE)])
     ((group,), _) = find_groups(Network.of(model), coupling)
     own = coupling.atoms.of[coupling.weights["a.weight"].axes[0]]
-    (slot,) = (slot for slot in group.slots if slot.name == "a.weight")
-    np.testing.assert_array_equal(group.atoms[slot.members], own[slot.positions])
+    (axis,) = (axis for axis in group.axes if axis.name == "a.weight")
+    np.testing.assert_array_equal(group.atoms[axis.members], own[axis.positions])

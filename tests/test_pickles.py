@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from slimnet.errors import InputError
-from slimnet.networks.foreign import _Reader
+from slimnet.networks.foreign import _InertUnpickler
 from slimnet.pickles import _STEPS, foreign_call
 
 
@@ -49,7 +49,7 @@ def test_what_does_not_put_tensors_together_is_named(function):
 
 
 def test_every_operation_that_is_carried_out_is_followed():
-    carried = {pickletools.code2op[chr(code)].name for code in _Reader.dispatch}
+    carried = {pickletools.code2op[chr(code)].name for code in _InertUnpickler.dispatch}
     assert carried == _STEPS.keys()
 
 

@@ -17,13 +17,13 @@ import slimnet
 from slimnet.coupling.removal import Removal
 from slimnet.errors import InputError
 from slimnet.network import Network
-from slimnet.plan.plan import Change, GroupCut, Plan, Scale, _indices, _runs
+from slimnet.plan.plan import AttributeChange, GroupCut, Plan, Scale, _indices, _runs
 from slimnet.plan.rebuild import rebuild
 
 IMAGE = (torch.randn(2, 3, 8, 8),)
 WHOLE = Plan(
     removed={"a.weight": {0: (0, 1, 2, 9), 1: (4,)}, "a.bias": {0: (0, 1, 2, 9)}},
-    changes=(Change("block", "heads", (1, 0), 8, 4),),
+    changes=(AttributeChange("block", "heads", (1, 0), 8, 4),),
     remapped={"order": (0, 0, 1)},
     groups=(GroupCut(("a", "c"), 16, 12, ("a mean changes",)),),
     untouched=(("b", "it is an output of the network"),),
@@ -172,7 +172,7 @@ def test_only_numbers_of_a_module_are_changed(attribute):
     model = network()
     vars(model.a)["forward"] = model.a.forward
     vars(model.a)["name"] = "first"
-    plan = Plan({}, changes=(Change("a", attribute, (), 1, 2),))
+    plan = Plan({}, changes=(AttributeChange("a", attribute, (), 1, 2),))
     with pytest.raises((InputError, KeyError)):
         rebuild(Network.of(model), plan)
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from slimnet.errors import InputError
 from slimnet.network import Network
-from slimnet.plan.plan import Change, Plan
+from slimnet.plan.plan import AttributeChange, Plan
 from slimnet.plan.rebuild import cut, rebuild, zero_removed
 
 IMAGE = torch.randn(2, 3, 8, 8)
@@ -170,7 +170,9 @@ def test_a_modules_attributes_say_its_new_sizes(make, removed, attributes):
 def test_changes_of_a_plan_are_made_on_the_slim_network_only():
     model = network()
     model.sizes = [3, (16, 16)]
-    slim = rebuild(Network.of(model), Plan({}, changes=(Change("", "sizes", (1, 0), 16, 14),)))
+    slim = rebuild(
+        Network.of(model), Plan({}, changes=(AttributeChange("", "sizes", (1, 0), 16, 14),))
+    )
     assert slim.sizes == [3, (14, 16)] and model.sizes == [3, (16, 16)]
 
 

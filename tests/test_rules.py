@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from slimnet.capture.trace import capture
 from slimnet.coupling.couple import Coupling, couple
-from slimnet.coupling.labels import blocks
+from slimnet.coupling.labels import matching_runs
 from slimnet.errors import PruneError
 from slimnet.network import Network
 
@@ -346,7 +346,7 @@ def reshapes(draw) -> tuple[list[int], list[int]]:
 def test_blocks_cut_a_reshape_into_reshapes_of_their_own(pair):
     """The index within a block of old axes equals the index within its block of new axes."""
     old, new = pair
-    found = blocks(old, new)
+    found = matching_runs(old, new)
     assert [d for ins, _ in found for d in ins] == [d for d, n in enumerate(old) if n != 1]
     assert [d for _, outs in found for d in outs] == [d for d, n in enumerate(new) if n != 1]
     for ins, outs in found:
@@ -359,7 +359,7 @@ def test_blocks_cut_a_reshape_into_reshapes_of_their_own(pair):
 @given(reshapes())
 def test_blocks_are_as_fine_as_they_can_be(pair):
     old, new = pair
-    for ins, outs in blocks(old, new):
+    for ins, outs in matching_runs(old, new):
         inner = {prod(old[d] for d in ins[:k]) for k in range(1, len(ins))}
         outer = {prod(new[d] for d in outs[:k]) for k in range(1, len(outs))}
         assert not inner & outer

@@ -51,7 +51,7 @@ def open_any(path: Path, files: Files, *, program: bool = False) -> Opened:
     """The network in the file; one that only runs as a ``program`` must be asked for."""
     arch = parse_arch(files.arch) if files.arch else None
     opened = open_network(path, arch, weights=files.weights, allow_pickle=files.allow_pickle)
-    if opened.is_program and not program and opened.artifact is not None:
+    if opened.class_is_unknown and not program and opened.artifact is not None:
         built = opened.artifact.arch or "path/to/file.py:make_model"
         raise InputError(
             f"{path} holds a network of a class that is not known here: give what builds the dense "

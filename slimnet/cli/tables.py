@@ -11,7 +11,9 @@ from rich.table import Table
 
 from slimnet.blocks.blocks import blocks_line, few
 from slimnet.cli.console import note, say, show, shown, written
-from slimnet.coupling.groups import Group, Layer
+from slimnet.costs.cost import Cost
+from slimnet.costs.quantity import quantities, share_left
+from slimnet.coupling.groups import Group, LayerReport
 from slimnet.inspection import Inspection
 from slimnet.plan.plan import GroupCut, Plan
 from slimnet.planning.outcome import asked_and_achieved, rows
@@ -40,14 +42,20 @@ def show_inspection(inspection: Inspection) -> None:
     prunable = sum(layer.prunable > 0 for layer in inspection.layers)
     say(
         f"{prunable} of {count(len(inspection.layers), 'layer')} can be pruned, "
-        f"in {count(len(inspection.groups), 'group')}; {inspection.cost.macs:,} MACs, "
-        f"{inspection.cost.params:,} parameters"
+        f"in {count(len(inspection.groups), 'group')}; {', '.join(_amounts(inspection.cost))}"
     )
     for line in blocks_line(inspection.blocks):
         say(line)
 
 
-def _layers(layers: Sequence[Layer]) -> Table:
+def _amounts(cost: Cost) -> Iterator[str]:
+    """What fits into one line."""
+    for name, quantity in quantities().items():
+        if quantity.brief:
+            yield f"{quantity.written(cost.amounts[name])} {quantity.label}"
+
+
+def _layers(layers: Sequence[LayerReport]) -> Table:
     table = _table("layer", "kind", "channels", "prunable", "group")
     for layer in layers:
         table.add_row(
@@ -60,9 +68,9 @@ def _layers(layers: Sequence[Layer]) -> Table:
     return table
 
 
-def _alike(layers: Sequence[Layer]) -> Iterator[tuple[list[Layer], tuple[str, ...]]]:
+def _alike(layers: Sequence[LayerReport]) -> Iterator[tuple[list[LayerReport], tuple[str, ...]]]:
     """Layers that keep channels, those with the same reasons (and the same share) together."""
-    found: dict[tuple[bool, tuple[str, ...]], list[Layer]] = {}
+    found: dict[tuple[bool, tuple[str, ...]], list[LayerReport]] = {}
     for layer in layers:
         if layer.reasons:
             found.setdefault((layer.prunable > 0, layer.reasons), []).append(layer)
@@ -70,7 +78,7 @@ def _alike(layers: Sequence[Layer]) -> Iterator[tuple[list[Layer], tuple[str, ..
         yield alike, reasons
 
 
-def _show_why(layers: Sequence[Layer], reasons: Sequence[str]) -> None:
+def _show_why(layers: Sequence[LayerReport], reasons: Sequence[str]) -> None:
     if layers[0].prunable:
         kept = ", ".join(f"{x.name} ({x.channels - x.prunable} of {x.channels})" for x in layers)
         say(f"some channels cannot be pruned: {kept}")
@@ -146,11 +154,11 @@ def _cut(told: Sequence[Sequence[GroupCut]]) -> Table:
     return table
 
 
-def _cost(before: Mapping[str, int], after: Mapping[str, int]) -> Table:
+def _cost(before: Mapping[str, float], after: Mapping[str, float]) -> Table:
     table = _table("", "before", "after", "remains")
-    for name, label in (("macs", "MACs"), ("params", "parameters"), ("bytes", "bytes")):
-        share = f"{after[name] / max(before[name], 1):.1%}"
-        table.add_row(label, f"{before[name]:,}", f"{after[name]:,}", share)
+    for name, quantity in quantities().items():
+        amounts = (quantity.written(costs[name]) for costs in (before, after))
+        table.add_row(quantity.label, *amounts, share_left(before, after, name))
     return table
 
 

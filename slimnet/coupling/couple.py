@@ -249,7 +249,7 @@ def _attempt(
     tensors = []
     for number, trace in enumerate(traces):
         constraints.trace = number
-        tensors.append(_Reader(trace, constraints, weights, strict).read())
+        tensors.append(_Labeller(trace, constraints, weights, strict).read())
         for equality in trace.equalities:
             constraints.found_equal(equality)
     for pin in pins:
@@ -276,7 +276,7 @@ _READINGS: Sequence[Callable[[Choice], int]] = (
 )
 
 
-class _Reader:
+class _Labeller:
     """Runs the rules over one trace, call by call."""
 
     def __init__(

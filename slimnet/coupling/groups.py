@@ -34,11 +34,11 @@ that a convolution makes of one single position are neither colours nor boxes.""
 
 
 @dataclass(frozen=True, eq=False)
-class Slot:
+class ParameterAxis:
     """The part of one parameter's axis that a group occupies."""
 
     name: str  # of the parameter or buffer
-    axis: int
+    dim: int
     role: str  # out | in | scale | vector | buffer
     positions: Labels  # [k] indices along the axis
     members: Labels  # [k] which atom of the group each position belongs to
@@ -51,7 +51,7 @@ class Group:
 
     number: int
     atoms: Labels  # [atoms] as numbered by the coupling
-    slots: tuple[Slot, ...]
+    axes: tuple[ParameterAxis, ...]
     channels: Labels  # [atoms]: of the widest layer that makes them
     layers: tuple[str, ...]  # whose output channels these are
     approximate: tuple[Reason, ...]  # empty: removal equals zeroing exactly
@@ -89,7 +89,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Layer:
+class LayerReport:
     """What can be done with the output channels of one layer, and if nothing, why."""
 
     name: str
@@ -102,7 +102,7 @@ class Layer:
 
 def find_groups(
     network: Network, coupling: Coupling, least: int | None = None
-) -> tuple[list[Group], list[Layer]]:
+) -> tuple[list[Group], list[LayerReport]]:
     """Everything that can be removed, and every layer with its reasons.
 
     Groups of fewer channels than :data:`NARROW` are left alone, unless ``least``, what a group has
@@ -116,11 +116,11 @@ def find_groups(
         if labels is not None
     ]
     of_atom = _cluster(coupling, axes, owners)
-    slots, members = _slots(coupling, axes, of_atom, owners)
+    occupied, members = _occupied(coupling, axes, of_atom, owners)
     approximate = _approximate(coupling, of_atom)
     steps = _steps(coupling, of_atom)
-    found = [
-        replace(_group(number, np.asarray(atoms), slots[number], approximate[number]), step=step)
+    groups = [
+        replace(_group(number, np.asarray(atoms), occupied[number], approximate[number]), step=step)
         for number, atoms in sorted(members.items())
         for step in (steps.get(number, 1),)
     ]
@@ -128,30 +128,30 @@ def find_groups(
     narrow = {True: NARROW_SQUEEZE, False: NARROW}
     if least is not None:
         narrow = {squeeze: min(width, least) for squeeze, width in narrow.items()}
-    wide = [g for g in found if g.width >= narrow[g.number in squeezed]]
+    wide = [g for g in groups if g.width >= narrow[g.number in squeezed]]
     kept = [group for group in wide if group.size > 1]
     whole = {group.number for group in wide if group.size == 1}
-    is_kept = np.zeros(len(found) + 1, bool)
+    is_kept = np.zeros(len(groups) + 1, bool)
     is_kept[[g.number for g in kept]] = True
-    rows = _Rows(coupling, of_atom, is_kept, whole)
-    return kept, _layers(network, axes, owners, rows)
+    reporter = _Reporter(coupling, of_atom, is_kept, whole)
+    return kept, _layers(network, axes, owners, reporter)
 
 
 def _steps(coupling: Coupling, of_atom: Labels) -> dict[int, int]:
     """Per group: how many of its atoms must leave at once, for code that divides their number."""
-    found: dict[int, int] = {}
+    steps: dict[int, int] = {}
     for multiple in coupling.multiples:
         for number in np.unique(of_atom[multiple.atoms]).tolist():
-            found[number] = lcm(found.get(number, 1), multiple.step)
-    return found
+            steps[number] = lcm(steps.get(number, 1), multiple.step)
+    return steps
 
 
 def _squeezed(coupling: Coupling, of_atom: Labels) -> set[int]:
     """Groups whose channels have one single position."""
-    found: set[int] = set()
+    numbers: set[int] = set()
     for labels in coupling.squeezed:
-        found.update(np.unique(of_atom[coupling.atoms.of[labels]]).tolist())
-    return found
+        numbers.update(np.unique(of_atom[coupling.atoms.of[labels]]).tolist())
+    return numbers
 
 
 @dataclass(frozen=True)
@@ -234,12 +234,12 @@ def _cluster(
     return numbered - 1 if (total == 0).any() else numbered
 
 
-def _slots(
+def _occupied(
     coupling: Coupling,
     axes: Sequence[tuple[str, int, Labels]],
     of_atom: Labels,
     owners: Mapping[str, _Owner],
-) -> tuple[dict[int, list[tuple[Slot, _Owner]]], dict[int, Labels]]:
+) -> tuple[dict[int, list[tuple[ParameterAxis, _Owner]]], dict[int, Labels]]:
     """Per group: the parts of axes that it occupies, and its atoms."""
     ordered = np.argsort(of_atom, kind="stable")
     numbers, starts = np.unique(of_atom[ordered], return_index=True)
@@ -248,16 +248,18 @@ def _slots(
     rank = np.zeros(len(of_atom), np.int64)
     for atoms in members.values():
         rank[atoms] = np.arange(len(atoms))
-    slots: dict[int, list[tuple[Slot, _Owner]]] = defaultdict(list)
+    occupied: dict[int, list[tuple[ParameterAxis, _Owner]]] = defaultdict(list)
     for name, d, atoms in axes:
         groups = of_atom[atoms]
         owner = owners[name]
         for number, positions in _places(groups):
             if number >= 0:
                 across = coupling.apart.get(name, 1) if d == COLUMNS else 1
-                slot = Slot(name, d, owner.roles[d], positions, rank[atoms[positions]], across)
-                slots[number].append((slot, owner))
-    return slots, members
+                axis = ParameterAxis(
+                    name, d, owner.roles[d], positions, rank[atoms[positions]], across
+                )
+                occupied[number].append((axis, owner))
+    return occupied, members
 
 
 def _places(groups: Labels) -> Iterator[tuple[int, Labels]]:
@@ -271,46 +273,49 @@ def _places(groups: Labels) -> Iterator[tuple[int, Labels]]:
 
 def _approximate(coupling: Coupling, of_atom: Labels) -> dict[int, tuple[Reason, ...]]:
     """Per group: the statistics that its removal changes."""
-    found: dict[int, dict[Reason, None]] = defaultdict(dict)
+    reasons: dict[int, dict[Reason, None]] = defaultdict(dict)
     for statistic in coupling.statistics:
         for number in np.unique(of_atom[coupling.atoms.of[statistic.axis]]):
-            found[int(number)][statistic.reason] = None
-    return defaultdict(tuple, {number: tuple(reasons) for number, reasons in found.items()})
+            reasons[int(number)][statistic.reason] = None
+    return defaultdict(tuple, {number: tuple(each) for number, each in reasons.items()})
 
 
 def _group(
-    number: int, atoms: Labels, owned: list[tuple[Slot, _Owner]], approximate: tuple[Reason, ...]
+    number: int,
+    atoms: Labels,
+    owned: list[tuple[ParameterAxis, _Owner]],
+    approximate: tuple[Reason, ...],
 ) -> Group:
-    makers = [(s, o) for s, o in owned if s.role == "out"] or [
-        (s, o) for s, o in owned if s.role in ("scale", "vector")
+    makers = [(axis, owner) for axis, owner in owned if axis.role == "out"] or [
+        (axis, owner) for axis, owner in owned if axis.role in ("scale", "vector")
     ]
     widest, owner = max(makers or owned, key=lambda made: len(made[0].positions) // made[1].gates)
     channels = np.bincount(widest.members, minlength=len(atoms)) // owner.gates
-    layers = tuple(dict.fromkeys(o.module or s.name for s, o in makers))
-    return Group(number, atoms, tuple(s for s, _ in owned), channels, layers, approximate)
+    layers = tuple(dict.fromkeys(owner.module or axis.name for axis, owner in makers))
+    return Group(number, atoms, tuple(axis for axis, _ in owned), channels, layers, approximate)
 
 
 @dataclass(frozen=True, eq=False)
-class _Rows:
-    """Makes one row of the report of layers."""
+class _Reporter:
+    """Reports what can be done with a layer, and why not more."""
 
     coupling: Coupling
     of_atom: Labels  # [atoms]: the group of each
     is_kept: np.ndarray[Any, np.dtype[np.bool_]]  # [groups + 1]: prunable; the last is "none"
     whole: set[int]  # groups that are one single atom
 
-    def row(self, name: str, owner: _Owner, atoms: Labels) -> Layer:
+    def report(self, name: str, owner: _Owner, atoms: Labels) -> LayerReport:
         """How many channels of a layer may go, and what keeps the others."""
         groups = self.of_atom[atoms]
         prunable = self.is_kept[groups]
-        found = tuple(int(n) for n in np.unique(groups[prunable]))
+        numbers = tuple(int(n) for n in np.unique(groups[prunable]))
         stays = atoms[~prunable]
         reasons = [str(reason) for reason in self.coupling.reasons_of(stays)]
         for number in np.unique(groups[~prunable]):
             if number >= 0:
                 reasons.append(self._small(int(number)))
         channels, free = len(atoms) // owner.gates, int(prunable.sum()) // owner.gates
-        return Layer(name, owner.kind, channels, free, tuple(dict.fromkeys(reasons)), found)
+        return LayerReport(name, owner.kind, channels, free, tuple(dict.fromkeys(reasons)), numbers)
 
     def _small(self, group: int) -> str:
         if group in self.whole:
@@ -349,11 +354,11 @@ def _layers(
     network: Network,
     axes: Sequence[tuple[str, int, Labels]],
     owners: Mapping[str, _Owner],
-    rows: _Rows,
-) -> list[Layer]:
-    """One row for every layer that makes channels."""
+    reporter: _Reporter,
+) -> list[LayerReport]:
+    """A report of every layer that makes channels."""
     seen = {(name, d): atoms for name, d, atoms in axes}
-    found = []
+    reports = []
     for name, tensor in network.tensors.items():
         owner = owners[name]
         if "out" not in owner.roles:
@@ -363,7 +368,8 @@ def _layers(
         label = owner.module or name
         if atoms is None:
             why = ("it was never used while the example ran through the network",)
-            found.append(Layer(label, owner.kind, tensor.shape[d] // owner.gates, 0, why, ()))
+            channels = tensor.shape[d] // owner.gates
+            reports.append(LayerReport(label, owner.kind, channels, 0, why, ()))
         else:
-            found.append(rows.row(label, owner, atoms))
-    return list(dict.fromkeys(found))  # the weights of a recurrent layer say the same
+            reports.append(reporter.report(label, owner, atoms))
+    return list(dict.fromkeys(reports))  # the weights of a recurrent layer say the same

@@ -74,13 +74,13 @@ class Labelled:
         return np.broadcast_to(axis.reshape(shape), lengths).reshape(-1)
 
 
-def blocks(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], list[int]]]:
-    """The finest matching of runs of old axes to runs of new axes with equal products.
+def matching_runs(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], list[int]]]:
+    """Runs of old axes and runs of new axes with equal products, as short as can be.
 
-    Axes of length one belong to no block.
+    Axes of length one belong to no run.
     """
     ins, outs = ([d for d, n in enumerate(shape) if n != 1] for shape in (old, new))
-    found: list[tuple[list[int], list[int]]] = []
+    pairs: list[tuple[list[int], list[int]]] = []
     i = j = 0
     while i < len(ins) and j < len(outs):
         left, right = [ins[i]], [outs[j]]
@@ -94,9 +94,9 @@ def blocks(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], list
                 j += 1
                 right.append(outs[j])
                 want *= new[outs[j]]
-        found.append((left, right))
+        pairs.append((left, right))
         i, j = i + 1, j + 1
-    return found
+    return pairs
 
 
 class Ledger:

@@ -153,9 +153,9 @@ def _place(values: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
 
 def _columns(values: Tensor, kept: Tensor) -> Tensor:
     """The columns of each group [G, k], counted across groups."""
-    blocks = values.unflatten(0, (len(kept), -1))
-    pairs = zip(blocks, kept % values.shape[COLUMNS], strict=True)
-    return torch.cat([block.index_select(COLUMNS, columns) for block, columns in pairs])
+    weights = values.unflatten(0, (len(kept), -1))  # of each group
+    pairs = zip(weights, kept % values.shape[COLUMNS], strict=True)
+    return torch.cat([weight.index_select(COLUMNS, columns) for weight, columns in pairs])
 
 
 def _left(length: int, removed: Sequence[int]) -> Tensor:

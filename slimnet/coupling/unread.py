@@ -27,13 +27,13 @@ def unread(traces: Sequence[Trace], coupling: Coupling) -> Flags:
     for statistic in coupling.statistics:
         read[coupling.atoms.of[statistic.axis]] = True
     for trace, tensors in zip(traces, coupling.tensors, strict=True):
-        reader = _Reader(tensors, coupling)
+        reader = _ReadTracker(tensors, coupling)
         for call in trace.calls:
             read[reader.read(call)] = True
     return ~read
 
 
-class _Reader:
+class _ReadTracker:
     """Goes over the calls of a pass in order."""
 
     def __init__(self, tensors: Mapping[int, Labelled], coupling: Coupling) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from slimnet.coupling.groups import Group, Slot
+from slimnet.coupling.groups import Group, ParameterAxis
 from slimnet.coupling.removal import part
 from slimnet.errors import InputError, PruneError
 from slimnet.registry import Registry
@@ -48,7 +48,7 @@ _Unread = torch.empty(0)
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class ChannelRows:
     """One layer's part of a group, a row for each channel; what was not asked for is empty."""
 
     weight: Tensor  # [channels, rest]
@@ -64,7 +64,7 @@ class CriterionProtocol(Protocol):
 
     @property
     def roles(self) -> tuple[str, ...]:
-        """The roles of the slots that it reads."""
+        """The roles of the axes that it reads."""
 
     @property
     def source(self) -> str:
@@ -92,7 +92,7 @@ class CriterionProtocol(Protocol):
 class Criterion:
     """A formula for one layer, what it reads, and how scores of several layers meet."""
 
-    formula: Callable[[Rows], Tensor]  # → [channels]
+    formula: Callable[[ChannelRows], Tensor]  # → [channels]
     roles: tuple[str, ...]
     source: str
     across: str = "mean"
@@ -109,42 +109,42 @@ class Criterion:
     ) -> Scores | None:
         """Every coupled layer by the formula, then one number for each atom."""
         layers = []
-        for slot in self._read(group):
-            rows = self._rows(slot, tensors, statistics, generator)
+        for axis in self._read(group):
+            rows = self._rows(axis, tensors, statistics, generator)
             if rows is not None:
-                layers.append(self._pooled(self.formula(rows), slot, group.size))
+                layers.append(self._pooled(self.formula(rows), axis, group.size))
         return REDUCE[self.reduce](np.stack(layers)) if layers else None
 
-    def _pooled(self, values: Tensor, slot: Slot, size: int) -> Scores:
+    def _pooled(self, values: Tensor, axis: ParameterAxis, size: int) -> Scores:
         """[channels] → [atoms]."""
         totals = np.zeros(size)
-        np.add.at(totals, slot.members, values.double().cpu().numpy())
+        np.add.at(totals, axis.members, values.double().cpu().numpy())
         if self.pool == "mean":
-            totals /= np.bincount(slot.members, minlength=size).clip(min=1)
+            totals /= np.bincount(axis.members, minlength=size).clip(min=1)
         return totals
 
-    def _read(self, group: Group) -> list[Slot]:
-        read = [slot for slot in group.slots if slot.role in self.roles]
+    def _read(self, group: Group) -> list[ParameterAxis]:
+        read = [axis for axis in group.axes if axis.role in self.roles]
         if not read and "out" in self.roles:  # made by raw parameters alone
-            read = [slot for slot in group.slots if slot.role in ("vector", "in")]
+            read = [axis for axis in group.axes if axis.role in ("vector", "in")]
         return read
 
     def _rows(
         self,
-        slot: Slot,
+        axis: ParameterAxis,
         tensors: Mapping[str, Tensor],
         statistics: Statistics,
         generator: torch.Generator,
-    ) -> Rows | None:
+    ) -> ChannelRows | None:
         """None where something that it needs is not known of this parameter."""
         parts = {}
         for need in self.needs:
-            tensor = getattr(statistics, need).get(slot.name)
+            tensor = getattr(statistics, need).get(axis.name)
             if tensor is None:
                 return None
-            own = slot if need not in ("activations", "gates") else replace(slot, axis=0, groups=1)
+            own = axis if need not in ("activations", "gates") else replace(axis, dim=0, groups=1)
             parts[_FIELDS[need]] = cut_rows(tensor, own)
-        return Rows(cut_rows(tensors[slot.name], slot), generator, **parts)
+        return ChannelRows(cut_rows(tensors[axis.name], axis), generator, **parts)
 
 
 _FIELDS = {
@@ -155,12 +155,12 @@ _FIELDS = {
 }
 
 
-def cut_rows(tensor: Tensor, slot: Slot) -> Tensor:
-    """[positions, rest]: the part of a tensor that belongs to each position of a slot."""
-    rows = tensor.detach().movedim(slot.axis, 0)
-    if slot.groups > 1 or len(slot.positions) != rows.shape[0]:
-        positions = torch.from_numpy(slot.positions).to(tensor.device)
-        rows = part(tensor.detach(), slot.axis, positions, slot.groups)
+def cut_rows(tensor: Tensor, axis: ParameterAxis) -> Tensor:
+    """[positions, rest]: the part of a tensor that belongs to each position of an axis."""
+    rows = tensor.detach().movedim(axis.dim, 0)
+    if axis.groups > 1 or len(axis.positions) != rows.shape[0]:
+        positions = torch.from_numpy(axis.positions).to(tensor.device)
+        rows = part(tensor.detach(), axis.dim, positions, axis.groups)
     return rows.flatten(1) if rows.dim() > 1 else rows[:, None]
 
 

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from slimnet.criteria import CRITERIA, Criterion, Rows
+from slimnet.criteria import CRITERIA, ChannelRows, Criterion
 
 
-def mean_activation(rows: Rows) -> Tensor:
+def mean_activation(rows: ChannelRows) -> Tensor:
     """The mean of |x| over all images and positions."""
     return rows.activation[:, 0]
 
 
-def share_of_nonzeros(rows: Rows) -> Tensor:
+def share_of_nonzeros(rows: ChannelRows) -> Tensor:
     """1 − APoZ: the share of images and positions at which a channel is not zero."""
     return 1 - rows.activation[:, 1]
 

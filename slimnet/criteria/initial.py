@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from slimnet.criteria import CRITERIA, Criterion, Rows
+from slimnet.criteria import CRITERIA, ChannelRows, Criterion
 
 _SOURCE = "Zhou et al., Deconstructing Lottery Tickets, 2019"
 
 
-def magnitude_at_initialisation(rows: Rows) -> Tensor:
+def magnitude_at_initialisation(rows: ChannelRows) -> Tensor:
     """Σ|w₀| of a filter."""
     return rows.initial.abs().sum(dim=1)
 
 
-def magnitude_increase(rows: Rows) -> Tensor:
+def magnitude_increase(rows: ChannelRows) -> Tensor:
     """Σ(|w| − |w₀|) of a filter; negative where training made it smaller."""
     return (rows.weight.abs() - rows.initial.abs()).sum(dim=1)
 

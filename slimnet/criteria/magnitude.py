@@ -5,26 +5,26 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from slimnet.criteria import CRITERIA, Criterion, Rows
+from slimnet.criteria import CRITERIA, ChannelRows, Criterion
 
 
-def l1(rows: Rows) -> Tensor:
+def l1(rows: ChannelRows) -> Tensor:
     """Σ|W| of a filter."""
     return rows.weight.abs().sum(dim=1)
 
 
-def l2(rows: Rows) -> Tensor:
+def l2(rows: ChannelRows) -> Tensor:
     """√ΣW² of a filter."""
     norms: Tensor = torch.linalg.vector_norm(rows.weight, dim=1)
     return norms
 
 
-def scale(rows: Rows) -> Tensor:
+def scale(rows: ChannelRows) -> Tensor:
     """|γ| of the batch norm over a channel."""
     return rows.weight.abs().sum(dim=1)
 
 
-def random(rows: Rows) -> Tensor:
+def random(rows: ChannelRows) -> Tensor:
     """Uniform numbers: the baseline that every criterion has to beat."""
     return torch.rand(rows.weight.shape[0], generator=rows.generator)
 

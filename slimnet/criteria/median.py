@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from slimnet.criteria import CRITERIA, Criterion, Rows
+from slimnet.criteria import CRITERIA, ChannelRows, Criterion
 
 
-def median_distance(rows: Rows) -> Tensor:
+def median_distance(rows: ChannelRows) -> Tensor:
     """Σ‖Wᵢ − Wⱼ‖ to the other filters of the layer, of those that belong to the same group."""
     weight = rows.weight.to(torch.promote_types(rows.weight.dtype, torch.float32))
     return torch.cdist(weight, weight).sum(dim=1)

@@ -20,11 +20,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from slimnet.coupling.groups import Group, Slot
+from slimnet.coupling.groups import Group, ParameterAxis
 from slimnet.coupling.removal import of_elements
 from slimnet.criteria import CRITERIA, Scores
 from slimnet.errors import InputError
-from slimnet.reconstruction.least_squares import RIDGE, Rows
+from slimnet.reconstruction.least_squares import RIDGE, KeptRows
 from slimnet.statistics.moments import InputMoments
 from slimnet.statistics.statistics import Need, Statistics
 
@@ -80,12 +80,14 @@ class Reconstruction:
     def _problems(
         self, group: Group, tensors: Mapping[str, Tensor], statistics: Statistics
     ) -> Iterator[Problem]:
-        for slot in group.slots:
-            moments = statistics.inputs.get(slot.name)
-            if slot.role == "in" and moments is not None and moments.spread > 0:
-                yield from self._blocks(slot, moments, tensors[slot.name])
+        for axis in group.axes:
+            moments = statistics.inputs.get(axis.name)
+            if axis.role == "in" and moments is not None and moments.spread > 0:
+                yield from self._blocks(axis, moments, tensors[axis.name])
 
-    def _blocks(self, slot: Slot, moments: InputMoments, weight: Tensor) -> Iterator[Problem]:
+    def _blocks(
+        self, axis: ParameterAxis, moments: InputMoments, weight: Tensor
+    ) -> Iterator[Problem]:
         """One problem for each block of a grouped layer."""
         matrix = moments.form.matrix(weight.detach())
         if moments.scale is not None:
@@ -93,8 +95,8 @@ class Reconstruction:
             matrix = matrix * scale
         matrix = matrix * ((1 + self.late * moments.depth) / moments.spread) ** 0.5
         centred = self.centred and moments.shifts
-        columns = moments.form.matrix(_atoms(slot, weight))[:, 0]
-        if isinstance(moments.sums, Rows):
+        columns = moments.form.matrix(_atoms(axis, weight))[:, 0]
+        if isinstance(moments.sums, KeptRows):
             yield from _gates(moments.sums.all(), matrix, columns, centred)
             return
         seconds = moments.sums.covariance() if centred else moments.sums.second()
@@ -104,11 +106,11 @@ class Reconstruction:
                 yield Problem(second, matrix[block].to(second.dtype), columns[block])
 
 
-def _atoms(slot: Slot, weight: Tensor) -> Tensor:
+def _atoms(axis: ParameterAxis, weight: Tensor) -> Tensor:
     """Of each element of a weight, the atom that it belongs to; -1 for none of the group."""
-    along = torch.full((weight.shape[slot.axis] * slot.groups,), -1)
-    along[torch.from_numpy(slot.positions)] = torch.from_numpy(slot.members)
-    return of_elements(along, weight.shape, slot.axis, slot.groups).to(weight.device)
+    along = torch.full((weight.shape[axis.dim] * axis.groups,), -1)
+    along[torch.from_numpy(axis.positions)] = torch.from_numpy(axis.members)
+    return of_elements(along, weight.shape, axis.dim, axis.groups).to(weight.device)
 
 
 def _gates(rows: Tensor, matrix: Tensor, columns: Tensor, centred: bool) -> Iterator[Problem]:
@@ -184,7 +186,7 @@ def surgeon(problems: Sequence[Problem], size: int) -> _Removals:
 
     Removing the columns S costs tr(W_S [H⁻¹]_SS⁻¹ W_Sᵀ) once all others are solved anew.
     """
-    readers = [_Reader(problem, size) for problem in problems]
+    readers = [_Elimination(problem, size) for problem in problems]
     alive = np.ones(size, bool)
     order: list[int] = []
     errors: list[float] = []
@@ -225,7 +227,7 @@ def inverse(second: Tensor) -> Tensor:
     return torch.cholesky_inverse(lower)
 
 
-class _Reader:
+class _Elimination:
     """One layer's inverse Hessian and weights while atoms leave."""
 
     def __init__(self, problem: Problem, size: int) -> None:

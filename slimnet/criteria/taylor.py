@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from slimnet.criteria import CRITERIA, Criterion, Rows
+from slimnet.criteria import CRITERIA, ChannelRows, Criterion
 
 
-def taylor(rows: Rows) -> Tensor:
+def taylor(rows: ChannelRows) -> Tensor:
     """(∂L/∂gate)² of a gate that multiplies the channel where a layer reads it.
 
     The derivative is Σ w·g over the weights that read the channel, and the square is averaged over
@@ -18,7 +18,7 @@ def taylor(rows: Rows) -> Tensor:
     return rows.gate.sum(dim=1)
 
 
-def gradient(rows: Rows) -> Tensor:
+def gradient(rows: ChannelRows) -> Tensor:
     """Σ|w·g| over a filter's weights, g the gradient of the mean loss over all images."""
     return (rows.weight * rows.gradient).abs().sum(dim=1)
 

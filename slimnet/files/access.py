@@ -47,7 +47,7 @@ class Opened:
     recognised: bool = False  # by the names and shapes of its weights alone
 
     @property
-    def is_program(self) -> bool:
+    def class_is_unknown(self) -> bool:
         """Whether only the embedded program runs: the class of the network is not known."""
         return self.artifact is not None and self.dense is None
 

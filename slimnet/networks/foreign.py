@@ -39,10 +39,12 @@ class Foreign(dict[Any, Any]):
 def load_inert(file: Path, *, mapped: bool) -> Any:
     """What a file of torch.save holds, foreign objects named; raises whatever a broken file does.
 
-    torch itself finds and maps the storages; the pickle between them is read by :class:`_Reader`.
+    torch finds and maps the storages; :class:`_InertUnpickler` reads the pickle between them.
     """
     module = ModuleType("inert")
-    vars(module).update(Unpickler=_Reader, load=lambda file, **more: _Reader(file, **more).load())
+    vars(module).update(
+        Unpickler=_InertUnpickler, load=lambda file, **more: _InertUnpickler(file, **more).load()
+    )
     return torch.load(
         file, map_location="cpu", weights_only=False, mmap=mapped, pickle_module=module
     )
@@ -58,7 +60,7 @@ class _Global:
 _Unpickler: Any = pickle._Unpickler  # Python's own reader, written in Python
 
 
-class _Reader(_Unpickler):  # type: ignore[misc]
+class _InertUnpickler(_Unpickler):  # type: ignore[misc]
     """A reader of pickles in which no opcode imports, calls or changes what a file names."""
 
     def find_class(self, module: str, name: str) -> Any:
@@ -173,17 +175,17 @@ _MAKERS: dict[str, Callable[..., Any]] = {
     "_codecs.encode": lambda text, coding: text.encode("latin1"),  # how protocol 2 writes bytes
 }
 
-_READS: dict[bytes, Callable[[_Reader], None]] = {
-    pickle.REDUCE: _Reader._reduce,
-    pickle.NEWOBJ: _Reader._new,
-    pickle.NEWOBJ_EX: _Reader._new_with_names,
-    pickle.BUILD: _Reader._build,
-    pickle.SETITEM: _Reader._set_item,
-    pickle.SETITEMS: _Reader._set_items,
-    pickle.APPEND: _Reader._append,
-    pickle.APPENDS: _Reader._append_all,
-    pickle.ADDITEMS: _Reader._append_all,
-    pickle.BINPERSID: _Reader._stored,
+_READS: dict[bytes, Callable[[_InertUnpickler], None]] = {
+    pickle.REDUCE: _InertUnpickler._reduce,
+    pickle.NEWOBJ: _InertUnpickler._new,
+    pickle.NEWOBJ_EX: _InertUnpickler._new_with_names,
+    pickle.BUILD: _InertUnpickler._build,
+    pickle.SETITEM: _InertUnpickler._set_item,
+    pickle.SETITEMS: _InertUnpickler._set_items,
+    pickle.APPEND: _InertUnpickler._append,
+    pickle.APPENDS: _InertUnpickler._append_all,
+    pickle.ADDITEMS: _InertUnpickler._append_all,
+    pickle.BINPERSID: _InertUnpickler._stored,
 }
 _PLAIN = (  # numbers, texts, containers, the stack and the memo, of protocols 2 to 5
     *(pickle.PROTO, pickle.FRAME, pickle.STOP, pickle.MARK, pickle.POP, pickle.POP_MARK),
@@ -196,7 +198,7 @@ _PLAIN = (  # numbers, texts, containers, the stack and the memo, of protocols 2
     *(pickle.BINPUT, pickle.LONG_BINPUT, pickle.MEMOIZE),
 )
 # Every other opcode is unknown: those that make instances, read extensions or take buffers.
-_Reader.dispatch = {
+_InertUnpickler.dispatch = {
     **{code[0]: _Unpickler.dispatch[code[0]] for code in _PLAIN},
     **{code[0]: read for code, read in _READS.items()},
 }

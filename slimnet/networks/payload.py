@@ -111,7 +111,7 @@ def _check_archive(file: Path) -> None:
 def _check_members(file: Path, names: set[str]) -> None:
     if "constants.pkl" in names:
         raise InputError(f"{file} is a TorchScript archive, which is not read: {WANTED}")
-    if _is_program(names):
+    if _lists_program(names):
         raise InputError(f"{file} is a torch.export program (.pt2), not a checkpoint: {WANTED}")
     if "data.pkl" not in names:
         raise InputError(f"{file} is a zip archive but no torch file: {WANTED}")
@@ -130,12 +130,13 @@ def is_program_file(path: str | Path) -> bool:
     check_file(Path(path))
     try:
         with zipfile.ZipFile(path) as archive:
-            return _is_program({n.partition("/")[2] or n for n in archive.namelist()})
+            return _lists_program({n.partition("/")[2] or n for n in archive.namelist()})
     except DAMAGE:
         return False
 
 
-def _is_program(names: set[str]) -> bool:
+def _lists_program(names: set[str]) -> bool:
+    """Whether these are the members of an archive that torch.export wrote."""
     return bool(names & {"archive_format", "models/model.json", "serialized_exported_program.json"})
 
 

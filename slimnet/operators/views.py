@@ -17,7 +17,7 @@ import numpy as np
 from slimnet.capture.graph import Call
 from slimnet.capture.sizes import AttributeOf, Source, leaves
 from slimnet.coupling.at import At, Axes
-from slimnet.coupling.labels import Axis, Labelled, Labels, blocks
+from slimnet.coupling.labels import Axis, Labelled, Labels, matching_runs
 from slimnet.coupling.scaling.boxes import Box, Flags, NotLinear, whole
 from slimnet.coupling.scaling.steps import Demands, Way
 from slimnet.operator import Layout, Link, register
@@ -25,13 +25,13 @@ from slimnet.operators.families import moving
 
 
 def view(at: At, x: Labelled, *_: Any) -> Axes:
-    """The labels of every output axis, block by block."""
+    """The labels of every output axis, run of axes by run."""
     shape = at.call.outputs[0].shape
     if not x.live and not _tracks(at):
         return (None,) * len(shape)
     stated = at.sizes(shape)
     axes: list[Axis] = [None] * len(shape)
-    for ins, outs in blocks(x.shape, shape):
+    for ins, outs in matching_runs(x.shape, shape):
         axis = _merged(at, x, ins)
         for d, labels in _split(at, axis, outs, shape, stated).items():
             axes[d] = labels
@@ -91,7 +91,7 @@ def viewed(_: Way, call: Call, box: Box, place: int) -> Demands:
     """Runs of axes are merged and split: flat flags, and flags per axis again."""
     old, new = call.args[0].shape, call.outputs[place].shape
     found = list(whole(old))
-    for ins, outs in blocks(old, new):
+    for ins, outs in matching_runs(old, new):
         flat = reduce(np.logical_and.outer, (box[d] for d in outs)).reshape([old[d] for d in ins])
         sides = [_any_but(flat, k) for k in range(len(ins))]
         if not np.array_equal(reduce(np.logical_and.outer, sides), flat):

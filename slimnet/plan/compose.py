@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from slimnet.plan.plan import Change, Plan, Scale
+from slimnet.plan.plan import AttributeChange, Plan, Scale
 from slimnet.plan.shortcut import Stub
 
 
@@ -65,12 +65,14 @@ def _multiplied(
     return merged
 
 
-def _chained(first: tuple[Change, ...], second: tuple[Change, ...]) -> tuple[Change, ...]:
+def _chained(
+    first: tuple[AttributeChange, ...], second: tuple[AttributeChange, ...]
+) -> tuple[AttributeChange, ...]:
     merged = {(c.module, c.attribute, c.path): c for c in first}
     for change in second:
         key = (change.module, change.attribute, change.path)
         old = merged[key].old if key in merged else change.old
-        merged[key] = Change(*key, old, change.new)
+        merged[key] = AttributeChange(*key, old, change.new)
     return tuple(merged.values())
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from slimnet.coupling.couple import Coupling
-from slimnet.coupling.groups import Group, Layer
+from slimnet.coupling.groups import Group, LayerReport
 from slimnet.coupling.labels import Labels
 from slimnet.coupling.removal import COLUMNS, Removal
 from slimnet.coupling.survival import Survival
@@ -25,7 +25,7 @@ from slimnet.plan.shortcut import Stub
 
 
 @dataclass(frozen=True)
-class Change:
+class AttributeChange:
     """One integer attribute of a module that the cut changes."""
 
     module: str
@@ -35,7 +35,7 @@ class Change:
     new: int
 
     @classmethod
-    def from_json(cls, row: Mapping[str, Any]) -> Change:
+    def from_json(cls, row: Mapping[str, Any]) -> AttributeChange:
         """Read what :func:`dataclasses.asdict` gave."""
         made = cls(**{**row, "path": tuple(map(_step, row["path"]))})
         checked_path(made.module, "module")
@@ -101,7 +101,7 @@ class Plan:
     """A cut, as data: whole blocks leave first, then indices of what is left."""
 
     removed: Mapping[str, Mapping[int, tuple[int, ...]]]  # parameter or buffer → axis → indices
-    changes: tuple[Change, ...] = ()
+    changes: tuple[AttributeChange, ...] = ()
     remapped: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # index buffers
     scaled: Mapping[str, tuple[Scale, ...]] = field(default_factory=dict)  # constants folded in
     groups: tuple[GroupCut, ...] = ()
@@ -111,8 +111,8 @@ class Plan:
     grouped: Mapping[str, int] = field(default_factory=dict)
     untouched: tuple[tuple[str, str], ...] = ()  # layer, why it was left alone
     asked: Mapping[str, Any] | None = None
-    before: Mapping[str, int] | None = None  # macs, params, bytes
-    after: Mapping[str, int] | None = None
+    before: Mapping[str, float] | None = None  # macs, params, bytes, and what plug-ins count
+    after: Mapping[str, float] | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -147,7 +147,7 @@ class Plan:
                     checked_path(name): {int(axis): _indices(runs) for axis, runs in axes.items()}
                     for name, axes in data["removed"].items()
                 },
-                changes=tuple(map(Change.from_json, data["changes"])),
+                changes=tuple(map(AttributeChange.from_json, data["changes"])),
                 remapped={
                     checked_path(k): tuple(map(_whole, v)) for k, v in data["remapped"].items()
                 },
@@ -219,8 +219,8 @@ def _scale(axis: Any, runs: Sequence[Sequence[int]], factor: Any) -> Scale:
     return Scale(_whole(axis), _indices(runs), float(factor))
 
 
-def _cost(row: Any) -> Mapping[str, int] | None:
-    """MACs, parameters and bytes."""
+def _cost(row: Any) -> Mapping[str, float] | None:
+    """MACs, parameters and bytes, and what plug-ins count."""
     table = _numbers(row)
     for key in ("macs", "params", "bytes") if table else ():
         _whole(row[key])
@@ -237,7 +237,7 @@ def _numbers(row: Any) -> Mapping[str, Any] | None:
 def make_plan(
     coupling: Coupling,
     groups: Sequence[Group],
-    layers: Sequence[Layer],
+    layers: Sequence[LayerReport],
     removed: Mapping[int, Labels],
 ) -> Plan:
     """Write down what leaves when these atoms go: by group, as numbered within it."""
@@ -262,8 +262,8 @@ def _removed_axes(
     places: dict[str, dict[int, list[Labels]]] = defaultdict(lambda: defaultdict(list))
     for group in groups:
         gone = np.isin(np.arange(group.size), removed.get(group.number, ()))
-        for slot in group.slots if gone.any() else ():
-            places[slot.name][slot.axis].append(slot.positions[gone[slot.members]])
+        for axis in group.axes if gone.any() else ():
+            places[axis.name][axis.dim].append(axis.positions[gone[axis.members]])
     return {
         name: {d: tuple(np.sort(np.concatenate(x)).tolist()) for d, x in sorted(axes.items())}
         for name, axes in places.items()
@@ -316,14 +316,14 @@ def _cut(group: Group, removed: Mapping[int, Labels]) -> GroupCut:
     return GroupCut(group.layers, group.width, after, reasons)
 
 
-def _changes(coupling: Coupling, survival: Survival) -> tuple[Change, ...]:
+def _changes(coupling: Coupling, survival: Survival) -> tuple[AttributeChange, ...]:
     """Attributes that must hold another number, where the cut touches them."""
     changes = []
     for fix in coupling.fixes:
         new = fix.value(survival)
         if new is not None and new != fix.old:
             where = fix.attribute
-            changes.append(Change(where.module, where.name, where.path, fix.old, new))
+            changes.append(AttributeChange(where.module, where.name, where.path, fix.old, new))
     return tuple(changes)
 
 

@@ -21,7 +21,7 @@ from typing import TypeAlias
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-from slimnet.coupling.groups import Group, Slot
+from slimnet.coupling.groups import Group, ParameterAxis
 from slimnet.network import Network, Owner
 
 _Part: TypeAlias = tuple[str, str, tuple[int, ...], str]
@@ -34,13 +34,13 @@ def classes(network: Network, groups: Sequence[Group]) -> dict[int, int]:
     numbers: dict[frozenset[tuple[_Part, int]], int] = {}
     found = {}
     for group in groups:
-        parts = Counter(_part(slot, owners[slot.name], shapes[slot.name]) for slot in group.slots)
+        parts = Counter(_part(axis, owners[axis.name], shapes[axis.name]) for axis in group.axes)
         found[group.number] = numbers.setdefault(frozenset(parts.items()), len(numbers))
     return found
 
 
-def _part(slot: Slot, owner: Owner, shape: tuple[int, ...]) -> _Part:
-    return owner.kind, slot.role, shape[2:], _connection(owner.module)
+def _part(axis: ParameterAxis, owner: Owner, shape: tuple[int, ...]) -> _Part:
+    return owner.kind, axis.role, shape[2:], _connection(owner.module)
 
 
 def _connection(module: nn.Module | None) -> str:

@@ -30,14 +30,14 @@ from slimnet.coupling.couple import Coupling
 from slimnet.coupling.labels import Axis
 from slimnet.coupling.survival import Survival
 from slimnet.network import Network, own_attributes
-from slimnet.plan.plan import Change, Plan, surviving
+from slimnet.plan.plan import AttributeChange, Plan, surviving
 
 
 @dataclass(frozen=True)
 class Bystanders:
     """What is mended beside what the recorded pass reads, and what might have to be."""
 
-    changes: tuple[Change, ...] = ()
+    changes: tuple[AttributeChange, ...] = ()
     doubtful: tuple[str, ...] = ()
 
     def unchanged(self) -> Bystanders:
@@ -70,7 +70,7 @@ def bystanders(
     lengths = _Lengths(network.tensors, trace, coupling, surviving(coupling, plan))
     inner = _Inner(network.modules, plan)
     named_by = cache(_named_by_methods)  # for this network only: classes may be written anew
-    changes: list[Change] = []
+    changes: list[AttributeChange] = []
     doubtful: list[str] = []
     for path, kind, name, value in _integers(network.modules):
         after = lengths.after(path, value)
@@ -78,7 +78,7 @@ def bystanders(
             continue
         one = after if len(after) == 1 else inner.after(path, name, value)
         if len(one) == 1:
-            changes.append(Change(path, name, (), value, *one))
+            changes.append(AttributeChange(path, name, (), value, *one))
         else:
             doubtful.append(f"{AttributeOf(path, name)} = {value}")
     return Bystanders(tuple(c for c in changes if c.new != c.old), tuple(doubtful))

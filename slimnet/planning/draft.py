@@ -16,9 +16,10 @@ import numpy as np
 from torch import Tensor, nn
 
 from slimnet.capture.modules import clone
+from slimnet.costs.quantity import Products
 from slimnet.costs.widths import WidthCost
 from slimnet.coupling.constraints import LITERAL
-from slimnet.coupling.groups import Group, Layer
+from slimnet.coupling.groups import Group, LayerReport
 from slimnet.coupling.labels import Labels
 from slimnet.coupling.survival import Survival
 from slimnet.coupling.unread import unread
@@ -63,23 +64,26 @@ def draft(
     other methods read are changed too. Raises :class:`PruneError` where
     nothing can be cut, and for a ratio that would leave a layer without channels.
     """
-    groups, dense = analysis.groups, analysis.inspection.cost
+    groups, whole = analysis.groups, budget.whole(analysis.inspection.cost)
+    removes = budget.remains(whole) < 1
     limits.check(groups, [layer.name for layer in analysis.layers])
-    if not groups and budget.remains(dense) < 1:
+    if not groups and removes:
         raise PruneError(_nothing(analysis.layers))
     scores = scoring.scores(network.tensors, groups, statistics)
-    idle = _unread(analysis, limits) if budget.remains(dense) < 1 else {}
+    idle = _unread(analysis, limits) if removes else {}
     scores = without(scores, idle)
     like = classes(network, groups) if limits.scope == "isomorphic" else None
+    model = None if budget.is_ratio else analysis.costs.models[budget.kind]
     for number in range(1, steps + 1):
         done = number / steps
         orders = {n: np.argsort(values, kind="stable") for n, values in scores.items()}
         found = allocate(
             groups,
             scores,
-            budget.part(done, dense),
+            budget.part(done, whole),
             limits.part(done),
-            WidthCost(analysis.costs, analysis.coupling.atoms, groups, orders),
+            None if model is None else WidthCost(model, analysis.coupling.atoms, groups, orders),
+            grows=isinstance(model, Products),
             like=like,
         )
         removed = removed_atoms(groups, scores, found.survivors)
@@ -161,13 +165,13 @@ def _part(group: Group, kept: Labels) -> Group:
         return group
     place = np.full(group.size, -1)
     place[kept] = np.arange(len(kept))
-    slots = []
-    for slot in group.slots:
-        left = place[slot.members] >= 0
-        members = place[slot.members[left]]
-        slots.append(replace(slot, positions=slot.positions[left], members=members))
+    axes = []
+    for axis in group.axes:
+        left = place[axis.members] >= 0
+        members = place[axis.members[left]]
+        axes.append(replace(axis, positions=axis.positions[left], members=members))
     channels = group.channels[kept]
-    return replace(group, atoms=group.atoms[kept], slots=tuple(slots), channels=channels)
+    return replace(group, atoms=group.atoms[kept], axes=tuple(axes), channels=channels)
 
 
 def _written(
@@ -215,7 +219,7 @@ def _explained(group: Group, cut: GroupCut, found: Allocation) -> GroupCut:
     return replace(cut, asked=found.asked[group.number], why=found.why.get(group.number, ""))
 
 
-def _nothing(layers: Sequence[Layer]) -> str:
+def _nothing(layers: Sequence[LayerReport]) -> str:
     for layer in layers:
         if layer.reasons:
             return (

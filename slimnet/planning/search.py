@@ -24,7 +24,7 @@ class Search:
     start: Survivors
     ladders: Mapping[int, Ladder]  # of the groups whose width may change
     scores: Mapping[int, Scores]  # [atoms] per group: what each is worth; -inf has gone already
-    spent: Callable[[Survivors], int]  # what a choice of widths costs
+    spent: Callable[[Survivors], float]  # what a choice of widths costs
     amount: float  # what it may cost
 
     def at(self, widths: Survivors) -> Search:

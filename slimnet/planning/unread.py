@@ -44,7 +44,7 @@ def _kept(group: Group, read: int, limits: Limits, shapes: Mapping[str, tuple[in
 def _fills(group: Group, shapes: Mapping[str, tuple[int, ...]]) -> bool:
     """Whether an axis would be left without any slot."""
     return any(
-        len(slot.positions) == shapes[slot.name][slot.axis] * slot.groups for slot in group.slots
+        len(axis.positions) == shapes[axis.name][axis.dim] * axis.groups for axis in group.axes
     )
 
 

@@ -60,7 +60,7 @@ _NAMED: dict[str, Mapping[str, Any]] = {
 
 
 @dataclass
-class Scope:
+class Environment:
     """What the arguments of calls are looked up in."""
 
     values: dict[str, Any]
@@ -82,7 +82,7 @@ class Scope:
         return _NAMED[kind][name]
 
 
-class Call(Replayed):
+class ProgramCall(Replayed):
     """One operator and what it is called with."""
 
     def __init__(self, number: int, row: Mapping[str, Any]) -> None:
@@ -99,10 +99,10 @@ class Call(Replayed):
         self.kind = str(kind)  # the name of the class of the module that made it
         self.site = _site(*site)
 
-    def run(self, scope: Scope, literals: Sequence[int], allowed: Unlimited) -> Any:
+    def run(self, environment: Environment, literals: Sequence[int], allowed: Unlimited) -> Any:
         """The operator's result; InputError where it takes more memory than is ``allowed``."""
-        named = {key: scope.value(value, literals) for key, value in self.kwargs.items()}
-        args = [scope.value(arg, literals) for arg in self.args]
+        named = {key: environment.value(value, literals) for key, value in self.kwargs.items()}
+        args = [environment.value(arg, literals) for arg in self.args]
         if not isinstance(self.function, torch._ops.OpOverload):
             return _computed(self.target, self.function, args)
         if (why := trouble(self.function, args, named)) is not None:
@@ -242,7 +242,7 @@ def _lowered(argument: Any, literals: Sequence[int]) -> Any:
     return argument
 
 
-def last_uses(calls: Sequence[Call], output: Any) -> list[tuple[str, ...]]:
+def last_uses(calls: Sequence[ProgramCall], output: Any) -> list[tuple[str, ...]]:
     """For each call the values that nobody reads after it: none is held longer than needed."""
     seen = set(nodes_of(output))
     ends: list[tuple[str, ...]] = []

@@ -25,7 +25,7 @@ from slimnet.network import Held, Network
 from slimnet.operator import of
 from slimnet.plain import decode
 from slimnet.program.allowance import allowance, bytes_of
-from slimnet.program.calls import Call, Scope, check_argument, last_uses, nodes_of
+from slimnet.program.calls import Environment, ProgramCall, check_argument, last_uses, nodes_of
 
 LITERALS = "(program)"
 """The module that holds the literals: no module of a user's has this name."""
@@ -50,7 +50,7 @@ class Program(nn.Module):
             self.arguments = _names(program.get("arguments", ()))
             self.keywords = _names(program.get("keywords", ()))
             self._names = dict(program["weights"])
-            self._calls = [Call(number, row) for number, row in enumerate(program["calls"])]
+            self._calls = [ProgramCall(number, row) for number, row in enumerate(program["calls"])]
             self._output = program["output"]
             _check_references(self._names, self._inputs, self._calls, self._output)
             self._ends = last_uses(self._calls, self._output)
@@ -68,19 +68,19 @@ class Program(nn.Module):
         values = self._given((*inputs, *self._by_name(len(inputs), named)))
         values |= {name: _held(self, path) for name, path in self._names.items()}
         device = next((x.device for x in values.values() if isinstance(x, Tensor)), None)
-        scope = Scope(values, device or torch.device("cpu"))
+        environment = Environment(values, device or torch.device("cpu"))
         literals = vars(self._modules[LITERALS])
         weights = [values[name] for name in self._names]
         allowed = allowance(weights, self._stated_bytes, (inputs, named), self._tried)
         for call, ends in zip(self._calls, self._ends, strict=True):
-            values[call.name] = call.run(scope, literals.get(call.key, ()), allowed)
+            values[call.name] = call.run(environment, literals.get(call.key, ()), allowed)
             for name in ends:
                 del values[name]
                 allowed.drop(name)
-        return decode(self._output, scope.value)
+        return decode(self._output, environment.value)
 
     @property
-    def calls(self) -> Sequence[Call]:
+    def calls(self) -> Sequence[ProgramCall]:
         """What it runs, in order."""
         return self._calls
 
@@ -146,7 +146,7 @@ def _is_argument(name: str) -> bool:
 
 
 def _check_references(
-    weights: Mapping[str, str], inputs: Iterable[_Input], calls: Iterable[Call], output: Any
+    weights: Mapping[str, str], inputs: Iterable[_Input], calls: Iterable[ProgramCall], output: Any
 ) -> None:
     """Refuse a name that stands for two things, and one that is read before it is known."""
     known: set[str] = set()
@@ -210,7 +210,7 @@ class _Input:
 class _Literals(nn.Module):
     """The literal integers of each call, in one list."""
 
-    def __init__(self, calls: Iterable[Call]) -> None:
+    def __init__(self, calls: Iterable[ProgramCall]) -> None:
         super().__init__()
         vars(self).update({call.key: list(call.literals) for call in calls if call.literals})
 
@@ -257,7 +257,7 @@ def _held(root: nn.Module, name: str) -> Any:
     return root._parameters[leaf] if leaf in root._parameters else root._buffers[leaf]
 
 
-def _tell_roles(root: nn.Module, calls: Iterable[Call], names: Mapping[str, str]) -> None:
+def _tell_roles(root: nn.Module, calls: Iterable[ProgramCall], names: Mapping[str, str]) -> None:
     """Say of every weight what the first operator that reads it takes it for."""
     modules = Network.of(root).modules
     for call in calls:
@@ -270,13 +270,13 @@ def _tell_roles(root: nn.Module, calls: Iterable[Call], names: Mapping[str, str]
                 owner.kind = owner.kind or call.kind or call.operator
 
 
-def _read(call: Call) -> Iterator[tuple[int, str]]:
+def _read(call: ProgramCall) -> Iterator[tuple[int, str]]:
     """Every value that a call reads, and the place of the argument that holds it."""
     for place, argument in enumerate(call.args):
         yield from ((place, node) for node in nodes_of(argument))
 
 
-def _role(call: Call, place: int) -> str:
+def _role(call: ProgramCall, place: int) -> str:
     """As :class:`~slimnet.network.Held` names it."""
     if place == 1 and (call.operator == "batch_norm" or _is_batch_norm(call.function)):
         return "scale"

@@ -86,7 +86,7 @@ class Moments:
         return torch.baddbmm(self.xx, down, across, beta=1 / self.rows, alpha=-1)
 
 
-class Rows:
+class KeptRows:
     """The rows themselves, of a layer that reads very many inputs."""
 
     def __init__(self) -> None:
@@ -107,9 +107,9 @@ class Rows:
         return self._parts[0]
 
 
-def moments_of(groups: int, inputs: int, place: torch.device) -> Moments | Rows:
+def moments_of(groups: int, inputs: int, place: torch.device) -> Moments | KeptRows:
     """What to add a layer's inputs to."""
-    return Rows() if inputs > WIDE else Moments(groups, inputs, place)
+    return KeptRows() if inputs > WIDE else Moments(groups, inputs, place)
 
 
 def fit_of(weights: Tensor, constants: Tensor) -> Fit:
@@ -264,7 +264,7 @@ class WideFit(Fit):
 
     def __init__(self, weights: Tensor, constants: Tensor) -> None:
         super().__init__(weights, constants)
-        self._rows, self._residuals = Rows(), Rows()
+        self._rows, self._residuals = KeptRows(), KeptRows()
 
     @property
     def finite(self) -> bool:

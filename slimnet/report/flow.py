@@ -50,7 +50,7 @@ def read_flow(trace: Trace, owners: Owners, layers: Iterable[str]) -> Flow:
     A layer that runs again, such as a detector's head on every scale, stays one step, and edges
     that would go back to it are left out.
     """
-    reader = _Reader(owners, set(layers))
+    reader = _FlowBuilder(owners, set(layers))
     for number, ref in enumerate(trace.inputs, 1):
         name = f"input {number}" if len(trace.inputs) > 1 else "input"
         reader.hold(ref, _Held(frozenset([reader.step("input", name)])))
@@ -81,7 +81,7 @@ def _union(operands: Iterable[_Held]) -> _Held:
 
 
 @dataclass(eq=False)
-class _Reader:
+class _FlowBuilder:
     """Follows the calls of one trace; what a tensor holds is known by the memory it views."""
 
     owners: Owners

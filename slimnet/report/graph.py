@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from slimnet.capture.trace import Trace
 from slimnet.costs.cost import Cost
-from slimnet.coupling.groups import Group, Layer
+from slimnet.coupling.groups import Group, LayerReport
 from slimnet.inspection import Inspection
 from slimnet.network import Network
 from slimnet.report.flow import Flow, Owners, Role, Step, read_flow
@@ -79,7 +79,7 @@ class Graph:
 def make_graph(network: Network, trace: Trace, inspection: Inspection) -> Graph:
     """Draw together what a pass recorded and what the inspection found."""
     owners = _owners(network)
-    layers: dict[str, list[Layer]] = defaultdict(list)
+    layers: dict[str, list[LayerReport]] = defaultdict(list)
     for layer in inspection.layers:
         layers[layer.name].append(layer)
     flow = read_flow(trace, owners, layers)
@@ -109,7 +109,9 @@ def _texts(reasons: Sequence[object]) -> tuple[str, ...]:
 
 
 def _nodes(
-    flow: Flow, layers: Mapping[str, Sequence[Layer]], approximate: Mapping[int, tuple[str, ...]]
+    flow: Flow,
+    layers: Mapping[str, Sequence[LayerReport]],
+    approximate: Mapping[int, tuple[str, ...]],
 ) -> list[Node]:
     """The flow's steps with what is known of them, then the layers that never ran."""
     sources: dict[int, list[int]] = defaultdict(list)
@@ -127,7 +129,7 @@ def _nodes(
 
 
 def _layer(
-    layers: Sequence[Layer],
+    layers: Sequence[LayerReport],
     approximate: Mapping[int, tuple[str, ...]],
     carries: tuple[str, ...] = (),
     *,
@@ -163,9 +165,9 @@ def _bundle(
 ) -> Bundle:
     makers = tuple(n for n, node in enumerate(nodes) if _makes(node, group.number))
     readers, carried = set(), set()
-    for slot in group.slots:
-        owner = owners[slot.name][0]
-        if slot.role == "in" and owner in names:
+    for axis in group.axes:
+        owner = owners[axis.name][0]
+        if axis.role == "in" and owner in names:
             readers.add(names[owner])
         elif owner not in names:
             carried.add(owner)

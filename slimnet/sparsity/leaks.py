@@ -48,11 +48,11 @@ def dead_atoms(groups: Sequence[Group], tensors: Mapping[str, Tensor]) -> Dead:
 
 
 def _alive(group: Group, tensors: Mapping[str, Tensor]) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    made = [slot for slot in group.slots if slot.role == "out"]
+    made = [axis for axis in group.axes if axis.role == "out"]
     alive = np.full(group.size, not made)
-    for slot in made:
-        rows = cut_rows(tensors[slot.name], slot)
-        alive[slot.members[rows.ne(0).any(1).cpu().numpy()]] = True
+    for axis in made:
+        rows = cut_rows(tensors[axis.name], axis)
+        alive[axis.members[rows.ne(0).any(1).cpu().numpy()]] = True
     return alive
 
 
@@ -115,7 +115,7 @@ def _readers(
 ) -> Iterator[_DeadInput]:
     modules, tensors = network.modules, network.tensors
     columns = _dead_columns(groups, dead)
-    apart = {slot.name for group in groups for slot in group.slots if slot.groups > 1}
+    apart = {axis.name for group in groups for axis in group.axes if axis.groups > 1}
     for consumer in consumers_of(capture(network, example)):
         module = modules[consumer.weight.rpartition(".")[0]]
         if consumer.weight in columns and isinstance(module, (_ConvNd, nn.Linear)):
@@ -129,10 +129,10 @@ def _dead_columns(groups: Sequence[Group], dead: Dead) -> dict[str, Labels]:
     """Weight → the channels of its input that are dead."""
     columns: dict[str, Labels] = {}
     for group in groups:
-        for slot in group.slots:
-            gone = slot.positions[dead[group.number][slot.members]]
-            if slot.role == "in" and len(gone):
-                columns[slot.name] = np.union1d(columns.get(slot.name, gone), gone)
+        for axis in group.axes:
+            gone = axis.positions[dead[group.number][axis.members]]
+            if axis.role == "in" and len(gone):
+                columns[axis.name] = np.union1d(columns.get(axis.name, gone), gone)
     return columns
 
 
@@ -167,9 +167,9 @@ def _measured(
 @torch.no_grad()
 def _zero(tensors: Mapping[str, Tensor], groups: Sequence[Group], dead: Dead) -> None:
     for group in groups:
-        for slot in group.slots:
-            gone = slot.positions[dead[group.number][slot.members]]
-            if slot.role != "buffer" and len(gone):
-                weight = tensors[slot.name]
+        for axis in group.axes:
+            gone = axis.positions[dead[group.number][axis.members]]
+            if axis.role != "buffer" and len(gone):
+                weight = tensors[axis.name]
                 places = torch.from_numpy(gone).to(weight.device)
-                zero_part(weight, slot.axis, places, slot.groups)
+                zero_part(weight, axis.dim, places, axis.groups)

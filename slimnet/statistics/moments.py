@@ -21,7 +21,7 @@ from slimnet.network import Network
 from slimnet.progress import Progress, not_shown
 from slimnet.reconstruction.consumers import Consumer, consumers_of
 from slimnet.reconstruction.forms import Form, Places, grid
-from slimnet.reconstruction.least_squares import WIDE, Moments, Rows, moments_of
+from slimnet.reconstruction.least_squares import WIDE, KeptRows, Moments, moments_of
 from slimnet.reconstruction.lockstep import Stop, Walk, together, walking
 from slimnet.statistics.batches import does_not_run
 
@@ -42,7 +42,7 @@ class InputMoments:
     """The moments of one layer's inputs, and the variance that errors of its output face."""
 
     form: Form
-    sums: Moments | Rows
+    sums: Moments | KeptRows
     scale: Tensor | None  # [outputs]: of the batch norm over its output
     spread: float  # variance of the output, or of the sum that it is added into; of all channels
     shifts: bool  # whether a constant can make up for a lost mean
@@ -102,7 +102,7 @@ def input_moments(
             totals[consumer.total.index].append(consumer)
     stops = dict.fromkeys(consumers.keys() | totals.keys(), frozenset[int]())
     walks = [Walk(network.model, (part,), trace, stops, after=True) for part in batches]
-    reader = _Reader(network.tensors, len(consumers), seed)
+    reader = _MomentCollector(network.tensors, len(consumers), seed)
     with torch.no_grad(), walking(walks, [network]):
         for (met,) in together(trace, stops, walks):
             index = met[0].call.index
@@ -114,7 +114,7 @@ def input_moments(
     return reader.moments
 
 
-class _Reader:
+class _MomentCollector:
     """Takes the moments of one layer after the other."""
 
     def __init__(self, tensors: Mapping[str, Tensor], count: int, seed: int) -> None:

@@ -47,9 +47,9 @@ class Reader:
 
 def readers(network: Network, groups: Sequence[Group]) -> list[Reader]:
     """Every weight that reads channels of these groups; call it in ``parametrize.cached()``."""
-    read = {slot.name: slot for g in groups for slot in g.slots if slot.role == "in"}
+    read = {axis.name: axis for g in groups for axis in g.axes if axis.role == "in"}
     plain = [
-        Reader(name, tensor, read[name].axis, read[name].groups)
+        Reader(name, tensor, read[name].dim, read[name].groups)
         for name, tensor in network.tensors.items()
         if name in read
     ]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from slimnet.capture.passes import capture_passes
-from slimnet.coupling.groups import Group, Slot
+from slimnet.coupling.groups import Group, ParameterAxis
 from slimnet.coupling.removal import add_part, part
 from slimnet.inspection import analyse
 from slimnet.network import Network
@@ -30,17 +30,17 @@ class GroupLasso(Callback):
     def __init__(self, groups: Sequence[Group], strength: float) -> None:
         self.groups = groups
         self.strength = strength
-        self._indices: dict[int, tuple[Tensor, Tensor]] = {}  # by the slot's id
+        self._indices: dict[int, tuple[Tensor, Tensor]] = {}  # by the axis' id
 
     def on_start(self, moment: Moment) -> None:
-        """Bring every slot's positions and members to the device."""
+        """Bring every axis' positions and members to the device."""
         tensors = Network.of(moment.model).tensors
         for group in self.groups:
-            for slot in _weights(group):
-                place = tensors[slot.name].device
-                self._indices[id(slot)] = (
-                    torch.from_numpy(slot.positions).to(place),
-                    torch.from_numpy(slot.members).to(place),
+            for axis in _weights(group):
+                place = tensors[axis.name].device
+                self._indices[id(axis)] = (
+                    torch.from_numpy(axis.positions).to(place),
+                    torch.from_numpy(axis.members).to(place),
                 )
 
     @torch.no_grad()
@@ -50,32 +50,32 @@ class GroupLasso(Callback):
         for group in self.groups:
             norms = self.norms(group, tensors)
             pulls = torch.where(norms > 0, self.strength / norms, 0)
-            for slot in _weights(group):
-                self._pull(tensors[slot.name], slot, pulls)
+            for axis in _weights(group):
+                self._pull(tensors[axis.name], axis, pulls)
 
     def norms(self, group: Group, tensors: Mapping[str, Tensor]) -> Tensor:
         """[atoms]: the L2 norm of everything that belongs to each."""
         squares: Tensor | None = None
-        for slot in _weights(group):
-            positions, members = self._indices[id(slot)]
-            rows = part(tensors[slot.name], slot.axis, positions, slot.groups)
+        for axis in _weights(group):
+            positions, members = self._indices[id(axis)]
+            rows = part(tensors[axis.name], axis.dim, positions, axis.groups)
             sums = rows.square().flatten(1).sum(1) if rows.dim() > 1 else rows.square()
             squares = sums.new_zeros(group.size) if squares is None else squares
             squares.index_add_(0, members, sums)
         return torch.zeros(group.size) if squares is None else squares.sqrt()
 
-    def _pull(self, weight: Tensor, slot: Slot, pulls: Tensor) -> None:
+    def _pull(self, weight: Tensor, axis: ParameterAxis, pulls: Tensor) -> None:
         if weight.grad is None:
             return
-        positions, members = self._indices[id(slot)]
-        rows = part(weight, slot.axis, positions, slot.groups)
+        positions, members = self._indices[id(axis)]
+        rows = part(weight, axis.dim, positions, axis.groups)
         rows = rows * pulls[members].reshape(-1, *[1] * (rows.dim() - 1))
-        add_part(weight.grad, slot.axis, positions, rows, slot.groups)
+        add_part(weight.grad, axis.dim, positions, rows, axis.groups)
 
 
-def _weights(group: Group) -> Iterator[Slot]:
+def _weights(group: Group) -> Iterator[ParameterAxis]:
     """What of a group is trained; running statistics are not."""
-    return (slot for slot in group.slots if slot.role != "buffer")
+    return (axis for axis in group.axes if axis.role != "buffer")
 
 
 def _make(model: nn.Module, example: tuple[Any, ...], strength: float) -> GroupLasso:

@@ -72,10 +72,10 @@ def removable_filters(network: Network, groups: Sequence[Group]) -> dict[str, La
         if isinstance(module, _ConvNd) and not isinstance(module, _ConvTransposeNd)
     }
     filters: dict[str, Labels] = {}
-    for slot in (slot for group in groups for slot in group.slots):
-        if slot.role == "out" and slot.name in rows:
-            others = filters.get(slot.name, slot.positions)
-            filters[slot.name] = np.union1d(others, slot.positions)
+    for axis in (axis for group in groups for axis in group.axes):
+        if axis.role == "out" and axis.name in rows:
+            others = filters.get(axis.name, axis.positions)
+            filters[axis.name] = np.union1d(others, axis.positions)
     return filters
 
 
