@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from micro import Net, conv
 
 import slimnet
-from slimnet.costs.cost import Cost, cost
+from slimnet.costs.cost import cost
 from slimnet.coupling.groups import Group
 from slimnet.errors import PruneError
 from slimnet.models import MODELS
@@ -35,8 +35,7 @@ def widths(groups, budget, limits, scores=None) -> list[int]:
     scores = scores or {g.number: np.arange(float(g.size)) for g in groups}
 
     def cost(survivors):
-        total = sum(survivors[g.number] * g.channels_per_atom for g in groups)
-        return Cost(total, total, total)
+        return sum(survivors[g.number] * g.channels_per_atom for g in groups)
 
     kept = allocate(groups, scores, budget, limits, cost).survivors
     return [kept[g.number] * g.channels_per_atom for g in groups]
@@ -48,7 +47,7 @@ def test_a_ratio_keeps_int_of_what_remains(width, percent):
     kept = width * (100 - percent) // 100
     if kept < 1:
         return
-    found = widths([group(width)], Budget(ratio=percent / 100), Limits(align=None))
+    found = widths([group(width)], Budget("ratio", percent / 100), Limits(align=None))
     assert found == [kept]
 
 
@@ -58,7 +57,7 @@ def test_a_ratio_keeps_int_of_what_remains(width, percent):
 )
 def test_widths_are_multiples_near_what_was_asked(width, percent, align):
     limits = Limits(align=align, min_channels=1)
-    (found,) = widths([group(width)], Budget(ratio=percent / 100), limits)
+    (found,) = widths([group(width)], Budget("ratio", percent / 100), limits)
     multiple = alignment(width, align)
     wanted = max(width * (100 - percent) // 100, 1)
     assert 1 <= found <= width
@@ -68,7 +67,7 @@ def test_widths_are_multiples_near_what_was_asked(width, percent, align):
 
 def test_channels_that_leave_together_are_rounded_together():
     """Atoms of six channels: 16 divides three, six, … eight of them."""
-    (found,) = widths([group(96, per_atom=6)], Budget(ratio=0.3), Limits(align=16))
+    (found,) = widths([group(96, per_atom=6)], Budget("ratio", 0.3), Limits(align=16))
     assert found == 48 or found == 96
     assert found % 6 == found % 16 == 0
 
@@ -83,14 +82,14 @@ def test_patterns_decide_for_their_layers_and_the_last_one_wins():
     limits = Limits(
         align=None, keep=("stem",), layer_ratio={"layer*": 0.2, "layer2.*": 0.7, "stem": 0.9}
     )
-    assert widths(groups, Budget(ratio=0.5), limits) == [100, 80, 30, 50]
+    assert widths(groups, Budget("ratio", 0.5), limits) == [100, 80, 30, 50]
     assert Limits(keep=("layer1.b",)).fixed_ratio(groups[1]) == 0.0
     assert limits.fixed_ratio(groups[3]) is None
 
 
 def test_a_ratio_that_would_empty_a_layer_is_refused_with_its_name():
     with pytest.raises(PruneError) as refusal:
-        widths([group(8, layers=("neck",))], Budget(ratio=0.9), Limits())
+        widths([group(8, layers=("neck",))], Budget("ratio", 0.9), Limits())
     assert str(refusal.value) == (
         "a ratio of 0.9 would leave neck (8 channels) with none; lower it, or set a minimum width "
         "(--min-channels)"
@@ -100,14 +99,14 @@ def test_a_ratio_that_would_empty_a_layer_is_refused_with_its_name():
 def test_a_minimum_width_guards_every_scope():
     groups = [group(8), group(64, number=1)]
     limits = Limits(align=None, min_channels=3)
-    assert widths(groups, Budget(ratio=0.9), limits) == [3, 6]
+    assert widths(groups, Budget("ratio", 0.9), limits) == [3, 6]
     scores = {0: np.zeros(8), 1: np.ones(64)}
     limits = Limits(scope="global", align=None, min_channels=3)
-    assert widths(groups, Budget(ratio=0.5), limits, scores)[0] == 3
+    assert widths(groups, Budget("ratio", 0.5), limits, scores)[0] == 3
 
 
 def test_a_minimum_above_the_width_keeps_all():
-    assert widths([group(8)], Budget(ratio=0.5), Limits(min_channels=20, align=None)) == [8]
+    assert widths([group(8)], Budget("ratio", 0.5), Limits(min_channels=20, align=None)) == [8]
 
 
 def test_one_threshold_over_all_groups_takes_the_asked_share():
@@ -115,7 +114,7 @@ def test_one_threshold_over_all_groups_takes_the_asked_share():
     groups = [group(64, number=n) for n in range(4)]
     scores = {n: rng.random(64) + 0.1 * n for n in range(4)}
     limits = Limits(scope="global", align=None)
-    found = widths(groups, Budget(ratio=0.5), limits, scores)
+    found = widths(groups, Budget("ratio", 0.5), limits, scores)
     assert sum(found) == 128
     assert found == sorted(found) and found[0] < found[3]
     threshold = np.sort(np.concatenate(list(scores.values())))[128]
@@ -126,7 +125,7 @@ def test_a_share_counts_channels_and_not_atoms():
     """Atoms of four channels fill the share four times as fast."""
     groups = [group(32), group(64, number=1, per_atom=4)]
     scores = {0: np.full(32, 2.0), 1: np.full(16, 1.0)}
-    found = widths(groups, Budget(ratio=0.5), Limits(scope="global", align=None), scores)
+    found = widths(groups, Budget("ratio", 0.5), Limits(scope="global", align=None), scores)
     assert found == [32, 16]
 
 
@@ -134,9 +133,9 @@ def test_groups_without_scores_are_not_touched():
     kept = allocate(
         [group(32), group(32, number=1)],
         {0: np.arange(32.0)},
-        Budget(ratio=0.5),
+        Budget("ratio", 0.5),
         Limits(align=None),
-        lambda survivors: Cost(1, 1, 1),
+        lambda survivors: 1,
     )
     assert kept.survivors == {0: 16}
 
@@ -156,8 +155,7 @@ def chains(draw):
 
     def cost(survivors):
         widths = [3, *(survivors[g.number] for g in groups), 10]
-        total = sum(n * a * b for n, a, b in zip(used, widths, widths[1:], strict=False))
-        return Cost(total, total, 4 * total)
+        return sum(n * a * b for n, a, b in zip(used, widths, widths[1:], strict=False))
 
     return groups, scores, cost
 
@@ -179,11 +177,11 @@ def test_a_budget_is_never_exceeded_and_met_within_a_percent_or_a_single_step(
     groups, scores, cost = chain
     limits = Limits(scope=scope, align=align, min_channels=least)
     like = {g.number: g.number % 2 for g in groups}
-    found = allocate(groups, scores, Budget(macs=share), limits, cost, like=like)
-    amount, spent = share * cost(whole(groups)).macs, cost(found.survivors).macs
+    found = allocate(groups, scores, Budget("macs", share), limits, cost, like=like)
+    amount, spent = share * cost(whole(groups)), cost(found.survivors)
     for finer in (1, 2, 4, 8, 16):  # the first multiples with which the budget can be met
         rungs = {g.number: ladder(g, replace(limits, finer=finer), g.size) for g in groups}
-        if cost({n: x.least for n, x in rungs.items()}).macs <= amount:
+        if cost({n: x.least for n, x in rungs.items()}) <= amount:
             break
     assert bool(found.unmet) == (spent > amount)
     if spent > amount:  # nothing narrower is allowed
@@ -191,7 +189,7 @@ def test_a_budget_is_never_exceeded_and_met_within_a_percent_or_a_single_step(
         assert "is the least that can remain" in found.unmet == found.notes[0]
         return
     above = [
-        cost({**found.survivors, n: up}).macs
+        cost({**found.survivors, n: up})
         for n, x in rungs.items()
         if (up := x.up(found.survivors[n])) is not None
     ]
@@ -206,7 +204,7 @@ def test_a_larger_ratio_leaves_no_group_wider(chain, one, other, scope, align):
     groups, scores, cost = chain
     limits = Limits(scope=scope, align=align, min_channels=1)
     more, less = (
-        allocate(groups, scores, Budget(ratio=ratio), limits, cost).survivors
+        allocate(groups, scores, Budget("ratio", ratio), limits, cost).survivors
         for ratio in sorted((one, other))
     )
     assert all(less[n] <= more[n] for n in less)
@@ -216,9 +214,9 @@ def test_a_larger_ratio_leaves_no_group_wider(chain, one, other, scope, align):
 @given(chains(), st.floats(0.1, 0.9))
 def test_bytes_are_the_same_budget_as_their_share(chain, share):
     groups, scores, cost = chain
-    size = share * cost(whole(groups)).bytes
-    by_share = allocate(groups, scores, Budget(params=share), Limits(), cost)
-    assert allocate(groups, scores, Budget(bytes=size), Limits(), cost).survivors == (
+    size = share * cost(whole(groups))
+    by_share = allocate(groups, scores, Budget("params", share), Limits(), cost)
+    assert allocate(groups, scores, Budget("bytes", size), Limits(), cost).survivors == (
         by_share.survivors
     )
 
@@ -228,7 +226,7 @@ def test_bytes_are_the_same_budget_as_their_share(chain, share):
 def test_names_and_the_minimum_hold_in_every_scope_and_budget(chain, share, scope):
     groups, scores, cost = chain
     limits = Limits(scope, None, min_channels=7, keep=("layer0",), layer_ratio={"layer[12]": 0.5})
-    found = allocate(groups, scores, Budget(params=share), limits, cost).survivors
+    found = allocate(groups, scores, Budget("params", share), limits, cost).survivors
     for g in groups:
         if g.number == 0:
             assert found[0] == g.size
@@ -243,20 +241,18 @@ def test_each_class_of_like_groups_loses_the_same_share():
     like = {n: n % 2 for n in range(4)}
     limits = Limits("isomorphic", None)
     found = allocate(
-        groups, scores, Budget(ratio=0.5), limits, lambda survivors: Cost(1, 1, 1), like=like
+        groups, scores, Budget("ratio", 0.5), limits, lambda survivors: 1, like=like
     ).survivors
     assert found[0] + found[2] == found[1] + found[3] == 64
     assert found[0] != found[2]
     limits = Limits("global", None)
-    assert widths(groups, Budget(ratio=0.5), limits, scores)[0] < 10
+    assert widths(groups, Budget("ratio", 0.5), limits, scores)[0] < 10
 
 
 def test_what_has_gone_stays_gone():
     scores = {0: np.array([-np.inf] * 20 + list(range(44))), 1: np.arange(64.0)}
     groups = [group(64), group(64, number=1)]
-    found = allocate(
-        groups, scores, Budget(ratio=0.1), Limits(align=None), lambda survivors: Cost(1, 1, 1)
-    )
+    found = allocate(groups, scores, Budget("ratio", 0.1), Limits(align=None), lambda survivors: 1)
     assert found.survivors == {0: 44, 1: 57}
     assert found.why == {0: "it went in an earlier round"}
 
@@ -267,10 +263,9 @@ def test_by_harm_the_least_harmful_step_goes_next_also_in_a_later_round():
     groups = [group(64), group(64, number=1)]
 
     def cost(survivors):
-        total = sum(survivors.values())
-        return Cost(total, total, total)
+        return sum(survivors.values())
 
-    found = allocate(groups, scores, Budget(macs=0.5), Limits("harm"), cost)
+    found = allocate(groups, scores, Budget("macs", 0.5), Limits("harm"), cost)
     assert found.survivors == {0: 48, 1: 16}
 
 
@@ -280,10 +275,9 @@ def test_by_harm_a_step_that_saves_too_much_is_taken_back():
     scores = {0: np.full(32, 1e-3), 1: np.arange(1.0, 257.0)}
 
     def cost(survivors):
-        total = 40 * survivors[0] // 16 + survivors[1] // 8
-        return Cost(total, total, total)
+        return 40 * survivors[0] // 16 + survivors[1] // 8
 
-    found = allocate(groups, scores, Budget(macs=0.9), Limits("harm", 16), cost)
+    found = allocate(groups, scores, Budget("macs", 0.9), Limits("harm", 16), cost)
     assert found.survivors == {0: 32, 1: 160}
     assert not found.notes
 
@@ -294,7 +288,7 @@ def test_why_a_group_differs_is_said():
     ]
     limits = Limits("local", 16, 4, ("layer0",), {"layer1": 0.25})
     scores = {g.number: np.arange(float(g.size)) for g in groups}
-    found = allocate(groups, scores, Budget(ratio=0.6), limits, lambda survivors: Cost(1, 1, 1))
+    found = allocate(groups, scores, Budget("ratio", 0.6), limits, lambda survivors: 1)
     assert found.survivors == {0: 64, 1: 48, 2: 32, 3: 32, 4: 16, 5: 4}
     assert found.asked == dict.fromkeys(range(6), 0.6)
     assert found.why == {
@@ -312,11 +306,10 @@ def test_wide_steps_of_one_group_are_made_up_for_by_the_others():
     scores = {g.number: np.ones(g.size) for g in groups}
 
     def cost(survivors):
-        total = sum(192 * survivors[0] * survivors[n] for n in range(1, 5))
-        return Cost(total, total, total)
+        return sum(192 * survivors[0] * survivors[n] for n in range(1, 5))
 
-    found = allocate(groups, scores, Budget(macs=0.4), Limits(), cost)
-    share = cost(found.survivors).macs / cost(whole(groups)).macs
+    found = allocate(groups, scores, Budget("macs", 0.4), Limits(), cost)
+    share = cost(found.survivors) / cost(whole(groups))
     assert 0.396 <= share <= 0.4 and not found.notes
     assert {3072 - found.survivors[n] for n in range(1, 5)} != {0}
 
@@ -345,8 +338,7 @@ def test_a_budget_of_everything_removes_nothing():
 
 def found_by(groups, budget, limits):
     def cost(survivors):
-        total = sum(survivors[g.number] * g.channels_per_atom for g in groups)
-        return Cost(total, total, total)
+        return sum(survivors[g.number] * g.channels_per_atom for g in groups)
 
     scores = {g.number: np.arange(float(g.size)) for g in groups}
     return allocate(groups, scores, budget, limits, cost)
@@ -356,14 +348,14 @@ def found_by(groups, budget, limits):
 @pytest.mark.parametrize("align", [16, "auto"])
 def test_a_budget_that_an_aligned_network_exceeds_is_met_by_a_narrower_one(scope, align):
     groups = [group(128, number=0), group(128, number=1)]
-    found = found_by(groups, Budget(macs=14 / 256), Limits(scope, align))
+    found = found_by(groups, Budget("macs", 14 / 256), Limits(scope, align))
     assert sum(found.survivors.values()) == 12  # 8 and 4: multiples of 4
     assert not found.unmet
     assert found.notes[0] == (
         "the budget is too small for widths that are multiples of 16: widths are multiples of 4, "
         "or of less in narrower groups"
     )
-    usual = found_by(groups, Budget(macs=32 / 256), Limits(scope, align))
+    usual = found_by(groups, Budget("macs", 32 / 256), Limits(scope, align))
     assert usual.survivors == {0: 16, 1: 16} and not usual.notes
 
 
@@ -371,15 +363,15 @@ def test_a_budget_that_an_aligned_network_exceeds_is_met_by_a_narrower_one(scope
 def test_a_ratio_is_missed_where_guards_hold_more_than_a_step_of_each_group(scope):
     groups = [group(64, number=0, layers=("a",)), group(128, number=1, layers=("b",))]
     for least in (64, 128, 1000):
-        found = found_by(groups, Budget(ratio=0.5), Limits(scope, min_channels=least))
+        found = found_by(groups, Budget("ratio", 0.5), Limits(scope, min_channels=least))
         assert "% of the channels would leave: a" in found.unmet
         assert f"(at least {min(least, 64)} channels)" in found.unmet
-    assert not found_by(groups, Budget(ratio=0.5), Limits(scope, min_channels=36)).unmet
-    tiny = found_by(groups, Budget(ratio=0.01), Limits("local"))
+    assert not found_by(groups, Budget("ratio", 0.5), Limits(scope, min_channels=36)).unmet
+    tiny = found_by(groups, Budget("ratio", 0.01), Limits("local"))
     assert tiny.unmet == (
         "only 0.0% of the channels would leave: a (a multiple of 8), b (a multiple of 16)"
     )
-    kept = found_by(groups, Budget(ratio=0.5), Limits(scope, keep=("*",)))
+    kept = found_by(groups, Budget("ratio", 0.5), Limits(scope, keep=("*",)))
     assert kept.unmet == ("only 0.0% of the channels would leave: a, b (kept by name)")
-    assert not found_by(groups, Budget(ratio=0.5), Limits(scope, keep=("a",))).unmet
-    assert not found_by(groups, Budget(ratio=0.0), Limits(scope, keep=("*",))).unmet
+    assert not found_by(groups, Budget("ratio", 0.5), Limits(scope, keep=("a",))).unmet
+    assert not found_by(groups, Budget("ratio", 0.0), Limits(scope, keep=("*",))).unmet

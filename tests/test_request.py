@@ -13,7 +13,7 @@ import slimnet
 from slimnet.cli.commands import COMMANDS, COMPARED
 from slimnet.cli.typed import built, part, signature
 from slimnet.criteria import ACROSS, REDUCE, load_criteria
-from slimnet.errors import InputError
+from slimnet.errors import InputError, UnknownNameError
 from slimnet.planning import request
 from slimnet.planning.budget import Budget, Limits
 from slimnet.planning.request import CutRequest, Scope, parse_align, parse_blocks, parse_ratios
@@ -78,6 +78,31 @@ def test_what_is_left_to_slimnet_is_settled():
     assert CutRequest(drop_blocks=2, macs=0.5).settled().ratio is None
 
 
+@pytest.mark.parametrize(
+    "named",
+    [
+        {},
+        {"ratio": 0.5, "macs": 0.5},
+        {"macs": 0.5, "bytes": 1e6},
+        {"macs": 0.5, "budget": {"params": 0.5}},
+    ],
+)
+def test_exactly_one_budget_is_named(named):
+    with pytest.raises(InputError, match="give exactly one budget: a ratio of channels, of macs"):
+        CutRequest(**named).settled()
+
+
+def test_a_cost_without_an_option_of_its_own_is_named_in_budget():
+    asked = CutRequest(budget={"energy": 0.5})
+    assert asked.settled().the_budget == ("energy", 0.5)
+    assert list(asked.asked(None)).index("energy") == 0 and "budget" not in asked.asked(None)
+    assert CutRequest(budget={"macs": 0.5}).asked(None) == CutRequest(macs=0.5).asked(None)
+    with pytest.raises(
+        UnknownNameError, match="unknown cost 'energy': the known ones are bytes, m"
+    ):
+        Budget.of(asked)
+
+
 def test_what_the_caller_changes_later_changes_nothing():
     keep, ratios = ["a"], {"b": 0.2}
     asked = CutRequest(keep=keep, layer_ratio=ratios)
@@ -87,7 +112,7 @@ def test_what_the_caller_changes_later_changes_nothing():
 
 def test_budget_and_limits_are_those_of_the_request():
     asked = CutRequest(macs=0.5, align=None, keep=["a"], layer_ratio={"b": 0.2}, min_channels=3)
-    assert Budget.of(asked) == Budget(macs=0.5)
+    assert Budget.of(asked) == Budget("macs", 0.5)
     assert Limits.of(asked) == Limits("local", None, 3, ("a",), {"b": 0.2})
     assert Limits.of(CutRequest(ratio=0.5)) == Limits()
 
@@ -125,7 +150,7 @@ def test_an_argument_that_prune_does_not_have():
 
 def test_every_option_of_a_cut_is_one_of_the_command():
     shown = set(signature(COMMANDS["prune"]).parameters)
-    assert {row.name for row in fields(CutRequest)} - shown == {"strict"}
+    assert {row.name for row in fields(CutRequest)} - shown == {"strict", "budget"}
     assert set(COMPARED) < set(signature(COMMANDS["compare"]).parameters)
 
 

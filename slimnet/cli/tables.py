@@ -11,6 +11,8 @@ from rich.table import Table
 
 from slimnet.blocks.blocks import blocks_line, few
 from slimnet.cli.console import note, say, show, shown, written
+from slimnet.costs.cost import Cost
+from slimnet.costs.quantity import quantities, share_left
 from slimnet.coupling.groups import Group, LayerReport
 from slimnet.inspection import Inspection
 from slimnet.plan.plan import GroupCut, Plan
@@ -40,11 +42,17 @@ def show_inspection(inspection: Inspection) -> None:
     prunable = sum(layer.prunable > 0 for layer in inspection.layers)
     say(
         f"{prunable} of {count(len(inspection.layers), 'layer')} can be pruned, "
-        f"in {count(len(inspection.groups), 'group')}; {inspection.cost.macs:,} MACs, "
-        f"{inspection.cost.params:,} parameters"
+        f"in {count(len(inspection.groups), 'group')}; {', '.join(_amounts(inspection.cost))}"
     )
     for line in blocks_line(inspection.blocks):
         say(line)
+
+
+def _amounts(cost: Cost) -> Iterator[str]:
+    """What fits into one line."""
+    for name, quantity in quantities().items():
+        if quantity.brief:
+            yield f"{quantity.written(cost.amounts[name])} {quantity.label}"
 
 
 def _layers(layers: Sequence[LayerReport]) -> Table:
@@ -146,11 +154,11 @@ def _cut(told: Sequence[Sequence[GroupCut]]) -> Table:
     return table
 
 
-def _cost(before: Mapping[str, int], after: Mapping[str, int]) -> Table:
+def _cost(before: Mapping[str, float], after: Mapping[str, float]) -> Table:
     table = _table("", "before", "after", "remains")
-    for name, label in (("macs", "MACs"), ("params", "parameters"), ("bytes", "bytes")):
-        share = f"{after[name] / max(before[name], 1):.1%}"
-        table.add_row(label, f"{before[name]:,}", f"{after[name]:,}", share)
+    for name, quantity in quantities().items():
+        amounts = (quantity.written(costs[name]) for costs in (before, after))
+        table.add_row(quantity.label, *amounts, share_left(before, after, name))
     return table
 
 

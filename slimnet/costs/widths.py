@@ -1,9 +1,8 @@
 """What a network costs at given widths, fast enough to search with.
 
-Takes the terms of a :class:`~slimnet.costs.cost.CostModel` and the order in which the atoms of
-each group leave; gives the cost as a function of how many survive. The length of an axis is then a
-table per group, and a cost is a sum of products of a few lengths: some numpy calls for the whole
-network.
+Takes the model of one quantity and the order in which the atoms of each group leave; gives the
+amount as a function of how many survive. The length of an axis is then a table per group, and a sum
+of products of lengths is some numpy calls for the whole network.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from slimnet.costs.cost import Cost, CostModel
+from slimnet.costs.quantity import Model, Products
 from slimnet.coupling.groups import Group
 from slimnet.coupling.labels import Atoms, Labels
 
@@ -25,36 +24,60 @@ Survivors: TypeAlias = dict[int, int]
 
 
 class WidthCost:
-    """The cost of a network as a function of the widths of its groups.
+    """What one quantity of a network is, as a function of the widths of its groups.
 
     ``orders`` says for each group that may shrink which of its atoms leave, the first first.
     """
 
     def __init__(
         self,
-        costs: CostModel,
+        model: Model,
         atoms: Atoms,
         groups: Sequence[Group],
         orders: Mapping[int, Labels],
     ) -> None:
         axes = _Axes(atoms, [g for g in groups if g.number in orders], orders)
-        merged: dict[tuple[int, ...], Labels] = defaultdict(lambda: np.zeros(3, np.int64))
-        for counted, lengths in costs.terms:
-            places = [None if axis is None else axes.place(axis) for axis, _ in lengths]
-            fixed = prod(n for p, (_, n) in zip(places, lengths, strict=True) if p is None)
-            changing = sorted(p for p in places if p is not None)
-            merged[tuple(changing)] += np.array(counted) * fixed
+        self._total = _Sum(model, axes) if isinstance(model, Products) else _Called(model, axes)
+        self._lengths = axes.lengths()
+
+    def __call__(self, survivors: Mapping[int, int]) -> float:
+        """The amount when so many atoms of each group survive; groups left out stay whole."""
+        return self._total(self._lengths.at(survivors))
+
+
+class _Sum:
+    """A sum of products: those of the same axes as one, all in a few calls of numpy."""
+
+    def __init__(self, model: Products, axes: _Axes) -> None:
+        merged: dict[tuple[int, ...], int] = defaultdict(int)
+        for term in model.terms:
+            places = [None if axis is None else axes.place(axis) for axis, _ in term.axes]
+            fixed = prod(n for p, (_, n) in zip(places, term.axes, strict=True) if p is None)
+            merged[tuple(sorted(p for p in places if p is not None))] += term.factor * fixed
         most = max(map(len, merged), default=0)
         one = len(axes.fixed)  # a term of fewer axes is padded with a length of one
-        self._lengths = axes.lengths()
-        self._places = np.array([[*p, *[one] * (most - len(p))] for p in merged], np.int64)
-        self._counted = np.array(list(merged.values()), np.int64).reshape(-1, 3).T
+        padded = [[*p, *[one] * (most - len(p))] for p in merged]
+        self._places = np.array(padded, np.int64).reshape(len(merged), most)
+        self._factors = np.array(list(merged.values()), np.int64)
 
-    def __call__(self, survivors: Mapping[int, int]) -> Cost:
-        """The cost when so many atoms of each group survive; groups left out stay whole."""
-        products = self._lengths.at(survivors)[self._places].prod(axis=1)
-        macs, params, size = (self._counted @ products).tolist()
-        return Cost(macs, params, size)
+    def __call__(self, lengths: Labels) -> int:
+        """``lengths`` [axes]."""
+        return int(self._factors @ lengths[self._places].prod(axis=1))
+
+
+class _Called:
+    """Any other model: it is called with the lengths that it reads."""
+
+    def __init__(self, model: Model, axes: _Axes) -> None:
+        self._model = model
+        self._places = [
+            (None if axis is None else axes.place(axis), full) for axis, full in model.axes
+        ]
+
+    def __call__(self, lengths: Labels) -> float:
+        """``lengths`` [axes]."""
+        values = lengths.tolist()
+        return self._model.at([n if place is None else values[place] for place, n in self._places])
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,8 +95,8 @@ class _Lengths:
         """[axes]: every length at these widths."""
         kept = np.array([survivors.get(number, size) for number, size in self.sizes], np.int64)
         parts = self.tables[self.start + kept[self.group]]
-        found = np.bincount(self.axis, weights=parts, minlength=len(self.fixed))
-        lengths: Labels = found.astype(np.int64) + self.fixed
+        moving = np.bincount(self.axis, weights=parts, minlength=len(self.fixed))
+        lengths: Labels = moving.astype(np.int64) + self.fixed
         return lengths
 
 
@@ -88,7 +111,7 @@ class _Axes:
         for place, group in enumerate(groups):
             self.owner[group.atoms] = place
             self.turn[group.atoms[orders[group.number]]] = np.arange(group.size)[::-1]
-        self.known: dict[bytes, int | None] = {}
+        self.places: dict[bytes, int | None] = {}
         self.fixed: list[int] = []
         self.rows: list[tuple[int, int]] = []  # per table: its axis, its group
         self.tables: list[Labels] = []
@@ -97,9 +120,9 @@ class _Axes:
         """The number of an axis; None where no group has a part of it."""
         atoms = self.of[axis]
         key = atoms.tobytes()
-        if key not in self.known:
-            self.known[key] = self._add(atoms)
-        return self.known[key]
+        if key not in self.places:
+            self.places[key] = self._add(atoms)
+        return self.places[key]
 
     def _add(self, atoms: Labels) -> int | None:
         owner = self.owner[atoms]

@@ -111,8 +111,8 @@ class Plan:
     grouped: Mapping[str, int] = field(default_factory=dict)
     untouched: tuple[tuple[str, str], ...] = ()  # layer, why it was left alone
     asked: Mapping[str, Any] | None = None
-    before: Mapping[str, int] | None = None  # macs, params, bytes
-    after: Mapping[str, int] | None = None
+    before: Mapping[str, float] | None = None  # macs, params, bytes, and what plug-ins count
+    after: Mapping[str, float] | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -219,8 +219,8 @@ def _scale(axis: Any, runs: Sequence[Sequence[int]], factor: Any) -> Scale:
     return Scale(_whole(axis), _indices(runs), float(factor))
 
 
-def _cost(row: Any) -> Mapping[str, int] | None:
-    """MACs, parameters and bytes."""
+def _cost(row: Any) -> Mapping[str, float] | None:
+    """MACs, parameters and bytes, and what plug-ins count."""
     table = _numbers(row)
     for key in ("macs", "params", "bytes") if table else ():
         _whole(row[key])

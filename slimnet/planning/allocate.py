@@ -6,25 +6,26 @@ largest network within the budget. One share moves many groups at once, so
 :mod:`slimnet.planning.finish` then takes single rungs of single groups until no further one fits.
 Where a group's rungs are too far apart for what is left, it stays and the share of the others is
 bisected again. The budget is never exceeded; where even the narrowest network does, that one is the
-answer, and a note says why.
+answer, and a note says why. A cost that does not grow with the widths is tried at many shares, and
+of those that fit the smallest is taken.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from math import floor
 
 import numpy as np
 
-from slimnet.costs.cost import Cost
 from slimnet.costs.widths import Survivors
 from slimnet.coupling.groups import Group
 from slimnet.criteria import Scores
 from slimnet.errors import PruneError
 from slimnet.planning.budget import Budget, Limits
 from slimnet.planning.finish import finish
-from slimnet.planning.greedy import cheapest
+from slimnet.planning.greedy import least_damage
 from slimnet.planning.ladder import Ladder, ladder
 from slimnet.planning.search import Search
 from slimnet.planning.shortfall import channels_short, exceeds, finer_note, shortfall
@@ -46,65 +47,97 @@ def allocate(
     scores: Mapping[int, Scores],
     budget: Budget,
     limits: Limits,
-    cost: Callable[[Survivors], Cost],
+    cost: Callable[[Survivors], float] | None = None,
     *,
+    grows: bool = True,
     like: Mapping[int, int] | None = None,
 ) -> Allocation:
     """How many atoms of each scored group survive.
 
-    ``cost`` tells what a choice costs. ``scores`` [atoms] must be comparable across groups; atoms
+    ``cost`` tells what the budget's cost is at a choice of widths; a ratio needs none. ``grows``:
+    it never falls where a group grows. ``scores`` [atoms] must be comparable across groups; atoms
     at -inf have gone already. ``like`` gives each group's class, for scope "isomorphic". Raises
     :class:`PruneError` where a local ratio would leave a layer without channels.
     """
     groups = [g for g in groups if g.number in scores]
     shares = _Shares(groups, scores, limits, like or {})
-    if budget.kind == "ratio":
+    if budget.is_ratio:
         shares.refuse_empty(budget.value)
         if limits.scope != "harm":
             return shares.by_ratio(budget.value)
+    if cost is None or budget.is_ratio:
+        cost = _channels(groups)
+    whole = cost({g.number: g.size for g in groups})
+    unit = _unit(whole)
 
-    def spent(survivors: Survivors) -> int:
-        if budget.kind == "ratio":
-            return sum(g.channels_of(survivors[g.number]) for g in groups)
-        return int(getattr(cost(survivors), budget.kind))
+    def spent(survivors: Survivors) -> float:
+        return cost(survivors) / unit
 
-    whole = {g.number: g.size for g in groups}
-    amount = budget.remains(cost(whole)) * spent(whole)
-    shares = _fine_enough(shares, lambda narrowest: not exceeds(spent(narrowest), amount))
+    amount = budget.remains(whole) * whole / unit
+    tried = (1.0,) if grows else _TRIED
+    shares = _fine_enough(shares, spent, amount, tried)
     search = Search(shares.survivors(0.0), shares.open, scores, spent, amount)
-    share = None
-    if limits.scope == "harm":
-        start, found = _by_harm(search)
-        wanted: Mapping[int, float] = dict(start)
-    else:
-        share, found = _meet(search, shares)
-        wanted = shares.wanted(share)
+    share, wanted, widths = _searched(search, shares, tried)
     finer = finer_note(shares.limits, groups)
-    if budget.kind == "ratio":
-        made = shares.allocation(wanted, found, share, finer)
+    if budget.is_ratio:
+        made = shares.allocation(wanted, widths, share, finer)
         return shares.told_by_ratio(made, budget.value, amount)
-    notes = shortfall(found, shares.ladders, shares.fixed, shares.limits, budget, cost)
-    if exceeds(spent(found), amount):
-        return replace(shares.allocation(wanted, found, share, notes), unmet=notes[0])
-    return shares.allocation(wanted, found, share, [*finer, *notes])
+    notes = shortfall(widths, shares.ladders, shares.fixed, shares.limits, budget, cost, grows)
+    if exceeds(spent(widths), amount):
+        return replace(shares.allocation(wanted, widths, share, notes), unmet=notes[0])
+    return shares.allocation(wanted, widths, share, [*finer, *notes])
 
 
-def _fine_enough(shares: _Shares, fits: Callable[[Survivors], bool]) -> _Shares:
-    """The same with halved multiples, and halved again, until the narrowest network fits.
+def _searched(
+    search: Search, shares: _Shares, tried: Sequence[float]
+) -> tuple[float | None, Mapping[int, float], Survivors]:
+    """The share, where one leads there; the widths before the last steps, and after them."""
+    if shares.limits.scope == "harm":
+        start, widths = _by_damage(search)
+        return None, dict(start), widths
+    share, widths = _meet(search, shares, tried)
+    return share, shares.wanted(share), widths
+
+
+def _channels(groups: Sequence[Group]) -> Callable[[Survivors], float]:
+    """What a ratio counts."""
+    return lambda survivors: sum(g.channels_of(survivors[g.number]) for g in groups)
+
+
+def _unit(whole: float) -> float:
+    """What a cost is counted in: whole numbers as they are, others in billionths of the whole.
+
+    The searches take one for next to nothing, whatever a cost is measured in.
+    """
+    return 1 if isinstance(whole, int) else (whole or 1) / 1e9
+
+
+_TRIED = tuple(k / 64 for k in range(1, 65))
+"""The shares of channels that are tried where a cost need not grow with widths."""
+
+
+def _fine_enough(
+    shares: _Shares, spent: Callable[[Survivors], float], amount: float, tried: Sequence[float]
+) -> _Shares:
+    """The same with halved multiples, and halved again, until one of the tried shares fits.
 
     A budget is a must and a multiple what runtimes like. The finest where none fits.
     """
-    while not fits(shares.survivors(1.0)) and shares.can_be_finer:
+
+    def fits(shares: _Shares) -> bool:
+        return any(not exceeds(spent(shares.survivors(share)), amount) for share in tried)
+
+    while not fits(shares) and shares.can_be_finer:
         shares = shares.finer()
     return shares
 
 
-def _by_harm(search: Search) -> tuple[Survivors, Survivors]:
-    """The least harmful widths, and those near them that come nearest to the amount.
+def _by_damage(search: Search) -> tuple[Survivors, Survivors]:
+    """The least damaging widths, and those near them that come nearest to the amount.
 
     Where a step saved far more than was needed, it is taken back and the other groups pay.
     """
-    start = cheapest(search)
+    start = least_damage(search)
     nearest = finish(search.at(start))
     ups = search.ups(nearest)
     order = sorted(ups, key=lambda number: search.spent({**nearest, number: ups[number]}))
@@ -112,7 +145,7 @@ def _by_harm(search: Search) -> tuple[Survivors, Survivors]:
         if search.is_met(nearest):
             break
         rest = search.without([number])
-        trial = cheapest(rest.at({**nearest, number: ups[number]}))
+        trial = least_damage(rest.at({**nearest, number: ups[number]}))
         trial = finish(rest.at(trial))
         if search.spent(nearest) < search.spent(trial) <= search.amount:
             nearest = trial
@@ -122,24 +155,30 @@ def _by_harm(search: Search) -> tuple[Survivors, Survivors]:
 _TAKEN_BACK = 16  # steps that are tried, those first that exceed the amount by least
 
 
-def _meet(search: Search, shares: _Shares) -> tuple[float, Survivors]:
+def _meet(search: Search, shares: _Shares, tried: Sequence[float]) -> tuple[float, Survivors]:
     """The share, and the widths near it, that come nearest to the amount."""
     held: Survivors = {}
+    answer: tuple[float, Survivors] | None = None
     while True:
-        share = _bisect(
-            lambda share: search.spent({**shares.survivors(share), **held}), search.amount
+        share = _share_within(
+            lambda share: search.spent({**shares.survivors(share), **held}), search.amount, tried
         )
         start = {**shares.survivors(share), **held}
+        if answer is not None and search.left(start) < 0:  # what is held fits with no share
+            break
         rest = search.without(held).at(start)
         near = finish(rest)
+        answer = share, near
         ups = rest.ups(near)
         stuck = {n for n in ups if near[n] <= start[n]}
         grew = any(near[n] > start[n] for n in rest.ladders)
         if search.is_met(near):
-            return share, near
+            return answer
         if not stuck or not grew:
-            return share, _filled(search.at(near))
+            break
         held.update({number: near[number] for number in stuck})
+    share, near = answer
+    return share, _filled(search.at(near))
 
 
 def _filled(search: Search) -> Survivors:
@@ -147,17 +186,33 @@ def _filled(search: Search) -> Survivors:
     now = search.start
     while not search.is_met(now):
         further = finish(search.at(now))
-        if further == now:
+        if _progress(search, further) <= _progress(search, now):
             break
         now = further
     return now
 
 
-def _bisect(spent: Callable[[float], int], amount: float) -> float:
-    """The smallest share of channels whose removal fits the amount; 1 where none does."""
+def _progress(search: Search, widths: Survivors) -> tuple[float, int]:
+    """More is spent, or as much on wider groups."""
+    return search.spent(widths), sum(widths.values())
+
+
+def _share_within(spent: Callable[[float], float], amount: float, tried: Sequence[float]) -> float:
+    """The smallest share of channels whose removal fits the amount, as far as it is tried.
+
+    Where none fits, the one that leaves least. Between two shares that were tried the cost is taken
+    to fall: what is found fits in any case.
+    """
     if spent(0.0) <= amount:
         return 0.0
-    low, high = 0.0, 1.0
+    for low, high in pairwise((0.0, *tried)):
+        if spent(high) <= amount:
+            return _bisect(spent, amount, low, high)
+    return min((*tried, 0.0), key=spent)
+
+
+def _bisect(spent: Callable[[float], float], amount: float, low: float, high: float) -> float:
+    """A share that fits, between one that does not and one that does."""
     for _ in range(30):
         middle = (low + high) / 2
         low, high = (middle, high) if spent(middle) > amount else (low, middle)
@@ -210,15 +265,15 @@ class _Shares:
 
     def wanted(self, share: float) -> dict[int, float]:
         """The same before rounding and guards."""
-        found: dict[int, float] = {}
+        widths: dict[int, float] = {}
         for ranking in self.rankings:
-            found.update(ranking.wanted(share))
+            widths.update(ranking.wanted(share))
         for group in self.groups:
             prescribed = self.fixed[group.number]
-            if group.number not in found:
+            if group.number not in widths:
                 ratio = share if prescribed is None else prescribed
-                found[group.number] = floor(group.size * (1 - ratio) + 1e-9)
-        return found
+                widths[group.number] = floor(group.size * (1 - ratio) + 1e-9)
+        return widths
 
     def refuse_empty(self, share: float) -> None:
         """Raise where a ratio that was asked for would leave a layer with nothing."""
@@ -242,10 +297,10 @@ class _Shares:
             self.allocation(wanted, self.survivors(ratio), ratio), ratio, goal
         )
 
-    def told_by_ratio(self, found: Allocation, ratio: float, goal: float) -> Allocation:
+    def told_by_ratio(self, allocation: Allocation, ratio: float, goal: float) -> Allocation:
         """With the reason where it is missed by more than rounding."""
-        short = channels_short(ratio, goal, found.survivors, self.ladders, found.why)
-        return replace(found, unmet=short)
+        short = channels_short(ratio, goal, allocation.survivors, self.ladders, allocation.why)
+        return replace(allocation, unmet=short)
 
     def allocation(
         self,
@@ -262,20 +317,20 @@ class _Shares:
         why = {n: self._why(n, wanted[n], survivors[n], asked[n]) for n in wanted}
         return Allocation(survivors, asked, {n: w for n, w in why.items() if w}, tuple(notes))
 
-    def _why(self, number: int, wanted: float, found: int, asked: float) -> str:
+    def _why(self, number: int, wanted: float, width: int, asked: float) -> str:
         rungs = self.ladders[number]
         if self.fixed[number] is not None:
             return "kept by name" if self.limits.is_kept(rungs.group) else "a ratio of its own"
-        if found == wanted:
+        if width == wanted:
             channels, size = rungs.group.at_a_time, rungs.group.size
-            off = abs(asked - (1 - found / size)) * rungs.group.width >= 1
+            off = abs(asked - (1 - width / size)) * rungs.group.width >= 1
             return f"{channels} channels leave at a time" if off and channels != "1" else ""
-        if found == rungs.most < wanted:
+        if width == rungs.most < wanted:
             return "it went in an earlier round"
-        if found != rungs.nearest(wanted):
+        if width != rungs.nearest(wanted):
             return "to meet the budget"
-        if found == rungs.least and wanted < found:
-            least = rungs.group.channels_of(found)
+        if width == rungs.least and wanted < width:
+            least = rungs.group.channels_of(width)
             return f"at least {least} channel{'s' * (least != 1)}"
         if rungs.group.step > 1:
             multiple = rungs.group.channels_of(rungs.step)

@@ -1,7 +1,8 @@
 """What was asked for: a budget, and what narrows the choice of widths.
 
-A budget is a share of channels to remove, a share of MACs or parameters that may remain, or a
-number of bytes. Limits are the scope (what is ranked together), rounding, guards and overrides.
+A budget is a share of channels to remove, or how much may remain of a cost: a share of MACs or
+parameters, a number of bytes. Limits are the scope (what is ranked together), rounding, guards and
+overrides.
 :mod:`slimnet.planning.allocate` turns both into widths.
 """
 
@@ -15,68 +16,81 @@ from typing import Any
 import numpy as np
 
 from slimnet.costs.cost import Cost
+from slimnet.costs.quantity import COSTS
 from slimnet.costs.widths import Survivors
 from slimnet.coupling.groups import Group
 from slimnet.criteria import Scores
 from slimnet.errors import InputError
 from slimnet.plan.plan import Plan
-from slimnet.planning.request import Align, CutRequest, Scope, the_budget
+from slimnet.planning.request import (
+    BUDGETS,
+    Align,
+    CutRequest,
+    Scope,
+    above_zero,
+    up_to_one,
+)
 from slimnet.signature import check_option, options_of
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Exactly one of: a ratio of channels, or how much may remain of a cost."""
+    """How much may remain of a cost, or the ratio of channels that leave."""
 
-    ratio: float | None = None  # share of the channels that is removed
-    macs: float | None = None  # share of the MACs that may remain
-    params: float | None = None  # share of the parameters that may remain
-    bytes: float | None = None  # of parameters and buffers as they are stored, that may remain
+    kind: str  # the name of a cost, or "ratio"
+    value: float  # of a cost a share or an amount, as its quantity says
 
     def __post_init__(self) -> None:
-        name, value = the_budget(vars(self))
-        check_option(CutRequest, name, value)
+        if self.kind in BUDGETS:
+            check_option(CutRequest, self.kind, self.value)
+        else:
+            check = up_to_one if COSTS[self.kind].budget == "share" else above_zero
+            check(self.kind, self.value)
 
     @classmethod
     def of(cls, request: CutRequest) -> Budget:
         """The one that was named."""
-        name, value = the_budget(vars(request))
-        return cls(**{name: value})
+        return cls(*request.the_budget)
 
     @property
-    def kind(self) -> str:
-        """Which of them was given."""
-        return the_budget(vars(self))[0]
+    def is_ratio(self) -> bool:
+        """Whether channels are counted, and no cost."""
+        return self.kind == "ratio"
 
     @property
-    def value(self) -> float:
-        """The number that was given."""
-        return float(the_budget(vars(self))[1])
+    def is_share(self) -> bool:
+        """Whether it names a share of what the dense network costs."""
+        return not self.is_ratio and COSTS[self.kind].budget == "share"
 
-    def remains(self, dense: Cost) -> float:
-        """The share that may remain: of channels, MACs, parameters or bytes."""
-        if self.kind == "ratio":
+    def whole(self, dense: Cost) -> float:
+        """What the dense network costs of it; a ratio needs to know nothing of costs."""
+        return 0.0 if self.is_ratio else dense.amounts[self.kind]
+
+    def remains(self, whole: float) -> float:
+        """The share that may remain, of channels or of a cost of which the ``whole`` is so much."""
+        if self.is_ratio:
             return 1 - self.value
-        return min(self.value / max(dense.bytes, 1), 1.0) if self.kind == "bytes" else self.value
+        return self.value if self.is_share else min(self.value / (whole or 1), 1.0)
 
     def after(self, earlier: Plan) -> Budget:
         """What may remain of what an earlier plan left, for a share of the original to remain."""
         before, after = earlier.before, earlier.after
-        if not before or not after or self.kind not in ("macs", "params"):
+        if not before or not after or not self.is_share:
             return self
-        share = self.value * before[self.kind] / max(after[self.kind], 1)
-        return replace(self, **{self.kind: min(share, 1.0)})
+        share = self.value * before[self.kind] / (after[self.kind] or 1)
+        return replace(self, value=min(share, 1.0))
 
-    def part(self, done: float, dense: Cost) -> Budget:
+    def part(self, done: float, whole: float) -> Budget:
         """What is due once this part (0..1] of all rounds is done.
 
         Every round leaves the same share of what the round before it left.
         """
         if done >= 1:
             return self
-        remains = self.remains(dense) ** done
-        value = {"ratio": 1 - remains, "bytes": remains * dense.bytes}.get(self.kind, remains)
-        return Budget(**{self.kind: value})
+        remains = self.remains(whole) ** done
+        if self.is_ratio:
+            return replace(self, value=1 - remains)
+        return replace(self, value=remains if self.is_share else remains * whole)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
-"""The last steps to a budget: single rungs of single groups.
+"""The last steps to a budget: single groups move by one rung.
 
-Starts from widths within the budget. Rungs are given back, those first whose channels score most
-for what they cost; while there is a gap, one rung is exchanged for another. Nobody leaves the rung
-where it started by more than one.
+Starts from widths within the budget. Groups take a step up again, those first whose channels score
+most for what they cost; while a part of the budget is left, one group steps down and another up. No
+group ends more than one step above or below where it started.
 """
 
 from __future__ import annotations
@@ -22,10 +22,14 @@ def finish(search: Search) -> Survivors:
     """Widths from which no single step up fits the amount; the start where nothing fits at all."""
     if search.left(search.start) < 0:
         return search.start
-    steps = _Steps(search)
+    steps, least = _Steps(search), float("inf")
     while True:
         steps.give_back()
-        if steps.gap <= NEAR * search.amount or not steps.exchange():
+        # a wider group may cost less where costs do not grow with widths: that could go on for ever
+        if steps.gap <= NEAR * search.amount or steps.gap >= least:
+            return steps.now
+        least = steps.gap
+        if not steps.exchange():
             return steps.now
 
 
@@ -62,16 +66,16 @@ class _Steps:
         freed = np.array([self._left(*down) - self.gap for down in downs])
         about = left + freed  # the gap afterwards, if both were independent
         promising = np.argsort(np.where(about >= 0, about, np.inf), axis=None)[:_EXCHANGES]
-        best, found = self.gap, None
+        best, widths = self.gap, None
         for place in promising.tolist():
             (up, rung), (down, lower) = ups[place // len(downs)], downs[place % len(downs)]
             trial = {**self.now, down: lower, up: rung}
             gap = self.search.left(trial)
             if up != down and 0 <= gap < best:
-                best, found = gap, trial
-        if found is None:
+                best, widths = gap, trial
+        if widths is None:
             return False
-        self.now, self.gap = found, best
+        self.now, self.gap = widths, best
         return True
 
     def _left(self, number: int, rung: int) -> float:

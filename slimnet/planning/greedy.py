@@ -1,7 +1,7 @@
-"""Widths by measured harm: the budget is spent where it hurts least.
+"""Greedy by damage: the budget is spent where that damages the network least.
 
-A score is the harm that an atom does when it goes. From the dense network on, the rung that does
-least harm for what it saves goes next, whichever group it belongs to.
+A score is the damage that is done when an atom leaves. From the dense network on, the step down
+that does the least damage for what it saves is taken next, whichever group it belongs to.
 """
 
 from __future__ import annotations
@@ -16,18 +16,20 @@ from slimnet.criteria import Scores
 from slimnet.planning.search import Search
 
 
-def cheapest(search: Search) -> Survivors:
+def least_damage(search: Search) -> Survivors:
     """Widths within the amount, from the start down; the narrowest where none is."""
-    harm = {n: np.concatenate([[0.0], np.cumsum(np.sort(x))]) for n, x in _finite(search).items()}
+    scores = _finite(search)
+    # [size + 1]: the damage when the k least atoms have left
+    damage = {n: np.concatenate([[0.0], np.cumsum(np.sort(x))]) for n, x in scores.items()}
     now, cost = dict(search.start), search.spent(search.start)
 
-    def step(number: int) -> tuple[float, int, int, int] | None:
-        """(harm per saving, group, rung, cost) of a group's next rung down."""
+    def step(number: int) -> tuple[float, int, int, float] | None:
+        """(damage per saving, group, rung, cost) of a group's next rung down."""
         rung = search.ladders[number].down(now[number])
         if rung is None:
             return None
         left, size = search.spent({**now, number: rung}), search.ladders[number].group.size
-        adds = float(harm[number][size - rung] - harm[number][size - now[number]])
+        adds = float(damage[number][size - rung] - damage[number][size - now[number]])
         return adds / max(cost - left, 1e-9), number, rung, left
 
     queue = [following for number in search.ladders if (following := step(number)) is not None]
@@ -49,8 +51,8 @@ def cheapest(search: Search) -> Survivors:
 def _finite(search: Search) -> Mapping[int, Scores]:
     """What has gone scores as little as the least of what is there: sums stay numbers."""
     scores = {number: search.scores[number] for number in search.ladders}
-    there = {number: np.isfinite(values) for number, values in scores.items()}
+    present = {number: np.isfinite(values) for number, values in scores.items()}
     return {
-        n: np.where(there[n], x, x[there[n]].min() if there[n].any() else 0.0)
+        n: np.where(present[n], x, x[present[n]].min() if present[n].any() else 0.0)
         for n, x in scores.items()
     }

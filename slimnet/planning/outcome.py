@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from slimnet.costs.quantity import COSTS, share_left
 from slimnet.plan.plan import GroupCut, Plan
 from slimnet.planning.budget import alignment
 from slimnet.planning.shortfall import FINER
@@ -62,13 +63,13 @@ def refusal(plan: Plan, why: str) -> str:
 def _budget(plan: Plan) -> tuple[str, str]:
     """What was asked for, and what came out."""
     asked, before, after = plan.asked or {}, plan.before or {}, plan.after or {}
-    if "bytes" in asked:
-        return f"at most {asked['bytes']:,.0f} bytes", f"{after['bytes']:,}"
     if "ratio" in asked:
         return f"{_percent(asked['ratio'])} of the channels removed", f"{_removed(plan):.1%}"
-    kind, unit = ("macs", "MACs") if "macs" in asked else ("params", "parameters")
-    share = after[kind] / max(before[kind], 1)
-    return f"{_percent(asked[kind])} of the {unit} left", f"{share:.1%}"
+    name = next(name for name in asked if name in COSTS)
+    quantity, value = COSTS[name], asked[name]
+    if quantity.budget == "amount":
+        return f"at most {quantity.written(value)} {quantity.label}", quantity.written(after[name])
+    return f"{_percent(value)} of the {quantity.label} left", share_left(before, after, name)
 
 
 def _percent(share: float) -> str:

@@ -25,6 +25,7 @@ total score for what is saved (:mod:`slimnet.planning.greedy`)."""
 Align: TypeAlias = int | Literal["auto"] | None
 
 BUDGETS = ("ratio", "macs", "params", "bytes")
+"""Those that are options of their own; the others are said by :attr:`CutRequest.budget`."""
 CRITERIA = ", ".join(
     declared(Path(__file__).parents[1] / "criteria", "CRITERIA", "slimnet.criteria")
 )
@@ -32,23 +33,14 @@ ACROSS = "mean, max, sum, l2, none"
 REDUCE = "sum, mean, max, prod, first"
 
 
-def the_budget(values: Mapping[str, Any]) -> tuple[str, float]:
-    """Which one was named, and its number; raises :class:`InputError` unless it is exactly one."""
-    named = [(name, value) for name in BUDGETS if (value := values[name]) is not None]
-    if len(named) != 1:
-        raise InputError(
-            "give exactly one budget: a ratio of channels, of macs or of params, or bytes"
-        )
-    ((name, value),) = named
-    return name, value
-
-
-def _below_one(name: str, value: float) -> None:
+def below_one(name: str, value: float) -> None:
+    """Raise :class:`InputError` for what is no share that leaves something."""
     if not 0 <= value < 1:
         raise InputError(f"{name} must lie in [0, 1), and {value} does not")
 
 
-def _up_to_one(name: str, value: float) -> None:
+def up_to_one(name: str, value: float) -> None:
+    """Raise :class:`InputError` for what is no share of something that remains."""
     if not 0 < value <= 1:
         raise InputError(f"{name} must lie in (0, 1], and {value} does not")
 
@@ -56,6 +48,12 @@ def _up_to_one(name: str, value: float) -> None:
 def _bytes(name: str, value: float) -> None:
     if not 1 <= value < float("inf"):
         raise InputError(f"{name} must be a number from 1, and {value} is not")
+
+
+def above_zero(name: str, value: float) -> None:
+    """Raise :class:`InputError` for what is no amount."""
+    if not 0 < value < float("inf"):
+        raise InputError(f"{name} must be a number above 0, and {value} is not")
 
 
 def _from_one(name: str, value: int) -> None:
@@ -144,10 +142,10 @@ class CutRequest:
     Names that a registry holds are checked by :meth:`settled`, for that reads the registry.
     """
 
-    ratio: float | None = option(None, "share of the channels to remove, [0, 1)", check=_below_one)
-    macs: float | None = option(None, "share of the MACs that may remain, (0, 1]", check=_up_to_one)
+    ratio: float | None = option(None, "share of the channels to remove, [0, 1)", check=below_one)
+    macs: float | None = option(None, "share of the MACs that may remain, (0, 1]", check=up_to_one)
     params: float | None = option(
-        None, "share of the parameters that may remain, (0, 1]", check=_up_to_one
+        None, "share of the parameters that may remain, (0, 1]", check=up_to_one
     )
     bytes: float | None = option(
         None,
@@ -156,6 +154,13 @@ class CutRequest:
         kind=str | None,
         parse=parse_bytes,
         check=_bytes,
+    )
+    budget: Mapping[str, float] | None = option(
+        None,
+        "how much may remain of any cost by its name (:data:`slimnet.costs.quantity.COSTS`), "
+        "such as one that a plug-in adds: ``dict(energy=0.5)``",
+        hidden=True,
+        asked=False,
     )
     criterion: str | None = option(
         None, f"what ranks the channels, one of: {CRITERIA}. By default l1, with {{repair}} obs"
@@ -251,6 +256,7 @@ class CutRequest:
     def __post_init__(self) -> None:
         object.__setattr__(self, "keep", tuple(self.keep))  # its own: nobody else changes them
         object.__setattr__(self, "layer_ratio", dict(self.layer_ratio or {}))
+        object.__setattr__(self, "budget", dict(self.budget or {}))
         for name in options_of(type(self)):
             check_option(type(self), name, getattr(self, name))
 
@@ -259,16 +265,32 @@ class CutRequest:
 
         Raises :class:`InputError` unless there is one budget, and for names that are not known.
         """
-        budgets = {name: getattr(self, name) for name in BUDGETS}
-        if self.drop_blocks and set(budgets.values()) == {None}:
-            budgets["ratio"] = 0.0
-        the_budget(budgets)
-        from slimnet.criteria import Choice, usual, usual_scope  # the registry imports torch
+        only_blocks = self.drop_blocks and not self._budgets
+        request = replace(self, ratio=0.0) if only_blocks else self
+        _ = request.the_budget
+        # the registry of criteria imports torch
+        from slimnet.criteria import CriterionOptions, usual, usual_scope
 
         criterion = self.criterion or usual(repair=self.repair)
-        Choice(criterion, self.across, self.reduce)
+        CriterionOptions(criterion, self.across, self.reduce)
         scope = self.scope or usual_scope(criterion, repair=self.repair)
-        return replace(self, **budgets, criterion=criterion, scope=scope)
+        return replace(request, criterion=criterion, scope=scope)
+
+    @property
+    def _budgets(self) -> list[tuple[str, float]]:
+        """Every one that was named, and its number."""
+        options = [(name, vars(self)[name]) for name in BUDGETS]
+        named = [(name, value) for name, value in options if value is not None]
+        return [*named, *(self.budget or {}).items()]
+
+    @property
+    def the_budget(self) -> tuple[str, float]:
+        """Which one was named, and its number; raises :class:`InputError` unless it is one."""
+        if len(self._budgets) != 1:
+            raise InputError(
+                "give exactly one budget: a ratio of channels, of macs or of params, or bytes"
+            )
+        return self._budgets[0]
 
     def check(self, *, data: bool, init: bool) -> None:
         """Raise :class:`InputError` for what no network could be cut by, or needs what lacks."""
@@ -283,7 +305,7 @@ class CutRequest:
 
     def asked(self, samples: int | None) -> dict[str, Any]:
         """As a plan remembers it; ``samples`` is how many images were read."""
-        kind, value = the_budget(vars(self))
+        kind, value = self.the_budget
         rest = {name: value for name, value in self.plain().items() if name not in BUDGETS}
         return {kind: float(value), **rest, "samples": samples}
 

@@ -1,6 +1,6 @@
 """A search for widths that meet a budget: where it starts, what may change, what is spent on it.
 
-One value for all who move widths (:mod:`.allocate`, :mod:`.harm`, :mod:`.finish`): it says what a
+One value for all who move widths (:mod:`.allocate`, :mod:`.greedy`, :mod:`.finish`): it says what a
 choice of widths costs, and which single steps are open from there.
 """
 
@@ -24,7 +24,7 @@ class Search:
     start: Survivors
     ladders: Mapping[int, Ladder]  # of the groups whose width may change
     scores: Mapping[int, Scores]  # [atoms] per group: what each is worth; -inf has gone already
-    spent: Callable[[Survivors], int]  # what a choice of widths costs
+    spent: Callable[[Survivors], float]  # what a choice of widths costs
     amount: float  # what it may cost
 
     def at(self, widths: Survivors) -> Search:

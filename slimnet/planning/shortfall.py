@@ -6,50 +6,55 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from slimnet.blocks.blocks import few
-from slimnet.costs.cost import Cost
+from slimnet.costs.quantity import COSTS
 from slimnet.costs.widths import Survivors
 from slimnet.coupling.groups import Group
 from slimnet.planning.budget import Budget, Limits
 from slimnet.planning.ladder import Ladder
 from slimnet.planning.search import WITHIN
 
-UNITS = {"macs": "MACs", "params": "parameters", "bytes": "bytes"}
-
 
 def shortfall(
-    found: Survivors,
+    widths: Survivors,
     ladders: Mapping[int, Ladder],
     fixed: Mapping[int, float | None],
     limits: Limits,
     budget: Budget,
-    cost: Callable[[Survivors], Cost],
+    cost: Callable[[Survivors], float],
+    grows: bool = True,
 ) -> list[str]:
-    """Nothing where the budget is met within 1 % from below; else the nearest feasible and why."""
+    """Nothing where the budget is met within 1 % from below; else the nearest feasible and why.
+
+    ``cost`` is that of the budget, and ``grows`` says that it never falls where a group grows.
+    """
     dense = cost({number: x.group.size for number, x in ladders.items()})
-    total = max(getattr(dense, budget.kind), 1)
+    quantity = COSTS[budget.kind]
 
     def share(survivors: Survivors) -> float:
-        return float(getattr(cost(survivors), budget.kind) / total)
+        return cost(survivors) / (dense or 1)
 
-    asked, achieved = budget.remains(dense), share(found)
-    if budget.kind == "bytes" and budget.value >= dense.bytes:
-        return [f"the network has {dense.bytes:,} bytes as it is: nothing has to go"]
+    asked, achieved = budget.remains(dense), share(widths)
+    if not budget.is_share and budget.value >= dense:
+        has = f"the network has {quantity.written(dense)} {quantity.label}"
+        return [f"{has} as it is: nothing has to go"]
     over = exceeds(achieved, asked)
     if not over and asked - achieved <= WITHIN * asked:
         return []
-    unit = f"of the {UNITS[budget.kind]}"
+    unit = f"of the {quantity.label}"
+    if over and not grows:
+        return [f"{achieved:.1%} {unit} is the least that was found"]
     if over:
         nothing = share(dict.fromkeys(ladders, 0))
         why = ", ".join(_floors(nothing, unit, ladders, fixed, limits))
         return [f"{achieved:.1%} {unit} is the least that can remain: {why}"]
-    ups = [(number, x.up(found[number])) for number, x in ladders.items() if fixed[number] is None]
-    above = [(share({**found, n: rung}), n, rung) for n, rung in ups if rung is not None]
+    ups = [(number, x.up(widths[number])) for number, x in ladders.items() if fixed[number] is None]
+    above = [(share({**widths, n: rung}), n, rung) for n, rung in ups if rung is not None]
     text = f"{achieved:.1%} {unit} is the nearest that is within the budget"
     if not above:
         return [f"{text}: the ratios that names prescribe leave no more"]
     more, number, rung = min(above)
     group = ladders[number].group
-    step = (rung - found[number]) * group.width // group.size
+    step = (rung - widths[number]) * group.width // group.size
     return [f"{text}: the next step up, {step} channels of {group.layers[0]}, leaves {more:.1%}"]
 
 
@@ -74,7 +79,7 @@ FINER = "the budget is too small for widths that are multiples of"
 def channels_short(
     ratio: float,
     goal: float,
-    found: Survivors,
+    widths: Survivors,
     ladders: Mapping[int, Ladder],
     why: Mapping[int, str],
 ) -> str:
@@ -82,21 +87,21 @@ def channels_short(
 
     ``goal`` are the channels that the scope would leave.
     """
-    stay = sum(x.group.channels_of(found[n]) for n, x in ladders.items())
+    stay = sum(x.group.channels_of(widths[n]) for n, x in ladders.items())
     whole = sum(x.group.width for x in ladders.values())
     slack = sum(x.group.channels_of(x.step) for x in ladders.values())
     if ratio == 0 or not whole or (stay - goal <= slack and stay < whole):
         return ""
     most = 1 - stay / whole
-    return f"only {most:.1%} of the channels would leave: {_held(found, ladders, why)}"
+    return f"only {most:.1%} of the channels would leave: {_held(widths, ladders, why)}"
 
 
-def _held(found: Survivors, ladders: Mapping[int, Ladder], why: Mapping[int, str]) -> str:
+def _held(widths: Survivors, ladders: Mapping[int, Ladder], why: Mapping[int, str]) -> str:
     """The reasons of the groups, each with the layers that it holds."""
     layers: dict[str, list[str]] = {}
     for number, x in ladders.items():
         least = f"at least {x.group.channels_of(x.least)} channels"
-        reason = why.get(number) or (least if found[number] == x.least else "")
+        reason = why.get(number) or (least if widths[number] == x.least else "")
         if reason:
             layers.setdefault(reason, []).append(x.group.layers[0])
     told = [f"{few(names)} ({reason})" for reason, names in layers.items()]

@@ -110,8 +110,8 @@ def facts_of(pruned: Pruned, latency: LatencyFacts | None = None) -> Facts:
     """What a cut says of its slim network; the example that it was cut with is one image."""
     before, after = _costs(pruned.plan)
     return Facts(
-        macs=after["macs"],
-        params=after["params"],
+        macs=int(after["macs"]),
+        params=int(after["params"]),
         channels_removed=channels_removed(pruned.plan),
         latency=latency,
         certificate=pruned.certificate,
@@ -146,7 +146,7 @@ def latency_facts(latency: Latency, name: str) -> LatencyFacts:
     )
 
 
-def _costs(plan: Plan) -> tuple[Mapping[str, int], Mapping[str, int]]:
+def _costs(plan: Plan) -> tuple[Mapping[str, float], Mapping[str, float]]:
     if plan.before is None or plan.after is None:
         raise InputError("this plan does not say what the network costs: prune again")
     return plan.before, plan.after
