@@ -104,7 +104,7 @@ class At:
         self.constraints.attended += [axis for axis in axes if axis is not None]
 
     def survivors_only(self, axes: Sequence[Axis]) -> None:
-        """Zeroing breaks it along these axes (0/0): the reference runs it on the survivors."""
+        """Zeroing breaks it along these axes (0/0): the reference runs it on what survives."""
         self.constraints.restrict(self.call, axes, f"{self.name} gives no number")
 
     def remap(self, index: Labelled, axis: Labels) -> None:

@@ -140,7 +140,7 @@ class Constraints:
     def restrict(self, call: Call, axes: Iterable[Axis], text: str) -> None:
         """The call gives no number where slots of these axes are removed.
 
-        The reference has to run it on the survivors only, along every axis.
+        The reference has to run it on what survives, along every axis.
         """
         self.restricted[self.trace, call.index] = None
         reason = Reason(text, call.site)

@@ -57,7 +57,7 @@ class Coupling:
     undefined: Sequence[Statistic]  # calls that give no number where slots are removed
     balanced: Sequence[Statistic]  # calls that need the same places in each block of an axis
     counted: Sequence[Statistic]  # calls that need the same number in each block of an axis
-    # (trace, call) → the axes along which the reference runs it on survivors; None: along all
+    # (trace, call) → the axes along which the reference runs it on what survives; None: all
     restricted: Mapping[tuple[int, int], Sequence[Labels] | None]
     fixes: Sequence[AttributeFix]
     remaps: Sequence[Remap]

@@ -3,7 +3,7 @@
 Both networks get the same inputs, with real and with random weights. Every recorded call's result
 is compared (:mod:`.comparison`), and all outputs, element by element; the certificate holds the
 largest relative error and how much was seen. Where removal changes a statistic, the reference
-takes that statistic over the survivors only, and the certificate lists the group as approximate.
+takes it over what survives only, and the certificate lists the group as approximate.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Run a network in float64 on weights that stand for its own, call by call as it was recorded.
 
-Everything is widened *while it runs*: a mode exchanges each weight at the moment of use. How a call
-is computed is the run's affair: the reference's calls that depend on all channels (LayerNorm,
-softmax over channels …) take only the survivors, so that they too can be compared, and the slim
-network's random numbers are those of the reference that survive. Neither model is changed.
+Everything is widened *while it runs*: a mode exchanges each weight at the moment of use, and neither
+model is changed. The reference computes calls that depend on all channels (LayerNorm, softmax over
+channels …) on those that survive, so that they can be compared too; the slim network's random
+numbers are those of the reference that survive.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def selected(value: Tensor, places: Places) -> Tensor:
 
 
 def spread(value: Tensor, places: Places, shape: Sequence[int]) -> Tensor:
-    """Survivors back in their places of a tensor of this shape, zero elsewhere."""
+    """What survives, back in its places of a tensor of this shape; zero elsewhere."""
     for d, kept in places.items():
         full = value.new_zeros((*value.shape[:d], shape[d], *value.shape[d + 1 :]))
         value = full.index_copy_(d, kept.to(value.device), value)
@@ -316,7 +316,7 @@ def _narrowed(leaf: Any) -> Any:
 
 
 class Reference(Run):
-    """The original: calls that depend on all channels run on the survivors only."""
+    """The original: calls that depend on all channels run on those that survive."""
 
     def __init__(self, context: CutContext, places: SurvivingPlaces, seed: int = 0) -> None:
         super().__init__(context, seed)
@@ -330,7 +330,7 @@ class Reference(Run):
     def compute(
         self, call: Call | None, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        """On the survivors, and back in their places, where the call depends on all channels."""
+        """On what survives, and back in its places, where the call depends on all channels."""
         if call is None or call.index not in self._restricted or not self.places.touch(call):
             return plainly(op, args, kwargs)
         over = self._restricted[call.index]
