@@ -1,9 +1,9 @@
 """Run a network in float64 on weights that stand for its own, call by call as it was recorded.
 
-Everything is widened *while it runs*: a mode exchanges each weight at the moment of use, and neither
-model is changed. The reference computes calls that depend on all channels (LayerNorm, softmax over
-channels …) on those that survive, so that they can be compared too; the slim network's random
-numbers are those of the reference that survive.
+Everything is widened *while it runs*: a mode exchanges each weight at the moment of use, and
+neither model is changed. The reference computes calls that depend on all channels (LayerNorm,
+softmax over channels …) on those that survive, so that they can be compared too; the slim network's
+random numbers are those of the reference that survive.
 """
 
 from __future__ import annotations
