@@ -37,11 +37,11 @@ class AttributeChange:
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> AttributeChange:
         """Read what :func:`dataclasses.asdict` gave."""
-        made = cls(**{**row, "path": tuple(map(_step, row["path"]))})
-        checked_path(made.module, "module")
-        checked_name(made.attribute, "attribute's name")
-        _whole(made.old), _whole(made.new)
-        return made
+        change = cls(**{**row, "path": tuple(map(_step, row["path"]))})
+        checked_path(change.module, "module")
+        checked_name(change.attribute, "attribute's name")
+        _whole(change.old), _whole(change.new)
+        return change
 
 
 @dataclass(frozen=True)

@@ -60,9 +60,11 @@ class Check:
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Check:
         """Read what :func:`dataclasses.asdict` gave."""
-        made = cls(**row)
-        counts = (made.calls, made.tensors, made.batch, made.cut)
-        return cls(str(made.weights), float(made.error), float(made.tolerance), *map(int, counts))
+        check = cls(**row)
+        counts = (check.calls, check.tensors, check.batch, check.cut)
+        return cls(
+            str(check.weights), float(check.error), float(check.tolerance), *map(int, counts)
+        )
 
 
 @dataclass(frozen=True)
@@ -238,9 +240,9 @@ class _Pair:
         self.shorter = shorter
         self.seen: set[str] = set()
 
-    def check(self, wanted: str, example: tuple[Any, ...]) -> Check:
+    def check(self, weights: str, example: tuple[Any, ...]) -> Check:
         """Compare on the first weights of this kind, and inputs, that the original can compute."""
-        for kind, inputs in self._ways(wanted, example):
+        for kind, inputs in self._ways(weights, example):
             last = inputs is example
             try:
                 reference = self._observed(kind, inputs, strict=not last)
@@ -256,17 +258,19 @@ class _Pair:
                 if last or self._takes_samples_apart(kind, inputs, reference):
                     raise
         raise CertificateError(
-            f"nothing can be proven: with {wanted} weights the original itself gives NaN or "
+            f"nothing can be proven: with {weights} weights the original itself gives NaN or "
             "infinite outputs"
         )
 
-    def _ways(self, wanted: str, example: tuple[Any, ...]) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    def _ways(
+        self, weights: str, example: tuple[Any, ...]
+    ) -> Iterator[tuple[str, tuple[Any, ...]]]:
         """Kinds of weights and inputs, those that show most first."""
-        if wanted == "random":
-            yield from ((wanted, inputs) for inputs in variants(example, self.seed))
+        if weights == "random":
+            yield from ((weights, inputs) for inputs in variants(example, self.seed))
             yield from ((kind, example) for kind in ("positive", "perturbed"))
         else:
-            yield wanted, example
+            yield weights, example
 
     def _observed(self, kind: str, inputs: tuple[Any, ...], *, strict: bool = False) -> Collected:
         full, _ = weights_of(kind, self.network.tensors, self.context.plan, self.seed)
