@@ -91,11 +91,11 @@ def sparsify(
     check_held(copy.parameters(), **{row.knob: recipe.amount})
     callback = row.make(copy, example, recipe.amount)
     before, accuracy = sparseness(Network.of(copy), example), evaluate(copy, dataset, device)
-    kept = None
+    file = None
     if checkpoint is not None:
         identity = {"data": dataset.fingerprint(), **recipe.to_json()}
-        kept = Checkpoint.of(checkpoint, model, identity)
-    snapshot = None if kept is None else kept.read()
+        file = Checkpoint.of(checkpoint, model, identity)
+    snapshot = None if file is None else file.read()
     history = train(
         copy,
         dataset,
@@ -104,13 +104,13 @@ def sparsify(
         device=device,
         progress=progress,
         callbacks=[callback],
-        keep=None if kept is None else kept.write,
+        keep=None if file is None else file.write,
         resume=snapshot,
     )
-    done = 0 if snapshot is None else len(snapshot.losses)
+    epochs = 0 if snapshot is None else len(snapshot.losses)
     network = Network.of(copy)
     after = sparseness(network, map_tensors(lambda x: x.to(network.device), example))
-    return Sparse(copy, recipe, history, accuracy, before, after, done)
+    return Sparse(copy, recipe, history, accuracy, before, after, epochs)
 
 
 def write_state(model: nn.Module, output: Path) -> None:

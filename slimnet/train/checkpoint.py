@@ -47,10 +47,10 @@ class Checkpoint:
             return None
         try:
             payload = unsealed(load_payload(self.path))
-            identity, kept = dict(payload["identity"]), payload["snapshot"]
+            identity, state = dict(payload["identity"]), payload["snapshot"]
             if identity == dict(self.identity):
                 # a copy: the file that these are mapped from is about to be replaced
-                return Snapshot.from_payload(map_tensors(Tensor.clone, kept))
+                return Snapshot.from_payload(map_tensors(Tensor.clone, state))
         except (InputError, KeyError, TypeError, AttributeError, ValueError):
             self._set_aside("damaged", "is damaged")
             return None
