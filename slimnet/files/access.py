@@ -24,7 +24,9 @@ from slimnet.network import Network
 from slimnet.networks.arch import Arch
 from slimnet.networks.checkpoint import open_model
 from slimnet.networks.userfile import call_in_file
+from slimnet.plan.companions import cut_state
 from slimnet.plan.plan import Plan
+from slimnet.plan.rebuild import rebuild
 from slimnet.program.program import Program
 from slimnet.progress import Progress, not_shown
 from slimnet.proof.certificate import Certificate, difference
@@ -283,6 +285,24 @@ def repair(
 def _artifact_of(slim: Repaired | Artifact | str | Path) -> Artifact:
     held = slim.artifact if isinstance(slim, Repaired) else slim
     return held if isinstance(held, Artifact) else read_slim(held)
+
+
+def apply(plan: Plan | Pruned | Artifact | str | Path, model: nn.Module | Mapping[str, Any]) -> Any:
+    """Cut any checkpoint of the network that a plan was made for, without another look at it.
+
+    ``plan`` may be what :func:`slimnet.prune` returned, or a file. A model gives a new one, and
+    stays as it is; a state dict gives another (moving averages, say). Nothing is proven here:
+    :func:`verify` does that. Raises :class:`InputError` where the plan does not fit.
+    """
+    if isinstance(plan, Pruned):
+        plan = plan.whole()[0]
+    elif not isinstance(plan, Plan):
+        plan = _artifact_of(plan).plan
+    if not isinstance(model, nn.Module):
+        return cut_state(model, plan)
+    slim = rebuild(Network.of(model), plan)
+    remember(Network.of(slim), plan, None, trained=False)
+    return slim
 
 
 def verify(
