@@ -180,7 +180,7 @@ def prune(model: nn.Module | Pruned, asked: PruneArguments) -> Pruned:
                 beside=beside,
             )
             notes = (*drawn.plan.notes, *_missed(analysis.coupling, request.heads))
-            plan = replace(drawn.plan, asked=remembered, notes=notes)
+            plan = drawn.plan.reporting(asked=remembered, notes=notes)
             if drawn.unmet and not request.best_effort:
                 raise PruneError(refusal(shorter.whole(plan, None)[0], drawn.unmet))
             context = CutContext(traces[0], analysis.coupling, plan)

@@ -15,7 +15,8 @@ from slimnet.costs.cost import Cost
 from slimnet.costs.quantity import quantities, share_left
 from slimnet.coupling.groups import Group, LayerReport
 from slimnet.inspection import Inspection
-from slimnet.plan.plan import GroupCut, Plan
+from slimnet.plan.outcome import GroupCut
+from slimnet.plan.plan import Plan
 from slimnet.planning.outcome import asked_and_achieved, rows
 from slimnet.proof.certificate import Certificate
 from slimnet.text import count
