@@ -191,7 +191,7 @@ def _is_value(value: str, model: nn.Module, example: tuple[Any, ...]) -> Callabl
         ),
         "example": lambda x: x is example,
         "plan": is_named("Plan"),
-        "statistics": is_named("Gathered"),
+        "statistics": is_named("Statistics"),
     }[value]
 
 

@@ -23,7 +23,7 @@ from slimnet.capture.suitable import refuse_unbound
 from slimnet.capture.trace import Trace, capture
 from slimnet.costs.quantity import COSTS, quantities, share_left
 from slimnet.coupling.couple import Coupling, Pin, couple
-from slimnet.criteria import Choice
+from slimnet.criteria import CriterionOptions
 from slimnet.errors import CaptureError, CertificateError, PruneError
 from slimnet.example import Example, positional
 from slimnet.inspection import Inspection, analyse
@@ -36,16 +36,16 @@ from slimnet.planning.budget import Budget, Limits
 from slimnet.planning.draft import draft
 from slimnet.planning.outcome import refusal
 from slimnet.planning.request import CutRequest
-from slimnet.planning.scoring import Scorer
+from slimnet.planning.scoring import ScoringInputs
 from slimnet.progress import Progress, not_shown
 from slimnet.proof.certificate import Certificate, Mismatch, certify, joined
 from slimnet.proof.diagnosis import culprits
 from slimnet.proof.reference import CutContext
 from slimnet.repairs import Repair, check_images
-from slimnet.repairs import repair as mend
+from slimnet.repairs import repair as repair_layers
 from slimnet.samples import Samples, samples_of
 from slimnet.signature import keywords, option
-from slimnet.statistics.statistics import Gathered
+from slimnet.statistics.statistics import Statistics
 
 
 @dataclass(frozen=True)
@@ -147,15 +147,15 @@ def prune(model: nn.Module | Pruned, asked: PruneArguments) -> Pruned:
     request, seed = asked.settled(), asked.seed
     budget, limits = Budget.of(request), Limits.of(request)
     samples = _images(asked)
-    choice = Choice(str(request.criterion), request.across, request.reduce)
-    scorer = Scorer(choice, samples, asked.init, seed, asked.watch)
+    options = CriterionOptions(str(request.criterion), request.across, request.reduce)
+    scoring = ScoringInputs(options, samples, asked.init, seed, asked.watch)
     remembered = request.asked(None if samples is None else len(samples))
     traces: list[Trace] = []
     shorter = shorten(network, example, request.drop_blocks, seed=seed, verify=request.verify)
     original, network, budget = network, shorter.network, budget.after(shorter.plan)
     pins: list[Pin] = []
     attempts = 0
-    gathered: Gathered | None = None
+    statistics: Statistics | None = None
     beside = request.verify  # nothing else would notice a wrong one
     while True:
         with no_collection():
@@ -168,14 +168,14 @@ def prune(model: nn.Module | Pruned, asked: PruneArguments) -> Pruned:
                 heads=request.heads,
                 least=request.min_channels,
             )
-            gathered = gathered or scorer.gather(network, analysis.groups)
+            statistics = statistics or scoring.gather(network, analysis.groups)
             drawn = draft(
                 network,
                 analysis,
                 budget,
                 limits,
-                scorer,
-                gathered,
+                scoring,
+                statistics,
                 steps=request.steps,
                 beside=beside,
             )
@@ -205,11 +205,13 @@ def prune(model: nn.Module | Pruned, asked: PruneArguments) -> Pruned:
                 raise
             pins += more
     done = None
-    gathered = None  # it may be as large as the network's activations
+    statistics = None  # it may be as large as the network's activations
     plan, certificate = shorter.whole(plan, certificate)
     if request.repair and samples is not None:
-        mended, done = mend(original, slim, plan, samples.images, seed=seed, watch=asked.watch)
-        slim = Network.of(mended)
+        repaired, done = repair_layers(
+            original, slim, plan, samples.images, seed=seed, watch=asked.watch
+        )
+        slim = Network.of(repaired)
     pruned = Pruned(slim.model, plan, certificate, inspection, example, done, earlier)
     remember(slim, *pruned.whole(), trained=pruned.trained)
     return pruned

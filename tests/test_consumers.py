@@ -77,7 +77,7 @@ def test_a_matrix_goes_back_into_its_weight(name):
     (consumer,) = consumers_of(capture(Network.of(layer.eval()), (torch.randn(shape),)))
     form = consumer.form
     assert torch.equal(form.weight(form.matrix(weight), weight.shape), weight)
-    outputs = form.matrix(form.answers(weight.shape))
+    outputs = form.matrix(form.output_channels(weight.shape))
     assert outputs[:, :, 0].flatten().tolist() == list(range(6 if "depth" not in name else 8))
     assert (outputs == outputs[:, :, :1]).all()
 

@@ -22,18 +22,18 @@ from slimnet.criteria import (
     CRITERIA,
     REDUCE,
     ChannelRows,
-    Choice,
     Criterion,
+    CriterionOptions,
     check_needs,
-    comparable,
     load_criteria,
+    normalized,
     score,
 )
 from slimnet.errors import InputError, PruneError, UnknownNameError
 from slimnet.network import Network
 from slimnet.samples import Samples
 from slimnet.statistics.gather import gather
-from slimnet.statistics.statistics import Gathered
+from slimnet.statistics.statistics import Statistics
 
 IMAGE = (torch.randn(2, 3, 8, 8),)
 RANDOM = torch.Generator().manual_seed(0)
@@ -56,9 +56,9 @@ def untrained(model):
 def scored(model, criterion, seed=0, **options):
     groups, _ = find_groups(Network.of(model), couple([capture(Network.of(model), IMAGE)]))
     needs = load_criteria()[criterion].needs
-    gathered = gather(Network.of(model), groups, needs, samples=SAMPLES, init=untrained(model))
+    statistics = gather(Network.of(model), groups, needs, samples=SAMPLES, init=untrained(model))
     tensors = Network.of(model).tensors
-    return groups, score(groups, tensors, criterion, seed=seed, gathered=gathered, **options)
+    return groups, score(groups, tensors, criterion, seed=seed, statistics=statistics, **options)
 
 
 def one_by_one(function, model) -> list[float]:
@@ -339,14 +339,14 @@ def test_a_share_stays_one_where_a_channel_is_read_at_many_places():
 )
 def test_scores_of_different_groups_are_made_comparable(across, divisor):
     values = np.array([1.0, -2.0, 6.0])
-    np.testing.assert_allclose(comparable(values, "random", across), values / divisor)
-    np.testing.assert_array_equal(comparable(np.zeros(3), "random", across), np.zeros(3))
+    np.testing.assert_allclose(normalized(values, "random", across), values / divisor)
+    np.testing.assert_array_equal(normalized(np.zeros(3), "random", across), np.zeros(3))
 
 
 def test_comparable_scores_have_mean_one_unless_they_compare_as_they_are():
     values = np.array([1.0, 2.0, 6.0])
-    np.testing.assert_allclose(comparable(values, "l1"), values / 3)
-    np.testing.assert_array_equal(comparable(values, "bn-scale"), values)
+    np.testing.assert_allclose(normalized(values, "l1"), values / 3)
+    np.testing.assert_array_equal(normalized(values, "bn-scale"), values)
 
 
 def test_what_makes_groups_comparable_decides_a_global_cut():
@@ -365,7 +365,7 @@ def test_what_makes_groups_comparable_decides_a_global_cut():
 def test_an_unknown_way_lists_the_known_ones(option):
     known = ", ".join(ACROSS if option == "across" else REDUCE)
     with pytest.raises(InputError, match=f"unknown {option} 'median': the known ones are {known}"):
-        Choice(**{option: "median"})
+        CriterionOptions(**{option: "median"})
 
 
 MISSING = {
@@ -395,8 +395,8 @@ def test_what_a_criterion_lacks_is_named(criterion):
 def test_layers_of_which_nothing_was_gathered_are_not_read():
     model = network(lambda m, x: m.b(m.c(m.a(x))), c=conv(16, 16))
     groups, _ = find_groups(Network.of(model), couple([capture(Network.of(model), IMAGE)]))
-    gathered = Gathered(initial={"c.weight": model.c.weight})
-    scores = score(groups, Network.of(model).tensors, "magnitude-init", gathered=gathered)
+    statistics = Statistics(initial={"c.weight": model.c.weight})
+    scores = score(groups, Network.of(model).tensors, "magnitude-init", statistics=statistics)
     assert [g.layers for g in groups if g.number in scores] == [("c",)]
 
 
@@ -416,7 +416,7 @@ def test_what_judges_a_group_as_a_whole_is_used_and_not_reduced(monkeypatch):
 
         roles, source, across, needs = ("out",), "here", "none", ()
 
-        def scores(self, group, tensors, gathered, generator):
+        def scores(self, group, tensors, statistics, generator):
             return np.abs(np.arange(group.size) - group.size / 2)
 
     load_criteria()
@@ -442,7 +442,7 @@ def test_columns_counted_across_groups_score_as_those_of_the_block_diagonal_weig
         (as_dense(model), of_dense(group), whole),
     ):
         needs = load_criteria()[criterion].needs
-        gathered = gather(Network.of(network), [part], needs, samples=SAMPLES, init=start)
+        statistics = gather(Network.of(network), [part], needs, samples=SAMPLES, init=start)
         tensors = Network.of(network).tensors
-        found.append(score([part], tensors, criterion, gathered=gathered)[part.number])
+        found.append(score([part], tensors, criterion, statistics=statistics)[part.number])
     np.testing.assert_allclose(found[0], found[1], rtol=1e-3)

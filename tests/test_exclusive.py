@@ -194,7 +194,7 @@ class Calling(nn.Module):
         return self.a(x)
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.script:FutureWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script")
 def test_what_another_thread_calls_is_not_taken_for_a_part_of_the_pass():
     inspection = slimnet.inspect(Calling().eval(), IMAGE)
     assert inspection.layers[0].name == "a"

@@ -23,7 +23,7 @@ from slimnet.program.program import Program
 from slimnet.samples import Samples
 from slimnet.statistics import batches, gradients
 from slimnet.statistics.gather import gather
-from slimnet.statistics.statistics import Gathered
+from slimnet.statistics.statistics import Statistics
 
 RANDOM = torch.Generator().manual_seed(0)
 IMAGES = torch.randn(10, 3, 8, 8, generator=RANDOM)
@@ -65,7 +65,7 @@ def test_only_what_is_needed_and_given_is_gathered():
         gathered(model, *ALL, samples=None),
     ):
         assert not any(map(found.has, (*ALL, "inputs")))
-    assert not any(vars(Gathered()).values())
+    assert not any(vars(Statistics()).values())
 
 
 # ---------------------------------------------------------------------------------------- gradients

@@ -10,7 +10,7 @@ from slimnet.errors import InputError
 from slimnet.network import Network
 from slimnet.reconstruction.lockstep import Stop
 from slimnet.statistics import moments
-from slimnet.statistics.moments import read_inputs, rows_grid
+from slimnet.statistics.moments import input_moments, rows_grid
 
 
 class Stream(nn.Module):
@@ -43,7 +43,7 @@ def test_a_head_reads_the_second_moments_of_its_inputs(network):
     network.head.register_forward_pre_hook(lambda module, args: seen.append(args[0].detach()))
     network(images)
     (x,) = seen
-    moments = read_inputs(Network.of(network), images)["head.weight"].moments
+    moments = input_moments(Network.of(network), images)["head.weight"].sums
     torch.testing.assert_close(moments.second()[0], (x.mT @ x / 20).double())
 
 
@@ -54,7 +54,7 @@ def variance(y):
 @pytest.mark.parametrize("kind", [torch.float32, torch.float64])
 def test_an_error_is_measured_in_the_variance_of_what_it_becomes_part_of(network, kind):
     network, images = network.to(kind), torch.randn(20, 3, 6, 6, dtype=kind) + 2
-    found = read_inputs(Network.of(network), images)
+    found = input_moments(Network.of(network), images)
     with torch.no_grad():
         first = network.first(images)
         total = network.norm(network.branch(first)) + first
@@ -67,24 +67,24 @@ def test_an_error_is_measured_in_the_variance_of_what_it_becomes_part_of(network
 def test_a_normed_output_counts_as_the_norm_scales_it(network):
     model = nn.Sequential(network.first, network.norm, nn.ReLU()).eval()
     images = torch.randn(20, 3, 6, 6)
-    (reading,) = read_inputs(Network.of(model), images).values()
-    assert reading.spread == pytest.approx(variance(model[:2](images).detach()), rel=1e-5)
+    (layer,) = input_moments(Network.of(model), images).values()
+    assert layer.spread == pytest.approx(variance(model[:2](images).detach()), rel=1e-5)
 
 
 def test_batches_do_not_change_what_is_read(network, monkeypatch):
     images = torch.randn(20, 3, 6, 6)
-    whole = read_inputs(Network.of(network), images)
+    whole = input_moments(Network.of(network), images)
     monkeypatch.setattr(moments, "_PIXELS", 3 * 36)
     monkeypatch.setattr(moments, "_PART", 1)
     near = {"rtol": 1e-5, "atol": 1e-6}
-    for name, reading in read_inputs(Network.of(network), images).items():
-        assert reading.spread == pytest.approx(whole[name].spread, rel=1e-5)
-        torch.testing.assert_close(reading.moments.second(), whole[name].moments.second(), **near)
+    for name, layer in input_moments(Network.of(network), images).items():
+        assert layer.spread == pytest.approx(whole[name].spread, rel=1e-5)
+        torch.testing.assert_close(layer.sums.second(), whole[name].sums.second(), **near)
 
 
 def test_images_that_do_not_fit_are_refused_in_a_sentence(network):
     with pytest.raises(InputError, match="Stream does not run on the calibration images of 2x6x6"):
-        read_inputs(Network.of(network), torch.randn(4, 2, 6, 6))
+        input_moments(Network.of(network), torch.randn(4, 2, 6, 6))
 
 
 @pytest.mark.parametrize(

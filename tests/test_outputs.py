@@ -10,7 +10,7 @@ from torch import nn
 
 from slimnet.errors import InputError
 from slimnet.network import Network
-from slimnet.statistics.outputs import answers
+from slimnet.statistics.outputs import output_rows
 
 IMAGES = torch.randn(5, 3, 4, 4, generator=torch.Generator().manual_seed(0))
 
@@ -54,12 +54,12 @@ SUMS = MEANS.sum(1, keepdim=True)
 )
 @pytest.mark.parametrize("batch", [1, 2, 3, 8])
 def test_there_is_a_row_for_each_image(answer, rows, batch):
-    torch.testing.assert_close(answers(Network.of(Answering(answer)), IMAGES, batch), rows)
+    torch.testing.assert_close(output_rows(Network.of(Answering(answer)), IMAGES, batch), rows)
 
 
 def test_no_image_is_left_alone():
     seen = []
-    answers(Network.of(Answering(lambda y, x: [seen.append(len(x)), y][1])), IMAGES, 2)
+    output_rows(Network.of(Answering(lambda y, x: [seen.append(len(x)), y][1])), IMAGES, 2)
     assert seen == [2, 3]
 
 
@@ -73,4 +73,4 @@ def test_no_image_is_left_alone():
 )
 def test_what_cannot_be_compared_is_refused(answer, why):
     with pytest.raises(InputError, match=why):
-        answers(Network.of(Answering(answer)), IMAGES, 2)
+        output_rows(Network.of(Answering(answer)), IMAGES, 2)

@@ -19,8 +19,8 @@ from slimnet.inspection import analyse
 from slimnet.network import Network
 from slimnet.reconstruction.least_squares import RIDGE
 from slimnet.repairs import repair
-from slimnet.statistics.moments import read_inputs
-from slimnet.statistics.statistics import Gathered
+from slimnet.statistics.moments import input_moments
+from slimnet.statistics.statistics import Statistics
 
 ATOMS, KERNEL, OUTPUTS, ROWS = 5, 2, 3, 300
 
@@ -185,13 +185,13 @@ def test_an_error_late_in_the_network_counts_more_where_others_are_solved_anew(c
     model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 8, 3)).eval()
     images = torch.randn(16, 3, 12, 12)
     analysis = analyse(Network.of(model), capture_passes(Network.of(model), (images[:1],)), ())
-    reading = read_inputs(Network.of(model), images)["2.weight"]
+    moments = input_moments(Network.of(model), images)["2.weight"]
     scores = [
         score(
             analysis.groups,
             Network.of(model).tensors,
             criterion,
-            gathered=Gathered(inputs={"2.weight": replace(reading, depth=depth)}),
+            statistics=Statistics(inputs={"2.weight": replace(moments, depth=depth)}),
         )
         for depth in (0.0, 0.5, 1.0)
     ]
@@ -202,8 +202,8 @@ def test_an_error_late_in_the_network_counts_more_where_others_are_solved_anew(c
 
 def test_the_first_layer_is_at_depth_0_and_the_last_at_1():
     model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 8), nn.Linear(8, 2)).eval()
-    found = read_inputs(Network.of(model), torch.randn(32, 4))
-    assert [reading.depth for reading in found.values()] == [0.0, 0.5, 1.0]
+    found = input_moments(Network.of(model), torch.randn(32, 4))
+    assert [moments.depth for moments in found.values()] == [0.0, 0.5, 1.0]
 
 
 def scores_of(model, images, criterion):
@@ -214,7 +214,7 @@ def scores_of(model, images, criterion):
         [group],
         Network.of(model).tensors,
         criterion,
-        gathered=Gathered(inputs=read_inputs(Network.of(model), images)),
+        statistics=Statistics(inputs=input_moments(Network.of(model), images)),
     )
     return found[group.number]
 

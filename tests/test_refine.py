@@ -41,14 +41,14 @@ def problem(slim, model, count=64):
         found = segments_of(trace, {c.call.index: c for c in consumers_of(trace)})
         segment = found[max(found)]
         with torch.no_grad():
-            wanted = segment.layers[-1].form.outputs(model(x), None)
-        return segment, Part(trace.calls, {trace.inputs[0].id: x}, wanted)
+            targets = segment.layers[-1].form.outputs(model(x), None)
+        return segment, Part(trace.calls, {trace.inputs[0].id: x}, targets)
 
     segment, fitted = part(0, count)
     _, other = part(1, 16)
     # the second recording has tensors of its own: the first's calls run on its values
     check = Part(
-        fitted.calls, {next(iter(fitted.values)): next(iter(other.values.values()))}, other.wanted
+        fitted.calls, {next(iter(fitted.values)): next(iter(other.values.values()))}, other.targets
     )
     return segment, fitted, check
 
@@ -58,8 +58,8 @@ def whitenings(slim, x):
     found = {}
     with torch.no_grad():
         for place, consumer in enumerate(consumers_of(capture(Network.of(slim), (x,)))):
-            given = slim[: 2 * place](x)
-            rows = consumer.form.rows(given, None).transpose(0, 1)
+            rest = slim[: 2 * place](x)
+            rows = consumer.form.rows(rest, None).transpose(0, 1)
             mean = rows.mean(1)
             centred = rows - mean[:, None]
             lower = torch.linalg.cholesky(centred.mT @ centred / rows.shape[1])
@@ -113,10 +113,10 @@ def test_a_whitened_change_moves_the_outputs_by_its_own_size():
     v, shift = torch.randn(1, 2, 5).double(), torch.randn(2).double()
     units = torch.tensor([[1.0, 4.0]]).double()
     weights, constants = Whitening(lower, mean, units).lifted(v, shift)
-    said = x[0] @ weights[0].T + constants
-    torch.testing.assert_close(said.mean(0), units[0] * shift)
+    outputs = x[0] @ weights[0].T + constants
+    torch.testing.assert_close(outputs.mean(0), units[0] * shift)
     torch.testing.assert_close(
-        said.var(0, correction=0), (units[0, :, None] * v[0]).square().sum(1)
+        outputs.var(0, correction=0), (units[0, :, None] * v[0]).square().sum(1)
     )
 
 
@@ -124,22 +124,22 @@ def test_nothing_changes_that_other_images_do_not_confirm():
     model, slim = network(8), network(5)
     segment, fitted, check = problem(slim, model)
     with torch.no_grad():
-        said = segment.layers[-1].form.outputs(slim(next(iter(check.values.values()))), None)
-    perfect = Part(check.calls, check.values, said)
-    given = (Network.of(slim).tensors, whitenings(slim, images(64, 0)), None)
-    assert refined(segment, [fitted], [check], *given)
-    assert not refined(segment, [fitted], [perfect], *given)
+        outputs = segment.layers[-1].form.outputs(slim(next(iter(check.values.values()))), None)
+    perfect = Part(check.calls, check.values, outputs)
+    rest = (Network.of(slim).tensors, whitenings(slim, images(64, 0)), None)
+    assert refined(segment, [fitted], [check], *rest)
+    assert not refined(segment, [fitted], [perfect], *rest)
 
 
 def test_layers_farthest_off_stay_where_too_little_is_answered(monkeypatch):
     model, slim = network(8), deep(5)
     segment, fitted, check = problem(slim, model)
     known = whitenings(slim, images(64, 0))
-    given = (Network.of(slim).tensors, known, None)
+    rest = (Network.of(slim).tensors, known, None)
     sizes = [slim[place].weight.numel() for place in (0, 2, 4)]
     for enough, changed in ((sum(sizes), 3), (sum(sizes[1:]), 2), (sizes[-1], 0)):
-        monkeypatch.setattr(refine, "ENOUGH", fitted.wanted.numel() / enough)
-        assert len(refined(segment, [fitted], [check], *given)) == changed
+        monkeypatch.setattr(refine, "ENOUGH", fitted.targets.numel() / enough)
+        assert len(refined(segment, [fitted], [check], *rest)) == changed
 
 
 def test_a_layer_without_statistics_stays():
@@ -168,11 +168,11 @@ def test_it_stops_where_images_held_back_find_steps_worse(monkeypatch):
     model, slim = network(8), network(5)
     segment, fitted, check = problem(slim, model)
     with torch.no_grad():
-        said = segment.layers[-1].form.outputs(slim(next(iter(check.values.values()))), None)
-    perfect = Part(check.calls, check.values, said)
+        outputs = segment.layers[-1].form.outputs(slim(next(iter(check.values.values()))), None)
+    perfect = Part(check.calls, check.values, outputs)
     told = watched(monkeypatch)
-    given = (Network.of(slim).tensors, whitenings(slim, images(64, 0)), None)
-    assert not refined(segment, [fitted], [perfect], *given)
+    rest = (Network.of(slim).tensors, whitenings(slim, images(64, 0)), None)
+    assert not refined(segment, [fitted], [perfect], *rest)
     assert len(told) == 3  # as it is, and two steps
 
 

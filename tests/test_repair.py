@@ -17,7 +17,7 @@ from slimnet.models import MODELS
 from slimnet.models.resnet import BasicBlock
 from slimnet.network import Network
 from slimnet.repairs import reestimated, repair
-from slimnet.repairs.mending import Mended, Mending
+from slimnet.repairs.layers import LayerRepair, LayerwiseRepair
 from slimnet.train import load_data
 
 IMAGES = torch.randn(96, 3, 12, 12, generator=torch.Generator().manual_seed(0))
@@ -78,12 +78,12 @@ def cut(model, **options):
 def test_outputs_come_nearer_to_the_originals(kind, norm):
     model = trained(kind, norm)
     pruned = cut(model)
-    mended, done = repair(Network.of(model), Network.of(pruned.model), pruned.plan, IMAGES)
+    repaired, done = repair(Network.of(model), Network.of(pruned.model), pruned.plan, IMAGES)
     assert done.after < 0.5 * done.before
     assert all(layer.after <= layer.before * 1.001 for layer in done.layers)
     fresh = torch.randn(64, 3, 12, 12)
     with torch.no_grad():
-        answers, raw, now = (net(fresh) for net in (model, pruned.model, mended))
+        answers, raw, now = (net(fresh) for net in (model, pruned.model, repaired))
     assert (now - answers).square().mean() < 0.5 * (raw - answers).square().mean()
 
 
@@ -139,15 +139,15 @@ def test_what_follows_a_dropped_block_makes_up_for_it(make, options, tmp_path):
     model = reestimated(Network.of(make().eval()), IMAGES, 32).model.eval()
     options = {"drop_blocks": ["blocks.0"], "criterion": "l1", **options}
     dropped = slimnet.prune(model, (IMAGES[:1],), **options)
-    mended = slimnet.prune(model, (IMAGES[:1],), repair=True, data=IMAGES, **options)
-    assert mended.repair.after < 0.5 * mended.repair.before
+    repaired = slimnet.prune(model, (IMAGES[:1],), repair=True, data=IMAGES, **options)
+    assert repaired.repair.after < 0.5 * repaired.repair.before
     fresh = torch.randn(64, 3, 12, 12)
     with torch.no_grad():
-        answers, raw, now = (net(fresh) for net in (model, dropped.model, mended.model))
+        answers, raw, now = (net(fresh) for net in (model, dropped.model, repaired.model))
     assert (now - answers).square().mean() < 0.5 * (raw - answers).square().mean()
     later = slimnet.repair(slimnet.save(dropped, tmp_path / "slim.pt"), model, IMAGES)
-    assert later.repair == mended.repair
-    for one, other in zip(later.model.parameters(), mended.model.parameters(), strict=True):
+    assert later.repair == repaired.repair
+    for one, other in zip(later.model.parameters(), repaired.model.parameters(), strict=True):
         assert torch.equal(one, other)
 
 
@@ -189,9 +189,9 @@ def test_what_a_norm_multiplies_with_nothing_makes_up_for_nothing(almost):
     with torch.no_grad():
         model.norm.weight[3] = almost
     cut = slimnet.prune(model, (IMAGES[:1],), drop_blocks=["first"])
-    mended, done = repair(Network.of(model), Network.of(cut.model), cut.plan, IMAGES)
+    repaired, done = repair(Network.of(model), Network.of(cut.model), cut.plan, IMAGES)
     assert done.solved and done.after < 0.5 * done.before
-    assert mended.last.weight.abs().max() < 100
+    assert repaired.last.weight.abs().max() < 100
 
 
 def test_channels_that_are_copies_cost_nothing():
@@ -212,9 +212,9 @@ def test_channels_that_are_copies_cost_nothing():
 def test_nothing_changes_where_nothing_was_cut():
     model = trained()
     pruned = slimnet.prune(model, (IMAGES[:1],), ratio=0.0)
-    mended, done = repair(Network.of(model), Network.of(pruned.model), pruned.plan, IMAGES)
+    repaired, done = repair(Network.of(model), Network.of(pruned.model), pruned.plan, IMAGES)
     assert done.before == done.after == 0.0
-    for before, after in zip(pruned.model.parameters(), mended.parameters(), strict=True):
+    for before, after in zip(pruned.model.parameters(), repaired.parameters(), strict=True):
         assert torch.equal(before, after)
 
 
@@ -291,17 +291,17 @@ def same_weights(one, other):
 def test_what_prune_returned_is_repaired_saved_verified_and_repaired_again(tmp_path):
     model, options = trained(), {"macs": 0.6, "align": None, "criterion": "obs", "scope": "harm"}
     at_once = slimnet.prune(model, (IMAGES[:1],), repair=True, data=IMAGES, **options)
-    mended = slimnet.repair(
+    repaired = slimnet.repair(
         slimnet.prune(model, (IMAGES[:1],), data=IMAGES, **options), model, IMAGES
     )
-    assert same_weights(mended.model, at_once.model) and mended.repair == at_once.repair
-    assert slimnet.verify(mended, model).error < 1e-9
-    path = slimnet.save(mended, tmp_path / "mended.pt")
+    assert same_weights(repaired.model, at_once.model) and repaired.repair == at_once.repair
+    assert slimnet.verify(repaired, model).error < 1e-9
+    path = slimnet.save(repaired, tmp_path / "repaired.pt")
     assert slimnet.verify(path, model).error < 1e-9
-    assert same_weights(slimnet.load(path, model), mended.model)
-    again = slimnet.repair(mended, model, IMAGES)
+    assert same_weights(slimnet.load(path, model), repaired.model)
+    again = slimnet.repair(repaired, model, IMAGES)
     from_file = slimnet.repair(path, model, IMAGES)
-    assert again.repair == from_file.repair and again.repair.before == mended.repair.after
+    assert again.repair == from_file.repair and again.repair.before == repaired.repair.after
     assert slimnet.verify(from_file, model).error < 1e-9
     path = slimnet.save(from_file, tmp_path / "again.pt")
     assert same_weights(slimnet.load(path, model), again.model)
@@ -312,9 +312,9 @@ def test_rounds_are_repaired_against_what_was_cut():
     model, example = trained(), (IMAGES[:1],)
     first = slimnet.repair(slimnet.prune(model, example, ratio=0.3, align=None), model, IMAGES)
     second = slimnet.prune(first.model, example, ratio=0.3, align=None)
-    mended = slimnet.repair(second, first.model, IMAGES)
-    assert mended.repair.after < 0.5 * mended.repair.before
-    assert slimnet.verify(mended, first.model).error < 1e-9
+    repaired = slimnet.repair(second, first.model, IMAGES)
+    assert repaired.repair.after < 0.5 * repaired.repair.before
+    assert slimnet.verify(repaired, first.model).error < 1e-9
     with pytest.raises(InputError, match=r"not cut from this Sequential: .*no such tensor"):
         slimnet.repair(first, plain(), IMAGES)
 
@@ -323,9 +323,9 @@ def test_a_repaired_file_keeps_its_architecture(tmp_path):
     model, images = MODELS["digits_vgg"].make(), torch.randn(24, 1, 8, 8)
     pruned = slimnet.prune(model.eval(), (images[:1],), ratio=0.3)
     path = slimnet.save(pruned, tmp_path / "slim.pt", "slimnet:digits_vgg")
-    mended = slimnet.repair(path, model, images)
-    loaded = slimnet.load(slimnet.save(mended, tmp_path / "mended.pt"))
-    assert type(loaded) is type(model) and same_weights(loaded, mended.model)
+    repaired = slimnet.repair(path, model, images)
+    loaded = slimnet.load(slimnet.save(repaired, tmp_path / "repaired.pt"))
+    assert type(loaded) is type(model) and same_weights(loaded, repaired.model)
 
 
 def says(*arguments):
@@ -338,22 +338,22 @@ def test_the_command_line_repairs_as_python_does(tmp_path, capsys):
     """At once, later, and after a second cut; also a program."""
     torch.manual_seed(0)
     model = MODELS["digits_vgg"].make().eval()
-    dense, slim, mended, at_once, less = (tmp_path / f"{n}.pt" for n in "abcde")
+    dense, slim, repaired, at_once, less = (tmp_path / f"{n}.pt" for n in "abcde")
     torch.save(model.state_dict(), dense)
     data, cut = ("--data", "digits", "--samples", 64), ("--ratio", 0.3, "--criterion", "l1")
     assert says("prune", dense, *cut, "--scope", "local", "-o", slim) == 0
-    assert says("repair", slim, "--against", dense, *data, "-o", mended) == 0
+    assert says("repair", slim, "--against", dense, *data, "-o", repaired) == 0
     assert says("prune", dense, *cut, "--scope", "local", "--repair", *data, "-o", at_once) == 0
     images = load_data("digits").samples(64)
     in_python = slimnet.prune(
         model, (images.images[:1],), ratio=0.3, criterion="l1", repair=True, data=images
     )
-    for path in (mended, at_once):
+    for path in (repaired, at_once):
         assert same_weights(slimnet.load(path), in_python.model)
-    assert says("prune", mended, *cut, "-o", less) == 0
-    assert says("repair", less, "--against", dense, *data, "-o", mended) == 0
-    assert says("verify", mended, "--against", dense) == 0
-    assert says("repair", mended, "--against", dense, *data, "-o", tmp_path / "f.pt2") == 0
+    assert says("prune", repaired, *cut, "-o", less) == 0
+    assert says("repair", less, "--against", dense, *data, "-o", repaired) == 0
+    assert says("verify", repaired, "--against", dense) == 0
+    assert says("repair", repaired, "--against", dense, *data, "-o", tmp_path / "f.pt2") == 0
     assert says("verify", tmp_path / "f.pt2", "--against", dense) == 0
 
 
@@ -504,10 +504,10 @@ def test_what_overflows_after_the_cut_is_mended_or_refused():
     cut = slimnet.prune(model, example, **options)
     assert cut.plan.removed["0.weight"][0] == (4, 5, 6, 7)
     assert not cut.model(images.half()).isfinite().all()
-    mended = slimnet.repair(cut, model, images)
-    assert mended.repair.before == float("inf") and mended.repair.solved
-    assert json.loads(json.dumps(mended.repair.to_json(), allow_nan=False))["before"] is None
-    assert mended.model(images.half()).isfinite().all()
+    repaired = slimnet.repair(cut, model, images)
+    assert repaired.repair.before == float("inf") and repaired.repair.solved
+    assert json.loads(json.dumps(repaired.repair.to_json(), allow_nan=False))["before"] is None
+    assert repaired.model(images.half()).isfinite().all()
 
 
 def test_code_that_casts_to_half_is_named():
@@ -546,7 +546,9 @@ def test_whatever_a_network_answers_is_compared(name):
 @pytest.mark.parametrize("count", [2, 3, 17, 66])
 def test_batch_norms_of_vectors_meet_no_single_image(count, monkeypatch):
     """In training mode, or without running statistics, they cannot run on one."""
-    monkeypatch.setattr(sys.modules[Mended.__module__.rpartition(".")[0]], "batch_of", lambda x: 4)
+    monkeypatch.setattr(
+        sys.modules[LayerRepair.__module__.rpartition(".")[0]], "batch_of", lambda x: 4
+    )
     torch.manual_seed(0)
     layers = [nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU()]
     model = nn.Sequential(*layers, nn.Linear(16, 3)).eval()
@@ -574,11 +576,11 @@ def test_what_measures_worse_than_the_cut_is_not_kept(monkeypatch):
 
     model = trained()
     pruned = slimnet.prune(model, (IMAGES[:1],), ratio=0.1, align=None)
-    monkeypatch.setattr(Mending, "run", spoiled)
-    mended, done = repair(Network.of(model), Network.of(pruned.model), pruned.plan, IMAGES)
+    monkeypatch.setattr(LayerwiseRepair, "run", spoiled)
+    repaired, done = repair(Network.of(model), Network.of(pruned.model), pruned.plan, IMAGES)
     assert not done.solved
     assert done.after <= done.before
-    for before, after in zip(pruned.model.parameters(), mended.parameters(), strict=True):
+    for before, after in zip(pruned.model.parameters(), repaired.parameters(), strict=True):
         assert torch.equal(before, after)
 
 

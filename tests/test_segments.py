@@ -85,20 +85,20 @@ def test_run_by_itself_it_says_what_the_network_says(batch):
     images = IMAGES[:batch]
     calls = aligned(trace, capture(Network.of(model), (images,)))
     for index, segment in segments.items():
-        walk = Walk(model, (images,), trace, {index: segment.given | segment.heard}, after=True)
+        walk = Walk(model, (images,), trace, {index: segment.inputs | segment.hidden}, after=True)
         with torch.no_grad(), walking([walk], [Network.of(model)]):
             stop = walk.reach(index)
-            given = {n: t.clone() for n, t in stop.kept.items()}
-            made = segment.run(calls, given, Network.of(model).tensors, {})
-            again = segment.run(calls, given, Network.of(model).tensors, {index: torch.ones(())})
+            inputs = {n: t.clone() for n, t in stop.kept.items()}
+            made = segment.run(calls, inputs, Network.of(model).tensors, {})
+            again = segment.run(calls, inputs, Network.of(model).tensors, {index: torch.ones(())})
             last = segment.layers[-1].call.outputs[0].id
             torch.testing.assert_close(made[last], stop.result)
             torch.testing.assert_close(again[last], stop.result + 1)
-            assert segment.heard
-            for number in segment.heard:
+            assert segment.hidden
+            for number in segment.hidden:
                 torch.testing.assert_close(made[number], stop.kept[number])
-            for number in segment.given:
-                assert torch.equal(given[number], stop.kept[number])
+            for number in segment.inputs:
+                assert torch.equal(inputs[number], stop.kept[number])
 
 
 def test_calls_of_a_narrower_network_stand_on_the_same_tensors():

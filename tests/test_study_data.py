@@ -9,13 +9,12 @@ import torch
 from small_study import SPEC
 
 from slimnet.errors import InputError
-from slimnet.study.data import _loaded, keep_data
+from slimnet.study.data import keep_data
 from slimnet.train import DataSpec
 
 
 @pytest.fixture
 def data():
-    _loaded.cache_clear()
     return SPEC.load()
 
 

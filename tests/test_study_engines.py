@@ -37,6 +37,22 @@ def test_workers_have_their_threads_and_are_not_this_process():
     assert all(pid != os.getpid() for _, pid, _ in cells)
 
 
+class Counting:
+    """A job that holds how many cells it has run."""
+
+    def __init__(self):
+        self.count = 0
+
+    def __call__(self, cell, progress):
+        self.count += 1
+        return self.count
+
+
+def test_a_worker_holds_its_job_from_cell_to_cell():
+    """So that it need not read the study's files anew for each."""
+    assert ENGINES["processes"]([*"abc"], Run(Counting(), workers=1)) == [1, 2, 3]
+
+
 @pytest.mark.parametrize(("cores", "workers", "threads"), [(8, 2, 4), (8, 3, 2), (2, 4, 1)])
 def test_workers_share_the_cores(cores, workers, threads, monkeypatch):
     monkeypatch.setattr(processes, "_cores", lambda: cores)

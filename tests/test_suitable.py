@@ -45,7 +45,7 @@ def test_ordinary_networks_pass():
     assert refusal(model) is None
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:FutureWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script")
 def test_a_scripted_part_is_named():
     model = nn.Sequential(nn.ReLU(), torch.jit.script(nn.Linear(4, 4)))
     assert refusal(model) == (
@@ -126,6 +126,7 @@ def test_scripted_and_traced_networks_are_named(make):
         slimnet.prune(make(nn.Sequential(nn.Linear(4, 4))), (torch.ones(1, 4),), ratio=0.5)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script")  # of torch 2.11's own code
 def test_a_compiled_wrapper_is_named():
     with pytest.raises(
         InputError, match=r"the model is compiled: prune the module before torch\.c"

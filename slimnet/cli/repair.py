@@ -21,10 +21,10 @@ def repair(options: commands.Repair) -> None:
             options.data, options.normalize, options.samples, artifact.example, run.seed
         )
         check_recognised(against, dense, images)
-        mended = repair_file(artifact, dense.model.to(place), images, seed=run.seed, watch=watch)
-        write_slim(mended.artifact, mended.model, options.output)
+        repaired = repair_file(artifact, dense.model.to(place), images, seed=run.seed, watch=watch)
+        write_slim(repaired.artifact, repaired.model, options.output)
     if run.json:
-        print_json({"output": str(options.output), "repair": mended.repair.to_json()})
+        print_json({"output": str(options.output), "repair": repaired.repair.to_json()})
         return
-    tables.show_repair(mended.repair)
+    tables.show_repair(repaired.repair)
     console.written(options.output)

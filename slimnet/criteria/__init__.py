@@ -4,7 +4,8 @@ A criterion is a formula over tensors that are already cut per channel, ``[chann
 never sees layer types. It says which roles of parameters it reads (the ``out`` axes of the layers
 that make a channel, the ``in`` axes of those that read it, the ``scale`` of the norms over it) and
 what it needs beside the weights. To add one: one file in this folder with one ``CRITERIA.add``.
-What chooses over a whole group at once is any other object with the attributes of :class:`Judge`.
+What scores a whole group at once is any other object with the attributes of
+:class:`CriterionProtocol`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from slimnet.coupling.groups import Group, ParameterAxis
 from slimnet.coupling.removal import part
 from slimnet.errors import InputError, PruneError
 from slimnet.registry import Registry
-from slimnet.statistics.statistics import Gathered, Need
+from slimnet.statistics.statistics import Need, Statistics
 
 Scores: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -58,8 +59,8 @@ class ChannelRows:
     activation: Tensor = _Unread  # [channels, 2]: mean |x|, share of zeros
 
 
-class Judge(Protocol):
-    """What the registry holds: something that scores a group."""
+class CriterionProtocol(Protocol):
+    """What the registry holds: whatever scores a group."""
 
     @property
     def roles(self) -> tuple[str, ...]:
@@ -81,7 +82,7 @@ class Judge(Protocol):
         self,
         group: Group,
         tensors: Mapping[str, Tensor],
-        gathered: Gathered,
+        statistics: Statistics,
         generator: torch.Generator,
     ) -> Scores | None:
         """[atoms], the least important lowest; None where it has nothing to read."""
@@ -103,13 +104,13 @@ class Criterion:
         self,
         group: Group,
         tensors: Mapping[str, Tensor],
-        gathered: Gathered,
+        statistics: Statistics,
         generator: torch.Generator,
     ) -> Scores | None:
         """Every coupled layer by the formula, then one number for each atom."""
         layers = []
         for axis in self._read(group):
-            rows = self._rows(axis, tensors, gathered, generator)
+            rows = self._rows(axis, tensors, statistics, generator)
             if rows is not None:
                 layers.append(self._pooled(self.formula(rows), axis, group.size))
         return REDUCE[self.reduce](np.stack(layers)) if layers else None
@@ -132,18 +133,18 @@ class Criterion:
         self,
         axis: ParameterAxis,
         tensors: Mapping[str, Tensor],
-        gathered: Gathered,
+        statistics: Statistics,
         generator: torch.Generator,
     ) -> ChannelRows | None:
         """None where something that it needs is not known of this parameter."""
-        found = {}
+        parts = {}
         for need in self.needs:
-            known = getattr(gathered, need).get(axis.name)
-            if known is None:
+            tensor = getattr(statistics, need).get(axis.name)
+            if tensor is None:
                 return None
             own = axis if need not in ("activations", "gates") else replace(axis, dim=0, groups=1)
-            found[_FIELDS[need]] = cut_rows(known, own)
-        return ChannelRows(cut_rows(tensors[axis.name], axis), generator, **found)
+            parts[_FIELDS[need]] = cut_rows(tensor, own)
+        return ChannelRows(cut_rows(tensors[axis.name], axis), generator, **parts)
 
 
 _FIELDS = {
@@ -163,10 +164,10 @@ def cut_rows(tensor: Tensor, axis: ParameterAxis) -> Tensor:
     return rows.flatten(1) if rows.dim() > 1 else rows[:, None]
 
 
-CRITERIA: Registry[Judge] = Registry("criterion", "slimnet.criteria", folder=__name__)
+CRITERIA: Registry[CriterionProtocol] = Registry("criterion", "slimnet.criteria", folder=__name__)
 
 
-def load_criteria() -> Registry[Judge]:
+def load_criteria() -> Registry[CriterionProtocol]:
     """The registry with every criterion of this folder in it."""
     CRITERIA.load()
     return CRITERIA
@@ -183,7 +184,7 @@ _WANTED: dict[Need, str] = {
 
 
 @dataclass(frozen=True)
-class Choice:
+class CriterionOptions:
     """What was asked for: a criterion, and how its scores meet.
 
     Raises :class:`InputError` for names that are not known.
@@ -194,10 +195,10 @@ class Choice:
     reduce: str | None = None  # a key of REDUCE; None: the criterion's own
 
     def __post_init__(self) -> None:
-        judge = load_criteria()[self.criterion]
+        chosen = load_criteria()[self.criterion]
         _check_option("across", self.across, ACROSS)
         _check_option("reduce", self.reduce, REDUCE)
-        _reducing(self.criterion, judge, self.reduce)
+        _reducing(self.criterion, chosen, self.reduce)
 
     @property
     def needs(self) -> tuple[Need, ...]:
@@ -229,33 +230,32 @@ def score(
     criterion: str,
     *,
     seed: int = 0,
-    gathered: Gathered | None = None,
+    statistics: Statistics | None = None,
     reduce: str | None = None,
 ) -> dict[int, Scores]:
     """Scores [atoms] for every group that the criterion can judge; the least important go first.
 
     ``reduce`` makes one score of those of a group's coupled layers; the criterion's own by default.
-    Raises :class:`InputError` where the criterion needs what was not ``gathered``, and
+    Raises :class:`InputError` where the criterion needs what ``statistics`` lacks, and
     :class:`PruneError` where it finds nothing to read in the whole network.
     """
-    known = load_criteria()
-    judge = _reducing(criterion, known[criterion], reduce)
-    gathered = gathered or Gathered()
-    for need in judge.needs if groups else ():
-        if not gathered.has(need):
+    chosen = _reducing(criterion, load_criteria()[criterion], reduce)
+    statistics = statistics or Statistics()
+    for need in chosen.needs if groups else ():
+        if not statistics.has(need):
             raise InputError(f"criterion {criterion} {_WANTED[need]}")
     generator = torch.Generator().manual_seed(seed)
-    scores = {g.number: judge.scores(g, tensors, gathered, generator) for g in groups}
-    found = {number: values for number, values in scores.items() if values is not None}
-    if groups and not found:
-        raise PruneError(_nothing_to_read(criterion, known))
-    return found
+    each = {g.number: chosen.scores(g, tensors, statistics, generator) for g in groups}
+    scores = {number: values for number, values in each.items() if values is not None}
+    if groups and not scores:
+        raise PruneError(_nothing_to_read(criterion, load_criteria()))
+    return scores
 
 
-def _nothing_to_read(criterion: str, known: Registry[Judge]) -> str:
-    others = ", ".join(name for name in known if name != criterion and not known[name].needs)
-    read = " or ".join(known[criterion].roles)
-    varies = "inputs" in known[criterion].needs
+def _nothing_to_read(criterion: str, criteria: Registry[CriterionProtocol]) -> str:
+    others = ", ".join(name for name in criteria if name != criterion and not criteria[name].needs)
+    read = " or ".join(criteria[criterion].roles)
+    varies = "inputs" in criteria[criterion].needs
     that = " whose answers vary over the calibration images" if varies else ""
     return (
         f"criterion {criterion} reads the {read} of every channel, and this network has none{that};"
@@ -263,16 +263,16 @@ def _nothing_to_read(criterion: str, known: Registry[Judge]) -> str:
     )
 
 
-def _reducing(name: str, judge: Judge, reduce: str | None) -> Judge:
+def _reducing(name: str, chosen: CriterionProtocol, reduce: str | None) -> CriterionProtocol:
     if reduce is None:
-        return judge
-    if not isinstance(judge, Criterion):
+        return chosen
+    if not isinstance(chosen, Criterion):
         raise InputError(f"criterion {name} judges a group as a whole: there is nothing to reduce")
-    return replace(judge, reduce=reduce)
+    return replace(chosen, reduce=reduce)
 
 
-def comparable(scores: Scores, criterion: str, across: str | None = None) -> Scores:
-    """Scores that may be compared across groups.
+def normalized(scores: Scores, criterion: str, across: str | None = None) -> Scores:
+    """The scores of one group [atoms], divided so that they compare with those of other groups.
 
     ``across`` says what a group's scores are divided by; the criterion's own by default.
     """
@@ -280,7 +280,7 @@ def comparable(scores: Scores, criterion: str, across: str | None = None) -> Sco
     return scores / divisor if divisor > 0 else scores
 
 
-def _check_option(option: str, value: str | None, known: Mapping[str, Any]) -> None:
+def _check_option(option: str, value: str | None, values: Mapping[str, Any]) -> None:
     """None stands for the criterion's own."""
-    if value is not None and value not in known:
-        raise InputError(f"unknown {option} {value!r}: the known ones are {', '.join(known)}")
+    if value is not None and value not in values:
+        raise InputError(f"unknown {option} {value!r}: the known ones are {', '.join(values)}")

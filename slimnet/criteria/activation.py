@@ -1,7 +1,7 @@
-"""Criteria that read activations: what the layers after a channel are given of it.
+"""Criteria that read activations: the inputs of the layers that a channel goes into.
 
-They read the inputs of the convolutions and linear layers that take a channel, so what lies between
-(norm, activation function, pooling) counts, whatever the network is made of.
+A channel is looked at where convolutions and linear layers read it. So the norm, the activation
+function and the pooling in between count, whatever the network is made of.
 """
 
 from __future__ import annotations

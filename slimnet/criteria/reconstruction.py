@@ -1,12 +1,13 @@
-"""Criteria that choose so that the next layers can say what they said: by reconstruction error.
+"""Criteria by reconstruction error: how far the outputs of the next layers change.
 
-All three look at what reads a group's channels. With the second moments H of what a layer reads
-and its weights W, the error of its output is quadratic in what is left out, so that no sample is
-kept. A group with several readers adds their errors up, each over the variance of the sum that its
-output becomes part of. A score is the error that a removal adds, in the order in which they go.
+All three look at the layers that read a group's channels. With the second moments H of a layer's
+inputs and its weights W, the error of its output is quadratic in the channels that are missing, so
+that no sample is kept. Where several layers read a group, their errors are added up, each over the
+variance of the output, or of the sum that the output is added into. Channels are removed one after
+the other; the score of one is the error that its removal adds.
 
-Where others are solved anew, errors late in the network count more across groups: what early layers
-lose, later ones make up for in part when they are repaired.
+Where the other weights are solved anew, errors late in the network count more across groups: what
+early layers lose, later ones make up for in part when they are repaired.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from slimnet.coupling.removal import of_elements
 from slimnet.criteria import CRITERIA, Scores
 from slimnet.errors import InputError
 from slimnet.reconstruction.least_squares import RIDGE, KeptRows
-from slimnet.statistics.moments import Reading
-from slimnet.statistics.statistics import Gathered, Need
+from slimnet.statistics.moments import InputMoments
+from slimnet.statistics.statistics import Need, Statistics
 
 LATE = 2.0
 """Where the others are solved anew, an error in the last layer counts 1 + LATE times one in the
@@ -42,15 +43,15 @@ class Problem:
     columns: Tensor  # [D]: the atom that each column belongs to; -1 for another group's
 
 
-_Chosen: TypeAlias = tuple[Sequence[int], Sequence[float]]
-"""Atoms in the order in which they go, and the error after each."""
+_Removals: TypeAlias = tuple[Sequence[int], Sequence[float]]
+"""Atoms in the order in which they are removed, and the error after each."""
 
 
 @dataclass(frozen=True)
 class Reconstruction:
     """A way to choose atoms one after the other, so that their readers lose least."""
 
-    choose: Callable[[Sequence[Problem], int], _Chosen]
+    choose: Callable[[Sequence[Problem], int], _Removals]
     source: str
     centred: bool  # a constant makes up for lost means, where there is one to change
     late: float = 0.0  # what an error in the last layer counts, beyond one in the first
@@ -62,44 +63,46 @@ class Reconstruction:
         self,
         group: Group,
         tensors: Mapping[str, Tensor],
-        gathered: Gathered,
+        statistics: Statistics,
         generator: torch.Generator,
     ) -> Scores | None:
         """[atoms]: the error that each adds when it goes, in the order of going."""
-        problems = list(self._problems(group, tensors, gathered))
+        problems = list(self._problems(group, tensors, statistics))
         if not problems:
             return None
         order, errors = self.choose(problems, group.size)
         added = np.maximum.accumulate(np.diff(errors, prepend=0.0).clip(min=0.0))
         steps = np.arange(len(added)) * np.finfo(np.float32).tiny  # of equals, the first goes first
-        found = np.empty(group.size)
-        found[list(order)] = added + steps
-        return found
+        scores = np.empty(group.size)
+        scores[list(order)] = added + steps
+        return scores
 
     def _problems(
-        self, group: Group, tensors: Mapping[str, Tensor], gathered: Gathered
+        self, group: Group, tensors: Mapping[str, Tensor], statistics: Statistics
     ) -> Iterator[Problem]:
         for axis in group.axes:
-            reading = gathered.inputs.get(axis.name)
-            if axis.role == "in" and reading is not None and reading.spread > 0:
-                yield from self._blocks(axis, reading, tensors[axis.name])
+            moments = statistics.inputs.get(axis.name)
+            if axis.role == "in" and moments is not None and moments.spread > 0:
+                yield from self._blocks(axis, moments, tensors[axis.name])
 
-    def _blocks(self, axis: ParameterAxis, reading: Reading, weight: Tensor) -> Iterator[Problem]:
+    def _blocks(
+        self, axis: ParameterAxis, moments: InputMoments, weight: Tensor
+    ) -> Iterator[Problem]:
         """One problem for each block of a grouped layer."""
-        matrix = reading.form.matrix(weight.detach())
-        if reading.scale is not None:
-            scale = reading.scale.to(matrix.dtype).reshape(matrix.shape[0], -1, 1)
+        matrix = moments.form.matrix(weight.detach())
+        if moments.scale is not None:
+            scale = moments.scale.to(matrix.dtype).reshape(matrix.shape[0], -1, 1)
             matrix = matrix * scale
-        matrix = matrix * ((1 + self.late * reading.depth) / reading.spread) ** 0.5
-        centred = self.centred and reading.shifts
-        columns = reading.form.matrix(_atoms(axis, weight))[:, 0]
-        if isinstance(reading.moments, KeptRows):
-            yield from _gates(reading.moments.all(), matrix, columns, centred)
+        matrix = matrix * ((1 + self.late * moments.depth) / moments.spread) ** 0.5
+        centred = self.centred and moments.shifts
+        columns = moments.form.matrix(_atoms(axis, weight))[:, 0]
+        if isinstance(moments.sums, KeptRows):
+            yield from _gates(moments.sums.all(), matrix, columns, centred)
             return
-        moments = reading.moments.covariance() if centred else reading.moments.second()
+        seconds = moments.sums.covariance() if centred else moments.sums.second()
         for block in range(len(matrix)):
             if bool((columns[block] >= 0).any()):
-                second = moments[block]
+                second = seconds[block]
                 yield Problem(second, matrix[block].to(second.dtype), columns[block])
 
 
@@ -143,7 +146,7 @@ def _all_contributions(problems: Sequence[Problem], size: int) -> Tensor:
     return torch.stack([contributions(problem, size) for problem in problems]).sum(0)
 
 
-def thinet(problems: Sequence[Problem], size: int) -> _Chosen:
+def thinet(problems: Sequence[Problem], size: int) -> _Removals:
     """Each time the atom with which the sum of all that is missing has the least energy."""
     products = _all_contributions(problems, size)
     energy = products.diagonal().clone()  # of what is missing, with each atom added
@@ -159,7 +162,7 @@ def thinet(problems: Sequence[Problem], size: int) -> _Chosen:
     return order, errors
 
 
-def lasso(problems: Sequence[Problem], size: int) -> _Chosen:
+def lasso(problems: Sequence[Problem], size: int) -> _Removals:
     """A gate on every atom under an L1 penalty: the first gate to close for good goes first.
 
     The penalty at which a gate closes is where it enters the path from the other side; it stands
@@ -178,7 +181,7 @@ def lasso(problems: Sequence[Problem], size: int) -> _Chosen:
     return order.tolist(), np.cumsum(closes[order]).tolist()
 
 
-def surgeon(problems: Sequence[Problem], size: int) -> _Chosen:
+def surgeon(problems: Sequence[Problem], size: int) -> _Removals:
     """Each time the atoms that least squares makes up for best; the others' weights follow.
 
     Removing the columns S costs tr(W_S [H⁻¹]_SS⁻¹ W_Sᵀ) once all others are solved anew.
@@ -235,13 +238,13 @@ class _Elimination:
 
     def costs(self) -> Tensor:
         """[atoms] float64: the error that each would add; 0 for those it does not read."""
-        found = torch.zeros(self._size, dtype=torch.float64)
+        costs = torch.zeros(self._size, dtype=torch.float64)
         for atoms, columns in self._alike():
             blocks = self._inverse[columns[:, :, None], columns[:, None, :]]
             weights = self._weights[:, columns].transpose(0, 1)  # [atoms, O, k]
             solved = torch.linalg.solve(blocks, weights.mT)
-            found[atoms.cpu()] = (weights.mT * solved).sum((1, 2)).double().cpu()
-        return found
+            costs[atoms.cpu()] = (weights.mT * solved).sum((1, 2)).double().cpu()
+        return costs
 
     def _alike(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Atoms [n] that have the same number k of columns, and these [n, k]."""

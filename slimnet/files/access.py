@@ -30,7 +30,7 @@ from slimnet.progress import Progress, not_shown
 from slimnet.proof.certificate import Certificate, difference
 from slimnet.pruning import Pruned, prove
 from slimnet.repairs import Repair
-from slimnet.repairs import repair as mend
+from slimnet.repairs import repair as repair_layers
 from slimnet.samples import Samples, samples_of
 
 
@@ -101,14 +101,14 @@ def _holds_artifact(path: str | Path, *, refuse: bool) -> bool:
 
 def _open_artifact(path: str | Path, arch: Arch | None) -> Opened:
     artifact = read_slim(path)
-    known = artifact.arch if artifact.rebuilds and _same(arch, artifact.arch) else arch
-    dense = known.build() if known is not None else artifact.outline()
+    built_by = artifact.arch if artifact.rebuilds and _same(arch, artifact.arch) else arch
+    dense = built_by.build() if built_by is not None else artifact.outline()
     before, after = artifact.plan.before or {}, artifact.plan.after or {}
     share = f" with {after['macs'] / before['macs']:.1%} of its MACs" if before.get("macs") else ""
     own = "exported program" if artifact.is_program else artifact.class_name
-    made = known or artifact.arch or own
-    model = _remembered(artifact, artifact.model(dense if known is not None else None))
-    return Opened(model, known, artifact, (f"slim {made}{share}",), dense)
+    name = built_by or artifact.arch or own
+    model = _remembered(artifact, artifact.model(dense if built_by is not None else None))
+    return Opened(model, built_by, artifact, (f"slim {name}{share}",), dense)
 
 
 def _same(asked: Arch | None, stored: Arch | None) -> bool:
@@ -188,8 +188,8 @@ def _check_rebuilt(slim: Network, artifact: Artifact) -> None:
         outputs = []
         for network in (slim, rebuilt):
             with evaluation_mode(network), drawing_from(0):
-                given = map_tensors(torch.Tensor.clone, artifact.example)
-                outputs.append(tensors_of(network.model(*given)))
+                inputs = map_tensors(torch.Tensor.clone, artifact.example)
+                outputs.append(tensors_of(network.model(*inputs)))
     off = difference(*outputs)
     if off > _REBUILT:
         raise InputError(
@@ -267,17 +267,17 @@ def repair(
         check_cut_from(network, small, plan)
         if small.device != network.device:
             small = Network.of(copied(small).to(network.device))
-        mended, done = mend(network, small, plan, samples.images, **how)
-        repaired = replace(slim, model=mended, repair=done)
-        remember(Network.of(mended), *repaired.whole(), trained=True)
+        model, done = repair_layers(network, small, plan, samples.images, **how)
+        repaired = replace(slim, model=model, repair=done)
+        remember(Network.of(model), *repaired.whole(), trained=True)
         return repaired
     artifact = _artifact_of(slim)
     small = Network.of(artifact.model(against).to(network.device))
-    mended, done = mend(network, small, artifact.plan, samples.images, **how)
+    model, done = repair_layers(network, small, artifact.plan, samples.images, **how)
     fresh = make_artifact(
-        mended, artifact.plan, artifact.certificate, artifact.example, artifact.arch, trained=True
+        model, artifact.plan, artifact.certificate, artifact.example, artifact.arch, trained=True
     )
-    return Repaired(_remembered(fresh, mended), fresh, done)
+    return Repaired(_remembered(fresh, model), fresh, done)
 
 
 def _artifact_of(slim: Repaired | Artifact | str | Path) -> Artifact:
@@ -343,14 +343,14 @@ def example_for(
 
 def _made(model: nn.Module, spec: str) -> tuple[Any, ...]:
     """What a function of the user's returns, as positional inputs."""
-    made = call_in_file(spec, {})
-    if isinstance(made, Tensor):
-        return (made,)
-    if isinstance(made, (tuple, Mapping)):
-        return positional(model, made)
+    inputs = call_in_file(spec, {})
+    if isinstance(inputs, Tensor):
+        return (inputs,)
+    if isinstance(inputs, (tuple, Mapping)):
+        return positional(model, inputs)
     raise InputError(
-        f"{spec} returned a {type(made).__name__}: it must return a tensor, a tuple of positional "
-        "inputs or a dict of keyword inputs"
+        f"{spec} returned a {type(inputs).__name__}: it must return a tensor, a tuple of "
+        "positional inputs or a dict of keyword inputs"
     )
 
 

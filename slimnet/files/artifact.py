@@ -259,10 +259,10 @@ def _named(spec: str, tensors: Mapping[str, Tensor], plan: Plan) -> Arch:
         name: torch.empty(plan.of(name).before(t.shape), device="meta")
         for name, t in tensors.items()
     }
-    found = fitted(arch, dense)
-    if found.source != "file":
-        Artifact(tensors, plan, None, found, ())._check_fits(Network.of(found.build()))
-    return found
+    fit = fitted(arch, dense)
+    if fit.source != "file":
+        Artifact(tensors, plan, None, fit, ())._check_fits(Network.of(fit.build()))
+    return fit
 
 
 def write_artifact(artifact: Artifact, path: str | Path) -> Path:

@@ -63,5 +63,5 @@ def read_slim(path: str | Path) -> Artifact:
         versions, trained = dict(record["versions"]), bool(record["trained"])
     except (KeyError, TypeError, ValueError, AttributeError, InputError) as error:
         raise InputError(f"{path} holds a damaged record of its cut: {error}") from error
-    made = make_artifact(exported.program, plan, certificate, exported.example, trained=trained)
-    return replace(made, versions=versions)
+    artifact = make_artifact(exported.program, plan, certificate, exported.example, trained=trained)
+    return replace(artifact, versions=versions)

@@ -71,8 +71,8 @@ def _write(
 
 def _first_names(tensors: Mapping[str, Tensor]) -> dict[str, str]:
     """For every name the first one of the same tensor."""
-    known: dict[Any, str] = {}
-    return {name: known.setdefault(_place(t) or name, name) for name, t in tensors.items()}
+    firsts: dict[Any, str] = {}
+    return {name: firsts.setdefault(_place(t) or name, name) for name, t in tensors.items()}
 
 
 def _place(tensor: Tensor) -> Any:

@@ -45,11 +45,11 @@ class Fingerprint:
 
         An option whose axes are missing or disagree is left out.
         """
-        found = {option: _value(shapes, freedom.axes) for option, freedom in self.freedoms.items()}
+        values = {option: _value(shapes, freedom.axes) for option, freedom in self.freedoms.items()}
         return {
-            option: value
-            for option, value in found.items()
-            if value not in (None, self.freedoms[option].default)
+            option: size
+            for option, size in values.items()
+            if size not in (None, self.freedoms[option].default)
         }
 
     def fits(self, shapes: Shapes) -> bool:

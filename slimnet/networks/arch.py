@@ -86,11 +86,11 @@ class Arch:
         )
 
     def _call(self) -> str:
-        given = [
+        arguments = [
             *map(repr, self.args),
             *(f"{name}={value!r}" for name, value in self.options.items()),
         ]
-        return f"({', '.join(given)})" if given else ""
+        return f"({', '.join(arguments)})" if arguments else ""
 
     def to_json(self) -> dict[str, Any]:
         """Return what ``from_json`` reads; raises InputError for what it would refuse."""
@@ -103,12 +103,12 @@ class Arch:
         """Read what ``to_json`` gave, perhaps from a stranger's file; raises InputError."""
         try:
             options, args = dict(row.get("options", {})), tuple(row.get("args", ()))
-            made = cls(str(row["source"]), str(row["name"]), options, args)
+            arch = cls(str(row["source"]), str(row["name"]), options, args)
         except (KeyError, TypeError, ValueError, AttributeError):
             raise InputError(f"not an architecture (source, name, options): {row!r:.200}") from None
-        SOURCES[made.source]
-        check_stated(made.source, made.name, made.options, made.args)
-        return made
+        SOURCES[arch.source]
+        check_stated(arch.source, arch.name, arch.options, arch.args)
+        return arch
 
 
 def parse_arch(spec: str) -> Arch:
@@ -149,11 +149,11 @@ def recognise(state: Mapping[str, Tensor]) -> Arch:
     the closest.
     """
     shapes = shapes_of(state)
-    found = [_with_lengths(row, shapes) for row in matching(index(), shapes)]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        names = " and ".join(str(arch) for arch in found)
+    matches = [_with_lengths(row, shapes) for row in matching(index(), shapes)]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        names = " and ".join(str(arch) for arch in matches)
         raise InputError(f"these weights fit {names} alike: say which one with --arch")
     raise InputError(
         "no known network has these parameter names and shapes "

@@ -70,16 +70,16 @@ def open_model(
         payload: Any = dict(read_archive(path).tensors)
     else:
         payload = load_payload(path, allow_pickle=allow_pickle, foreign=True)
-    found = find_weights(payload, path, weights)
-    module = _unpacked(found.content)
+    stored = find_weights(payload, path, weights)
+    module = _unpacked(stored.content)
     if module is not None and arch is None:
-        return _opened_module(module, path, found.notes)
-    content = found.content if module is None else module.state_dict()
-    return _opened_state(_entries(content), arch, path, found.notes)
+        return _opened_module(module, path, stored.notes)
+    content = stored.content if module is None else module.state_dict()
+    return _opened_state(_entries(content), arch, path, stored.notes)
 
 
 def _opened_state(
-    entries: Mapping[str, Any], arch: Arch | None, path: PathLike, told: tuple[str, ...]
+    entries: Mapping[str, Any], arch: Arch | None, path: PathLike, notes: tuple[str, ...]
 ) -> OpenedModel:
     state = _state_in(entries, path)
     if arch is None or arch.source != "file":
@@ -87,10 +87,10 @@ def _opened_state(
     tensors = {name: t for name, t in state.items() if not is_own_state(name)}
     fit = _recognised(tensors) if arch is None else fitted(arch, tensors)
     model = fit.build()
-    notes = _load(model, state, entries, fit, path)
+    loading = _load(model, state, entries, fit, path)
     _check_values(Network.of(model).tensors, path)
-    told = (*told, *_built_as(fit, arch), *notes)
-    return OpenedModel(model, fit, told, recognised=arch is None)
+    notes = (*notes, *_built_as(fit, arch), *loading)
+    return OpenedModel(model, fit, notes, recognised=arch is None)
 
 
 def _opened_program(path: PathLike) -> OpenedModel:
@@ -181,31 +181,31 @@ def _load(
 ) -> tuple[str, ...]:
     """Load the weights, in place, into a model that nobody else holds; return what to tell."""
     own = model.state_dict()
-    given = aligned(state, own)
-    given = {**_implied(model, own, given, entries), **given}
-    extra = [name for name in given if name not in own]
-    if own.keys() <= given.keys() and all(is_beside(n) or is_apart(n, own) for n in extra):
-        given = {name: tensor for name, tensor in given.items() if name in own}
-    wanted = OrderedDict((n, _like(own[n], t) if n in own else t) for n, t in given.items())
+    loaded = aligned(state, own)
+    loaded = {**_implied(model, own, loaded, entries), **loaded}
+    extra = [name for name in loaded if name not in own]
+    if own.keys() <= loaded.keys() and all(is_beside(n) or is_apart(n, own) for n in extra):
+        loaded = {name: tensor for name, tensor in loaded.items() if name in own}
+    cast = OrderedDict((n, _like(own[n], t) if n in own else t) for n, t in loaded.items())
     # The names are today's, so no module may take them for those of an old version.
-    wanted._metadata = own._metadata  # type: ignore[attr-defined]
+    cast._metadata = own._metadata  # type: ignore[attr-defined]
     try:
         # A user's class may hold a parameter twice; assigning would tear the two apart.
-        model.load_state_dict(wanted, assign=arch.source != "file")
+        model.load_state_dict(cast, assign=arch.source != "file")
     except Exception as error:  # a class's own loading hooks raise what they like
         raise InputError(
-            f"{path} does not fit {arch}: {_difference(own, wanted, entries, error)}"
+            f"{path} does not fit {arch}: {_difference(own, cast, entries, error)}"
         ) from error
-    return (*_cast_notes(own, given), *_ignored_notes(extra))
+    return (*_cast_notes(own, loaded), *_ignored_notes(extra))
 
 
 def _implied(
-    model: nn.Module, own: State, given: State, entries: Mapping[str, Any]
+    model: nn.Module, own: State, state: State, entries: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What a file may lack: counters of batch norms, second names of a tensor, and own states."""
     named: dict[str, Tensor] = {}
     network = Network.of(model)
-    for name, tensor in given.items():
+    for name, tensor in state.items():
         named.setdefault(network.own_name(name), tensor)
     firsts = {name: network.own_name(name) for name in own}
     return {
@@ -227,25 +227,25 @@ def _like(own: Any, tensor: Any) -> Any:
     return tensor.to(own.dtype) if floating else tensor
 
 
-def _difference(own: State, given: State, entries: Mapping[str, Any], error: Exception) -> str:
+def _difference(own: State, state: State, entries: Mapping[str, Any], error: Exception) -> str:
     shapes = [
-        f"{name} ({_by(given[name])} in the file, {_by(own[name])} in the network)"
+        f"{name} ({_by(state[name])} in the file, {_by(own[name])} in the network)"
         for name in own
-        if name in given and _shape(own[name]) != _shape(given[name])
+        if name in state and _shape(own[name]) != _shape(state[name])
     ]
     parts = {
-        "missing": [_lacking(name, entries) for name in own if name not in given],
-        "unexpected": [name for name in given if name not in own],
+        "missing": [_lacking(name, entries) for name in own if name not in state],
+        "unexpected": [name for name in state if name not in own],
         "of another shape": shapes,
     }
-    told = "; ".join(f"{what} {_first(names)}" for what, names in parts.items() if names)
-    return told or first_line(error)
+    text = "; ".join(f"{what} {_first(names)}" for what, names in parts.items() if names)
+    return text or first_line(error)
 
 
 def _lacking(name: str, entries: Mapping[str, Any]) -> str:
     """A name that is missing, and what lies there in place of a tensor."""
-    found = entries.get(name)
-    return f"{name} (a pickled {found.kind})" if isinstance(found, Foreign) else name
+    entry = entries.get(name)
+    return f"{name} (a pickled {entry.kind})" if isinstance(entry, Foreign) else name
 
 
 def _first(names: list[str], count: int = 3) -> str:
@@ -261,10 +261,10 @@ def _by(tensor: Tensor) -> str:
     return "x".join(str(length) for length in tensor.shape) or "a number"
 
 
-def _cast_notes(own: State, given: State) -> tuple[str, ...]:
+def _cast_notes(own: State, state: State) -> tuple[str, ...]:
     casts = {
         f"weights stored as {_dtype(tensor)} are used as {_dtype(own[name])}"
-        for name, tensor in given.items()
+        for name, tensor in state.items()
         if name in own and _like(own[name], tensor) is not tensor
     }
     return tuple(sorted(casts))
@@ -274,11 +274,11 @@ def _dtype(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
-def _built_as(fit: Arch, asked: Arch | None) -> Iterator[str]:
+def _built_as(fit: Arch, arch: Arch | None) -> Iterator[str]:
     options = ", ".join(f"{name}={value}" for name, value in fit.options.items())
-    if asked is None:
+    if arch is None:
         yield f"recognised as {fit}" + (f" with {options}" if options else "")
-    elif fit != asked:
+    elif fit != arch:
         yield f"{fit} is built with {options}, as its weights have it"
     if str(fit) in _TRANSFORMING and "transform_input" not in fit.options:
         yield (
@@ -294,18 +294,18 @@ def _unpacked(content: Any) -> nn.Module | None:
     return content if isinstance(content, nn.Module) else None
 
 
-def _opened_module(module: nn.Module, path: PathLike, told: tuple[str, ...]) -> OpenedModel:
+def _opened_module(module: nn.Module, path: PathLike, notes: tuple[str, ...]) -> OpenedModel:
     state = module.state_dict()
     _check_layouts(state, path)
     _check_values(Network.of(module).tensors, path)
     halves = sorted({_dtype(t) for t in state.values() if t.dtype in (torch.half, torch.bfloat16)})
-    notes = tuple(f"weights stored as {half} are used as float32" for half in halves)
+    casts = [f"weights stored as {half} are used as float32" for half in halves]
     model = module.float() if halves else module
-    return OpenedModel(model.eval(), None, (*told, *notes))
+    return OpenedModel(model.eval(), None, (*notes, *casts))
 
 
 UNSEEN = "strides, padding and activations cannot be seen in weights"
-"""Said of every network that was recognised; what its data say: the command line."""
+"""What the command line says where a network was recognised by its weights alone."""
 
 _TRANSFORMING = ("torchvision:googlenet", "torchvision:inception_v3")
 _OLD_NAMES = (  # those of torchvision's own DenseNet and ViT, which it renames as it loads

@@ -72,8 +72,8 @@ class _InertUnpickler(_Unpickler):  # type: ignore[misc]
         return _Global(f"{module}.{name}")
 
     def _reduce(self) -> None:
-        given = self.stack.pop()
-        self.stack[-1] = _made(self.stack[-1], given)
+        args = self.stack.pop()
+        self.stack[-1] = _made(self.stack[-1], args)
 
     def _new(self) -> None:
         self.stack.pop()
@@ -103,18 +103,18 @@ class _InertUnpickler(_Unpickler):  # type: ignore[misc]
         _add(self.stack[-1], items)
 
     def _stored(self) -> None:
-        asked = self.stack.pop()
-        if type(asked) is not tuple or asked[:1] not in (("storage",), (b"storage",)):
+        key = self.stack.pop()
+        if type(key) is not tuple or key[:1] not in (("storage",), (b"storage",)):
             raise pickle.UnpicklingError("only tensors lie outside the pickle")
-        self.append(self.persistent_load(asked))
+        self.append(self.persistent_load(key))
 
 
-def _made(what: Any, given: Any) -> Any:
+def _made(what: Any, args: Any) -> Any:
     """A tensor or a container where one is asked for; else a :class:`Foreign`."""
     if not isinstance(what, _Global):
         return Foreign(type(what).__name__)
     maker = _MAKERS.get(what.name)
-    return Foreign(what.name) if maker is None else maker(*given)
+    return Foreign(what.name) if maker is None else maker(*args)
 
 
 def _into(target: Any, items: list[Any]) -> None:
@@ -156,10 +156,10 @@ def _parameter(data: Any, requires_grad: Any, *more: Any) -> Any:
     return nn.Parameter(data, bool(requires_grad)) if isinstance(data, Tensor) else data
 
 
-def _with_attributes(maker: Any, kind: Any, given: Any, state: Any) -> Any:
+def _with_attributes(maker: Any, kind: Any, args: Any, state: Any) -> Any:
     """A tensor on which somebody left notes; of a class of its own, it is not made."""
     plain = kind in (_Global("torch.Tensor"), _Global("torch.nn.parameter.Parameter"))
-    return _made(maker, given) if plain else Foreign(getattr(kind, "name", "a tensor's class"))
+    return _made(maker, args) if plain else Foreign(getattr(kind, "name", "a tensor's class"))
 
 
 _MAKERS: dict[str, Callable[..., Any]] = {

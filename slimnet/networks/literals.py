@@ -14,11 +14,11 @@ _CALL = re.compile(r"(?P<name>.*?:[\w.]+)(?P<call>\(.*\))", re.DOTALL)
 
 def read_call(spec: str) -> tuple[str, dict[str, Any], tuple[Any, ...]]:
     """The name, the options and the positional arguments; raises InputError for anything else."""
-    found = _CALL.fullmatch(spec)
-    if found is None:
+    match = _CALL.fullmatch(spec)
+    if match is None:
         return spec, {}, ()
     try:
-        call = ast.parse(f"_{found['call']}", mode="eval").body
+        call = ast.parse(f"_{match['call']}", mode="eval").body
         if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
             raise ValueError("more than one call")
         options = {str(row.arg or "**"): ast.literal_eval(row.value) for row in call.keywords}
@@ -29,4 +29,4 @@ def read_call(spec: str) -> tuple[str, dict[str, Any], tuple[Any, ...]]:
             f"{spec!r}: the arguments of an architecture are literal numbers, texts, lists and "
             "dicts, as in file.py:Net(64, act='relu')"
         ) from error
-    return found["name"], options, args
+    return match["name"], options, args

@@ -163,10 +163,10 @@ def _is_text(file: Path) -> bool:
 
 
 def _refusal(file: Path, error: Exception) -> InputError:
-    found = re.search(r"GLOBAL ([\w.]*\w) (?:was not|whose)", str(error))
-    if not isinstance(error, pickle.UnpicklingError) or found is None:
+    match = re.search(r"GLOBAL ([\w.]*\w) (?:was not|whose)", str(error))
+    if not isinstance(error, pickle.UnpicklingError) or match is None:
         return InputError(f"{file} is no torch file, or a damaged one: {WANTED}")
-    return pickled(file, found[1])
+    return pickled(file, match[1])
 
 
 def pickled(file: str | Path, kind: str) -> InputError:

@@ -143,8 +143,8 @@ def _timm() -> Any:
 def _check_timm(name: str) -> None:
     timm = _timm()
     if not timm.is_model(name.partition(".")[0]):
-        known = [f"timm:{other}" for other in timm.list_models()]
-        raise _unknown("timm", name, known)
+        others = [f"timm:{other}" for other in timm.list_models()]
+        raise _unknown("timm", name, others)
 
 
 def _make_timm(name: str, options: Options, init: bool) -> nn.Module:
@@ -161,8 +161,8 @@ def _timm_lengths(name: str) -> dict[str, int]:
 def _timm_usual(name: str, options: Options) -> Usual:
     config = _timm().models.get_pretrained_cfg(name)
     channels, *size = (3, 224, 224) if config is None else config.input_size
-    given = options.get("img_size", size)
-    height, width = (given, given) if isinstance(given, int) else given
+    sides = options.get("img_size", size)
+    height, width = (sides, sides) if isinstance(sides, int) else sides
     return Usual((int(options.get("in_chans", channels)), int(height), int(width)))
 
 
@@ -201,11 +201,11 @@ def make_from_file(name: str, options: Options, args: Sequence[Any] = ()) -> nn.
 
 
 def _unknown(source: str, name: str, more: Iterable[str] = ()) -> UnknownNameError:
-    known = [f"torchvision:{other}" for other in torchvision_names()]
-    known += [f"slimnet:{other}" for other in MODELS]
-    known += more
-    elsewhere = [spec for spec in known if spec.endswith(f":{name}")]
-    near = difflib.get_close_matches(f"{source}:{name}", known, 4)
+    networks = [f"torchvision:{other}" for other in torchvision_names()]
+    networks += [f"slimnet:{other}" for other in MODELS]
+    networks += more
+    elsewhere = [spec for spec in networks if spec.endswith(f":{name}")]
+    near = difflib.get_close_matches(f"{source}:{name}", networks, 4)
     return UnknownNameError(
         f"{source} has no network {name!r}: the closest known ones are "
         f"{', '.join(elsewhere + near) or 'none'} (--arch {USAGE})"

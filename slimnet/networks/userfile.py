@@ -112,9 +112,9 @@ def _execute_in_package(path: Path, levels: int, root: str) -> ModuleType:
 
 
 def _function(module: ModuleType, name: str, spec: str) -> Callable[..., Any]:
-    found = getattr(module, name, None)
-    if callable(found):
-        return found  # type: ignore[no-any-return]
+    function = getattr(module, name, None)
+    if callable(function):
+        return function  # type: ignore[no-any-return]
     defined = [
         key
         for key, value in vars(module).items()

@@ -1,8 +1,8 @@
 """Which of the things in a checkpoint are the weights, and what they are called there.
 
-Takes what a file holds, gives :class:`Found`: one set of tensors (or a pickled module), the key
-that leads to it, and the other sets that lie beside it. Without a key the usual wrappers decide,
-and weights come before their averages; with one, it alone does.
+Takes what a file holds, gives :class:`StoredWeights`: one set of tensors (or a pickled module), the
+key that leads to it, and the keys of the other sets beside it. Without a key from the user, the
+usual wrappers decide, and weights come before their averages; with one, it alone decides.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _DEPTH = 8  # of wrappers around each other; those of training scripts are at mo
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class StoredWeights:
     """One set of weights: a mapping with tensors among its values, or a pickled module."""
 
     content: Mapping[Any, Any] | nn.Module
@@ -46,10 +46,10 @@ class Found:
         return (f"the weights {where} were read; also there: {also} (--weights KEY chooses)",)
 
 
-def find_weights(payload: Any, path: str | Path, key: str | None = None) -> Found:
+def find_weights(payload: Any, path: str | Path, key: str | None = None) -> StoredWeights:
     """Find the weights, or those that ``key`` names; raises InputError where there are none."""
     if isinstance(payload, nn.Module) and key is None:
-        return Found(payload, "", ())
+        return StoredWeights(payload, "", ())
     if not isinstance(payload, Mapping) or _is_opaque(payload):
         raise _no_weights(payload, path)
     if "slimnet_artifact" in payload:
@@ -63,7 +63,7 @@ def find_weights(payload: Any, path: str | Path, key: str | None = None) -> Foun
         if opaque and not sets:
             raise pickled(path, opaque[0])
         place, content = _only(sets, path)
-    return Found(content, place, tuple(name for name in sets if name != place))
+    return StoredWeights(content, place, tuple(name for name in sets if name != place))
 
 
 def _no_weights(payload: Any, path: str | Path) -> InputError:
@@ -74,15 +74,15 @@ def _no_weights(payload: Any, path: str | Path) -> InputError:
 
 def _named(
     payload: Mapping[Any, Any], sets: Mapping[str, Any], path: str | Path, key: str
-) -> Found:
+) -> StoredWeights:
     value = _at(payload, key)
     if _is_opaque(value):
         raise pickled(path, value.kind)
     place, content = _unwrapped(value, key)
     if not _holds_tensors(content) and not isinstance(content, nn.Module):
-        known = ", ".join(map(repr, sets)) or "none under a key"
-        raise InputError(f"{path} holds no weights under {key!r}; it holds {known}")
-    return Found(content, place, ())
+        keys = ", ".join(map(repr, sets)) or "none under a key"
+        raise InputError(f"{path} holds no weights under {key!r}; it holds {keys}")
+    return StoredWeights(content, place, ())
 
 
 def _at(value: Any, key: str) -> Any:
@@ -94,8 +94,8 @@ def _at(value: Any, key: str) -> Any:
         return table[key]
     parts = key.split(".")
     heads = (".".join(parts[:n]) for n in range(1, len(parts)))
-    found = (_at(table[head], key[len(head) + 1 :]) for head in heads if head in table)
-    return next((entry for entry in found if entry is not None), None)
+    entries = (_at(table[head], key[len(head) + 1 :]) for head in heads if head in table)
+    return next((entry for entry in entries if entry is not None), None)
 
 
 def _unwrapped(value: Any, place: str) -> tuple[str, Any]:
@@ -127,9 +127,9 @@ def _only(sets: Mapping[str, Any], path: str | Path) -> tuple[str, Any]:
     if len(sets) == 1:
         return next(iter(sets.items()))
     if sets:
-        known = ", ".join(map(repr, sets))
+        keys = ", ".join(map(repr, sets))
         raise InputError(
-            f"{path} holds several sets of weights, {known}: say which with --weights KEY"
+            f"{path} holds several sets of weights, {keys}: say which with --weights KEY"
         )
     raise InputError(f"{path} holds no tensors, so it is no state dict: {WANTED}")
 

@@ -13,6 +13,7 @@ from functools import partial, reduce
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from slimnet.capture.graph import Call
 from slimnet.capture.sizes import AttributeOf, Source, leaves
@@ -107,11 +108,23 @@ def _any_but(flags: Flags, axis: int) -> Flags:
     return np.asarray(rows.any(axis=1), bool)
 
 
+def viewed_as(x: Tensor, shape: Sequence[int], *_: Any) -> Tensor:
+    """A view in float64, of what a convolution may lay out in another way than in float32.
+
+    A cut makes no view impossible: lengths only shrink, and every tensor is a new one.
+    """
+    try:
+        return x.view(shape)
+    except RuntimeError:
+        return x.reshape(shape)
+
+
 viewing = partial(
     moving,
     labels=view,
     sizes=_STATED,
     scaling=viewed,
+    double=viewed_as,
     link=Link.VIEW,
     layout=Layout.LAYS,
     differentiable=True,

@@ -34,9 +34,9 @@ from slimnet.planning.alike import classes
 from slimnet.planning.allocate import Allocation, allocate
 from slimnet.planning.budget import Budget, Limits, removed_atoms
 from slimnet.planning.bystanders import NONE, Bystanders, bystanders
-from slimnet.planning.scoring import Scorer
+from slimnet.planning.scoring import ScoringInputs
 from slimnet.planning.unread import unread_members, without
-from slimnet.statistics.statistics import Gathered
+from slimnet.statistics.statistics import Statistics
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,15 +53,15 @@ def draft(
     analysis: Analysis,
     budget: Budget,
     limits: Limits,
-    scorer: Scorer,
-    gathered: Gathered,
+    scoring: ScoringInputs,
+    statistics: Statistics,
     *,
     steps: int = 1,
     beside: bool = True,
 ) -> Draft:
     """Plan a cut in ``steps`` rounds that end at the same budget.
 
-    ``gathered`` is what the scorer needs of the dense network; ``beside``: attributes that only
+    ``statistics`` is what the scoring needs of the dense network; ``beside``: attributes that only
     other methods read are changed too. Raises :class:`PruneError` where
     nothing can be cut, and for a ratio that would leave a layer without channels.
     """
@@ -70,7 +70,7 @@ def draft(
     limits.check(groups, [layer.name for layer in analysis.layers])
     if not groups and removes:
         raise PruneError(_nothing(analysis.layers))
-    scores = scorer.scores(network.tensors, groups, gathered)
+    scores = scoring.scores(network.tensors, groups, statistics)
     idle = _unread(analysis, limits) if removes else {}
     scores = without(scores, idle)
     like = classes(network, groups) if limits.scope == "isomorphic" else None
@@ -89,8 +89,8 @@ def draft(
         )
         removed = removed_atoms(groups, scores, found.survivors)
         if number < steps:
-            scores = _rescored(network, analysis, removed, scores, scorer)
-    notes = (*_notes(groups, scores, scorer, steps), *_idle_notes(groups, idle))
+            scores = _rescored(network, analysis, removed, scores, scoring)
+    notes = (*_notes(groups, scores, scoring, steps), *_idle_notes(groups, idle))
     found = _with_reasons(found, groups, idle)
     drawn = _written(network.first, analysis, found, removed, notes)
     return _with_bystanders(network, analysis, drawn, beside)
@@ -135,19 +135,19 @@ def _rescored(
     analysis: Analysis,
     removed: Mapping[int, Labels],
     before: Mapping[int, Scores],
-    scorer: Scorer,
+    scoring: ScoringInputs,
 ) -> dict[int, Scores]:
     """Scores [atoms] of what is left, read from the network as cut; -inf for what has gone."""
     gone = make_plan(analysis.coupling, analysis.groups, analysis.layers, removed)
     masked = Network.of(clone(network, lambda name, tensor: _masked(name, tensor, gone)))
-    init = {name: zero_removed(name, x.clone(), gone) for name, x in (scorer.init or {}).items()}
+    init = {name: zero_removed(name, x.clone(), gone) for name, x in (scoring.init or {}).items()}
     kept = {
         g.number: np.delete(np.arange(g.size), removed.get(g.number, []))
         for g in analysis.groups
         if g.number in before
     }
     parts = [_part(g, kept[g.number]) for g in analysis.groups if len(kept.get(g.number, ()))]
-    fresh = scorer.scores(masked.tensors, parts, scorer.gather(masked, parts, init or None))
+    fresh = scoring.scores(masked.tensors, parts, scoring.gather(masked, parts, init or None))
     found = {}
     for number, places in kept.items():
         found[number] = np.full(len(before[number]), -np.inf)
@@ -243,14 +243,13 @@ def _way_out(reason: str) -> str:
 
 
 def _notes(
-    groups: Sequence[Group], scores: Mapping[int, Any], scorer: Scorer, steps: int
+    groups: Sequence[Group], scores: Mapping[int, Any], scoring: ScoringInputs, steps: int
 ) -> Iterator[str]:
     left = [g for g in groups if g.number not in scores]
     if left:
         names = ", ".join(g.layers[0] for g in left[:3])
         number = "1 group was" if len(left) == 1 else f"{len(left)} groups were"
-        yield (
-            f"{number} left alone: {scorer.choice.criterion} has nothing to read there ({names}, …)"
-        )
+        criterion = scoring.options.criterion
+        yield f"{number} left alone: {criterion} has nothing to read there ({names}, …)"
     if steps > 1:
         yield f"planned in {steps} rounds; each read its scores from the network as already cut"

@@ -1,4 +1,4 @@
-"""The last steps to a budget: single rungs of single groups.
+"""The last steps to a budget: single groups move by one rung.
 
 Starts from widths within the budget. Groups take a step up again, those first whose channels score
 most for what they cost; while a part of the budget is left, one group steps down and another up. No

@@ -268,10 +268,11 @@ class CutRequest:
         only_blocks = self.drop_blocks and not self._budgets
         request = replace(self, ratio=0.0) if only_blocks else self
         _ = request.the_budget
-        from slimnet.criteria import Choice, usual, usual_scope  # the registry imports torch
+        # the registry of criteria imports torch
+        from slimnet.criteria import CriterionOptions, usual, usual_scope
 
         criterion = self.criterion or usual(repair=self.repair)
-        Choice(criterion, self.across, self.reduce)
+        CriterionOptions(criterion, self.across, self.reduce)
         scope = self.scope or usual_scope(criterion, repair=self.repair)
         return replace(request, criterion=criterion, scope=scope)
 

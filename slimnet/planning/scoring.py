@@ -1,7 +1,8 @@
-"""Scores of a network, and what they need, read as often as a plan asks.
+"""Scores of a network's channels, as often as a plan asks for them.
 
-A :class:`Scorer` holds what was asked for (criterion, calibration samples, initial weights); it
-scores the dense network first, and in later rounds the network as already cut.
+:class:`ScoringInputs` holds what a user gives for scores: the criterion's options, calibration
+samples, initial weights. With it the dense network is scored first, and in later rounds the
+network as it was cut by then.
 """
 
 from __future__ import annotations
@@ -13,19 +14,19 @@ from torch import Tensor
 
 from slimnet.capture.modules import in_single
 from slimnet.coupling.groups import Group
-from slimnet.criteria import Choice, Scores, comparable, score
+from slimnet.criteria import CriterionOptions, Scores, normalized, score
 from slimnet.network import Network
 from slimnet.progress import Progress
 from slimnet.samples import Samples
 from slimnet.statistics.gather import gather
-from slimnet.statistics.statistics import Gathered
+from slimnet.statistics.statistics import Statistics
 
 
 @dataclass(frozen=True, eq=False)
-class Scorer:
-    """A criterion with all that it reads beside the weights."""
+class ScoringInputs:
+    """A criterion, and what it reads beside the weights of the network."""
 
-    choice: Choice
+    options: CriterionOptions
     samples: Samples | None
     init: Mapping[str, Tensor] | None
     seed: int
@@ -36,25 +37,30 @@ class Scorer:
         network: Network,
         groups: Sequence[Group],
         init: Mapping[str, Tensor] | None = None,
-    ) -> Gathered:
+    ) -> Statistics:
         """What the criterion needs, from this network; ``init`` in place of the initial weights."""
-        given = self.init if init is None else init
-        needs = self.choice.needs
-        return gather(network, groups, needs, samples=self.samples, init=given, watch=self.watch)
+        return gather(
+            network,
+            groups,
+            self.options.needs,
+            samples=self.samples,
+            init=self.init if init is None else init,
+            watch=self.watch,
+        )
 
     def scores(
-        self, tensors: Mapping[str, Tensor], groups: Sequence[Group], gathered: Gathered
+        self, tensors: Mapping[str, Tensor], groups: Sequence[Group], statistics: Statistics
     ) -> dict[int, Scores]:
         """Scores [atoms] of every group that the criterion can judge, comparable across groups."""
-        found = score(
+        scores = score(
             groups,
             {name: in_single(tensor) for name, tensor in tensors.items()},
-            self.choice.criterion,
+            self.options.criterion,
             seed=self.seed,
-            gathered=gathered,
-            reduce=self.choice.reduce,
+            statistics=statistics,
+            reduce=self.options.reduce,
         )
         return {
-            number: comparable(values, self.choice.criterion, self.choice.across)
-            for number, values in found.items()
+            number: normalized(values, self.options.criterion, self.options.across)
+            for number, values in scores.items()
         }

@@ -1,7 +1,8 @@
-"""Reconstruction: weights with which a layer gives what it gave, from what it reads.
+"""Reconstruction: weights with which a layer's output comes nearest to a target output.
 
-Networks walk in step, call by call (:mod:`.lockstep`). The layers that mix channels
-(:mod:`.consumers`) are matrix products (:mod:`.forms`), and a product's best weights are least
-squares (:mod:`.least_squares`) over second moments. A layer and those that speak to it alone
-(:mod:`.segments`) are refined together (:mod:`.refine`).
+Several passes run in step, call by call (:mod:`.lockstep`). The layers that mix channels
+(:mod:`.consumers`) are matrix products (:mod:`.forms`), and the best weights of a product solve a
+least-squares problem (:mod:`.least_squares`) over the second moments of its inputs. A layer, and
+the layers before it whose outputs nothing else reads (:mod:`.segments`), are refined together
+(:mod:`.refine`).
 """

@@ -1,8 +1,8 @@
 """The calls of a pass that mix channels: convolutions and linear maps, as least squares sees them.
 
-Each is a matrix: an output is a weight's rows times what the kernel reads. A :class:`Consumer`
-says which parameter that is, cuts the input into those rows, and knows what becomes of the output:
-the batch norm over it, and the tensor that it is added to.
+Each is a matrix product: the weight times what the kernel reads. A :class:`Consumer` names the
+weight and the bias, holds the form of the product, and says what becomes of the output: the batch
+norm over it, and the tensor that it is added to.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Consumer:
     form: Form
     norm: Norm | None = None  # the only reader of its output
     total: Call | None = None  # the sum that its (normed) output goes into
-    other: Ref | None = None  # what it is added to there, where that is known by then
+    other: Ref | None = None  # what it is added to there, where that is made before this call
 
     @property
     def shifts(self) -> bool:
@@ -75,10 +75,8 @@ def consumers_of(trace: Trace) -> list[Consumer]:
     A parameter that is used more than once is left out: no single call may decide on it.
     """
     graph = trace.graph
-    found = [made for call in trace.calls if (made := _consumer(call, graph)) is not None]
-    return [
-        c for c in found if graph.uses(c.weight) == 1 and (not c.bias or graph.uses(c.bias) == 1)
-    ]
+    consumers = [c for call in trace.calls if (c := _consumer(call, graph)) is not None]
+    return [c for c in consumers if all(graph.uses(n) == 1 for n in (c.weight, c.bias) if n)]
 
 
 def _consumer(call: Call, graph: DataflowGraph) -> Consumer | None:
@@ -98,15 +96,15 @@ def _what_becomes(call: Call, graph: DataflowGraph) -> tuple[Norm | None, Call |
     """Follow the output through views and one batch norm to the sum that it goes into."""
     ref, norm = call.outputs[0], None
     while (reader := graph.only_reader(ref)) is not None:
-        known = of(reader.op)
-        if known.link is Link.SUM:
+        operator = of(reader.op)
+        if operator.link is Link.SUM:
             return norm, *_added(reader, ref, call, graph)
         if reader.args[0] is not ref:
             break
-        found: Norm | None = known.norm(reader) if known.norm and norm is None else None
-        if found is None and known.link is not Link.VIEW:
+        here: Norm | None = operator.norm(reader) if operator.norm and norm is None else None
+        if here is None and operator.link is not Link.VIEW:
             break
-        norm, ref = found or norm, reader.outputs[0]
+        norm, ref = here or norm, reader.outputs[0]
     return norm, None, None
 
 
@@ -117,5 +115,5 @@ def _added(
     others = [r for r in refs_in(total.args[:2]) if r.id != ref.id]
     if len(others) != 1 or total.kwargs.get("alpha", 1) != 1 or others[0].shape != ref.shape:
         return None, None
-    made = graph.made.get(others[0].id)
-    return total, others[0] if made is not None and made.index < call.index else None
+    maker = graph.made.get(others[0].id)
+    return total, others[0] if maker is not None and maker.index < call.index else None

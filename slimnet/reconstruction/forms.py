@@ -46,7 +46,7 @@ class Form(Protocol):
     def weight(self, matrix: Tensor, shape: Sequence[int]) -> Tensor:
         """The inverse of :meth:`matrix`."""
 
-    def answers(self, shape: Sequence[int]) -> Tensor:
+    def output_channels(self, shape: Sequence[int]) -> Tensor:
         """For each element of a weight of this shape: the output channel that it adds to."""
 
 
@@ -78,7 +78,7 @@ class Matrix:
         """As it is stored."""
         return matrix[0] if self.turned else matrix[0].mT
 
-    def answers(self, shape: Sequence[int]) -> Tensor:
+    def output_channels(self, shape: Sequence[int]) -> Tensor:
         """The row, or the column."""
         return _along(shape, 0 if self.turned else 1)
 
@@ -101,9 +101,9 @@ class Convolution:
     axis: ClassVar[int] = 1
 
     def rows(self, x: Tensor, places: Places) -> Tensor:
-        """[n, G, D]: columns go through the kernel, and at each of its points through the channels.
+        """[n, G, D]: the columns run over the kernel's points, and at each point over the channels.
 
-        What is copied are so whole runs of channels.
+        So whole runs of channels are copied at once.
         """
         wide = self._widened(x).unflatten(1, (self.groups, -1)).movedim((0, 2), (1, -1))
         lines, read = self._read(x, places)
@@ -139,7 +139,7 @@ class Convolution:
             split = split.flip(self._flipped).transpose(1, 2)
         return split.reshape(tuple(shape))
 
-    def answers(self, shape: Sequence[int]) -> Tensor:
+    def output_channels(self, shape: Sequence[int]) -> Tensor:
         """The row; of a transposed one, the column within the group of the row."""
         if not self.transposed:
             return _along(shape, 0)
@@ -175,11 +175,11 @@ class Convolution:
             step = 1 if self.transposed else self.stride[d]
             at = torch.arange(self._length(x, d)) if places is None else places[d].cpu()
             index = at[:, None] * step + torch.arange(length) * gap
-            found, index = index.unique(return_inverse=True)
+            distinct, index = index.unique(return_inverse=True)
             shape = [1] * (2 * count)
             shape[d], shape[count + d] = index.shape
-            read = read * len(found) + index.reshape(shape)
-            lines.append(found)
+            read = read * len(distinct) + index.reshape(shape)
+            lines.append(distinct)
         return lines, read.flatten()
 
     def _count(self, x: Tensor, places: Places) -> int:

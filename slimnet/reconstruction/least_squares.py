@@ -1,8 +1,9 @@
 """Least squares from sums over rows: outputs [O] from inputs [D], in G blocks, with a constant.
 
-What is solved for is a change of a map that is there already, so that a ridge draws towards what it
-was. Rows are added a batch at a time and not kept, but for maps of very many inputs: there the rows
-are fewer than the unknowns, and the products of rows with each other the smaller matrix.
+The unknown is a *change* of a linear map that is there already, so that the ridge penalty draws the
+map towards what it was. Rows are added batch by batch, and only their sums are kept. For maps of
+very many inputs the rows themselves are kept: there they are fewer than the unknowns, and the
+matrix of their products with each other is the smaller one.
 """
 
 from __future__ import annotations
@@ -117,43 +118,43 @@ def fit_of(weights: Tensor, constants: Tensor) -> Fit:
 
 
 class Fit(ABC):
-    """What a linear map lacks, and the change after which it lacks least."""
+    """The residual of a linear map (target − output), and the change that makes it smallest."""
 
     def __init__(self, weights: Tensor, constants: Tensor) -> None:
         """The map as it is: ``weights`` [G, O, D], ``constants`` [G, O]; float64."""
         self.rows = 0
         self._weights, self._constants = weights, constants
-        self._lack = torch.zeros_like(constants)
-        self._squared = torch.zeros_like(constants)
-        self._wanted = torch.zeros_like(constants)
-        self._energy = torch.zeros_like(constants)
+        self._residual_sum = torch.zeros_like(constants)
+        self._residual_squares = torch.zeros_like(constants)
+        self._target_sum = torch.zeros_like(constants)
+        self._target_squares = torch.zeros_like(constants)
         self.lower: Tensor | None = None  # of the solution: the Cholesky factor
 
-    def add(self, x: Tensor, wanted: Tensor) -> None:
-        """Add rows [n, G, D] and the outputs [n, G·O] that are wanted of them."""
+    def add(self, x: Tensor, targets: Tensor) -> None:
+        """Add rows [n, G, D] and their target outputs [n, G·O]."""
         count = rows_at_once(x[0].numel())
-        for part, answers in zip(x.split(count), wanted.split(count), strict=True):
-            self._add(*self._lacking(part, answers))
+        for part, part_targets in zip(x.split(count), targets.split(count), strict=True):
+            self._add(*self._with_residuals(part, part_targets))
 
-    def _add(self, x: Tensor, wanted: Tensor, lack: Tensor) -> None:
+    def _add(self, x: Tensor, targets: Tensor, residual: Tensor) -> None:
         self.rows += x.shape[1]
-        self._lack += lack.sum(1)
-        self._squared += lack.square().sum(1)
-        self._wanted += wanted.sum(1)
-        self._energy += wanted.square().sum(1)
-        self._take(x, lack)
+        self._residual_sum += residual.sum(1)
+        self._residual_squares += residual.square().sum(1)
+        self._target_sum += targets.sum(1)
+        self._target_squares += targets.square().sum(1)
+        self._keep(x, residual)
 
     def confirmed(
         self, change: Tensor, constants: Tensor, rows: Iterable[tuple[Tensor, Tensor]]
     ) -> Tensor:
-        """[G, O] in 0..1: what part of a change is best on rows that were not added."""
-        reach, pull = torch.zeros_like(constants), torch.zeros_like(constants)
-        for x, wanted in rows:
-            x, _, lack = self._lacking(x, wanted)
-            reached = (x @ change.to(x.dtype).mT).double() + constants[:, None]
-            pull += (reached * lack).sum(1)
-            reach += reached.square().sum(1)
-        return (pull / reach.clamp(min=_TINY)).clamp(0.0, 1.0)
+        """[G, O] in 0..1: the part of a change that is best on rows that were not added."""
+        squares, overlap = torch.zeros_like(constants), torch.zeros_like(constants)
+        for x, targets in rows:
+            x, _, residual = self._with_residuals(x, targets)
+            added = (x @ change.to(x.dtype).mT).double() + constants[:, None]
+            overlap += (added * residual).sum(1)
+            squares += added.square().sum(1)
+        return (overlap / squares.clamp(min=_TINY)).clamp(0.0, 1.0)
 
     def solve(self, *, constant: bool, ridge: float = RIDGE) -> tuple[Tensor, Tensor]:
         """What to add to weights and constants (0 unless asked for) for the least error.
@@ -164,9 +165,9 @@ class Fit(ABC):
         good = change.isfinite().all(2).all(1)
         change = torch.where(good[:, None, None], change, 0.0)
         if not constant:
-            return change, torch.zeros_like(self._lack)
-        reached = (change @ self._sum()[:, :, None])[:, :, 0]
-        return change, (self._lack - reached) / self.rows
+            return change, torch.zeros_like(self._residual_sum)
+        added = (change @ self._sum()[:, :, None])[:, :, 0]
+        return change, (self._residual_sum - added) / self.rows
 
     @property
     def certain(self) -> bool:
@@ -184,26 +185,26 @@ class Fit(ABC):
         return self._sum() / self.rows
 
     def error(self, change: Tensor | None = None, constants: Tensor | None = None) -> float:
-        """Mean squared lack over the variance of what is wanted; after a change, if given one."""
+        """Mean squared residual over the variance of the targets; after a change, if given one."""
         n = self.rows
-        spread = float((self._energy / n - (self._wanted / n).square()).sum())
-        squared = float(self._squared.sum()) / n
+        spread = float((self._target_squares / n - (self._target_sum / n).square()).sum())
+        squared = float(self._residual_squares.sum()) / n
         if change is not None and constants is not None:
-            reached = (change @ self._sum()[:, :, None])[:, :, 0]
-            shift = constants * (constants + 2 * (reached - self._lack) / n)
+            added = (change @ self._sum()[:, :, None])[:, :, 0]
+            shift = constants * (constants + 2 * (added - self._residual_sum) / n)
             squared += self._gain(change) + float(shift.sum())
         return max(squared, 0.0) / spread if spread > 0 else 0.0
 
-    def _lacking(self, x: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """By block: rows [G, n, D], what is wanted of them, and what the map lacks [G, n, O]."""
+    def _with_residuals(self, x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """By block: rows [G, n, D], their targets and the map's residuals, both [G, n, O]."""
         x = x.transpose(0, 1)
-        wanted = wanted.unflatten(1, (len(x), -1)).transpose(0, 1).double()
-        said = (x @ self._weights.to(x.dtype).mT).double() + self._constants[:, None]
-        return x, wanted, wanted - said
+        targets = targets.unflatten(1, (len(x), -1)).transpose(0, 1).double()
+        outputs = (x @ self._weights.to(x.dtype).mT).double() + self._constants[:, None]
+        return x, targets, targets - outputs
 
     @abstractmethod
-    def _take(self, x: Tensor, lack: Tensor) -> None:
-        """Remember rows [G, n, D] and what is lacking there [G, n, O]."""
+    def _keep(self, x: Tensor, residual: Tensor) -> None:
+        """Keep of rows [G, n, D] and their residuals [G, n, O] what the solution needs."""
 
     @abstractmethod
     def _sum(self) -> Tensor:
@@ -215,7 +216,7 @@ class Fit(ABC):
 
     @abstractmethod
     def _gain(self, change: Tensor) -> float:
-        """How the mean squared lack changes with the weights, constants aside."""
+        """How the mean squared residual changes with the weights, constants aside."""
 
 
 class SummedFit(Fit):
@@ -230,11 +231,11 @@ class SummedFit(Fit):
     @property
     def finite(self) -> bool:
         """See :class:`Fit`."""
-        return self._moments.finite and bool(self._squared.isfinite().all())
+        return self._moments.finite and bool(self._residual_squares.isfinite().all())
 
-    def _take(self, x: Tensor, lack: Tensor) -> None:
+    def _keep(self, x: Tensor, residual: Tensor) -> None:
         self._moments.add(x)
-        self._product += x.mT @ lack.to(x.dtype)
+        self._product += x.mT @ residual.to(x.dtype)
 
     def _sum(self) -> Tensor:
         return self._moments.x
@@ -243,8 +244,8 @@ class SummedFit(Fit):
         xx = self._moments.covariance() if constant else self._moments.second()
         right = self._product / self.rows
         if constant:
-            x, lack = self._moments.x / self.rows, self._lack / self.rows
-            right = right - (x[:, :, None] * lack[:, None, :]).to(right.dtype)
+            x, residual = self._moments.x / self.rows, self._residual_sum / self.rows
+            right = right - (x[:, :, None] * residual[:, None, :]).to(right.dtype)
         diagonal = xx.diagonal(dim1=1, dim2=2)
         diagonal += ridge * diagonal.mean(1, keepdim=True) + _TINY
         lower, failed = torch.linalg.cholesky_ex(xx)
@@ -263,32 +264,32 @@ class WideFit(Fit):
 
     def __init__(self, weights: Tensor, constants: Tensor) -> None:
         super().__init__(weights, constants)
-        self._rows, self._lacks = KeptRows(), KeptRows()
+        self._rows, self._residuals = KeptRows(), KeptRows()
 
     @property
     def finite(self) -> bool:
         """See :class:`Fit`."""
-        return self._rows.finite and bool(self._squared.isfinite().all())
+        return self._rows.finite and bool(self._residual_squares.isfinite().all())
 
-    def _take(self, x: Tensor, lack: Tensor) -> None:
+    def _keep(self, x: Tensor, residual: Tensor) -> None:
         self._rows.add(x)
-        self._lacks.add(lack)
+        self._residuals.add(residual)
 
     def _sum(self) -> Tensor:
         return self._rows.all().sum(1).double()
 
     def _change(self, constant: bool, ridge: float) -> Tensor:
-        x, lack = self._rows.all(), self._lacks.all()
+        x, residual = self._rows.all(), self._residuals.all()
         if constant:
-            x, lack = x - x.mean(1, keepdim=True), lack - lack.mean(1, keepdim=True)
+            x, residual = x - x.mean(1, keepdim=True), residual - residual.mean(1, keepdim=True)
         products = (x @ x.mT).double() / self.rows
         diagonal = products.diagonal(dim1=1, dim2=2)
         diagonal += ridge * diagonal.sum(1, keepdim=True) / x.shape[2] + _TINY
-        solved = torch.linalg.solve(products, lack) / self.rows
+        solved = torch.linalg.solve(products, residual) / self.rows
         change: Tensor = solved.to(x.dtype).mT @ x
         return change
 
     def _gain(self, change: Tensor) -> float:
-        x, lack = self._rows.all(), self._lacks.all()
-        reached = (x @ change.to(x.dtype).mT).double()
-        return float((reached * (reached - 2 * lack)).sum()) / self.rows
+        x, residual = self._rows.all(), self._residuals.all()
+        added = (x @ change.to(x.dtype).mT).double()
+        return float((added * (added - 2 * residual)).sum()) / self.rows

@@ -1,9 +1,9 @@
-"""Several passes in lockstep: each stops at the same calls, so that they can be looked at together.
+"""Several passes in lockstep: all wait at the same calls, so that their tensors can be compared.
 
-Least squares wants, for one layer after the other, what the slim network reads and what the
-original answers, over all samples. Every pass (a network on a batch) runs in a thread of its own
-and waits at each stop, so that whatever ``forward`` does is kept for as long as it needs it and no
-longer, and no layer is run twice.
+Least squares needs, for one layer after the other, the inputs of the slim network's layer and the
+outputs of the original's, over all samples. Every pass (a network on a batch) runs in a thread of
+its own and waits at each stop. So no layer is run twice, and a tensor is kept only as long as
+``forward`` itself keeps it, or a later stop needs it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from slimnet.network import Network
 
 @dataclass(frozen=True, eq=False)
 class Stop:
-    """Where a pass waits: the call, what it was given, what it gave, and tensors kept for it."""
+    """Where a pass waits: the call, its arguments and result, and the tensors kept for it."""
 
     call: Call
     args: tuple[Any, ...]
@@ -53,10 +53,10 @@ class Walk:
         after: bool,
         places: Mapping[int, int] | None = None,
     ) -> None:
-        """``stops``: index of a call → numbers of the recorded tensors that it wants to see.
+        """``stops``: index of a call → numbers of the recorded tensors that are kept for it.
 
-        ``after``: wait after these calls rather than before them. ``places``: where the calls of
-        the others' pass are in this one, for a network that runs more than they do.
+        ``after``: wait after these calls rather than before them. ``places``: index of a call in
+        the other passes → its index in this one, for a network that runs more calls than they do.
         """
         self.output: Any = None
         self._places = places
@@ -144,7 +144,7 @@ class _Watched(Uncompiled):
         self._walk, self._stops, self._after = walk, stops, after
         self._seen: Counter[Any] = Counter()
         self._calls = trace.graph.nth
-        self._wanted = Counter(number for numbers in stops.values() for number in numbers)
+        self._uses = Counter(number for numbers in stops.values() for number in numbers)
         self._kept: dict[int, Tensor] = {}
 
     def __torch_dispatch__(
@@ -175,15 +175,15 @@ class _Watched(Uncompiled):
             numbers = self._stops[call.index]
             self._walk.wait(Stop(call, args, result, {n: self._kept[n] for n in numbers}))
         for number in numbers:
-            self._wanted[number] -= 1
-            if not self._wanted[number]:
+            self._uses[number] -= 1
+            if not self._uses[number]:
                 del self._kept[number]
 
     def _keep(self, call: Call, result: Any) -> None:
         outputs = result if isinstance(result, (tuple, list)) else (result,)
         tensors = [out for out in outputs if isinstance(out, Tensor)]
         for ref, tensor in zip(call.outputs, tensors, strict=False):
-            if self._wanted.get(ref.id):
+            if self._uses.get(ref.id):
                 self._kept[ref.id] = tensor
 
 
@@ -225,25 +225,26 @@ ROOM = 1 << 25
 
 
 def together(
-    trace: Trace, calls: Iterable[int], *companies: Sequence[Walk], least: int = 1
+    trace: Trace, calls: Iterable[int], *walks: Sequence[Walk], least: int = 1
 ) -> Iterator[tuple[list[Stop], ...]]:
-    """Call by call, where the passes of each company stand.
+    """Call by call, the stops of the passes in each sequence of ``walks``.
 
-    Where there is no room for all, the first ones go ahead, at least ``least`` of them; the others
-    follow, through networks as they are by then, once all that is still to come is smaller.
-    Raises :class:`CaptureError` where a pass does not come by a call.
+    Where memory has no room for the tensors of all passes, only the first ones run, at least
+    ``least`` of them; the others follow, through networks as they are by then, once the tensors
+    that are still to come are smaller. Raises :class:`CaptureError` where a pass does not reach a
+    call.
     """
     room = _room(trace)
     for index in sorted(calls):
         going = slice(max(room[index], least))
-        yield tuple([walk.reach(index) for walk in walks[going]] for walks in companies)
-    for walk in (walk for walks in companies for walk in walks):
+        yield tuple([walk.reach(index) for walk in passes[going]] for passes in walks)
+    for walk in (walk for passes in walks for walk in passes):
         walk.finish()
 
 
 def _room(trace: Trace) -> list[int]:
-    """For each call, of how many such passes the largest tensor from there on has room."""
-    seen = ((*call.outputs, *call.reads) for call in trace.calls)
-    sizes = [max((prod(r.shape) for r in refs if r.name is None), default=0) for refs in seen]
+    """For each call, how many passes there is room for, by the largest tensor from there on."""
+    tensors = ((*call.outputs, *call.reads) for call in trace.calls)
+    sizes = [max((prod(r.shape) for r in refs if r.name is None), default=0) for refs in tensors]
     largest = list(accumulate(reversed(sizes), max))[::-1]
     return [ROOM // max(size, 1) for size in largest]

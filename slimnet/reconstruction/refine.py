@@ -1,13 +1,14 @@
-"""Refinement: a layer and those that speak to it alone learn together what the original says there.
+"""Refinement: the layers of a segment change together, so that its output comes nearer to a target.
 
-Least squares of one layer makes the most of what the layer is told. What it is told was chosen for
-a wider network, so here the layers before it change too: non-linear least squares over a
+Least squares of one layer makes the best of the layer's inputs. Those inputs were chosen for a
+wider network, so here the layers before it change too: non-linear least squares over a
 :class:`~slimnet.reconstruction.segments.Segment`, on the same images, without labels, and towards
-the same answer. Weights are whitened by what they are multiplied with, which makes ten steps of
-limited-memory BFGS enough (Byrd, Lu, Nocedal and Zhu 1995, from SciPy). That the layers of a block
-are reconstructed together is from Li et al., BRECQ, 2021.
+the same target, which is the original's output. Weights are whitened by the covariance of what they
+are multiplied with, which makes ten steps of limited-memory BFGS enough (Byrd, Lu, Nocedal and Zhu
+1995, from SciPy). That the layers of a block are reconstructed together is from Li et al., BRECQ,
+2021.
 
-Images that are not solved for say when to stop, and whether to change anything at all.
+Images that are not solved for decide when to stop, and whether to change anything at all.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ _Vector: TypeAlias = "np.ndarray[tuple[int], np.dtype[np.float64]]"
 
 STEPS = 10
 ROWS = 1 << 16
-"""Of the answer, as far as there are as many."""
+"""Of the output, as far as there are as many."""
 ENOUGH = 16
-"""Values that are answered for each weight; with fewer the layers farthest off stay as they are."""
+"""Target values for each weight; with fewer, the layers farthest from the last stay as they are."""
 PATIENCE = 2
 """Steps that the images held back may find worse, one after the other."""
 WORTH = 1e-3
@@ -40,7 +41,7 @@ WORTH = 1e-3
 
 @dataclass(frozen=True, eq=False)
 class Whitening:
-    """What makes the weights of a layer comparable: what they read, and what becomes of it."""
+    """What makes changes of a layer's weights comparable: the moments of its inputs, its scale."""
 
     lower: Tensor  # [G, D, D]: times its transpose, the inputs' covariance, or second moments
     mean: Tensor | None  # [G, D]; None where a constant cannot make up for a mean
@@ -58,20 +59,20 @@ class Whitening:
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """One batch: the calls of its pass, what the segment is given, and what it should answer."""
+    """One batch: the calls of its pass, the segment's inputs, and its target outputs."""
 
     calls: Sequence[Call]
-    values: Mapping[int, Tensor]
-    wanted: Tensor  # [n, O], scaled as the errors are counted
+    values: Mapping[int, Tensor]  # the inputs, by number
+    targets: Tensor  # [n, O], scaled as the errors are counted
 
     @cached_property
     def spread(self) -> float:
-        """Squared, and summed over all."""
-        return max(float((self.wanted - self.wanted.mean(0)).square().sum()), _TINY)
+        """The squared distances of the targets from their mean, summed over all."""
+        return max(float((self.targets - self.targets.mean(0)).square().sum()), _TINY)
 
 
 @dataclass(frozen=True, eq=False)
-class Change:
+class WeightUpdate:
     """What to add to one layer of the segment."""
 
     layer: Consumer
@@ -86,18 +87,18 @@ def refined(
     tensors: Mapping[str, Tensor],
     whitenings: Mapping[str, Whitening],
     scale: Tensor | None,
-) -> Sequence[Change]:
-    """The changes after which the segment answers best; none where ``checks`` do not confirm any.
+) -> Sequence[WeightUpdate]:
+    """The updates that bring a segment nearest to its targets; none where ``checks`` confirm none.
 
     Args:
         segment: of the network that is repaired.
-        parts: what is solved for.
-        checks: what is not; of all steps the one is taken that answers them best.
+        parts: the batches that are solved for.
+        checks: batches that are not; the step that comes nearest to their targets is taken.
         tensors: of the network that is repaired, by name; they stay as they are.
         whitenings: by the name of a layer's weight; one without stays as it is.
         scale: [O] of an output, where errors are counted after a norm.
     """
-    layers = _within(segment, tensors, whitenings, sum(part.wanted.numel() for part in parts))
+    layers = _within(segment, tensors, whitenings, sum(part.targets.numel() for part in parts))
     if not layers:
         return ()
     from scipy.optimize import minimize  # 0.15 s to import: only a repair waits for it
@@ -123,7 +124,7 @@ def refined(
         callback=look,
         options={"maxiter": STEPS, "maxcor": STEPS},
     )
-    return problem.changes(best) if best is not None else ()
+    return problem.updates(best) if best is not None else ()
 
 
 def _within(
@@ -132,16 +133,16 @@ def _within(
     whitenings: Mapping[str, Whitening],
     values: int,
 ) -> Sequence[Consumer]:
-    """As many layers as so many values determine, the last ones; none where it is the very last."""
-    known = [layer for layer in segment.layers if layer.weight in whitenings]
-    sizes = np.cumsum([tensors[layer.weight].numel() for layer in reversed(known)])
+    """The last layers, as many as so many values determine; none where only the very last is."""
+    whitened = [layer for layer in segment.layers if layer.weight in whitenings]
+    sizes = np.cumsum([tensors[layer.weight].numel() for layer in reversed(whitened)])
     count = int(np.searchsorted(sizes * ENOUGH, values, side="right"))
-    found = known[len(known) - count :]
-    return found if found and found[0] is not segment.layers[-1] else ()
+    layers = whitened[len(whitened) - count :]
+    return layers if layers and layers[0] is not segment.layers[-1] else ()
 
 
 class _Problem:
-    """The segment's lack as a function of whitened changes of some layers, one vector."""
+    """The segment's error as a function of whitened changes of some layers, one vector."""
 
     def __init__(
         self,
@@ -161,7 +162,7 @@ class _Problem:
         self.start = np.zeros(sum(zero.numel() for zero in self._zeros))
 
     def loss(self, x: _Vector, parts: Sequence[Part]) -> float:
-        """Mean squared lack over the variance of what is wanted."""
+        """Mean squared error over the variance of the targets."""
         whole = sum(part.spread for part in parts)
         with torch.no_grad():
             lifted = self._lifted(self._split(x))
@@ -185,12 +186,12 @@ class _Problem:
         slopes = [torch.zeros_like(v) if v.grad is None else v.grad for v in variables]
         return total, torch.cat([slope.flatten() for slope in slopes]).double().cpu().numpy()
 
-    def changes(self, x: _Vector) -> list[Change]:
-        """What it stands for."""
+    def updates(self, x: _Vector) -> list[WeightUpdate]:
+        """The updates that a vector stands for."""
         lifted = self._lifted(self._split(x))
         each = zip(self._layers, lifted[::2], lifted[1::2], strict=True)
         return [
-            Change(
+            WeightUpdate(
                 layer,
                 layer.form.weight(weights, self._tensors[layer.weight].shape),
                 constants if layer.shifts else None,
@@ -214,7 +215,7 @@ class _Problem:
         return [y for whitening, v, shift in each for y in whitening.lifted(v, shift)]
 
     def _squares(self, lifted: Sequence[Tensor], part: Part) -> Tensor:
-        """The sum of what the segment lacks, squared."""
+        """The squared errors of the segment's outputs, summed."""
         tensors, constants = dict(self._tensors), {}
         for layer, weights, shift in zip(self._layers, lifted[::2], lifted[1::2], strict=True):
             weight = tensors[layer.weight]
@@ -222,9 +223,9 @@ class _Problem:
             if layer.shifts:
                 constants[layer.call.index] = _along_channels(shift, layer)
         made = self._segment.run(part.calls, part.values, tensors, constants)
-        answer = self._last.form.outputs(made[self._last.call.outputs[0].id], None)
-        answer = answer if self._scale is None else answer * self._scale
-        return (answer - part.wanted).square().sum()
+        outputs = self._last.form.outputs(made[self._last.call.outputs[0].id], None)
+        outputs = outputs if self._scale is None else outputs * self._scale
+        return (outputs - part.targets).square().sum()
 
 
 def _along_channels(constants: Tensor, layer: Consumer) -> Tensor:

@@ -1,10 +1,10 @@
-"""Segments of a recorded pass: one layer and the layers that speak to it alone.
+"""Segments of a recorded pass: one layer, and the layers before it whose outputs only it reads.
 
-What a layer can say depends on what is said to it. A segment holds a layer and all that is computed
-for it only, back to where others read too or through :data:`DEPTH` further layers, and can be run
-again by itself, with other weights and with gradients: its calls are as they were recorded, on
-values that :mod:`slimnet.reconstruction.lockstep` kept. Only calls whose derivative is sure are in
-one (the column ``differentiable``); any other ends the segment.
+A layer's output can only be as good as its input. A segment holds a layer and every call whose
+results are used for it alone: back to where other calls read as well, or through :data:`DEPTH`
+further layers. It can be run again by itself, with other weights and with gradients: its calls are
+as they were recorded, on values that :mod:`slimnet.reconstruction.lockstep` kept. Only calls whose
+derivative is certain are in one (the column ``differentiable``); any other call ends the segment.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ DEPTH = 2
 
 @dataclass(frozen=True, eq=False)
 class Segment:
-    """The calls of a pass from what is given to the answer of the last layer, in order."""
+    """The calls of a pass from the segment's inputs to the output of its last layer, in order."""
 
-    layers: tuple[Consumer, ...]  # the last one's answer is the segment's
+    layers: tuple[Consumer, ...]  # the last one's output is the segment's
     calls: tuple[int, ...]
-    given: frozenset[int]  # the tensors that are made elsewhere
-    heard: frozenset[int]  # the tensors made here that layers read: they change with the weights
+    inputs: frozenset[int]  # the tensors that its calls read and that are made elsewhere
+    hidden: frozenset[int]  # the tensors made here that layers read: they change with the weights
 
     @property
     def before(self) -> Segment:
-        """All but the last layer's own call: what it is given."""
+        """All but the last layer's own call: what makes that layer's input."""
         return replace(self, calls=self.calls[:-1])
 
     def run(
@@ -46,17 +46,17 @@ class Segment:
         tensors: Mapping[str, Tensor],
         constants: Mapping[int, Tensor],
     ) -> dict[int, Tensor]:
-        """All that its calls make, by the tensors' numbers.
+        """Every tensor that its calls make, by the tensors' numbers, and its inputs.
 
         Args:
-            recorded: the pass over as many images as there are values of.
-            values: what is given, by number.
+            recorded: the pass over as many images as ``values`` are of.
+            values: the segment's inputs, by number.
             tensors: parameters and buffers, by name.
-            constants: added to the answer of a layer, by the number of its call, [channels, 1, …].
+            constants: added to the output of a layer, by the number of its call, [channels, 1, …].
         """
         calls = [recorded[index] for index in self.calls]
         written = any(call.op._schema.is_mutable for call in calls)
-        made = {n: values[n].clone() if written else values[n] for n in self.given}
+        made = {n: values[n].clone() if written else values[n] for n in self.inputs}
 
         def value(ref: Ref) -> Tensor:
             return tensors[ref.name] if ref.name is not None else made[ref.id]
@@ -74,8 +74,8 @@ class Segment:
 def segments_of(trace: Trace, layers: Mapping[int, Consumer]) -> dict[int, Segment]:
     """By the number of the last layer's call; ``layers`` by the number of theirs."""
     graph = trace.graph
-    found = {index: _segment(last, graph, layers) for index, last in layers.items()}
-    return {index: segment for index, segment in found.items() if len(segment.layers) > 1}
+    segments = {index: _segment(last, graph, layers) for index, last in layers.items()}
+    return {index: segment for index, segment in segments.items() if len(segment.layers) > 1}
 
 
 def aligned(trace: Trace, other: Trace) -> list[Call] | None:
@@ -86,8 +86,8 @@ def aligned(trace: Trace, other: Trace) -> list[Call] | None:
     if len(trace.calls) != len(other.calls):
         return None
     pairs = zip(trace.calls, other.calls, strict=True)
-    found = [_on_tensors_of(call, its) for call, its in pairs]
-    return [call for call in found if call is not None] if None not in found else None
+    calls = [_on_tensors_of(call, its) for call, its in pairs]
+    return [call for call in calls if call is not None] if None not in calls else None
 
 
 def _on_tensors_of(call: Call, other: Call) -> Call | None:
@@ -102,12 +102,12 @@ def _on_tensors_of(call: Call, other: Call) -> Call | None:
 
 
 def _segment(last: Consumer, graph: DataflowGraph, layers: Mapping[int, Consumer]) -> Segment:
-    """What is computed for the last layer only, as far as it depends on a layer in there."""
+    """The calls whose results only the last layer uses, and that depend on a layer among them."""
     calls = _needed(_only_for(last, graph, layers), graph, layers)
     inside = tuple(layers[i] for i in calls if i in layers)
     made = {ref.id for i in calls for ref in graph.calls[i].outputs}
-    heard = {layer.call.args[layer.place].id for layer in inside}
-    return Segment(inside, calls, graph.sources(frozenset(calls)), frozenset(heard & made))
+    read = {layer.call.args[layer.place].id for layer in inside}
+    return Segment(inside, calls, graph.sources(frozenset(calls)), frozenset(read & made))
 
 
 def _only_for(last: Consumer, graph: DataflowGraph, layers: Mapping[int, Consumer]) -> list[int]:
@@ -132,16 +132,16 @@ def _only_for(last: Consumer, graph: DataflowGraph, layers: Mapping[int, Consume
 def _needed(
     calls: Sequence[int], graph: DataflowGraph, layers: Mapping[int, Consumer]
 ) -> tuple[int, ...]:
-    """Without those that say the same whatever the layers' weights are."""
+    """Without the calls whose results do not depend on the layers' weights."""
     moved: set[int] = set()
-    found = []
+    needed = []
     for index in calls:
         read = graph.calls[index].reads
         weights = all(ref.name is not None for ref in read)
         if index in layers or weights or any(ref.id in moved for ref in read):
-            found.append(index)
+            needed.append(index)
             moved |= {ref.id for ref in graph.calls[index].outputs}
-    return tuple(found)
+    return tuple(needed)
 
 
 def _makers(call: Call, graph: DataflowGraph) -> list[int]:
@@ -151,5 +151,5 @@ def _makers(call: Call, graph: DataflowGraph) -> list[int]:
 
 def _can_run(call: Call) -> bool:
     """Whether it can be run again, alone, and differentiated."""
-    known = of(call.op).differentiable and not draws(call.op)
-    return known and all(ref.kind != "constant" for ref in call.reads)
+    smooth = of(call.op).differentiable and not draws(call.op)
+    return smooth and all(ref.kind != "constant" for ref in call.reads)

@@ -1,23 +1,26 @@
-"""Repair without training: the slim network learns to say what the original says, layer by layer.
+"""Repair without training: the slim network's layers are fitted to the original's, one by one.
 
 In forward order every convolution and linear map of the slim network gets the weights that best
-reproduce the *original's* output from what the slim network now reads. Upstream error is part of
-what it reads, and where its output is added to a residual stream, the error of that stream is part
-of what it has to make up for (after He, Zhang and Sun, Channel Pruning for Accelerating Very Deep
-Neural Networks, 2017, on any network that can be recorded). Then it is refined together with the
-layers that speak to it alone. No label is used, and no loss of the network as a whole.
+reproduce the *original's* output from its inputs in the slim network (:mod:`.layers`). So its
+inputs hold the error of the layers before it, and where its output is added to a residual stream,
+the error of that stream is part of its target (after He, Zhang and Sun, Channel Pruning for
+Accelerating Very Deep Neural Networks, 2017, on any network that can be recorded). Then the layer
+is refined together with the layers before it that only it reads. No label is used, and no loss of
+the network as a whole.
 
-Some images are held back. They say how far a refinement goes, and a solution from few rows; on them
-the change of the network's outputs is measured, with and without the new weights, with and without
-re-estimated statistics of batch norms, and what changes them least is kept. A network in half
-precision is repaired in single, its sums in double, and measured as it is.
+Some images are held back. They decide how far a refinement goes, and how much of a solution from
+few rows is taken. On them the error of the network's outputs (:mod:`.output_error`) is measured,
+with and without the new weights, with and without re-estimated statistics of batch norms, and the
+network of least error is kept. A network in half precision is repaired in single, its sums in
+double, and measured as it is.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -28,12 +31,12 @@ from slimnet.errors import InputError
 from slimnet.network import Network
 from slimnet.plan.plan import Plan
 from slimnet.progress import Progress, not_shown
-from slimnet.repairs.change import change, check_answers
-from slimnet.repairs.mending import Mended, Mending
+from slimnet.repairs.layers import LayerRepair, LayerwiseRepair
+from slimnet.repairs.output_error import check_targets, output_error
 from slimnet.samples import Samples, batch_sizes
 from slimnet.statistics.batches import fitting, in_single
 from slimnet.statistics.moments import batch_of
-from slimnet.statistics.outputs import answers
+from slimnet.statistics.outputs import output_rows
 
 HELD_OUT = 1 / 16
 """Share of the images that are held back to measure on."""
@@ -41,13 +44,13 @@ HELD_OUT = 1 / 16
 
 @dataclass(frozen=True)
 class Repair:
-    """What was done, and what the network's outputs gained on images that were held back.
+    """What a repair did, and the error of the outputs on images that were held back.
 
     Errors are the mean squared change of the outputs over the original outputs' variance; of a
     network that gives whole numbers only, the share of them that differ.
     """
 
-    layers: tuple[Mended, ...]
+    layers: tuple[LayerRepair, ...]
     images: int
     held_out: int
     before: float
@@ -78,35 +81,31 @@ def repair(
         plan: which says what of the original survives.
         images: [N, C, H, W], normalised; no label is used.
         seed: of the places of large feature maps that are looked at.
-        refine: whether layers change together with those that speak to them alone, after least
-            squares of each layer by itself.
+        refine: whether a layer is refined together with the layers before it that only it reads,
+            after least squares of each layer by itself.
         watch: told how far it is.
 
     Raises :class:`InputError` where the network does not run on the images, and
     :class:`CaptureError` where its batches do not run the same calls.
     """
     check_images(len(images))
-    cut, given = single(slim), fitting(network, Samples(images)).images
-    batch, wide = batch_of(given), fitting(cut, Samples(given)).images
+    cut, images = single(slim), fitting(network, Samples(images)).images
+    batch, wide = batch_of(images), fitting(cut, Samples(images)).images
     held = min(max(int(len(images) * HELD_OUT), 1), _MOST_HELD)
-    fitted, measured = wide[held:], wide[:held]
-    said = answers(network, given[:held], batch)
-    check_answers(said, network.name)
-    mended = Network.of(copied(cut))
-    splits = [images.split(batch_sizes(len(images), batch)) for images in (fitted, measured)]
-    mending = Mending(in_single(network, Samples(given)), mended, plan, *splits, refine=refine)
-    layers = mending.run(torch.Generator().manual_seed(seed), watch)
+    targets = output_rows(network, images[:held], batch)
+    check_targets(targets, network.name)
+    solved = Network.of(copied(cut))
+    fitted, measured = (x.split(batch_sizes(len(x), batch)) for x in (wide[held:], wide[:held]))
+    original = in_single(network, Samples(images))
+    layerwise = LayerwiseRepair(original, solved, plan, fitted, measured, refine=refine)
+    layers = layerwise.run(torch.Generator().manual_seed(seed), watch)
     watch("measuring", 1.0)
-    networks = {how: _narrowed(way, slim) for how, way in _ways(mended, cut, fitted, batch).items()}
-    errors = {how: change(said, answers(net, given[:held], batch)) for how, net in networks.items()}
+    candidates = _candidates(solved, cut, wide[held:], batch)
+    networks = {how: _narrowed(candidate, slim) for how, candidate in candidates.items()}
+    errors = _errors(networks, targets, images[:held], batch)
     best = min(errors, key=errors.__getitem__)
-    if errors[best] == math.inf:
-        raise InputError(
-            "the slim network gives NaN or infinite outputs on the calibration images, with new "
-            "weights and without: cut less, or repair it in single precision (model.float())"
-        )
     before = errors[False, False]
-    done = Repair(tuple(layers), len(fitted), held, before, errors[best], *best)
+    done = Repair(tuple(layers), len(images) - held, held, before, errors[best], *best)
     return copied(networks[best]), done
 
 
@@ -119,21 +118,41 @@ def check_images(count: int) -> None:
         raise InputError("repair needs at least 2 images: one to solve for and one to measure on")
 
 
-def _ways(
-    mended: Network, cut: Network, images: Tensor, batch: int
-) -> dict[tuple[bool, bool], Network]:
-    """With the new weights or without, with re-estimated statistics or without."""
-    found = {(True, False): mended, (True, True): mended, (False, False): cut, (False, True): cut}
+_How: TypeAlias = tuple[bool, bool]
+"""Whether a candidate has the new weights, and whether it has re-estimated statistics."""
+
+
+def _candidates(solved: Network, cut: Network, images: Tensor, batch: int) -> dict[_How, Network]:
+    """The networks of which the best is kept."""
+    candidates = {(True, False): solved, (False, False): cut}
     if len(images) < 2:  # which have no statistics
-        return {how: network for how, network in found.items() if not how[1]}
+        return candidates
     return {
-        how: reestimated(network, images, batch) if how[1] else network
-        for how, network in found.items()
+        (True, False): solved,
+        (True, True): reestimated(solved, images, batch),
+        (False, False): cut,
+        (False, True): reestimated(cut, images, batch),
     }
 
 
+def _errors(
+    networks: Mapping[_How, Network], targets: Tensor, images: Tensor, batch: int
+) -> dict[_How, float]:
+    """The output error of each; raises :class:`InputError` where all are infinite."""
+    errors = {
+        how: output_error(targets, output_rows(network, images, batch))
+        for how, network in networks.items()
+    }
+    if min(errors.values()) == math.inf:
+        raise InputError(
+            "the slim network gives NaN or infinite outputs on the calibration images, with new "
+            "weights and without: cut less, or repair it in single precision (model.float())"
+        )
+    return errors
+
+
 def _narrowed(network: Network, slim: Network) -> Network:
-    """A network that was repaired in single precision, in the types of ``slim``."""
+    """A network that was repaired in single precision, converted to the types of ``slim``."""
     kinds = {name: tensor.dtype for name, tensor in slim.tensors.items()}
     if all(tensor.dtype == kinds[name] for name, tensor in network.tensors.items()):
         return network

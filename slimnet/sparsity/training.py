@@ -95,8 +95,8 @@ def sparsify(
     check_held(copy.parameters(), **{row.knob: recipe.amount})
     callback = row.make(copy, example, recipe.amount)
     before, accuracy = sparseness(Network.of(copy), example), evaluate(copy, dataset, device)
-    kept = None if checkpoint is None else _Checkpoint.of(checkpoint, model, dataset, recipe)
-    snapshot = None if kept is None else kept.read()
+    file = None if checkpoint is None else _Checkpoint.of(checkpoint, model, dataset, recipe)
+    snapshot = None if file is None else file.read()
     history = train(
         copy,
         dataset,
@@ -105,13 +105,13 @@ def sparsify(
         device=device,
         progress=progress,
         callbacks=[callback],
-        keep=None if kept is None else kept.write,
+        keep=None if file is None else file.write,
         resume=snapshot,
     )
-    done = 0 if snapshot is None else len(snapshot.losses)
+    epochs = 0 if snapshot is None else len(snapshot.losses)
     network = Network.of(copy)
     after = sparseness(network, map_tensors(lambda x: x.to(network.device), example))
-    return Sparse(copy, recipe, history, accuracy, before, after, done)
+    return Sparse(copy, recipe, history, accuracy, before, after, epochs)
 
 
 def checkpoint_of(output: Path) -> Path:
@@ -156,10 +156,10 @@ class _Checkpoint:
             return None
         try:
             payload = unsealed(load_payload(self.path))
-            identity, kept = dict(payload["identity"]), payload["snapshot"]
+            identity, state = dict(payload["identity"]), payload["snapshot"]
             if identity == self.identity:
                 # a copy: the file that these are mapped from is about to be replaced
-                return Snapshot.from_payload(map_tensors(Tensor.clone, kept))
+                return Snapshot.from_payload(map_tensors(Tensor.clone, state))
         except (InputError, KeyError, TypeError, AttributeError, ValueError):
             self._set_aside("damaged", "is damaged")
             return None

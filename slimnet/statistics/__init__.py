@@ -1,7 +1,7 @@
-"""Statistics: what calibration images tell of a network.
+"""Statistics: what is measured of a network on calibration images.
 
-They go through it in :mod:`.batches` that fit into memory. :mod:`.gather` collects what a criterion
-needs as :mod:`.statistics`: the loss's :mod:`.gradients`, what channels hold (:mod:`.activations`,
-read by the :mod:`.readers`), the second :mod:`.moments` of what layers read. Whole networks are
-compared by their :mod:`.outputs`, whatever the structure of these.
+The images run through the network in :mod:`.batches` that fit into memory. :mod:`.gather` collects
+what a criterion needs as one value (:mod:`.statistics`): the loss's :mod:`.gradients`, the mean
+:mod:`.activations` of channels where a layer reads them (:mod:`.readers`), the second
+:mod:`.moments` of layers' inputs. Whole networks are compared by their :mod:`.outputs`.
 """

@@ -1,7 +1,8 @@
-"""What layers read of each channel on calibration images: its mean size, how often it is zero.
+"""The activations that layers read, channel by channel: their mean size, how often they are zero.
 
-Layers are known by the memory of their weights, so a raw ``F.conv2d``, a matrix product and the
-calls of an exported program are seen like any module. Nothing that passes by is kept.
+A call belongs to a layer if it reads the memory of the layer's weight. So a raw ``F.conv2d``, a
+matrix product and the calls of an exported program count like any module. Only sums are kept, no
+activation.
 """
 
 from __future__ import annotations
@@ -68,11 +69,11 @@ class _Sums:
 
 
 class _Watcher(Uncompiled):
-    """Sees the ATen calls that sum over channels, and adds up what known weights read."""
+    """Sees the ATen calls that sum over channels, and adds up what the given weights read."""
 
-    def __init__(self, known: Sequence[Reader]) -> None:
+    def __init__(self, weights: Sequence[Reader]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.known = {reader.tensor.data_ptr(): reader for reader in known}
+        self._weights = {reader.tensor.data_ptr(): reader for reader in weights}
         self.sums: dict[str, _Sums] = {}
 
     def __torch_dispatch__(
@@ -80,7 +81,7 @@ class _Watcher(Uncompiled):
     ) -> Any:
         read = of(func).reads
         for x, x_axis, view, axis in read(*args) if read else ():
-            reader = self.known.get(view.data_ptr())
+            reader = self._weights.get(view.data_ptr())
             if reader is not None and reader.is_summed(view, axis):
                 self._add(reader.name, x.movedim(x_axis, 0).flatten(1), reader.channels)
         return func(*args, **(kwargs or {}))

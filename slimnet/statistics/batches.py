@@ -1,4 +1,4 @@
-"""Calibration samples through a network: batches that fit into memory, and refusals in words."""
+"""Runs calibration samples through a network: batches that fit into memory, errors that say why."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Gradients of the loss on calibration images, by weight and by channel.
 
-The network is changed (its parameters take part in differentiation): give a copy. The loss is the
-mean cross-entropy, in evaluation mode: no statistic moves, nothing is dropped.
+The network is changed (its parameters get ``requires_grad``): give a copy. The loss is the mean
+cross-entropy in evaluation mode, so that batch norms use their running statistics and nothing is
+dropped out.
 """
 
 from __future__ import annotations
@@ -52,12 +53,12 @@ def squared_gates(
     """
     totals: dict[str, Tensor] = {}
     with _differentiable(network, samples), parametrize.cached():
-        found = {reader.name: reader for reader in readers(network, groups)}
-        named = {name: reader.tensor for name, reader in found.items()}
+        weights = {reader.name: reader for reader in readers(network, groups)}
+        named = {name: reader.tensor for name, reader in weights.items()}
         count = 0
         for batch in batches(network, samples, "gradients", watch, GATED) if named else ():
             for name, gradient in _differentiated(network.model, batch, named).items():
-                square = found[name].gate(gradient).square()
+                square = weights[name].gate(gradient).square()
                 totals[name] = totals[name] + square if name in totals else square
             count += 1
     return _finite({name: total / count for name, total in totals.items()})
@@ -93,11 +94,12 @@ def _differentiated(
     """The gradient of a batch's mean loss by each of these tensors that it depends on."""
     loss = _loss(run(model, batch), batch)
     try:
-        found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
+        gradients = torch.autograd.grad(loss, [*named.values()], allow_unused=True)
     except RuntimeError as error:
         first = str(error).strip().split("\n")[0]
         raise InputError(f"the network's output has no gradient: {first}") from error
-    return {name: g for name, g in zip(named, found, strict=True) if g is not None}
+    pairs = zip(named, gradients, strict=True)
+    return {name: gradient for name, gradient in pairs if gradient is not None}
 
 
 def _loss(scores: Any, batch: Samples) -> Tensor:

@@ -1,8 +1,8 @@
-"""What each layer reads, as second moments: the statistics of choosing by reconstruction error.
+"""The second moments of what each layer reads, from which reconstruction errors are computed.
 
-One pass of the network over all images, in lockstep; of each convolution and linear map the
-products of its inputs with each other are summed at a random grid of places, and the variance of
-what its output becomes part of.
+The network runs once over all images, its batches in lockstep. Of each convolution and linear map,
+the products of its inputs with each other are summed at a random grid of places, and the variance
+of its output is taken, or of the sum that its output is added into.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ _PART = 1 << 17
 
 
 @dataclass(frozen=True, eq=False)
-class Reading:
-    """What one layer reads, and what its answer is worth."""
+class InputMoments:
+    """The moments of one layer's inputs, and the variance that errors of its output face."""
 
     form: Form
-    moments: Moments | KeptRows
+    sums: Moments | KeptRows
     scale: Tensor | None  # [outputs]: of the batch norm over its output
-    spread: float  # variance of what its output becomes part of, over all channels
+    spread: float  # variance of the output, or of the sum that it is added into; of all channels
     shifts: bool  # whether a constant can make up for a lost mean
     depth: float  # where in the pass: 0 for the first layer, 1 for the last
 
 
 def batch_of(images: Tensor) -> int:
-    """How many images run at once: as many as have an eighth of a million pixels, at least 4."""
+    """How many images run at once: as many as have an eighth of a million pixels, but 4 or more."""
     return max(_PIXELS // max(images[0, 0].numel(), 1), _IMAGES)
 
 
@@ -81,14 +81,14 @@ def rows_grid(
     return grid(sizes, wanted, generator) if len(sizes) else None
 
 
-def read_inputs(
+def input_moments(
     network: Network,
     images: Tensor,
     *,
     seed: int = 0,
     watch: Progress = not_shown,
-) -> dict[str, Reading]:
-    """For every convolution and linear map, by the name of its weight, what it reads.
+) -> dict[str, InputMoments]:
+    """For every convolution and linear map, by the name of its weight: the moments of its inputs.
 
     ``images`` [N, C, H, W], normalised. Raises :class:`InputError` where the network does not run
     on them, and :class:`CaptureError` where the batches do not run the same calls.
@@ -111,52 +111,51 @@ def read_inputs(
                 reader.read(consumers[index], met)
             for consumer in totals.get(index, ()):
                 reader.see_total(consumer, met)
-    return reader.found
+    return reader.moments
 
 
 class _MomentCollector:
-    """Makes one reading after the other."""
+    """Takes the moments of one layer after the other."""
 
     def __init__(self, tensors: Mapping[str, Tensor], count: int, seed: int) -> None:
-        self.found: dict[str, Reading] = {}
+        self.moments: dict[str, InputMoments] = {}
         self._tensors = tensors
         self._count = count
         self._generator = torch.Generator().manual_seed(seed)
 
     @property
     def part(self) -> float:
-        """Of all layers, how many have been read."""
-        return len(self.found) / self._count
+        """Of all layers, how many have been read (0..1)."""
+        return len(self.moments) / self._count
 
     def read(self, consumer: Consumer, stops: Sequence[Stop]) -> None:
-        """What the layer is given; its answer's variance stands for that of a sum to come."""
+        """Sum up the layer's inputs; its output's variance stands for that of a sum to come."""
         form = consumer.form
         matrix = form.matrix(self._tensors[consumer.weight])
         scale = consumer.norm.scale(self._tensors) if consumer.norm is not None else None
         places = rows_grid(stops, matrix.shape[2], self._generator)
-        moments = moments_of(matrix.shape[0], matrix.shape[2], matrix.device)
+        sums = moments_of(matrix.shape[0], matrix.shape[2], matrix.device)
         for stop in stops:
             for (rows,) in form.pieces(stop.args[consumer.place], places):
-                moments.add(rows.transpose(0, 1))
+                sums.add(rows.transpose(0, 1))
         spread = _variances(form, stops)
-        if not (moments.finite and bool(spread.isfinite().all())):
+        if not (sums.finite and bool(spread.isfinite().all())):
             raise overflow(consumer.weight)
-        self.found[consumer.weight] = Reading(
+        self.moments[consumer.weight] = InputMoments(
             form=form,
-            moments=moments,
+            sums=sums,
             scale=scale,
             spread=float((spread if scale is None else spread * scale.square()).sum()),
             shifts=consumer.shifts,
-            depth=len(self.found) / max(self._count - 1, 1),
+            depth=len(self.moments) / max(self._count - 1, 1),
         )
 
     def see_total(self, consumer: Consumer, stops: Sequence[Stop]) -> None:
-        """The sum that a layer's answer goes into."""
-        known = self.found[consumer.weight]
+        """Take the variance of the sum that a layer's output is added into."""
         spread = float(_variances(consumer.form, stops).sum())
         if not math.isfinite(spread):
             raise overflow(consumer.weight)
-        self.found[consumer.weight] = replace(known, spread=spread)
+        self.moments[consumer.weight] = replace(self.moments[consumer.weight], spread=spread)
 
 
 def _variances(form: Form, stops: Sequence[Stop]) -> Tensor:

@@ -1,8 +1,8 @@
-"""What networks answer to images, as numbers that can be compared.
+"""The outputs of networks on images, as numbers that can be compared.
 
 Outputs may be scores of each image, one number of each, one of a whole batch, or several of these
-in any containers. Real numbers count; where a network answers whole numbers only (the class, say),
-these do.
+in any containers. Real numbers count; where a network gives whole numbers only (the class, say),
+those do.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ def numbers_of(outputs: Any) -> list[Tensor]:
     return real or tensors
 
 
-def answers(network: Network, images: Tensor, batch: int) -> Tensor:
-    """[N, everything that the network answers to an image].
+def output_rows(network: Network, images: Tensor, batch: int) -> Tensor:
+    """[N, numbers]: for each image all numbers of the network's outputs.
 
-    Where an output does not say which images it is of, they go through one at a time. Raises
-    :class:`InputError` where the network does not run on them, or its answers cannot be compared.
+    Where an output does not tell the images apart, they go through one at a time. Raises
+    :class:`InputError` where the network does not run on them, or its outputs cannot be compared.
     """
     model = network.model
     with torch.no_grad(), evaluation_mode(network):
@@ -48,26 +48,26 @@ def answers(network: Network, images: Tensor, batch: int) -> Tensor:
 
 
 def _rows(model: nn.Module, images: Tensor) -> Tensor | None:
-    """[images, numbers]; None where an output is not of each image."""
-    found = _found(model, images)
-    if not all(x.dim() and len(x) == len(images) for x in found):
+    """[images, numbers]; None where an output does not tell the images apart."""
+    outputs = _outputs(model, images)
+    if not all(x.dim() and len(x) == len(images) for x in outputs):
         return None
-    return torch.cat([x.flatten(1) if x.dim() > 1 else x[:, None] for x in found], 1)
+    return torch.cat([x.flatten(1) if x.dim() > 1 else x[:, None] for x in outputs], 1)
 
 
 def _row(model: nn.Module, image: Tensor) -> Tensor:
     """[1, numbers]."""
-    return torch.cat([x.flatten() for x in _found(model, image)])[None]
+    return torch.cat([x.flatten() for x in _outputs(model, image)])[None]
 
 
-def _found(model: nn.Module, images: Tensor) -> list[Tensor]:
+def _outputs(model: nn.Module, images: Tensor) -> list[Tensor]:
     try:
-        found = numbers_of(model(images))
+        outputs = numbers_of(model(images))
     except Exception as error:  # the user's forward may raise anything
         raise does_not_run(model, images.shape[1:], error) from error
-    if not found:
+    if not outputs:
         raise InputError(f"{type(model).__name__} gives no tensor: there is nothing to compare")
-    return found
+    return outputs
 
 
 def _is_real(x: Tensor) -> bool:

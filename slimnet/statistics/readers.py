@@ -1,7 +1,8 @@
-"""The weights that read a group's channels: where their input channels are, and who they are.
+"""The weights that read a group's channels: their names, and the axis of their input channels.
 
-A parametrised weight is what its parametrisation makes; inside ``parametrize.cached()`` that is one
-tensor throughout, which goes by the name of the parameter that has the axis.
+Of a parametrised layer the weight is what the parametrisation computes. Inside
+``parametrize.cached()`` that is one tensor throughout, and it has the name of the parameter that it
+is computed from.
 """
 
 from __future__ import annotations
@@ -52,13 +53,13 @@ def readers(network: Network, groups: Sequence[Group]) -> list[Reader]:
         for name, tensor in network.tensors.items()
         if name in read
     ]
-    made = {
+    weights = {
         name: weight
         for path, module in network.modules.items()
         if parametrize.is_parametrized(module)
         for name, weight in _made(path, module)
     }
-    return [replace(r, tensor=made.get(r.name, r.tensor)) for r in plain]
+    return [replace(r, tensor=weights.get(r.name, r.tensor)) for r in plain]
 
 
 def _made(path: str, module: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -1,6 +1,6 @@
-"""What was learnt about a network beside its weights, before a criterion scores it.
+"""What a criterion reads of a network beside its weights, as one value.
 
-Everything goes by the first name of a parameter. An empty mapping was not gathered.
+Every mapping is by the first name of a parameter; an empty one was not gathered.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from typing import Literal, TypeAlias
 
 from torch import Tensor
 
-from slimnet.statistics.moments import Reading
+from slimnet.statistics.moments import InputMoments
 
 Need: TypeAlias = "Literal['gradients', 'gates', 'initial', 'activations', 'inputs']"
-"""One field of :class:`Gathered`, as a criterion declares it."""
+"""One field of :class:`Statistics`, as a criterion declares it."""
 
 
 @dataclass(frozen=True, eq=False)
-class Gathered:
-    """Gradients, initial weights and statistics of inputs, by parameter name."""
+class Statistics:
+    """Gradients, initial weights, activations and moments of inputs, by parameter name."""
 
     gradients: Mapping[str, Tensor] = field(default_factory=dict)
     """Of the mean loss over the calibration images; each of its parameter's shape."""
@@ -31,7 +31,7 @@ class Gathered:
     activations: Mapping[str, Tensor] = field(default_factory=dict)
     """[length of the weight's "in" axis, 2]: of each channel that the layer reads, the mean of |x|
     and the share of zeros, over all images and positions."""
-    inputs: Mapping[str, Reading] = field(default_factory=dict)
+    inputs: Mapping[str, InputMoments] = field(default_factory=dict)
     """Second moments of what each convolution and linear map reads."""
 
     def has(self, need: Need) -> bool:

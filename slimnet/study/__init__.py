@@ -1,12 +1,12 @@
 """Studies: ratios x criteria x regimes x seeds, resumable, with means and spread.
 
-:mod:`.cells` says what a study consists of, :mod:`.facts` what is known of a network,
+:mod:`.cells` says what a study consists of, :mod:`.facts` what was measured of a network,
 :mod:`.results` what comes out, in one file by :mod:`.results_file`. A :mod:`.store` keeps results
 and says who runs which cell; :mod:`.stores` has one file for each kind. A :mod:`.candidate`, or a
 :mod:`.masked` one, is a network in memory; :mod:`.networks`, :mod:`.repaired` and :mod:`.data` keep
-networks and images as files. :mod:`.work` runs one cell from these files, an :mod:`.engine` all of
-them; :mod:`.engines` has one file for each kind. :mod:`.run` is the whole. :mod:`.curves` stands by
-itself: each group cut alone.
+networks and images as files, and a worker holds the :mod:`.recent` ones. :mod:`.work` runs one cell
+from these files, an :mod:`.engine` all of them; :mod:`.engines` has one file for each kind.
+:mod:`.run` is the whole. :mod:`.curves` stands by itself: each group cut alone.
 """
 
 from slimnet.study.candidate import Candidate, slim_candidate

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from slimnet.capture.modules import copied, evaluation_mode
 from slimnet.capture.passes import capture_passes
 from slimnet.coupling.groups import Group
-from slimnet.criteria import Choice, Scores, check_needs
+from slimnet.criteria import CriterionOptions, Scores, check_needs
 from slimnet.errors import InputError
 from slimnet.example import Example, positional, tensors_of
 from slimnet.inspection import Analysis, analyse
@@ -28,7 +28,7 @@ from slimnet.network import Network
 from slimnet.plan.plan import Plan, make_plan
 from slimnet.plan.rebuild import rebuild, zero_removed
 from slimnet.planning.budget import removed_atoms
-from slimnet.planning.scoring import Scorer
+from slimnet.planning.scoring import ScoringInputs
 from slimnet.progress import Progress, not_shown
 from slimnet.proof.reference import CutContext
 from slimnet.pruning import folded
@@ -118,9 +118,11 @@ def sensitivity(
     calibrated = samples_of(calibration)
     check_needs(criterion, data=calibrated is not None, init=init is not None)
     analysis = analyse(network, capture_passes(network, example), (), heads=heads)
-    scorer = Scorer(Choice(criterion, across, reduce), calibrated, init, seed, watch)
-    gathered = scorer.gather(network, analysis.groups)
-    scores = scorer.scores(network.tensors, analysis.groups, gathered)
+    scoring = ScoringInputs(
+        CriterionOptions(criterion, across, reduce), calibrated, init, seed, watch
+    )
+    statistics = scoring.gather(network, analysis.groups)
+    scores = scoring.scores(network.tensors, analysis.groups, statistics)
     measure = _Measure(network, analysis, example, images)
     shares = tuple(k / (points + 1) for k in range(1, points + 1))
     curves, skipped = _curves(measure, scores, shares, watch)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from slimnet.errors import InputError
 from slimnet.networks.payload import load_payload
 from slimnet.output import set_aside, write_torch
 from slimnet.progress import remark
+from slimnet.study.recent import Recent
 from slimnet.train import Dataset, DataSpec, Normalize
 
 
@@ -31,14 +32,17 @@ class StudyData:
     fingerprint: str
     spec: DataSpec | None = None
     held: Dataset | None = field(default=None, compare=False, repr=False)  # by this process alone
+    recent: Recent[Dataset] = field(default_factory=partial(Recent, 1), compare=False, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        """What another process is told: not the images."""
+        """What goes to another process: not the images."""
         return {**vars(self), "held": None}
 
     def load(self, folder: Path) -> Dataset:
-        """The images; raises ``InputError`` where they are not those of the study."""
-        return self.held if self.held is not None else _loaded(self, folder)
+        """The images, read once; raises ``InputError`` where they are not those of the study."""
+        if self.held is not None:
+            return self.held
+        return self.recent.get(folder, lambda: _loaded(self, folder))
 
 
 def keep_data(dataset: Dataset, spec: DataSpec | None, folder: Path) -> StudyData:
@@ -70,9 +74,7 @@ def _is_kept(path: Path) -> bool:
     return True
 
 
-@lru_cache(maxsize=1)
 def _loaded(data: StudyData, folder: Path) -> Dataset:
-    """Loaded once for all cells that a process runs."""
     if data.spec is not None:
         dataset, where = data.spec.load(), data.spec.name
     elif (path := _path(folder, data)).exists():

@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from slimnet.progress import remark
 from slimnet.study.candidate import Candidate
 from slimnet.study.cells import Cell
 from slimnet.study.facts import Facts
+from slimnet.study.recent import Recent
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +62,9 @@ class Networks:
 
     directory: Path
     skeleton: nn.Module | None = None  # without values
+    recent: Recent[StoredNetwork] = field(
+        default_factory=partial(Recent, 1), compare=False, repr=False
+    )
 
     def read(self, cell: Cell) -> StoredNetwork | None:
         """The network of a cell; None where there is none, or one that is damaged."""
@@ -68,7 +72,8 @@ class Networks:
         if not (path.exists() and facts.exists()):
             return None
         try:
-            return _stored(path, facts, (_stamp(path), _stamp(facts)))
+            versions = path, _stamp(path), _stamp(facts)
+            return self.recent.get(versions, lambda: _stored(path, facts))
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
             aside = set_aside(path, "damaged")
             set_aside(facts, "damaged")
@@ -111,9 +116,8 @@ def _stamp(path: Path) -> tuple[int, ...]:
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-@lru_cache(maxsize=2)  # the dense network and the one whose cells come one after the other
-def _stored(path: Path, facts: Path, stamps: Any) -> StoredNetwork:
-    """What the two files hold; ``stamps`` tell their versions apart."""
+def _stored(path: Path, facts: Path) -> StoredNetwork:
+    """What the two files hold."""
     fields: Mapping[str, Any] = unsealed(json.loads(facts.read_text(encoding="utf-8")))
     artifact = read_artifact(path)
     if digest(dict(artifact.tensors)) != fields["tensors"]:

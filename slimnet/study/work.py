@@ -1,9 +1,9 @@
 """One cell, from the files of its study to its result: a function of plain data.
 
 :func:`run_cell` takes what every cell of a study reads (:class:`Setup`) and the cell. It pickles
-small, reads its networks and images from the study's folder, and depends on nothing else: not on
-the order of the cells, nor on what ran before in this process. :func:`take_cell` shares the cells
-of a study between workers.
+small, reads its networks and images from the study's folder (and holds the last ones that it read),
+and depends on nothing else: not on the order of the cells, nor on what ran before in this process.
+:func:`take_cell` shares the cells of a study between workers.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -22,6 +23,7 @@ from slimnet.study.cells import Cell
 from slimnet.study.data import StudyData
 from slimnet.study.masked import holding
 from slimnet.study.networks import Networks, StoredNetwork
+from slimnet.study.recent import Recent
 from slimnet.study.repaired import repaired, write_repaired
 from slimnet.study.results import CellResult
 from slimnet.study.store import STORES, Store
@@ -45,11 +47,15 @@ class Setup:
     store: str = "folder"
     # the dense network's class, without values, where no name says what builds it
     skeleton: nn.Module | None = field(default=None, compare=False, repr=False)
+    # the dense network and the one whose cells come one after the other
+    recent: Recent[StoredNetwork] = field(
+        default_factory=partial(Recent, 2), compare=False, repr=False
+    )
 
     @property
     def networks(self) -> Networks:
         """The networks in the folder."""
-        return Networks(self.folder / "networks", self.skeleton)
+        return Networks(self.folder / "networks", self.skeleton, self.recent)
 
     def open_store(self) -> Store:
         """The finished cells."""

@@ -1,6 +1,7 @@
 """Training: data by name, one loop, and the retraining regimes as rows over it.
 
-It takes any ``nn.Module``; nothing here knows about pruning.
+The loop takes any ``nn.Module``. The regimes are for slim networks; what they need of the cut comes
+in as arguments: the ratio of MACs, and a function that writes repaired weights.
 """
 
 from slimnet.train.callback import Callback, Moment

@@ -39,8 +39,8 @@ def processes(cells: Sequence[Cell], run: Run) -> list[CellResult | None]:
     if not workers:
         return []
     queue: Queue = multiprocessing.get_context("spawn").SimpleQueue()
-    with _pool(workers, _threads(run, workers), queue) as pool:
-        futures = [pool.submit(_run, run.job, cell) for cell in cells]
+    with _pool(workers, _threads(run, workers), run.job, queue) as pool:
+        futures = [pool.submit(_run, cell) for cell in cells]
         _follow(dict(zip(futures, cells, strict=True)), run, queue)
         return [future.result() for future in futures]
 
@@ -58,11 +58,11 @@ def _cores() -> int:
 
 
 @contextmanager
-def _pool(workers: int, threads: int, queue: Queue) -> Iterator[ProcessPoolExecutor]:
+def _pool(workers: int, threads: int, job: Job, queue: Queue) -> Iterator[ProcessPoolExecutor]:
     """Workers that end with the block, and with this process."""
     context = multiprocessing.get_context("spawn")
     ended, alive = context.Pipe(duplex=False)
-    pool = ProcessPoolExecutor(workers, context, _begin, (threads, queue, ended))
+    pool = ProcessPoolExecutor(workers, context, _begin, (threads, job, queue, ended))
     try:
         yield pool
     except BrokenProcessPool as error:
@@ -94,15 +94,15 @@ def _follow(pending: dict[Future[CellResult | None], Cell], run: Run, queue: Que
 _LOOK = 0.2  # seconds between two looks at how far the workers are
 
 
-_queues: list[Queue] = []
-"""Of a worker: where it says how far it is."""
+_jobs: list[tuple[Job, Queue]] = []
+"""Of a worker: what it runs on every cell, and where it says how far it is."""
 
 
-def _begin(threads: int, queue: Queue, ended: Connection) -> None:
+def _begin(threads: int, job: Job, queue: Queue, ended: Connection) -> None:
     """The first thing that a worker does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all: who began it decides
     torch.set_num_threads(threads)
-    _queues.append(queue)
+    _jobs.append((job, queue))
     threading.Thread(target=partial(_end_with, ended), daemon=True).start()
 
 
@@ -112,15 +112,14 @@ def _end_with(ended: Connection) -> None:
     os._exit(1)
 
 
-def _run(job: Job, cell: Cell) -> CellResult | None:
+def _run(cell: Cell) -> CellResult | None:
     """A cell in a worker; says how far it is a few times a second."""
-    last = 0.0
+    (job, queue), last = _jobs[0], 0.0
 
     def tell(part: float) -> None:
         nonlocal last
         if time.monotonic() - last > _LOOK:
             last = time.monotonic()
-            for queue in _queues:
-                queue.put((cell, part))
+            queue.put((cell, part))
 
     return job(cell, tell)

@@ -13,8 +13,8 @@ from slimnet.capture.modules import copied
 from slimnet.network import Network
 from slimnet.reconstruction.least_squares import Fit
 from slimnet.reconstruction.refine import WORTH
-from slimnet.repairs import mending, reestimated, repair
-from slimnet.repairs.mending import Mending
+from slimnet.repairs import reestimated, repair
+from slimnet.repairs.layers import SMALL, LayerwiseRepair
 
 IMAGES = torch.randn(40, 3, 10, 10, generator=torch.Generator().manual_seed(0))
 HELD, FITTED = IMAGES[:8], IMAGES[8:]
@@ -31,12 +31,12 @@ def network():
     return reestimated(Network.of(model), IMAGES, 40).model.eval()
 
 
-def mended(model, *, refine=True, ratio=0.5, batches=(HELD, FITTED), **options):
-    """What was mended, the network, its plan, and the network as it was cut."""
+def repaired(model, *, refine=True, ratio=0.5, batches=(HELD, FITTED), **options):
+    """The repairs by layer, the network, its plan, and the network as it was cut."""
     example = (batches[0][:1],)
     cut = slimnet.prune(model, example, ratio=ratio, align=None, **options)
     slim = copied(Network.of(cut.model))
-    made = Mending(
+    made = LayerwiseRepair(
         Network.of(model), Network.of(slim), cut.plan, batches[1:], batches[:1], refine=refine
     )
     layers = made.run(torch.Generator().manual_seed(0), lambda *_: None)
@@ -44,7 +44,7 @@ def mended(model, *, refine=True, ratio=0.5, batches=(HELD, FITTED), **options):
 
 
 @pytest.fixture
-def asked(monkeypatch):
+def requests(monkeypatch):
     """What a refinement is asked for; it changes nothing."""
     found = {}
 
@@ -52,24 +52,24 @@ def asked(monkeypatch):
         found[segment.layers[-1].weight] = parts, checks, whitenings
         return ()
 
-    monkeypatch.setattr(mending, "refined", refined)
+    monkeypatch.setattr("slimnet.repairs.layers.refined", refined)
     return found
 
 
-def test_a_refinement_wants_what_the_original_says_as_the_norm_scales_it(asked):
+def test_a_refinement_wants_what_the_original_says_as_the_norm_scales_it(requests):
     """And no more than is lacking: the norm's mean has taken up the constant already."""
     model = network()
-    _, slim, plan, cut = mended(model)
+    _, slim, plan, cut = repaired(model)
     gone = set(plan.removed["3.weight"][0])
     kept = [channel for channel in range(16) if channel not in gone]
     norm = slim[4]
     scale = norm.weight / (norm.running_var + norm.eps).sqrt()
     taken = cut[4].running_mean - norm.running_mean
     assert taken.abs().max() > 1e-3
-    parts, checks, whitenings = asked["3.weight"]
+    parts, checks, whitenings = requests["3.weight"]
     for images, (part,) in ((FITTED, parts), (HELD, checks)):
-        said = model[:4](images)[:, kept].movedim(1, -1).flatten(0, 2)
-        torch.testing.assert_close(part.wanted, (said - taken) * scale, rtol=1e-4, atol=1e-4)
+        target = model[:4](images)[:, kept].movedim(1, -1).flatten(0, 2)
+        torch.testing.assert_close(part.targets, (target - taken) * scale, rtol=1e-4, atol=1e-4)
         assert torch.equal(next(iter(part.values.values())), images)
     units = whitenings["3.weight"].units[0]  # a step is as large as the norm makes it
     torch.testing.assert_close(units, 1 / scale)
@@ -79,28 +79,28 @@ def test_few_rows_are_confirmed_by_the_images_held_back(monkeypatch):
     """Where a layer has fewer rows than unknowns, least squares learns them by heart."""
     counts, confirmed = [], Fit.confirmed
 
-    def told(self, change, constants, rows):
+    def counted(self, change, constants, rows):
         rows = list(rows)
-        counts.append(sum(len(wanted) for _, wanted in rows))
+        counts.append(sum(len(targets) for _, targets in rows))
         return confirmed(self, change, constants, rows)
 
-    monkeypatch.setattr(Fit, "confirmed", told)
+    monkeypatch.setattr(Fit, "confirmed", counted)
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(300, 64), nn.ReLU(), nn.Linear(64, 9)).eval()
-    layers, *_ = mended(model, batches=IMAGES.flatten(1).split((8, 32)))
+    layers, *_ = repaired(model, batches=IMAGES.flatten(1).split((8, 32)))
     assert counts == [8]  # of the second layer: the first one lacks nothing
-    assert layers["0.weight"].before < mending.SMALL < layers["2.weight"].before
+    assert layers["0.weight"].before < SMALL < layers["2.weight"].before
 
 
-def test_what_is_nearer_than_worth_it_is_not_refined(asked):
+def test_what_is_nearer_than_worth_it_is_not_refined(requests):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 8, 3)).eval()
     with torch.no_grad():
         for tensor in (model[0].weight, model[0].bias):
             tensor[8:] = tensor[:8]
-    layers, *_ = mended(model, keep=["2"], criterion="obs", data=IMAGES)
+    layers, *_ = repaired(model, keep=["2"], criterion="obs", data=IMAGES)
     assert layers["2.weight"].before > 0.05 and layers["2.weight"].after < WORTH
-    assert not asked
+    assert not requests
 
 
 def test_a_small_error_is_mended_too():
@@ -113,7 +113,7 @@ def test_a_small_error_is_mended_too():
         model[2].weight[:, 9] *= 20
         others = [n for n in range(16) if n != 5]
         model[0].weight[others] *= 3
-    layers, _, plan, _ = mended(model, ratio=1 / 16, keep=["2"])
+    layers, _, plan, _ = repaired(model, ratio=1 / 16, keep=["2"])
     assert plan.removed["0.weight"] == {0: (5,)}
     assert 1e-8 < layers["2.weight"].before < 1e-3
     assert layers["2.weight"].after < 0.1 * layers["2.weight"].before
@@ -132,11 +132,11 @@ class Divided(nn.Module):
         return self.c((y / float(y.abs().mean())).relu())
 
 
-def test_a_segment_that_says_something_else_by_itself_is_not_refined(asked):
+def test_a_segment_that_says_something_else_by_itself_is_not_refined(requests):
     torch.manual_seed(0)
-    layers, *_ = mended(Divided().eval())
+    layers, *_ = repaired(Divided().eval())
     assert layers["c.weight"].after > WORTH
-    assert "b.weight" in asked and "c.weight" not in asked
+    assert "b.weight" in requests and "c.weight" not in requests
 
 
 def test_the_error_is_measured_on_the_images_held_back_alone():
@@ -146,10 +146,10 @@ def test_the_error_is_measured_on_the_images_held_back_alone():
     held = IMAGES[: done.held_out]
     assert done.held_out == 2 and done.images == 38
     with torch.no_grad():
-        said, before, now = (net(held).flatten(1) for net in (model, cut.model, after))
-    spread = (said - said.mean(0)).square().mean()
+        target, before, now = (net(held).flatten(1) for net in (model, cut.model, after))
+    spread = (target - target.mean(0)).square().mean()
     for error, answers in ((done.before, before), (done.after, now)):
-        assert error == pytest.approx(float((answers - said).square().mean() / spread), rel=1e-4)
+        assert error == pytest.approx(float((answers - target).square().mean() / spread), rel=1e-4)
 
 
 def test_weights_that_the_cut_multiplied_stay_as_they_are():
