@@ -11,12 +11,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from slimnet.costs.widths import Survivors
+from slimnet.costs.widths import Widths
 from slimnet.criteria import Scores
 from slimnet.planning.search import Search
 
 
-def least_damage(search: Search) -> Survivors:
+def least_damage(search: Search) -> Widths:
     """Widths within the amount, from the start down; the narrowest where none is."""
     scores = _finite(search)
     # [size + 1]: the damage when the k least atoms have left
