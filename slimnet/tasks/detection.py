@@ -118,7 +118,9 @@ def _flipped(image: Tensor, target: _Target) -> tuple[Tensor, _Target]:
 
 def read(root: str, size: int) -> Detection:
     """The folders of both splits."""
-    test = next((Path(root) / name for name in ("val", "test") if (Path(root) / name).is_dir()), None)
+    test = next(
+        (Path(root) / name for name in ("val", "test") if (Path(root) / name).is_dir()), None
+    )
     if test is None:
         raise InputError(f"{root}: has no val/ or test/ folder with images/ and annotations.json")
     return Detection(root, _scenes(Path(root) / "train"), _scenes(test))

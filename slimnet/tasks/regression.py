@@ -66,7 +66,10 @@ class Regression:
         """Both errors."""
         from torchmetrics import MeanAbsoluteError, MeanSquaredError
 
-        rows = {"mse": Measured(MeanSquaredError, _update), "mae": Measured(MeanAbsoluteError, _update)}
+        rows = {
+            "mse": Measured(MeanSquaredError, _update),
+            "mae": Measured(MeanAbsoluteError, _update),
+        }
         return measured(rows, model, self.inputs, batches)
 
     def fingerprint(self) -> str:

@@ -52,7 +52,9 @@ class Segmentation:
     def batches(self, split: Split, size: int, generator: torch.Generator | None = None) -> Batches:
         """Images and masks; in training order every other pair is mirrored."""
         pairs = self.train if split == "train" else self.test
-        return Batches(lambda n, draw: self._read(pairs, n, draw), len(pairs.images), size, generator)
+        return Batches(
+            lambda n, draw: self._read(pairs, n, draw), len(pairs.images), size, generator
+        )
 
     def inputs(self, batch: _Pair) -> Tensor:
         """The images."""
@@ -123,7 +125,9 @@ def _scores(outputs: object, masks: Tensor) -> Tensor:
 
 def read(root: str, size: int) -> Segmentation:
     """The folders of both splits."""
-    test = next((Path(root) / name for name in ("val", "test") if (Path(root) / name).is_dir()), None)
+    test = next(
+        (Path(root) / name for name in ("val", "test") if (Path(root) / name).is_dir()), None
+    )
     if test is None:
         raise InputError(f"{root}: has no val/ or test/ folder with images/ and masks/")
     return Segmentation(root, _pairs(Path(root) / "train"), _pairs(test), size)
