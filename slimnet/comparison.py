@@ -46,7 +46,8 @@ from slimnet.study import (
 from slimnet.study.candidate import WHOLE
 from slimnet.study.cells import cells
 from slimnet.study.masked import UNSTRUCTURED, cutting, masked_candidate
-from slimnet.train import Dataset, DataSpec, check_fits
+from slimnet.tasks.classification import Dataset, check_fits
+from slimnet.tasks.data import DataSpec
 from slimnet.version import __version__
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from slimnet.errors import InputError
+from slimnet.example import tensors_of
 
 Batch: TypeAlias = Any
 """What ``batches`` gives, in any containers; its tensors may lie on any device."""
@@ -179,6 +180,15 @@ def call(model: nn.Module, inputs: Any) -> Outputs:
 def _as(kind: torch.dtype | None, leaf: Any) -> Any:
     floating = isinstance(leaf, Tensor) and leaf.is_floating_point()
     return leaf.to(kind) if floating and kind is not None else leaf
+
+
+def first_tensor(outputs: Outputs) -> Tensor:
+    """The output that counts where there are several: the first, or ``out`` among names."""
+    given = outputs.get("out", outputs) if isinstance(outputs, Mapping) else outputs
+    found = tensors_of(given)
+    if not found:
+        raise InputError(f"the network gives a {type(outputs).__name__} without tensors")
+    return found[0]
 
 
 def in_words(inputs: Any) -> str:

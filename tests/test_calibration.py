@@ -14,7 +14,7 @@ from slimnet.files.access import Opened, open_network
 from slimnet.models import MODELS
 from slimnet.networks.arch import Arch
 from slimnet.samples import Samples
-from slimnet.train import load_data
+from slimnet.tasks.data import load_data
 
 EXAMPLE = (torch.zeros(1, 1, 8, 8),)
 

@@ -21,7 +21,8 @@ from slimnet.formats import FORMATS, ExportRequest
 from slimnet.networks.arch import parse_arch
 from slimnet.operator import OPERATORS
 from slimnet.study import ENGINES, Candidate, Facts, Study, run_study
-from slimnet.train import REGIMES, Schedule, load_data
+from slimnet.tasks.data import load_data
+from slimnet.train import REGIMES, Schedule
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "CONTRIBUTING.md")

@@ -23,7 +23,8 @@ from slimnet.files.slim_file import read_slim
 from slimnet.models import MODELS
 from slimnet.retraining import Recipe, retrain
 from slimnet.task import LoaderTask
-from slimnet.train import Schedule, load_data, train
+from slimnet.tasks.data import load_data
+from slimnet.train import Schedule, train
 from slimnet.train.distillation import Distilled, divergence
 from slimnet.train.execution import Execution
 

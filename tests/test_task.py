@@ -22,7 +22,8 @@ from slimnet.task import (
     number_of,
     samples_in,
 )
-from slimnet.train import Schedule, load_data, load_task, measure, train
+from slimnet.tasks.data import load_data, load_task
+from slimnet.train import Schedule, measure, train
 
 SHORT = Schedule(epochs=12, lr=0.05, batch=16)
 

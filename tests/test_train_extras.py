@@ -12,7 +12,8 @@ from test_train_loop import equal, net
 
 from slimnet.capture.trace import map_tensors
 from slimnet.errors import InputError
-from slimnet.train import Callback, Schedule, Snapshot, load_data, train
+from slimnet.tasks.data import load_data
+from slimnet.train import Callback, Schedule, Snapshot, train
 from slimnet.train.execution import WAYS, Execution, fastest
 
 BASE = Schedule(epochs=2, lr=0.05, batch=32)

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from slimnet.errors import InputError
-from slimnet.train import Callback, Schedule, evaluate, load_data, train
+from slimnet.tasks.data import load_data
+from slimnet.train import Callback, Schedule, evaluate, train
 
 SHORT = Schedule(epochs=2, lr=0.05, batch=32)
 

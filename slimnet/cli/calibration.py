@@ -22,7 +22,7 @@ from slimnet.networks.checkpoint import UNSEEN
 from slimnet.samples import Samples
 
 if TYPE_CHECKING:
-    from slimnet.train import Dataset
+    from slimnet.tasks.classification import Dataset
 
 
 @overload
@@ -53,7 +53,7 @@ def read_test_images(
 
 
 def _read(data: str, normalize: str | None, example: tuple[Any, ...]) -> Dataset:
-    from slimnet.train import load_data  # data sets take a second to import
+    from slimnet.tasks.data import load_data  # data sets take a second to import
 
     size = next((int(x.shape[-1]) for x in tensors_of(example) if x.dim() == 4), 224)
     return load_data(data, normalize, size=size)

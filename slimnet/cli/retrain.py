@@ -20,7 +20,9 @@ from slimnet.repairs import repair as repair_network
 from slimnet.retraining import Recipe
 from slimnet.retraining import retrain as retrain_network
 from slimnet.task import Task
-from slimnet.train import REGIMES, Dataset, Repairer, Schedule, load_task
+from slimnet.tasks.classification import Dataset
+from slimnet.tasks.data import load_task
+from slimnet.train import REGIMES, Repairer, Schedule
 from slimnet.train.checkpoint import checkpoint_of
 from slimnet.train.execution import Execution
 

@@ -21,7 +21,8 @@ from slimnet.network import Network
 from slimnet.output import write_torch
 from slimnet.sparsity.method import SPARSIFIERS
 from slimnet.sparsity.sparseness import Sparseness, sparseness
-from slimnet.train import Dataset, History, Schedule, evaluate, train
+from slimnet.tasks.classification import Dataset
+from slimnet.train import History, Schedule, evaluate, train
 from slimnet.train.checkpoint import Checkpoint, checkpoint_of
 from slimnet.train.loop import check_held
 

@@ -16,7 +16,8 @@ from torch import nn
 
 from slimnet.digest import weights_digest
 from slimnet.errors import InputError
-from slimnet.train import REGIMES, Dataset, Schedule
+from slimnet.tasks.classification import Dataset
+from slimnet.train import REGIMES, Schedule
 from slimnet.version import __version__
 
 

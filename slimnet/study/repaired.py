@@ -21,7 +21,7 @@ from slimnet.plan.plan import Plan
 from slimnet.progress import remark
 from slimnet.repairs import repair
 from slimnet.study.store import Store, turn
-from slimnet.train import Dataset
+from slimnet.tasks.classification import Dataset
 
 
 def write_repaired(

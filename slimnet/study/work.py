@@ -27,7 +27,8 @@ from slimnet.study.recent import Recent
 from slimnet.study.repaired import repaired, write_repaired
 from slimnet.study.results import CellResult
 from slimnet.study.store import STORES, Store
-from slimnet.train import REGIMES, Dataset, Repairer, Schedule, budget, evaluate, start, train
+from slimnet.tasks.classification import Dataset
+from slimnet.train import REGIMES, Repairer, Schedule, budget, evaluate, start, train
 from slimnet.train.loop import place_of
 
 Progress: TypeAlias = Callable[[float], None]

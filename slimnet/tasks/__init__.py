@@ -1,6 +1,7 @@
-"""Tasks that a command line names, beside the classification of images: a file each.
+"""Tasks that a command line names: a file for each kind.
 
-A :mod:`.kind` is how one is written and read, e.g. ``task:segmentation:ROOT``; ordered and drawn
-:mod:`.batches` are what they have in common. There are :mod:`.regression`, :mod:`.segmentation` and
-:mod:`.detection`; pictures are read as :mod:`.pictures` are.
+:mod:`.data` reads what a user names. Labelled images are a task of :mod:`.classification`; their
+:mod:`.sources` give arrays and folders, and :mod:`.augment` shifts and mirrors them. Another kind
+is a :mod:`.kind`, written ``task:segmentation:ROOT``: :mod:`.regression`, :mod:`.segmentation` and
+:mod:`.detection`, which read :mod:`.pictures`. All of them give :mod:`.batches`.
 """

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from slimnet.errors import InputError
-from slimnet.task import Metric, Split, call, device_of
+from slimnet.task import Metric, Split, call
 from slimnet.tasks.batches import Batches
 from slimnet.tasks.kind import TASKS, Kind
 from slimnet.tasks.pictures import chosen, mirrored, read_pictures
@@ -67,7 +67,7 @@ class Detection:
                 "the loss of a detector is what it returns in training mode, called with images "
                 "and targets, as torchvision's do: a dict of losses"
             )
-        return torch.stack([loss for loss in losses.values()]).sum()
+        return torch.stack(list(losses.values())).sum()
 
     def measure(self, model: nn.Module, batches: Iterable[_Batch]) -> dict[str, float]:
         """Both, by torchmetrics."""
@@ -141,7 +141,11 @@ def _scenes(folder: Path) -> Scenes:
     if not names:
         raise InputError(f"{file}: lists no image")
     targets = [_target(file, rows[number]) for number in names]
-    return Scenes(tuple(folder / "images" / name for name in names.values()), tuple(targets))
+    images = tuple(folder / "images" / name for name in names.values())
+    outside = [path for path in images if not path.resolve().is_relative_to(folder.resolve())]
+    if outside:
+        raise InputError(f"{file}: names {outside[0]}, which lies outside {folder}")
+    return Scenes(images, tuple(targets))
 
 
 def _corners(box: Any) -> list[float]:

@@ -13,7 +13,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as change
 
 from slimnet.errors import InputError
-from slimnet.train.sources import UNREADABLE, turn
+from slimnet.tasks.sources import UNREADABLE, turn
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 
@@ -36,7 +36,7 @@ def read_picture(path: Path, size: int | None = None, *, numbers: bool = False) 
     try:
         with Image.open(path) as opened, turn(opened.size, str(path)):
             own = opened if numbers and opened.mode in ("P", "L", "I", "1") else None
-            image = v2.functional.pil_to_tensor(own or opened.convert("L" if numbers else "RGB"))
+            image = change.pil_to_tensor(own or opened.convert("L" if numbers else "RGB"))
     except InputError:
         raise
     except UNREADABLE as error:
@@ -44,7 +44,8 @@ def read_picture(path: Path, size: int | None = None, *, numbers: bool = False) 
     if size is not None:
         how = v2.InterpolationMode.NEAREST if numbers else v2.InterpolationMode.BILINEAR
         image = change.resize(image, [size, size], interpolation=how, antialias=not numbers)
-    return image[0].long() if numbers else image.float() / 255
+    pixels: Tensor = image[0].long() if numbers else image.float() / 255
+    return pixels
 
 
 def read_pictures(

@@ -16,7 +16,7 @@ from slimnet.networks.payload import check_file
 from slimnet.task import Measured, Metric, Split, call, first_tensor, measured
 from slimnet.tasks.batches import Batches
 from slimnet.tasks.kind import TASKS, Kind
-from slimnet.train.sources import read_arrays
+from slimnet.tasks.sources import read_arrays
 
 _KEYS = ("x_train", "y_train", "x_test", "y_test")
 _Pair = tuple[Tensor, Tensor]
@@ -37,8 +37,8 @@ class Regression:
             x, y = self._split(split)
             if not len(x) or len(x) != len(y):
                 raise InputError(
-                    f"{self.name}: {len(x)} inputs and {len(y)} targets to {split} on: give as many "
-                    "of both, at least one"
+                    f"{self.name}: {len(x)} inputs and {len(y)} targets to {split} on: give as "
+                    "many of both, at least one"
                 )
             if not bool(x.isfinite().all()) or not bool(y.isfinite().all()):
                 raise InputError(f"{self.name}: NaN or infinite numbers in x_{split} or y_{split}")
@@ -122,7 +122,8 @@ def _inputs(file: str, key: str, array: np.ndarray) -> Tensor:
 def _targets(file: str, key: str, array: np.ndarray) -> Tensor:
     if array.dtype.kind not in "fiu" or array.ndim not in (1, 2):
         raise InputError(
-            f"{file}: {key} is {array.dtype} of shape {list(array.shape)}: give numbers [N] or [N, K]"
+            f"{file}: {key} is {array.dtype} of shape {list(array.shape)}: give numbers [N] or "
+            "[N, K]"
         )
     return torch.from_numpy(array.astype(np.float32))
 

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +18,10 @@ from torch import Tensor, nn
 from slimnet.errors import InputError
 from slimnet.task import Measured, Metric, Split, call, device_of, first_tensor, measured
 from slimnet.tasks.batches import Batches
+from slimnet.tasks.classification import Normalize
+from slimnet.tasks.data import NORMALIZE
 from slimnet.tasks.kind import TASKS, Kind
 from slimnet.tasks.pictures import chosen, mirrored, pictures_in, read_pictures
-from slimnet.train.data import NORMALIZE
-from slimnet.train.dataset import Normalize
 
 IGNORED = 255
 _Pair = tuple[Tensor, Tensor]
@@ -70,7 +71,7 @@ class Segmentation:
         from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
         classes = self._classes(model)
-        counted = {"num_classes": classes, "ignore_index": IGNORED}
+        counted: dict[str, Any] = {"num_classes": classes, "ignore_index": IGNORED}
         rows = {
             "mIoU": Measured(lambda: MulticlassJaccardIndex(**counted), _update, scale=100),
             "pixel accuracy": Measured(

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from slimnet.capture.randomness import drawing_from
 from slimnet.errors import InputError
 from slimnet.task import Batch, Task, device_of, number_of, samples_in, to_device
+from slimnet.tasks.classification import Dataset, check_classes
 from slimnet.train.callback import Callback, call
-from slimnet.train.dataset import Dataset, check_classes
 from slimnet.train.execution import AS_IT_IS, Execution
 from slimnet.train.extras import extras
 from slimnet.train.schedule import Schedule

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from slimnet.errors import InputError
 from slimnet.samples import Samples
 from slimnet.task import Metric, Split, call
-from slimnet.train.augment import augmented
+from slimnet.tasks.augment import augmented
+from slimnet.tasks.batches import Batches
 
 
 class Images(Protocol):
@@ -89,7 +90,17 @@ class Dataset:
 
     def batches(self, split: Split, size: int, generator: torch.Generator | None = None) -> Batches:
         """Images, normalised, with their labels; in training order augmented as well."""
-        return Batches(self, split, size, generator)
+        images, labels = (
+            (self.x_train, self.y_train) if split == "train" else (self.x_test, self.y_test)
+        )
+
+        def read(numbers: Tensor, draw: torch.Generator | None) -> Labelled:
+            pixels = images[numbers]
+            if self.augment and draw is not None:
+                pixels = augmented(pixels, draw)
+            return self.normalize(pixels), labels[numbers]
+
+        return Batches(read, len(labels), size, generator)
 
     def inputs(self, batch: Labelled) -> Tensor:
         """The images."""
@@ -110,12 +121,8 @@ class Dataset:
             total += len(labels)
         return {"accuracy": 100 * right / max(total, 1)}
 
-    def training_batch(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Images, augmented and normalised, and labels of the training images ``indices``."""
-        images = self.x_train[indices]
-        if self.augment:
-            images = augmented(images, generator)
-        return self.normalize(images), self.y_train[indices]
+    def _labels(self, split: Split) -> Tensor:
+        return self.y_train if split == "train" else self.y_test
 
     def limited(self, *, train: int | None = None, test: int | None = None) -> Dataset:
         """At most so many images of each split, drawn without replacement, always the same."""
@@ -157,39 +164,6 @@ class Dataset:
 
 Labelled: TypeAlias = tuple[Tensor, Tensor]
 """Images [N, C, H, W], ready for the network, and their labels int64 [N]."""
-
-
-@dataclass(frozen=True, eq=False)
-class Batches:
-    """The batches of one split; each time they are gone through, the generator orders them anew."""
-
-    dataset: Dataset
-    split: Split
-    size: int
-    generator: torch.Generator | None = None
-
-    def __len__(self) -> int:
-        count = len(self._labels)
-        whole, left = divmod(count, self.size)
-        return whole + (left > 1 or (left == 1 and (whole == 0 or self.generator is None)))
-
-    def __iter__(self) -> Iterator[Labelled]:
-        if self.generator is None:
-            for indices in torch.split(torch.arange(len(self._labels)), self.size):
-                yield self.dataset.normalize(self._images[indices]), self._labels[indices]
-            return
-        order = torch.randperm(len(self._labels), generator=self.generator)
-        # batch norm cannot train on one image: a last batch of one sits this epoch out
-        for indices in torch.split(order, self.size)[: len(self)]:
-            yield self.dataset.training_batch(indices, self.generator)
-
-    @property
-    def _images(self) -> Images:
-        return self.dataset.x_train if self.split == "train" else self.dataset.x_test
-
-    @property
-    def _labels(self) -> Tensor:
-        return self.dataset.y_train if self.split == "train" else self.dataset.y_test
 
 
 def class_scores(outputs: Any, classes: int) -> Tensor:

@@ -25,7 +25,7 @@ from slimnet.limits import check_packed
 from slimnet.networks.payload import check_file
 from slimnet.networks.userfile import call_in_file
 from slimnet.task import Task, check_task
-from slimnet.train.dataset import Dataset, Images, check_held
+from slimnet.tasks.classification import Dataset, Images, check_held
 
 if TYPE_CHECKING:  # both take a second to import: readers do when they are called
     from torchvision.datasets import ImageFolder
@@ -63,28 +63,34 @@ def read_digits(rest: str, size: int) -> Splits:
 def read_npz(file: str, size: int) -> Splits:
     """A NumPy archive with x_train, y_train, x_test, y_test; images uint8 ``[N, H, W, C]``."""
     check_file(Path(file))
+    arrays = read_arrays(file, KEYS)
+    return _from_arrays(file, [arrays[key] for key in KEYS])
+
+
+def read_arrays(file: str, keys: Sequence[str]) -> dict[str, Any]:
+    """The arrays of these names in a NumPy archive; refuses one that lacks any of them."""
     try:
         with Path(file).open("rb") as stream:
-            arrays = _archive(stream, file)
+            arrays = _archive(stream, file, keys)
     except InputError:
         raise
     except _UNREAD as error:
         raise InputError(f"{file}: not a NumPy .npz archive that can be read ({error})") from None
-    missing = [key for key in KEYS if key not in arrays]
+    missing = [key for key in keys if key not in arrays]
     if missing:
-        raise InputError(f"{file}: lacks {', '.join(missing)}; it must hold {', '.join(KEYS)}")
-    return _from_arrays(file, [arrays[key] for key in KEYS])
+        raise InputError(f"{file}: lacks {', '.join(missing)}; it must hold {', '.join(keys)}")
+    return arrays
 
 
 _UNREAD = (*DAMAGE, MemoryError, OverflowError, SyntaxError)  # and what NumPy raises
 
 
-def _archive(stream: BinaryIO, file: str) -> dict[str, Any]:
+def _archive(stream: BinaryIO, file: str, keys: Sequence[str]) -> dict[str, Any]:
     with zipfile.ZipFile(stream) as archive:
         check_packed(archive.infolist(), Path(file).stat().st_size, file)
     stream.seek(0)
     with np.load(stream, allow_pickle=False) as archive:
-        return {key: archive[key] for key in KEYS if key in archive.files}
+        return {key: archive[key] for key in keys if key in archive.files}
 
 
 def read_cifar10(root: str, size: int) -> Splits:
@@ -170,24 +176,24 @@ class FolderImages:
     def _decoded(self, index: int) -> Tensor:
         path, _ = self._folder.samples[index]
         try:
-            with Image.open(path) as opened, _turn(opened.size, path):
+            with Image.open(path) as opened, turn(opened.size, path):
                 image = self._view(opened.convert("RGB"))
         except InputError:
             raise
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise InputError(f"{path}: not an image that can be read ({error})") from None
         if not isinstance(image, Tensor):
             raise TypeError(f"the view of {path} is no tensor")
         return image
 
 
-_UNREADABLE = (
+UNREADABLE = (
     *(OSError, ValueError, SyntaxError),
     *(Image.DecompressionBombError, Image.DecompressionBombWarning),
 )
 
 
-def _turn(size: tuple[int, int], path: str) -> AbstractContextManager[Any]:
+def turn(size: tuple[int, int], path: str) -> AbstractContextManager[Any]:
     """Large pictures one after the other; a few hundred bytes may say that they are of any size."""
     if size[0] * size[1] > MOST_PIXELS:
         raise InputError(

@@ -16,8 +16,9 @@ import torch
 from slimnet.errors import InputError
 from slimnet.registry import Registry
 from slimnet.task import Task
-from slimnet.train import sources
-from slimnet.train.dataset import Dataset, Images, Normalize
+from slimnet.tasks import sources
+from slimnet.tasks.classification import Dataset, Images, Normalize
+from slimnet.tasks.kind import read_task
 
 Augment = Literal["auto", "none", "standard"]
 
@@ -36,6 +37,7 @@ DATA.add("digits", Source("digits", sources.read_digits))
 DATA.add("npz", Source("npz:FILE", sources.read_npz))
 DATA.add("cifar10", Source("cifar10:ROOT", sources.read_cifar10, "cifar10"))
 DATA.add("imagefolder", Source("imagefolder:ROOT", sources.read_imagefolder, "imagenet"))
+DATA.add("task", Source("task:KIND:…", read_task))
 DATA.add("file", Source("file.py:make_task", sources.read_user_data))
 
 NORMALIZE: Registry[Normalize] = Registry("normalisation")
