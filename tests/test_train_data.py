@@ -135,7 +135,7 @@ def test_a_users_function_gives_arrays_tensors_or_a_dataset(tmp_path):
     assert load_data(f"{file}:make_arrays").image_shape == (3, 5, 6)
     assert load_data(f"{file}:make_tensors").image_shape == (3, 5, 6)
     assert load_data(f"{file}:make_dataset").fingerprint() == load_data("digits").fingerprint()
-    with pytest.raises(InputError, match="returned NoneType; it must return a slimnet Dataset"):
+    with pytest.raises(InputError, match="returned a NoneType, which is no task"):
         load_data(f"{file}:make_nothing")
     with pytest.raises(InputError, match="x_train is a tensor on meta"):
         load_data(f"{file}:make_meta")

@@ -28,7 +28,7 @@ _METHODS = ", ".join(
 _ENGINES = ", ".join(declared(_PACKAGE / "study" / "engines", "ENGINES", "slimnet.engines"))
 _STORES = ", ".join(declared(_PACKAGE / "study" / "stores", "STORES", "slimnet.stores"))
 _FORMATS = ", ".join(declared(_PACKAGE / "formats", "FORMATS", "slimnet.formats"))
-KINDS = "digits, npz:FILE, cifar10:ROOT, imagefolder:ROOT, file.py:make_task"
+KINDS = "digits, npz:FILE, cifar10:ROOT, imagefolder:ROOT, task:KIND:…, file.py:make_task"
 
 _OUTPUT = ("-o", "--output")
 _MODEL = Option("state dict (.pt, .pth) or slim.pt", positional=True)
