@@ -102,12 +102,13 @@ def _holds_artifact(path: str | Path, *, refuse: bool) -> bool:
 def _open_artifact(path: str | Path, arch: Arch | None) -> Opened:
     artifact = read_slim(path)
     built_by = artifact.arch if artifact.rebuilds and _same(arch, artifact.arch) else arch
-    dense = built_by.build() if built_by is not None else artifact.outline()
+    built = None if built_by is None else Network.of(built_by.build())
+    dense = artifact.outline() if built is None else built.model
     before, after = artifact.plan.before or {}, artifact.plan.after or {}
     share = f" with {after['macs'] / before['macs']:.1%} of its MACs" if before.get("macs") else ""
     own = "exported program" if artifact.is_program else artifact.class_name
     name = built_by or artifact.arch or own
-    model = _remembered(artifact, artifact.model(dense if built_by is not None else None))
+    model = _remembered(artifact, artifact.model(built))
     return Opened(model, built_by, artifact, (f"slim {name}{share}",), dense)
 
 
@@ -211,7 +212,8 @@ def load(path: str | Path, into: nn.Module | None = None) -> nn.Module:
     network, and for an ``into`` that it was not cut from.
     """
     artifact = read_slim(path)
-    return _remembered(artifact, artifact.model(into).eval())
+    dense = None if into is None else Network.of(into)
+    return _remembered(artifact, artifact.model(dense).eval())
 
 
 def _remembered(artifact: Artifact, model: nn.Module) -> nn.Module:
@@ -272,7 +274,7 @@ def repair(
         remember(Network.of(model), *repaired.whole(), trained=True)
         return repaired
     artifact = _artifact_of(slim)
-    small = Network.of(artifact.model(against).to(network.device))
+    small = Network.of(artifact.model(network).to(network.device))
     model, done = repair_layers(network, small, artifact.plan, samples.images, **how)
     fresh = make_artifact(
         model, artifact.plan, artifact.certificate, artifact.example, artifact.arch, trained=True
@@ -299,7 +301,7 @@ def verify(
         plan = _plan_against(slim, small, network)
         return prove(network, small, plan, slim.example, seed=seed, trained=slim.trained)
     artifact = _artifact_of(slim)
-    small = Network.of(artifact.model(against).to(network.device))
+    small = Network.of(artifact.model(network).to(network.device))
     example = map_tensors(lambda x: x.to(network.device), artifact.example)
     return prove(network, small, artifact.plan, example, seed=seed, trained=artifact.trained)
 

@@ -73,7 +73,7 @@ class Artifact:
         """Whether it never had a class here: what was cut, or written, is a program."""
         return self.program is not None and self.class_name == _class_name(Program)
 
-    def model(self, into: nn.Module | None = None) -> nn.Module:
+    def model(self, into: Network | None = None) -> nn.Module:
         """The slim network: of the user's class where it is known, else the embedded program.
 
         ``into`` is the dense network as the user's code builds it; it is not changed. Raises
@@ -81,12 +81,12 @@ class Artifact:
         """
         if self.is_program and self.program is not None:
             if into is not None:
-                self._check_fits(Network.of(into))
+                self._check_fits(into)
             return Program(self.program, self.tensors, self.frozen, self.example).eval()
         if into is None and self.arch is not None and self.rebuilds:
-            into = self.arch.build()
+            into = Network.of(self.arch.build())
         if into is not None:
-            return self._fill(Network.of(into))
+            return self._fill(into)
         if self.program is None:
             raise InputError(
                 f"this slim network is of the class {self.class_name}, which is not known here, "

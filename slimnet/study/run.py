@@ -136,7 +136,8 @@ class _Maker:
         if cell.criterion is None:
             model = networks.dense(artifact)
         else:
-            model = artifact.model(networks.dense(networks.get(setup.baseline).artifact))
+            dense = networks.dense(networks.get(setup.baseline).artifact)
+            model = artifact.model(Network.of(dense))
         accuracy = evaluate(model, setup.data.load(setup.folder), setup.device)
         return StoredNetwork(artifact, candidate.facts, accuracy, candidate.masked)
 
