@@ -158,14 +158,14 @@ def run_comparison(
             samples=settings.samples,
             engine=settings.engine,
             workers=settings.workers,
-            progress=lambda status: watch(f"{name}: {_told(status)}", status.share),
+            progress=lambda status: watch(f"{name}: {_progress_text(status)}", status.share),
             device=settings.device,
             threads=settings.threads,
         )
     return NetworkReport(name, results.dense.facts, slim_networks(results), results)
 
 
-def _told(status: Status) -> str:
+def _progress_text(status: Status) -> str:
     return f"{status.cell} ({status.done} of {status.total} done)"
 
 

@@ -153,10 +153,10 @@ def save(
     the example (options that no shape shows belong into an :class:`~slimnet.networks.arch.Arch`).
     Warns where torch cannot record the network, so that the file loads only with its class.
     """
-    held = pruned.artifact if isinstance(pruned, Repaired) else pruned
-    changed = trained or held.trained
+    source = pruned.artifact if isinstance(pruned, Repaired) else pruned
+    changed = trained or source.trained
     artifact = make_artifact(
-        pruned.model, *_made_by(pruned), held.example, arch or _arch_of(pruned), trained=changed
+        pruned.model, *_made_by(pruned), source.example, arch or _arch_of(pruned), trained=changed
     )
     if artifact.rebuilds:
         _check_rebuilt(Network.of(pruned.model), artifact)
@@ -269,17 +269,17 @@ def repair(
         check_cut_from(network, small, plan)
         if small.device != network.device:
             small = Network.of(copied(small).to(network.device))
-        model, done = repair_layers(network, small, plan, samples.images, **how)
-        repaired = replace(slim, model=model, repair=done)
+        model, report = repair_layers(network, small, plan, samples.images, **how)
+        repaired = replace(slim, model=model, repair=report)
         remember(Network.of(model), *repaired.whole(), trained=True)
         return repaired
     artifact = _artifact_of(slim)
     small = Network.of(artifact.model(network).to(network.device))
-    model, done = repair_layers(network, small, artifact.plan, samples.images, **how)
+    model, report = repair_layers(network, small, artifact.plan, samples.images, **how)
     fresh = make_artifact(
         model, artifact.plan, artifact.certificate, artifact.example, artifact.arch, trained=True
     )
-    return Repaired(_remembered(fresh, model), fresh, done)
+    return Repaired(_remembered(fresh, model), fresh, report)
 
 
 def _artifact_of(slim: Repaired | Artifact | str | Path) -> Artifact:
@@ -318,7 +318,7 @@ def example_for(
     if shapes and made_by:
         raise InputError("--input and --example both say what the inputs are: give one of them")
     if made_by:
-        return _made(opened.model, made_by), f"from {made_by}"
+        return _user_example(opened.model, made_by), f"from {made_by}"
     if shapes:
         return tuple(normal(shape) for shape in shapes), "as given"
     if opened.artifact is not None:
@@ -343,7 +343,7 @@ def example_for(
     )
 
 
-def _made(model: nn.Module, spec: str) -> tuple[Any, ...]:
+def _user_example(model: nn.Module, spec: str) -> tuple[Any, ...]:
     """What a function of the user's returns, as positional inputs."""
     inputs = call_in_file(spec, {})
     if isinstance(inputs, Tensor):

@@ -43,8 +43,8 @@ class Sparsifier:
         amount = self.default if value is None else value
         limit = 1.0 if self.knob == "rate" else float("inf")
         if not 0 < amount < limit:
-            wanted = "lie between 0 and 1" if self.knob == "rate" else "be greater than 0"
-            raise InputError(f"the {self.knob} of {name} must {wanted}, and {amount:g} does not")
+            bound = "lie between 0 and 1" if self.knob == "rate" else "be greater than 0"
+            raise InputError(f"the {self.knob} of {name} must {bound}, and {amount:g} does not")
         return amount
 
 
