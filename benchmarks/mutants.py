@@ -155,8 +155,8 @@ def cut(model: nn.Module, trace: Trace, coupling: Coupling) -> Cut | None:
     draw = np.random.default_rng(0)
     scores = {group.number: draw.random(group.size) for group in groups}
     kept = {group.number: -(-group.size * 2 // 3) for group in groups}
-    members = removed_atoms(groups, scores, kept)
-    plan = make_plan(coupling, groups, layers, members)
+    removed = removed_atoms(groups, scores, kept)
+    plan = make_plan(coupling, groups, layers, removed)
     if not plan.removed:
         return None
     context = CutContext(trace, coupling, plan)

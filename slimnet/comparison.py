@@ -1,7 +1,8 @@
 """The comparison: prune, export, measure, retrain, and one folder of results.
 
-It joins what the floors below it do, each by itself: a cut, an export, a measurement, a study, a
-page. The command line parses, calls this, and prints.
+Each step is a package of its own (a cut, an export, a latency measurement, a study, a page of
+results); this module calls them in order and hands results on. The command line parses, calls it,
+and prints.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from slimnet.blocks.shorten import shorten, shorten_as
+from slimnet.blocks.shorten import Shortened, shorten, shorten_as
 from slimnet.capture.modules import no_collection
 from slimnet.capture.passes import capture_passes
 from slimnet.capture.suitable import refuse_unbound
@@ -26,13 +26,14 @@ from slimnet.coupling.couple import Coupling, Pin, couple
 from slimnet.criteria import CriterionOptions
 from slimnet.errors import CaptureError, CertificateError, PruneError
 from slimnet.example import Example, positional
-from slimnet.inspection import Inspection, analyse
+from slimnet.inspection import Analysis, Inspection, analyse
 from slimnet.lineage import Lineage, lineage_of, remember
 from slimnet.network import Network
 from slimnet.plan.fold import Folds, depends_on_lengths, folds
 from slimnet.plan.plan import Plan, agrees
 from slimnet.plan.rebuild import check_fits, cut, rebuild
 from slimnet.planning.budget import Budget, Limits
+from slimnet.planning.bystanders import Bystanders
 from slimnet.planning.draft import draft
 from slimnet.planning.outcome import refusal
 from slimnet.planning.request import CutRequest
@@ -143,84 +144,30 @@ def prune(model: nn.Module | Pruned, asked: PruneArguments) -> Pruned:
         CertificateError: where the slim network cannot be proven equal to the zeroed original.
     """
     network, example = _opened(model, asked.example)
-    earlier = lineage_of(network)
-    request, seed = asked.settled(), asked.seed
-    budget, limits = Budget.of(request), Limits.of(request)
+    earlier, request = lineage_of(network), asked.settled()
+    budget, limits, seed = Budget.of(request), Limits.of(request), asked.seed
     samples = _images(asked)
     options = CriterionOptions(str(request.criterion), request.across, request.reduce)
     scoring = ScoringInputs(options, samples, asked.init, seed, asked.watch)
     remembered = request.asked(None if samples is None else len(samples))
-    traces: list[Trace] = []
     shorter = shorten(network, example, request.drop_blocks, seed=seed, verify=request.verify)
-    original, network, budget = network, shorter.network, budget.after(shorter.plan)
-    pins: list[Pin] = []
-    attempts = 0
-    statistics: Statistics | None = None
-    beside = request.verify  # nothing else would notice a wrong one
-    while True:
-        with no_collection():
-            traces = traces or capture_passes(network, example)
-            analysis = analyse(
-                network,
-                traces,
-                pins,
-                strict=request.strict,
-                heads=request.heads,
-                least=request.min_channels,
-            )
-            statistics = statistics or scoring.gather(network, analysis.groups)
-            drawn = draft(
-                network,
-                analysis,
-                budget,
-                limits,
-                scoring,
-                statistics,
-                steps=request.steps,
-                beside=beside,
-            )
-            notes = (*drawn.plan.notes, *_missed(analysis.coupling, request.heads))
-            plan = replace(drawn.plan, asked=remembered, notes=notes)
-            if drawn.unmet and not request.best_effort:
-                raise PruneError(refusal(shorter.whole(plan, None)[0], drawn.unmet))
-            context = CutContext(traces[0], analysis.coupling, plan)
-            slim = Network.of(rebuild(network, plan))
-        context = folded(network.tensors, slim, context, example)
-        plan = context.plan
-        inspection = replace(analysis.inspection, notes=tuple(plan.notes))
-        try:
-            certificate = None
-            if request.verify:
-                contexts = _contexts(context, traces)
-                certificate = certify(network, slim, contexts, example, seed=seed)
-            break
-        except Mismatch as mismatch:
-            refuse_unbound(network, slim, example)
-            if drawn.beside.changes:  # which no call seemed to read: is it those?
-                beside = False
-                continue
-            beside, more = True, [pin for pin in culprits(mismatch) if pin not in pins]
-            attempts += 1
-            if not more or attempts > _ATTEMPTS:
-                raise
-            pins += more
-    done = None
-    statistics = None  # it may be as large as the network's activations
-    plan, certificate = shorter.whole(plan, certificate)
+    budget = budget.after(shorter.plan)
+    made = _cut(_Cutter(request, budget, limits, scoring, remembered, shorter, example))
+    plan, certificate = shorter.whole(made.context.plan, made.certificate)
+    slim, repair = made.slim, None
     if request.repair and samples is not None:
-        repaired, done = repair_layers(
-            original, slim, plan, samples.images, seed=seed, watch=asked.watch
-        )
+        images = samples.images
+        repaired, repair = repair_layers(network, slim, plan, images, seed=seed, watch=asked.watch)
         slim = Network.of(repaired)
-    pruned = Pruned(slim.model, plan, certificate, inspection, example, done, earlier)
+    pruned = Pruned(slim.model, plan, certificate, made.inspection, example, repair, earlier)
     remember(slim, *pruned.whole(), trained=pruned.trained)
     return pruned
 
 
 def _opened(model: nn.Module | Pruned, example: Example | None) -> tuple[Network, tuple[Any, ...]]:
     module = model.model if isinstance(model, Pruned) else model
-    given: Any = model.example if isinstance(model, Pruned) and example is None else example
-    inputs = positional(module, given)
+    own: Any = model.example if isinstance(model, Pruned) and example is None else example
+    inputs = positional(module, own)
     return Network.of(module), inputs
 
 
@@ -233,6 +180,103 @@ def _images(asked: PruneArguments) -> Samples | None:
     return samples
 
 
+@dataclass(frozen=True, eq=False)
+class _Attempt:
+    """A plan, with what it was made for, and the slim network; ``certificate`` once proven."""
+
+    context: CutContext
+    slim: Network
+    inspection: Inspection
+    beside: Bystanders  # changes that the recorded pass does not ask for
+    certificate: Certificate | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class _Cutter:
+    """What stays the same over all attempts at a cut."""
+
+    request: CutRequest
+    budget: Budget
+    limits: Limits
+    scoring: ScoringInputs
+    remembered: Mapping[str, Any]  # what the plan says was asked for
+    shorter: Shortened
+    example: tuple[Any, ...]
+
+    def analyse(self, traces: Sequence[Trace], pins: Sequence[Pin]) -> Analysis:
+        """Read the passes, with these pins."""
+        request = self.request
+        return analyse(
+            self.shorter.network,
+            traces,
+            pins,
+            strict=request.strict,
+            heads=request.heads,
+            least=request.min_channels,
+        )
+
+    def attempt(self, analysis: Analysis, statistics: Statistics, *, beside: bool) -> _Attempt:
+        """Plan and rebuild; raises :class:`PruneError` where the budget cannot be met."""
+        network, request = self.shorter.network, self.request
+        drawn = draft(
+            network,
+            analysis,
+            self.budget,
+            self.limits,
+            self.scoring,
+            statistics,
+            steps=request.steps,
+            beside=beside,
+        )
+        notes = (*drawn.plan.notes, *_missed(analysis.coupling, request.heads))
+        plan = replace(drawn.plan, asked=self.remembered, notes=notes)
+        if drawn.unmet and not request.best_effort:
+            raise PruneError(refusal(self.shorter.whole(plan, None)[0], drawn.unmet))
+        context = CutContext(analysis.traces[0], analysis.coupling, plan)
+        inspection = replace(analysis.inspection, notes=tuple(plan.notes))
+        return _Attempt(context, Network.of(rebuild(network, plan)), inspection, drawn.beside)
+
+    def proven(self, attempt: _Attempt, traces: Sequence[Trace]) -> _Attempt:
+        """The same with its proof; raises :class:`CertificateError`."""
+        contexts = _contexts(attempt.context, traces)
+        network, seed = self.shorter.network, self.request.seed
+        certificate = certify(network, attempt.slim, contexts, self.example, seed=seed)
+        return replace(attempt, certificate=certificate)
+
+
+def _cut(cutter: _Cutter) -> _Attempt:
+    """Plan, rebuild and prove; where the proof finds code in the way, pin that and plan again."""
+    network, example, verify = cutter.shorter.network, cutter.example, cutter.request.verify
+    with no_collection():
+        traces = capture_passes(network, example)
+    pins: list[Pin] = []
+    refused = 0
+    statistics: Statistics | None = None
+    beside = verify  # nothing but the proof would notice a wrong change
+    while True:
+        with no_collection():
+            analysis = cutter.analyse(traces, pins)
+            statistics = statistics or cutter.scoring.gather(network, analysis.groups)
+            attempt = cutter.attempt(analysis, statistics, beside=beside)
+        context = folded(network.tensors, attempt.slim, attempt.context, example)
+        attempt = replace(attempt, context=context)
+        try:
+            return cutter.proven(attempt, traces) if verify else attempt
+        except Mismatch as mismatch:
+            refuse_unbound(network, attempt.slim, example)
+            if attempt.beside.changes:  # which no call seemed to read: is it those?
+                beside = False
+                continue
+            beside, more = True, [pin for pin in culprits(mismatch) if pin not in pins]
+            refused += 1
+            if not more or refused > _MOST_REFUSED:
+                raise
+            pins += more
+
+
+_MOST_REFUSED = 16  # attempts: of each, the lines of code in the way are pinned
+
+
 def _contexts(context: CutContext, traces: Sequence[Trace]) -> list[CutContext]:
     """Of the pass, and of the one in training mode where that was recorded as well."""
     more = enumerate(traces[1:], 1)
@@ -243,12 +287,12 @@ def folded(
     originals: Mapping[str, Tensor], slim: Network, context: CutContext, example: tuple[Any, ...]
 ) -> CutContext:
     """The slim network, and the plan, with the numbers that changed folded into weights."""
-    found = _folds(context.trace, slim, example)
-    plan = replace(context.plan, scaled=found.scales)
+    numbers = _folds(context.trace, slim, example)
+    plan = replace(context.plan, scaled=numbers.scales)
     for name, tensor in slim.tensors.items():
         if name in plan.scaled:
             tensor.data.copy_(cut(name, originals[name], plan))
-    return replace(context, plan=plan, multiplied=found.tensors)
+    return replace(context, plan=plan, multiplied=numbers.tensors)
 
 
 def _folds(trace: Trace, slim: Network, example: tuple[Any, ...]) -> Folds:
@@ -257,9 +301,6 @@ def _folds(trace: Trace, slim: Network, example: tuple[Any, ...]) -> Folds:
         with suppress(CaptureError):  # the proof finds the line
             return folds(trace, capture(slim, example))
     return Folds({}, {})
-
-
-_ATTEMPTS = 16  # lines of code that may be pinned one after the other
 
 
 def prove(

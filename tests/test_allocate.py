@@ -34,10 +34,10 @@ def widths(groups, budget, limits, scores=None) -> list[int]:
     """Channels that remain of each group; MACs are taken to be the number of channels."""
     scores = scores or {g.number: np.arange(float(g.size)) for g in groups}
 
-    def cost(survivors):
-        return sum(survivors[g.number] * g.channels_per_atom for g in groups)
+    def cost(widths):
+        return sum(widths[g.number] * g.channels_per_atom for g in groups)
 
-    kept = allocate(groups, scores, budget, limits, cost).survivors
+    kept = allocate(groups, scores, budget, limits, cost).widths
     return [kept[g.number] * g.channels_per_atom for g in groups]
 
 
@@ -135,9 +135,9 @@ def test_groups_without_scores_are_not_touched():
         {0: np.arange(32.0)},
         Budget("ratio", 0.5),
         Limits(align=None),
-        lambda survivors: 1,
+        lambda widths: 1,
     )
-    assert kept.survivors == {0: 16}
+    assert kept.widths == {0: 16}
 
 
 # -------------------------------------------------------------------------- budgets of a cost
@@ -153,9 +153,9 @@ def chains(draw):
     groups = [group(size, number=n, layers=(f"layer{n}",)) for n, size in enumerate(sizes)]
     scores = {g.number: rng.random(g.size) * rng.uniform(0.5, 2) for g in groups}
 
-    def cost(survivors):
-        widths = [3, *(survivors[g.number] for g in groups), 10]
-        return sum(n * a * b for n, a, b in zip(used, widths, widths[1:], strict=False))
+    def cost(widths):
+        channels = [3, *(widths[g.number] for g in groups), 10]
+        return sum(n * a * b for n, a, b in zip(used, channels, channels[1:], strict=False))
 
     return groups, scores, cost
 
@@ -178,20 +178,20 @@ def test_a_budget_is_never_exceeded_and_met_within_a_percent_or_a_single_step(
     limits = Limits(scope=scope, align=align, min_channels=least)
     like = {g.number: g.number % 2 for g in groups}
     found = allocate(groups, scores, Budget("macs", share), limits, cost, like=like)
-    amount, spent = share * cost(whole(groups)), cost(found.survivors)
+    amount, spent = share * cost(whole(groups)), cost(found.widths)
     for finer in (1, 2, 4, 8, 16):  # the first multiples with which the budget can be met
         rungs = {g.number: ladder(g, replace(limits, finer=finer), g.size) for g in groups}
         if cost({n: x.least for n, x in rungs.items()}) <= amount:
             break
     assert bool(found.unmet) == (spent > amount)
     if spent > amount:  # nothing narrower is allowed
-        assert found.survivors == {n: x.least for n, x in rungs.items()}
+        assert found.widths == {n: x.least for n, x in rungs.items()}
         assert "is the least that can remain" in found.unmet == found.notes[0]
         return
     above = [
-        cost({**found.survivors, n: up})
+        cost({**found.widths, n: up})
         for n, x in rungs.items()
-        if (up := x.up(found.survivors[n])) is not None
+        if (up := x.up(found.widths[n])) is not None
     ]
     assert amount - spent <= 0.01 * amount or all(x > amount for x in above)
     assert any(note.startswith(FINER) for note in found.notes) == (finer > 1)
@@ -204,7 +204,7 @@ def test_a_larger_ratio_leaves_no_group_wider(chain, one, other, scope, align):
     groups, scores, cost = chain
     limits = Limits(scope=scope, align=align, min_channels=1)
     more, less = (
-        allocate(groups, scores, Budget("ratio", ratio), limits, cost).survivors
+        allocate(groups, scores, Budget("ratio", ratio), limits, cost).widths
         for ratio in sorted((one, other))
     )
     assert all(less[n] <= more[n] for n in less)
@@ -216,8 +216,8 @@ def test_bytes_are_the_same_budget_as_their_share(chain, share):
     groups, scores, cost = chain
     size = share * cost(whole(groups))
     by_share = allocate(groups, scores, Budget("params", share), Limits(), cost)
-    assert allocate(groups, scores, Budget("bytes", size), Limits(), cost).survivors == (
-        by_share.survivors
+    assert allocate(groups, scores, Budget("bytes", size), Limits(), cost).widths == (
+        by_share.widths
     )
 
 
@@ -226,7 +226,7 @@ def test_bytes_are_the_same_budget_as_their_share(chain, share):
 def test_names_and_the_minimum_hold_in_every_scope_and_budget(chain, share, scope):
     groups, scores, cost = chain
     limits = Limits(scope, None, min_channels=7, keep=("layer0",), layer_ratio={"layer[12]": 0.5})
-    found = allocate(groups, scores, Budget("params", share), limits, cost).survivors
+    found = allocate(groups, scores, Budget("params", share), limits, cost).widths
     for g in groups:
         if g.number == 0:
             assert found[0] == g.size
@@ -241,8 +241,8 @@ def test_each_class_of_like_groups_loses_the_same_share():
     like = {n: n % 2 for n in range(4)}
     limits = Limits("isomorphic", None)
     found = allocate(
-        groups, scores, Budget("ratio", 0.5), limits, lambda survivors: 1, like=like
-    ).survivors
+        groups, scores, Budget("ratio", 0.5), limits, lambda widths: 1, like=like
+    ).widths
     assert found[0] + found[2] == found[1] + found[3] == 64
     assert found[0] != found[2]
     limits = Limits("global", None)
@@ -252,8 +252,8 @@ def test_each_class_of_like_groups_loses_the_same_share():
 def test_what_has_gone_stays_gone():
     scores = {0: np.array([-np.inf] * 20 + list(range(44))), 1: np.arange(64.0)}
     groups = [group(64), group(64, number=1)]
-    found = allocate(groups, scores, Budget("ratio", 0.1), Limits(align=None), lambda survivors: 1)
-    assert found.survivors == {0: 44, 1: 57}
+    found = allocate(groups, scores, Budget("ratio", 0.1), Limits(align=None), lambda widths: 1)
+    assert found.widths == {0: 44, 1: 57}
     assert found.why == {0: "it went in an earlier round"}
 
 
@@ -262,11 +262,11 @@ def test_by_harm_the_least_harmful_step_goes_next_also_in_a_later_round():
     scores = {0: np.concatenate([gone, np.full(48, 3.0)]), 1: np.concatenate([gone, np.ones(48)])}
     groups = [group(64), group(64, number=1)]
 
-    def cost(survivors):
-        return sum(survivors.values())
+    def cost(widths):
+        return sum(widths.values())
 
     found = allocate(groups, scores, Budget("macs", 0.5), Limits("harm"), cost)
-    assert found.survivors == {0: 48, 1: 16}
+    assert found.widths == {0: 48, 1: 16}
 
 
 def test_by_harm_a_step_that_saves_too_much_is_taken_back():
@@ -274,11 +274,11 @@ def test_by_harm_a_step_that_saves_too_much_is_taken_back():
     groups = [group(32), group(256, number=1)]
     scores = {0: np.full(32, 1e-3), 1: np.arange(1.0, 257.0)}
 
-    def cost(survivors):
-        return 40 * survivors[0] // 16 + survivors[1] // 8
+    def cost(widths):
+        return 40 * widths[0] // 16 + widths[1] // 8
 
     found = allocate(groups, scores, Budget("macs", 0.9), Limits("harm", 16), cost)
-    assert found.survivors == {0: 32, 1: 160}
+    assert found.widths == {0: 32, 1: 160}
     assert not found.notes
 
 
@@ -288,8 +288,8 @@ def test_why_a_group_differs_is_said():
     ]
     limits = Limits("local", 16, 4, ("layer0",), {"layer1": 0.25})
     scores = {g.number: np.arange(float(g.size)) for g in groups}
-    found = allocate(groups, scores, Budget("ratio", 0.6), limits, lambda survivors: 1)
-    assert found.survivors == {0: 64, 1: 48, 2: 32, 3: 32, 4: 16, 5: 4}
+    found = allocate(groups, scores, Budget("ratio", 0.6), limits, lambda widths: 1)
+    assert found.widths == {0: 64, 1: 48, 2: 32, 3: 32, 4: 16, 5: 4}
     assert found.asked == dict.fromkeys(range(6), 0.6)
     assert found.why == {
         0: "kept by name",
@@ -305,13 +305,13 @@ def test_wide_steps_of_one_group_are_made_up_for_by_the_others():
     groups = [group(768, per_atom=192), *(group(3072, number=n) for n in range(1, 5))]
     scores = {g.number: np.ones(g.size) for g in groups}
 
-    def cost(survivors):
-        return sum(192 * survivors[0] * survivors[n] for n in range(1, 5))
+    def cost(widths):
+        return sum(192 * widths[0] * widths[n] for n in range(1, 5))
 
     found = allocate(groups, scores, Budget("macs", 0.4), Limits(), cost)
-    share = cost(found.survivors) / cost(whole(groups))
+    share = cost(found.widths) / cost(whole(groups))
     assert 0.396 <= share <= 0.4 and not found.notes
-    assert {3072 - found.survivors[n] for n in range(1, 5)} != {0}
+    assert {3072 - found.widths[n] for n in range(1, 5)} != {0}
 
 
 @pytest.mark.parametrize("scope", ["local", "global", "isomorphic"])
@@ -337,8 +337,8 @@ def test_a_budget_of_everything_removes_nothing():
 
 
 def found_by(groups, budget, limits):
-    def cost(survivors):
-        return sum(survivors[g.number] * g.channels_per_atom for g in groups)
+    def cost(widths):
+        return sum(widths[g.number] * g.channels_per_atom for g in groups)
 
     scores = {g.number: np.arange(float(g.size)) for g in groups}
     return allocate(groups, scores, budget, limits, cost)
@@ -349,14 +349,14 @@ def found_by(groups, budget, limits):
 def test_a_budget_that_an_aligned_network_exceeds_is_met_by_a_narrower_one(scope, align):
     groups = [group(128, number=0), group(128, number=1)]
     found = found_by(groups, Budget("macs", 14 / 256), Limits(scope, align))
-    assert sum(found.survivors.values()) == 12  # 8 and 4: multiples of 4
+    assert sum(found.widths.values()) == 12  # 8 and 4: multiples of 4
     assert not found.unmet
     assert found.notes[0] == (
         "the budget is too small for widths that are multiples of 16: widths are multiples of 4, "
         "or of less in narrower groups"
     )
     usual = found_by(groups, Budget("macs", 32 / 256), Limits(scope, align))
-    assert usual.survivors == {0: 16, 1: 16} and not usual.notes
+    assert usual.widths == {0: 16, 1: 16} and not usual.notes
 
 
 @pytest.mark.parametrize("scope", ["local", "global", "harm"])

@@ -46,8 +46,8 @@ def cut_by_hand(model, share=0.5):
     rng = np.random.default_rng(0)
     scores = {g.number: rng.random(g.size) for g in groups}
     kept = {g.number: int(g.size * share) for g in groups}
-    members = removed_atoms(groups, scores, kept)
-    plan = make_plan(coupling, groups, layers, members)
+    removed = removed_atoms(groups, scores, kept)
+    plan = make_plan(coupling, groups, layers, removed)
     context = CutContext(trace, coupling, plan)
     return rebuild(Network.of(model), plan), context
 

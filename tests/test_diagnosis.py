@@ -36,8 +36,8 @@ def cut_by_hand(model):
     coupling = couple([trace])
     groups, layers = find_groups(Network.of(model), coupling)
     scores = {g.number: np.random.default_rng(0).random(g.size) for g in groups}
-    members = removed_atoms(groups, scores, {g.number: g.size // 2 for g in groups})
-    plan = make_plan(coupling, groups, layers, members)
+    removed = removed_atoms(groups, scores, {g.number: g.size // 2 for g in groups})
+    plan = make_plan(coupling, groups, layers, removed)
     context = CutContext(trace, coupling, plan)
     return rebuild(Network.of(model), plan), context
 

@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 import slimnet
 from slimnet.errors import InputError
+from slimnet.program.exported import export
 from slimnet.program.pt2 import read_pt2
 
 WIDTH = 32
@@ -240,6 +241,14 @@ def test_reasons_name_the_users_line_and_layer(tmp_path):
     kinds = {layer.name: layer.kind for layer in found.layers}
     assert kinds["first"] == "Linear" and kinds["last"] == "Linear"
     assert "test_pt2.py:" in str(found.groups[0].approximate[0])
+
+
+def test_a_program_exported_again_names_no_line_of_slimnet(tmp_path):
+    opened = read_pt2(write(tmp_path, nn.Linear(6, 16).eval(), (torch.randn(2, 6),)))
+    exported = export(slimnet.network.Network.of(opened.program), opened.example)
+    torch.export.save(exported, tmp_path / "again.pt2")
+    again = read_pt2(tmp_path / "again.pt2")
+    assert {call.site.file for call in again.program.calls} == {""}
 
 
 class _Trains(nn.Module):

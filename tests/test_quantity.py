@@ -139,9 +139,9 @@ def test_a_cost_that_goes_up_and_down_ends_in_a_plan_within_it_or_a_refusal(
     limits, like = Limits(scope=scope, align=align), {g.number: g.number % 2 for g in groups}
     COSTS.load()
     found = allocate(groups, scores, Budget("macs", share), limits, cost, grows=False, like=like)
-    within = cost(found.survivors) <= share * cost({g.number: g.size for g in groups}) * (1 + 1e-9)
+    within = cost(found.widths) <= share * cost({g.number: g.size for g in groups}) * (1 + 1e-9)
     assert within != bool(found.unmet)
-    assert all(1 <= found.survivors[g.number] <= g.size for g in groups)
+    assert all(1 <= found.widths[g.number] <= g.size for g in groups)
 
 
 def test_the_smallest_share_that_fits_is_found_beyond_a_hill():
@@ -153,4 +153,4 @@ def test_the_smallest_share_that_fits_is_found_beyond_a_hill():
         return 40.0 if 32 <= widths[0] <= 40 else 100.0
 
     found = allocate(groups, scores, Budget("macs", 0.5), Limits(align=None), cost, grows=False)
-    assert found.survivors == {0: 40} and not found.unmet
+    assert found.widths == {0: 40} and not found.unmet

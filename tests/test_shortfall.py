@@ -11,9 +11,9 @@ from slimnet.planning.ladder import ladder
 from slimnet.planning.shortfall import shortfall
 
 
-def cost(survivors):
+def cost(widths):
     """Two layers of 64 channels at most, and 64 units in what cannot be cut."""
-    return 64 + sum(survivors.values())
+    return 64 + sum(widths.values())
 
 
 def notes(found, budget, limits=None, fixed=None):

@@ -43,11 +43,11 @@ def find_blocks(network: Network, trace: Trace) -> tuple[Block, ...]:
     """Every residual branch of a network, in the order in which they run."""
     modules, graph = network.modules.items(), trace.graph
     pairs = {path for path, module in modules if isinstance(module, nn.MultiheadAttention)}
-    found = [(branch, _block(graph, branch, pairs)) for branch in _branches(graph)]
+    blocks = [(branch, _block(graph, branch, pairs)) for branch in _branches(graph)]
     if isinstance(network.model, Program):
         stays = "an exported program has no modules that could be replaced"
-        found = [(branch, replace(block, stubs=(), stays=stays)) for branch, block in found]
-    return _named(found, network.tensors)
+        blocks = [(branch, replace(block, stubs=(), stays=stays)) for branch, block in blocks]
+    return _named(blocks, network.tensors)
 
 
 def block_scores(tensors: Mapping[str, Tensor], blocks: Sequence[Block]) -> dict[str, float]:
@@ -88,9 +88,9 @@ def _branches(graph: DataflowGraph) -> Iterator[Branch]:
     for call in graph.calls:
         if _adds_two(call):
             first, second = call.args[:2]
-            for branch, shortcut in ((first, second), (second, first)):
-                if (found := _branch(graph, call, branch, shortcut)) is not None:
-                    yield found
+            for end, shortcut in ((first, second), (second, first)):
+                if (branch := _branch(graph, call, end, shortcut)) is not None:
+                    yield branch
                     break
 
 
@@ -135,24 +135,24 @@ def _block(graph: DataflowGraph, branch: Branch, pairs: Collection[str]) -> Bloc
 
 
 def _named(
-    found: Sequence[tuple[Branch, Block]], tensors: Mapping[str, Tensor]
+    unnamed: Sequence[tuple[Branch, Block]], tensors: Mapping[str, Tensor]
 ) -> tuple[Block, ...]:
-    """Blocks by the module that adds; where one adds more than once, by the branch's heaviest."""
+    """Blocks by the module that adds; where one adds more than once, by the branch's largest."""
     sizes = {name: tensor.numel() for name, tensor in tensors.items()}
-    adders = Counter(branch.add.site.module for branch, _ in found)
+    adders = Counter(branch.add.site.module for branch, _ in unnamed)
     names: Counter[str] = Counter()
     blocks = []
-    for branch, block in found:
+    for branch, block in unnamed:
         name = branch.add.site.module
         if not name or adders[name] > 1:
-            name = _heaviest(block.modules, sizes) or name or "the model"
+            name = _largest(block.modules, sizes) or name or "the model"
         names[name] += 1
         number = f"#{names[name]}" if names[name] > 1 else ""
         blocks.append(replace(block, name=name + number))
     return tuple(blocks)
 
 
-def _heaviest(modules: Sequence[str], sizes: Mapping[str, int]) -> str:
+def _largest(modules: Sequence[str], sizes: Mapping[str, int]) -> str:
     """The module with most parameters."""
 
     def size(path: str) -> int:

@@ -91,7 +91,7 @@ def choose(
         raise InputError("no block can be dropped: this network has no residual blocks")
     if isinstance(wanted, int):
         return _least(tensors, blocks, wanted)
-    found: dict[str, Block] = {}
+    chosen: set[str] = set()
     for glob in wanted:
         named = [block for block in blocks if block.name == glob] or [
             block for block in blocks if fnmatchcase(block.name, glob)
@@ -102,8 +102,8 @@ def choose(
         leaving = [block for block in named if not block.stays]
         if not leaving:
             raise PruneError(f"{named[0].name} cannot leave: {named[0].stays}")
-        found |= {block.name: block for block in leaving}
-    return tuple(block for block in blocks if block.name in found)
+        chosen |= {block.name for block in leaving}
+    return tuple(block for block in blocks if block.name in chosen)
 
 
 def _least(
@@ -154,8 +154,8 @@ def _refusal(
     for cut in cuts if len(cuts) > 1 else ():
         try:
             _dropped(network, example, trace, (cut,), seed=0, verify=True)
-        except Exception as its:
-            return _refusal(network, example, trace, (cut,), its)
+        except Exception as alone:
+            return _refusal(network, example, trace, (cut,), alone)
     names = ", ".join(cut.name for cut in cuts)
     first = str(error.__cause__ or error).strip().split("\n")[0]
     return f"{names} cannot leave: without its modules, {network.name} fails ({first})"

@@ -12,8 +12,8 @@ from typing import Any, TypeAlias
 from slimnet.capture.graph import Call, Calls, DataflowGraph, Ref
 from slimnet.operator import of
 
-Needed: TypeAlias = "list[list[Any]]"
-"""Alternatives; of each, every argument must be zero for the result to be."""
+Alternatives: TypeAlias = "list[list[Any]]"
+"""Arguments, in each of several ways, that must all be zero for the result to be."""
 
 
 def silencers(graph: DataflowGraph, ref: Ref, calls: Calls) -> tuple[str, ...] | None:
@@ -24,13 +24,13 @@ def silencers(graph: DataflowGraph, ref: Ref, calls: Calls) -> tuple[str, ...] |
     if call is None or call.index not in calls:
         return None
     for needed in needed_by(call):
-        found = [silencers(graph, x, calls) if isinstance(x, Ref) else None for x in needed]
-        if all(names is not None for names in found):
-            return tuple(dict.fromkeys(name for names in found for name in names or ()))
+        each = [silencers(graph, x, calls) if isinstance(x, Ref) else None for x in needed]
+        if all(names is not None for names in each):
+            return tuple(dict.fromkeys(name for names in each for name in names or ()))
     return None
 
 
-def needed_by(call: Call) -> Needed:
+def needed_by(call: Call) -> Alternatives:
     """What must be zero for the call's result to be zero; nothing for an unknown operator."""
     zeros = of(call.op).zeros
     return zeros(call) if zeros else []

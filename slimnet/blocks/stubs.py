@@ -1,7 +1,7 @@
 """What has to stand in place of which modules for a branch to leave.
 
 Best is a module that is the whole block, addition included: it becomes its shortcut. Else the
-branch's own modules hand their input on, and the last gives zeros.
+branch's own modules give their input, and the last gives zeros.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ def _whole(graph: DataflowGraph, branch: Branch) -> Stub | None:
     """The adding module as its shortcut; None where it does more than that."""
     path = branch.add.site.module
     own = graph.under(path)
-    given = graph.leaving(own)
+    results = graph.leaving(own)
     if not path or not branch.calls | branch.projection <= own:
         return None
-    if len(branch.sources) != 1 or len(given) != 1:
+    if len(branch.sources) != 1 or len(results) != 1:
         return None
-    (source,), (end,) = branch.sources, given
+    (source,), (end,) = branch.sources, results
     after = own - branch.calls - branch.projection - {branch.add.index}
     before = _steps(graph, path, branch.projection, source, branch.shortcut.id)
     tail = _steps(graph, path, after, branch.add.outputs[0].id, end)
@@ -72,12 +72,12 @@ def _steps(
         if index in done:
             continue
         step, group = _step(graph, path, index, calls)
-        made = graph.leaving(group)
-        if not step or graph.sources(group) != {start} or len(made) != 1:
+        results = graph.leaving(group)
+        if not step or graph.sources(group) != {start} or len(results) != 1:
             return None
         steps.append(step)
         done |= group
-        (start,) = made
+        (start,) = results
     return tuple(steps) if start == end else None
 
 
@@ -98,7 +98,7 @@ def _is_rectified(graph: DataflowGraph, ref: int) -> bool:
 def _parts(
     graph: DataflowGraph, branch: Branch, modules: Sequence[str], pairs: Collection[str]
 ) -> tuple[Stub, ...]:
-    """The branch's modules pass on what they get, and those at its end give zeros."""
+    """The branch's modules give what they get, and those at its end give zeros."""
     owner = {index: path for path in modules for index in graph.under(path)}
     _check_owned(graph, branch, owner)
     ends = _ends(graph, branch.end, branch.calls, owner)
@@ -138,9 +138,9 @@ def _ends(
     if call.index in owner:
         return frozenset((owner[call.index],))
     for needed in needed_by(call):
-        found = [_ends(graph, x, calls, owner) if isinstance(x, Ref) else None for x in needed]
-        if all(paths is not None for paths in found):
-            return frozenset(path for paths in found for path in paths or ())
+        each = [_ends(graph, x, calls, owner) if isinstance(x, Ref) else None for x in needed]
+        if all(paths is not None for paths in each):
+            return frozenset(path for paths in each for path in paths or ())
     return None
 
 
@@ -155,10 +155,10 @@ def _check_shapes(graph: DataflowGraph, branch: Branch, ends: Collection[str]) -
     sizes = {prod(ref.shape) for ref in read}
     for path in ends:
         for number in graph.leaving(graph.under(path)):
-            made = next(x for x in graph.made[number].outputs if x.id == number)
-            if prod(made.shape) not in sizes:
+            result = next(x for x in graph.made[number].outputs if x.id == number)
+            if prod(result.shape) not in sizes:
                 raise Refused(
-                    f"{path} makes {_shape(made)} of {_shape(read[0])}, and its shortcut is no "
+                    f"{path} makes {_shape(result)} of {_shape(read[0])}, and its shortcut is no "
                     "module that could stay alone"
                 )
 

@@ -1,4 +1,4 @@
-"""While a network is recorded, the integers that hang on its modules remember where they are.
+"""While a network is recorded, the integers among its modules' attributes remember where they are.
 
 Attributes, entries of lists, dicts and of objects such as a config, and what a class has for all
 its instances are exchanged for a :class:`~slimnet.capture.sizes.Size` in place;
@@ -83,13 +83,13 @@ def _followed(module: nn.Module, is_weight: Callable[[int], bool]) -> dict[str, 
     if torch.nn.utils.parametrize.is_parametrized(module):
         return {}
     try:
-        found = books(module)
+        computed = books(module)
     except (AttributeError, IndexError, TypeError):  # a weight that something else makes
         return {}
     now = vars(module)
     return {
         name: value
-        for name, value in found.items()
+        for name, value in computed.items()
         if type(value) is Size and value == now[name]
         if all(is_weight(leaf.tensor) for leaf in leaves(value.source) if hasattr(leaf, "tensor"))
     }

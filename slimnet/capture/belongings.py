@@ -1,8 +1,8 @@
-"""What hangs on a module beside tensors and children: lists, dicts, and objects such as a config.
+"""A module's attributes beside tensors and children: lists, dicts, and objects such as a config.
 
 A place is the name of a module's attribute and the steps from there: an index, a key, the name of
-an object's attribute. Modules, tensors, functions and the like are no containers: nobody looks
-inside.
+an object's attribute. Modules, tensors, functions and the like are no containers: what they hold
+has no place.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ Step: TypeAlias = "int | str"
 """An index of a list or tuple, a key of a dict, or the name of an object's attribute."""
 
 LONGEST = 64  # a longer list, tuple or dict is data, not a configuration
-DEEPEST = 6  # so far from the module nobody keeps a size
+DEEPEST = 6  # steps from the module; sizes do not lie deeper
 
 
 def entries(holder: Any) -> list[tuple[Step, Any]]:
     """What a container or object holds, each with the step that leads to it."""
     if isinstance(holder, (list, tuple)):
         return list(enumerate(holder)) if len(holder) <= LONGEST else []
-    found: dict[Step, Any] = {name: value for name, value in _attributes(holder).items()}  # noqa: C416
+    inside: dict[Step, Any] = {name: value for name, value in _attributes(holder).items()}  # noqa: C416
     if isinstance(holder, dict) and len(holder) <= LONGEST:
-        found |= {k: v for k, v in dict.items(holder) if type(k) in (int, str)}
-    return list(found.items())
+        inside |= {k: v for k, v in dict.items(holder) if type(k) in (int, str)}
+    return list(inside.items())
 
 
 def is_object(value: Any) -> bool:
@@ -46,12 +46,12 @@ _CLOSED = frozenset(("builtins", "torch", "numpy", "logging", "threading", "rand
 
 
 def _attributes_of(value: Any) -> dict[str, Any] | None:
-    """Past what a user's class makes of reading an attribute."""
+    """Read directly: a user's class may define how its attributes are read."""
     try:
-        found = object.__getattribute__(value, "__dict__")
+        attributes = object.__getattribute__(value, "__dict__")
     except AttributeError:
         return None
-    return found if type(found) is dict else None
+    return attributes if type(attributes) is dict else None
 
 
 def _attributes(holder: Any) -> dict[str, Any]:
@@ -68,7 +68,7 @@ def put(holder: Any, step: Step, value: Any) -> None:
 
 
 def _set_item(holder: Any, step: Any, value: Any) -> None:
-    """Past what a user's class makes of setting an item."""
+    """Set directly: a user's class may define how its items are set."""
     (list if isinstance(holder, list) else dict).__setitem__(holder, step, value)
 
 

@@ -1,7 +1,8 @@
 """What torch's own modules keep of their weights' shapes: ``in_channels``, ``num_features`` ….
 
 Each is computed from the shapes as they are now. After a cut that gives the new numbers; while a
-network is recorded, when shapes remember whose they are, it says what a number follows.
+network is recorded, when shapes are sizes that remember their tensor, it gives each number its
+source.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from torch.nn.modules.conv import _ConvNd
 
 def books(module: nn.Module) -> dict[str, Any]:
     """The module's own bookkeeping, by attribute; nothing for a class of the user's own making."""
-    found: dict[str, Any] = {}
+    numbers: dict[str, Any] = {}
     for kind, book in _BOOKS.items():
         if isinstance(module, kind):
-            found.update(book(module))
-    return {name: value for name, value in found.items() if name in vars(module)}
+            numbers.update(book(module))
+    return {name: value for name, value in numbers.items() if name in vars(module)}
 
 
 def _convolution(module: Any) -> dict[str, Any]:
@@ -58,8 +59,8 @@ def _recurrent(module: Any) -> dict[str, Any]:
 
 def _weight(module: nn.Module, name: str) -> Tensor:
     """A weight, also one that a hook makes anew of its direction in every pass."""
-    made: Tensor = getattr(module, f"{name}_v" if hasattr(module, f"{name}_v") else name)
-    return made
+    weight: Tensor = getattr(module, f"{name}_v" if hasattr(module, f"{name}_v") else name)
+    return weight
 
 
 def _attention(module: Any) -> dict[str, Any]:

@@ -1,8 +1,9 @@
-"""Functions that remember their results, such as einops' recipes, and sizes that they were given.
+"""Functions that remember their results (``functools.lru_cache``), and sizes among their arguments.
 
-A size equals the plain integer of its value, so that ``functools.lru_cache`` answers with what it
-once computed of integers; and what it computes of sizes it would hand out after the recording. Who
-hashes a size calls such a function, or looks into a dict: the journal knows whose code it was.
+A size equals the plain integer of its value. So such a function answers a call with sizes by what
+it once computed of integers, which has no source; and after the recording it would answer integers
+by what it computed of sizes. Code that calls one hashes its arguments: the journal notes whose code
+hashed a size. einops, for one, keeps its recipes in this way.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ def remembering(codes: Iterable[CodeType]) -> list[Any]:
     names = {name for code in codes for name in (*code.co_names, *code.co_freevars)}
     if not names:
         return []
-    found = (x for x in gc.get_objects() if type(x) is _CACHED)
-    return [cached for cached in found if getattr(cached, "__name__", "") in names]
+    functions = (x for x in gc.get_objects() if type(x) is _CACHED)
+    return [cached for cached in functions if getattr(cached, "__name__", "") in names]
 
 
 def forget_sizes(functions: Iterable[Any]) -> None:
@@ -39,10 +40,10 @@ def forget_sizes(functions: Iterable[Any]) -> None:
 
 @contextmanager
 def forgetful(functions: Iterable[Any]) -> Iterator[None]:
-    """These functions know nothing of what came before, and nothing of the block remains.
+    """These functions' caches are empty when the block begins, and keep nothing of it.
 
-    A cache without limits gets back what it held: it may be the only place of that. One with a
-    limit drops entries as it likes, and computes them anew.
+    A cache without a limit gets back what it held, which may be nowhere else. One with a limit
+    stays empty: it drops entries anyhow, and they are computed anew.
     """
     with ExitStack() as stack:
         for cached in functions:

@@ -1,4 +1,4 @@
-"""Which public functions are recorded whole, which are opened, and which ATen operators fall apart.
+"""What is recorded whole, and what by its parts: public functions, and ATen operators.
 
 What a composite is made of depends on type and device, so one rule for the whole is simpler and
 surer than rules for its parts; a function whose body states sizes is better seen from inside.

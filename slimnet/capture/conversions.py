@@ -1,8 +1,8 @@
-"""``int`` and ``len`` that keep what a size remembers.
+"""``int`` and ``len`` that keep a size's source.
 
-Python's own make a plain integer of whatever they are given. Where a user's code applied them to a
-size, the second recording puts these in their place: in the global names of that code alone, and
-until the pass is over. Everything else is answered as by Python's own.
+Python's own make a plain integer of any number. Where a user's code applied them to a size, the
+second recording puts these in their place: in the global names of that code alone, and until the
+pass is over. For everything else they give what Python's own give.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from slimnet.capture.sizes import Amount, Size
 class _Integers(type):
     """What makes a class pass for ``int`` wherever code asks what is one."""
 
-    def __call__(cls, *given: Any, **named: Any) -> Any:
-        if len(given) == 1 and not named and isinstance(given[0], (Size, Amount)):
-            return math.trunc(given[0])
-        return int(*given, **named)
+    def __call__(cls, *args: Any, **named: Any) -> Any:
+        if len(args) == 1 and not named and isinstance(args[0], (Size, Amount)):
+            return math.trunc(args[0])
+        return int(*args, **named)
 
     def __instancecheck__(cls, value: Any) -> bool:
         return isinstance(value, int)
@@ -44,8 +44,8 @@ class Integer(int, metaclass=_Integers):
 
 def length(value: Any) -> int:
     """In place of ``len``: of a tensor, the length of its first axis."""
-    found = len(value)
-    return value.shape[0] if isinstance(value, Tensor) else found
+    number = len(value)
+    return value.shape[0] if isinstance(value, Tensor) else number
 
 
 @contextmanager

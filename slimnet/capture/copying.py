@@ -54,14 +54,14 @@ class Cloner:
         if kind in _CONTAINERS:
             return self._container(value)
         try:
-            return self._known(value, self._copy_of(value))
+            return self._noted(value, self._copy_of(value))
         except Exception:  # anything a user's object may raise: share it instead
-            return self._known(value, value)
+            return self._noted(value, value)
 
     def module(self, module: nn.Module) -> nn.Module:
         """A new module with a copy of everything that this one holds."""
         if isinstance(module, torch.jit.ScriptModule):  # what it holds lies outside of Python
-            whole: nn.Module = self._known(module, copy.deepcopy(module))
+            whole: nn.Module = self._noted(module, copy.deepcopy(module))
             return whole
         new = object.__new__(type(module))  # a traced module's own __new__ makes another class
         self.memo[id(module)] = new
@@ -71,17 +71,18 @@ class Cloner:
         )
         return new
 
-    def _known(self, value: Any, new: Any) -> Any:
+    def _noted(self, value: Any, new: Any) -> Any:
+        """Note the copy of a value, and give it."""
         self.memo[id(value)] = new
         self._kept.append(value)
         return new
 
     def _container(self, value: Any) -> Any:
         if isinstance(value, dict):
-            new = self._known(value, type(value)())
+            new = self._noted(value, type(value)())
             new.update({self.clone(key): self.clone(entry) for key, entry in value.items()})
             return new
-        return self._known(value, type(value)(self.clone(entry) for entry in value))
+        return self._noted(value, type(value)(self.clone(entry) for entry in value))
 
     def _copy_of(self, value: Any) -> Any:
         for kinds, make in _COPIES.items():
@@ -92,21 +93,21 @@ class Cloner:
         if hasattr(type(value), "__deepcopy__"):
             return copy.deepcopy(value, self.memo)
         reduce = copyreg.dispatch_table.get(type(value))
-        made = reduce(value) if reduce else value.__reduce_ex__(4)
-        return value if isinstance(made, str) else self._rebuilt(value, *made)
+        recipe = reduce(value) if reduce else value.__reduce_ex__(4)
+        return value if isinstance(recipe, str) else self._rebuilt(value, *recipe)
 
     def _rebuilt(
         self,
         value: Any,
         make: Callable[..., Any],
-        given: tuple[Any, ...],
+        arguments: tuple[Any, ...],
         state: Any = None,
         items: Iterable[Any] | None = None,
         pairs: Iterable[tuple[Any, Any]] | None = None,
         *_: Any,
     ) -> Any:
         """As ``copy.deepcopy`` does it, which would share functions and weak references."""
-        new = self._known(value, make(*(self.clone(part) for part in given)))
+        new = self._noted(value, make(*(self.clone(argument) for argument in arguments)))
         if state is not None:
             _restore(new, self.clone(state))
         for item in items or ():
@@ -132,7 +133,7 @@ class Cloner:
             return value
         cells = tuple(self._cell(cell) for cell in value.__closure__ or ())
         new = FunctionType(value.__code__, value.__globals__, value.__name__, None, cells or None)
-        self._known(value, new)
+        self._noted(value, new)
         new.__defaults__ = self.clone(value.__defaults__)
         new.__kwdefaults__ = self.clone(value.__kwdefaults__)
         new.__qualname__, new.__doc__ = value.__qualname__, value.__doc__
@@ -145,8 +146,8 @@ class Cloner:
 
     def _cell(self, cell: CellType) -> CellType:
         """Functions that share a variable go on sharing it."""
-        known: CellType | None = self.memo.get(id(cell))
-        return known or self._known(cell, CellType())
+        copied: CellType | None = self.memo.get(id(cell))
+        return copied or self._noted(cell, CellType())
 
     def _reference(self, value: Any) -> Any:
         target = value()
@@ -208,10 +209,10 @@ def leading_back(modules: Iterable[tuple[str, nn.Module]], parts: Iterable[Any])
 
     ``modules`` are the copy's, with their paths; ``parts`` are the original's modules and tensors.
     """
-    known = {id(part) for part in parts}
+    originals = {id(part) for part in parts}
     for path, module in modules:
         for name, value in vars(module).items():
-            if name not in _TABLES and leads_to(value, known):
+            if name not in _TABLES and leads_to(value, originals):
                 return f"{path}.{name}".lstrip(".")
     return None
 
@@ -255,8 +256,8 @@ def _inside_function(value: FunctionType) -> Iterator[Any]:
     yield from value.__defaults__ or ()
     yield from (value.__kwdefaults__ or {}).values()
     yield from vars(value).values()
-    known = (value.__globals__.get(name) for name in value.__code__.co_names)
-    yield from (entry for entry in known if isinstance(entry, (nn.Module, Tensor)))
+    named = (value.__globals__.get(name) for name in value.__code__.co_names)
+    yield from (entry for entry in named if isinstance(entry, (nn.Module, Tensor)))
 
 
 def _contents(cell: CellType) -> Iterator[Any]:

@@ -1,4 +1,4 @@
-"""A recorded pass as a graph: calls and tensors, who makes a tensor, who reads it, what for.
+"""A recorded pass as a graph: calls and tensors, which call makes a tensor and which read it.
 
 A :class:`Call` is a node, a :class:`Ref` what flows. :class:`DataflowGraph` is what a
 :class:`~slimnet.capture.trace.Trace` knows of them together, worked out once, when it is first
@@ -76,10 +76,10 @@ def refs_in(tree: Any) -> list[Ref]:
 
 @dataclass(frozen=True, eq=False)
 class DataflowGraph:
-    """Who makes and who reads each recorded tensor.
+    """Which call makes each recorded tensor, and which calls read it.
 
-    A call that nobody reads is *idle*, such as a write into a view; so is one that only idle ones
-    read.
+    A call whose results no other reads is *idle*, such as a write into a view; so is one whose
+    results only idle calls read.
     """
 
     calls: Sequence[Call]
@@ -87,8 +87,7 @@ class DataflowGraph:
     outputs: Sequence[Ref]
     holders: Collection[str] = ()  # paths of modules that only hold others
     answers: dict[Any, Any] = field(default_factory=dict)
-    """What was worked out of this pass elsewhere, by who did and what was asked: it lasts as long
-    as the pass."""
+    """Results that other modules computed of this pass, by the function and its arguments."""
 
     @cached_property
     def made(self) -> dict[int, Call]:
@@ -154,8 +153,8 @@ class DataflowGraph:
 
     def parameters(self, calls: Calls) -> set[str]:
         """The parameters that these calls read."""
-        read = (ref for index in calls for ref in self.calls[index].reads)
-        return {ref.name for ref in read if ref.kind == "parameter" and ref.name}
+        refs = (ref for index in calls for ref in self.calls[index].reads)
+        return {ref.name for ref in refs if ref.kind == "parameter" and ref.name}
 
     def readers_of(self, parameter: str) -> Calls:
         """The calls that read a parameter, idle ones too."""
@@ -163,8 +162,8 @@ class DataflowGraph:
 
     def uses(self, parameter: str) -> int:
         """How often a parameter is read."""
-        read = (ref for index in self.readers_of(parameter) for ref in self.calls[index].reads)
-        return sum(ref.name == parameter for ref in read)
+        refs = (ref for index in self.readers_of(parameter) for ref in self.calls[index].reads)
+        return sum(ref.name == parameter for ref in refs)
 
     def only_reader(self, ref: Ref) -> Call | None:
         """The one call that makes something of a tensor; None of several, and of an output."""
@@ -180,8 +179,9 @@ class DataflowGraph:
             for ref in self.calls[call].outputs
             for index in self.users.get(ref.id, frozenset()) - calls
         }
-        given = any(ref.id in self._results for call in calls for ref in self.calls[call].outputs)
-        return outside <= {(end.id, reader)} and not given
+        made = (ref for call in calls for ref in self.calls[call].outputs)
+        is_result = any(ref.id in self._results for ref in made)
+        return outside <= {(end.id, reader)} and not is_result
 
     def leaving(self, calls: Calls) -> set[int]:
         """The tensors that these calls make and others read."""
@@ -227,12 +227,12 @@ class DataflowGraph:
 
     @cached_property
     def _idle(self) -> Calls:
-        """Later ones come first: what only they read is idle as well."""
+        """The idle calls; found from the last one back, for what only they read is idle as well."""
         idle: set[int] = set()
         for call in reversed(self.calls):
             made = [ref.id for ref in call.outputs]
-            read = (c.index for number in made for c in self.readers.get(number, ()))
-            if self._results.isdisjoint(made) and all(index in idle for index in read):
+            readers = (c.index for number in made for c in self.readers.get(number, ()))
+            if self._results.isdisjoint(made) and all(index in idle for index in readers):
                 idle.add(call.index)
         return frozenset(idle)
 

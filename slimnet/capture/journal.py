@@ -1,8 +1,9 @@
-"""What happened to sizes during one pass, where they could not carry it themselves.
+"""What code does with sizes during one pass that the sizes themselves cannot remember.
 
-What the code found equal must be equal after a cut too. Whose code hashed a size may get its answer
-from a cache; whose code made a plain integer of one has lost where it came from: both are looked
-after in a second pass. Each thread has its own journal, while it records.
+Two numbers that the code found equal must be equal after a cut too. Code that hashed a size may
+have got its answer from a cache (:mod:`.caches`), and code that made a plain integer of one lost
+its source (:mod:`.conversions`): both are recorded in a second pass. Each thread has its own
+journal, while it records.
 """
 
 from __future__ import annotations
@@ -45,24 +46,24 @@ class Journal:
         return list(self._converting.values())
 
     def equal(self, source: Any) -> None:
-        """This comparison gave: equal."""
+        """Note a comparison that found its sides equal."""
         if source not in self.equalities:
             self.equalities[source] = Equality(source, self.site())
 
     def hashed(self) -> None:
-        """A size was looked up: in a dict, in a set, by a function that remembers its results."""
+        """Note that a size was hashed: by a dict, a set, or a function that keeps its results."""
         for frame in _asking():
             self.hashing.add(frame.f_code)
 
     def converted(self) -> None:
-        """``int`` or ``len`` made a plain integer of a size."""
+        """Note that ``int`` or ``len`` made a plain integer of a size."""
         for frame in _asking():
             if not _name(frame).startswith("torch."):
                 self._converting[id(frame.f_globals)] = frame.f_globals
 
 
 def _asking() -> Iterator[FrameType]:
-    """Who asked a size for something: the innermost frame that is none of the recording's."""
+    """The frame that asked a size for something: the innermost that is not of the recording."""
     frame: FrameType | None = sys._getframe(2)
     while frame is not None and (_name(frame).startswith(_OURS) or _is_len(frame)):
         frame = frame.f_back

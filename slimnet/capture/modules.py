@@ -155,9 +155,9 @@ def _like(old: Tensor, new: Tensor) -> Tensor:
         return new.detach()
     if type(old) is nn.Parameter:
         return nn.Parameter(new.detach(), requires_grad=old.requires_grad)
-    made: Tensor = Tensor._make_subclass(type(old), new.detach(), old.requires_grad)
-    made.__dict__.update(old.__dict__)
-    return made
+    alike: Tensor = Tensor._make_subclass(type(old), new.detach(), old.requires_grad)
+    alike.__dict__.update(old.__dict__)
+    return alike
 
 
 def set_attribute(
@@ -175,8 +175,8 @@ def set_attribute(
     if name in TABLES:
         raise KeyError(name)
     if name in attributes:
-        given = None if original is None else vars(original).get(name)
-        attributes[name] = _replaced(attributes[name], path, value, given)
+        shared = None if original is None else vars(original).get(name)
+        attributes[name] = _replaced(attributes[name], path, value, shared)
     elif isinstance(getattr(type(module), name, None), int):
         attributes[name] = value  # the class has it, for all its instances
 
@@ -186,10 +186,10 @@ def _replaced(value: Any, path: tuple[Step, ...], new: int, original: Any) -> An
         if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
             raise InputError(f"a {type(value).__name__} is no number that could become {new}")
         return type(value)(new) if isinstance(value, np.integer) else new
-    held, given = dict(entries(value)), dict(entries(original))
-    if path[0] not in held:
+    inside, originals = dict(entries(value)), dict(entries(original))
+    if path[0] not in inside:
         return value
-    entry = _replaced(held[path[0]], path[1:], new, given.get(path[0]))
+    entry = _replaced(inside[path[0]], path[1:], new, originals.get(path[0]))
     if isinstance(value, (list, tuple)):
         return remade(value, [entry if i == path[0] else x for i, x in enumerate(value)])
     if value is original:

@@ -29,7 +29,7 @@ class Site:
 
 
 class Replayed:
-    """Runs a call that was recorded elsewhere: ``site`` is told in place of its own line."""
+    """Runs a call that was recorded elsewhere: ``site`` counts in place of its own line."""
 
     site: Site
 
@@ -40,8 +40,8 @@ class Sites:
     def __init__(self, modules: Mapping[int, str], outermost: CodeType) -> None:
         self._modules = modules
         self._outermost = outermost  # the code that started the recording: the search ends there
-        self._codes: dict[CodeType, bool] = {}
-        self._known: dict[tuple[CodeType, int, str], Site] = {}
+        self._codes: dict[CodeType, bool] = {}  # whether each is the user's
+        self._sites: dict[tuple[CodeType, int, str], Site] = {}
 
     def here(self) -> Site:
         """Walk up from the recorder to the user's line and to a module's method."""
@@ -64,15 +64,15 @@ class Sites:
 
     def _site(self, code: CodeType, line: int, module: str) -> Site:
         key = (code, line, module)
-        if key not in self._known:
-            self._known[key] = Site(code.co_filename, line, code.co_name, module)
-        return self._known[key]
+        if key not in self._sites:
+            self._sites[key] = Site(code.co_filename, line, code.co_name, module)
+        return self._sites[key]
 
     def _is_users(self, code: CodeType) -> bool:
-        known = self._codes.get(code)
-        if known is None:
-            known = self._codes[code] = not code.co_filename.startswith(_INTERNAL)
-        return known
+        answer = self._codes.get(code)
+        if answer is None:
+            answer = self._codes[code] = not code.co_filename.startswith(_INTERNAL)
+        return answer
 
 
 _INTERNAL = (

@@ -2,10 +2,11 @@
 
 While a network is recorded, what ``x.shape`` gives and what the modules' integer attributes hold is
 a :class:`Size`: an ``int`` that carries its :data:`Source`; divided or multiplied by a float it is
-an :class:`Amount`, a ``float`` that does. When it arrives in ``view``, ``split`` or ``expand``, a
-size that follows the tensors by itself, a size that an attribute holds (and that can be mended) and
-a literal in the user's code (which cannot) are told apart. What Python takes from them on the way,
-and what the code asks of them, stands in the pass's :class:`~slimnet.capture.journal.Journal`.
+an :class:`Amount`, a ``float`` that does. So in the arguments of ``view``, ``split`` or ``expand``
+three kinds differ: a size that follows the tensors by itself, one that an attribute holds (which a
+cut can change) and a literal in the user's code (which it cannot). Where such a number loses its
+source, and what the code compares it with, stands in the pass's
+:class:`~slimnet.capture.journal.Journal`.
 """
 
 from __future__ import annotations
@@ -148,7 +149,7 @@ class NumpySize(Size):
 
 
 def _converted(value: int) -> int:
-    """``int()`` makes a plain integer of whatever it is given: the journal knows for whom."""
+    """``int()`` makes a plain integer of any number: the journal notes whose code called it."""
     notes = journal()
     if notes is not None:
         notes.converted()
@@ -293,8 +294,8 @@ class Shape(tuple[int, ...]):
         return self.numel()
 
     def __getitem__(self, item: Any) -> Any:
-        found = super().__getitem__(item)
-        return Shape(found) if isinstance(item, slice) else found
+        entry = super().__getitem__(item)
+        return Shape(entry) if isinstance(item, slice) else entry
 
 
 def shape_of(tensor: int, lengths: Iterable[int]) -> Shape:

@@ -75,14 +75,14 @@ def _scripts(network: Network, example: tuple[Any, ...] | None) -> list[str]:
     if not scripts or example is None:
         return list(scripts.values())
     called: set[int] = set()
-    with torch.no_grad(), evaluation_mode(network), _telling(called), suppress(Exception):
+    with torch.no_grad(), evaluation_mode(network), _noting(called), suppress(Exception):
         network.model(*_own(example))  # where it fails, recording says why
     return [path for number, path in scripts.items() if number in called]
 
 
 @contextmanager
-def _telling(called: set[int]) -> Iterator[None]:
-    """Note the identity of every module that this thread calls; torch asks for all of them."""
+def _noting(called: set[int]) -> Iterator[None]:
+    """Note the identity of every module that this thread calls; torch's hook is for all threads."""
     own = threading.get_ident()
 
     def note(module: nn.Module, _: Any) -> None:
@@ -166,13 +166,13 @@ class _Watch(TorchFunctionMode):
 
     def __init__(self, tensors: Iterable[Tensor]) -> None:
         super().__init__()
-        self._known = {id(tensor): tensor for tensor in tensors}
+        self._tensors = {id(tensor): tensor for tensor in tensors}
         self.seen = False
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         if getattr(func, "__name__", "") not in _READS:
-            given = tree_leaves((args, kwargs or {}))
-            self.seen = self.seen or any(id(leaf) in self._known for leaf in given)
+            arguments = tree_leaves((args, kwargs or {}))
+            self.seen = self.seen or any(id(leaf) in self._tensors for leaf in arguments)
         return func(*args, **(kwargs or {}))

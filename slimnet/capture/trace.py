@@ -1,9 +1,9 @@
 """Record one forward pass: every ATen call that really ran.
 
 Takes a model and example inputs, gives a :class:`Trace`. Nothing has to be scriptable, exportable
-or free of Python control flow: whatever runs can be recorded. Tensors are known by identity and
-held weakly, so no activation is kept; parameters and buffers are known by identity too, so tied
-weights, shared modules and raw parameters need no special case.
+or free of Python control flow: whatever runs can be recorded. Tensors are recognised by identity
+and held weakly, so no activation is kept; parameters and buffers are too, so tied weights, shared
+modules and raw parameters need no special case.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Trace:
 
     @cached_property
     def graph(self) -> DataflowGraph:
-        """Who makes and who reads each tensor; ask once the pass is over."""
+        """Which call makes each tensor and which read it; only once the pass is over."""
         return DataflowGraph(self.calls, self.inputs, self.outputs, self.holders)
 
 
@@ -69,21 +69,21 @@ def capture(network: Network, example: tuple[Any, ...], *, training: bool = Fals
     with exclusive():
         notes = Journal()
         try:
-            trace = _recorded(network, example, training, notes)
+            trace = _one_pass(network, example, training, notes)
         finally:
             functions = remembering(notes.hashing)
             forget_sizes(functions)
         if functions:
             with forgetful(functions):
-                trace = _recorded(network, example, training, notes)
+                trace = _one_pass(network, example, training, notes)
         if notes.converting:
             again = forgetful(functions), remembering_conversions(notes.converting)
             with suppress(CaptureError), again[0], again[1]:  # code may want Python's own int
-                trace = _recorded(network, example, training, Journal())
+                trace = _one_pass(network, example, training, Journal())
     return trace
 
 
-def _recorded(network: Network, example: tuple[Any, ...], training: bool, notes: Journal) -> Trace:
+def _one_pass(network: Network, example: tuple[Any, ...], training: bool, notes: Journal) -> Trace:
     recorder = _Recorder(network)
     notes.site = recorder.site
     with ExitStack() as stack:
@@ -146,7 +146,7 @@ def outside_transforms() -> AbstractContextManager[Any]:
 
 
 class _SizeTracking(TorchFunctionMode):
-    """Sees the public torch calls: hands out shapes as sizes, remembers who asks for what."""
+    """Sees the public torch calls: gives shapes as sizes, and notes which call asks for what."""
 
     def __init__(self, recorder: _Recorder) -> None:
         super().__init__()
@@ -169,7 +169,7 @@ class _SizeTracking(TorchFunctionMode):
             with self:
                 return opened(func)(*args, **kwargs)
         recorder, outer = self.recorder, self.recorder.request
-        recorder.request = recorder.asked(func, args, kwargs)
+        recorder.request = recorder.request_of(func, args, kwargs)
         try:
             result = func(*args, **kwargs)
         finally:
@@ -179,13 +179,11 @@ class _SizeTracking(TorchFunctionMode):
         return result
 
     def _shape(self, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
-        found = func(*args, **kwargs)
+        answer = func(*args, **kwargs)
         lengths = shape_of(self.recorder.ref(args[0]).id, tuple(args[0].shape))
-        return (
-            lengths
-            if isinstance(found, torch.Size)
-            else lengths[args[1] if args[1:] else kwargs["dim"]]
-        )
+        if isinstance(answer, torch.Size):
+            return lengths
+        return lengths[args[1] if args[1:] else kwargs["dim"]]
 
 
 _DATA_READ = Tensor.data.__get__  # type: ignore[attr-defined]
@@ -212,11 +210,11 @@ class _Recorder(Uncompiled):
     def __init__(self, network: Network) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         modules = network.modules.items()
-        held = (path for path, m in modules if type(m).forward is nn.Module.forward)
-        self.trace = Trace(holders=frozenset(held))
+        holders = (path for path, m in modules if type(m).forward is nn.Module.forward)
+        self.trace = Trace(holders=frozenset(holders))
         self.request: Request | None = None
-        self._known: dict[int, tuple[weakref.ref[Tensor], Ref]] = {}
-        self._sites = Sites({id(module): path for path, module in modules}, _recorded.__code__)
+        self._refs: dict[int, tuple[weakref.ref[Tensor], Ref]] = {}  # by the tensor's identity
+        self._sites = Sites({id(module): path for path, module in modules}, _one_pass.__code__)
         self._weights = network.names
         self._saved: dict[int, tuple[Tensor, Tensor]] = {}
 
@@ -228,9 +226,9 @@ class _Recorder(Uncompiled):
 
     def ref(self, tensor: Tensor) -> Ref:
         """The record of a tensor; one never seen before is a constant."""
-        found = self._known.get(id(tensor))
-        if found is not None and found[0]() is tensor:
-            return found[1]
+        entry = self._refs.get(id(tensor))
+        if entry is not None and entry[0]() is tensor:
+            return entry[1]
         name = self._weights.get(id(tensor))
         if name is None:
             ref = self._remember(tensor, kind="constant")
@@ -247,7 +245,7 @@ class _Recorder(Uncompiled):
 
     def is_weight(self, number: int) -> bool:
         """Whether this is the number of a parameter or buffer."""
-        return any(ref.id == number and ref.name is not None for _, ref in self._known.values())
+        return any(ref.id == number and ref.name is not None for _, ref in self._refs.values())
 
     def site(self) -> Site:
         """The user's line that is running."""
@@ -255,8 +253,8 @@ class _Recorder(Uncompiled):
 
     def whole(self, op: Any, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
         """Record a composite as one call, without what it is made of."""
-        recorded = tuple(self._record(op, arg) for arg in args)
-        named = {key: self._record(op, value) for key, value in kwargs.items()}
+        recorded = tuple(self._with_refs(op, arg) for arg in args)
+        named = {key: self._with_refs(op, value) for key, value in kwargs.items()}
         with _disable_current_modes():
             result = func(*args, **kwargs)
         outputs = result if isinstance(result, tuple) else (result,)
@@ -267,19 +265,19 @@ class _Recorder(Uncompiled):
         calls.append(Call(len(calls), op, recorded, named, refs, site, request))
         return result
 
-    def asked(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Request:
+    def request_of(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Request:
         """The user's call, its tensors replaced by records so that none is kept."""
-        named = {key: self._record(None, value) for key, value in kwargs.items()}
-        plain = tuple(self._record(None, value) for value in args)
+        named = {key: self._with_refs(None, value) for key, value in kwargs.items()}
+        plain = tuple(self._with_refs(None, value) for value in args)
         return _request(func, plain, named)
 
     def alias(self, new: Tensor, old: Tensor) -> None:
         """``x.data`` is a second Python object for the same tensor."""
-        self._known[id(new)] = (weakref.ref(new), self.ref(old))
+        self._refs[id(new)] = (weakref.ref(new), self.ref(old))
 
     def _remember(self, tensor: Tensor, *, kind: str, name: str | None = None) -> Ref:
         ref = Ref(next(_NUMBERS), tuple(tensor.shape), name, kind, tensor.dtype)
-        self._known[id(tensor)] = (weakref.ref(tensor), ref)
+        self._refs[id(tensor)] = (weakref.ref(tensor), ref)
         return ref
 
     def __torch_dispatch__(
@@ -293,8 +291,8 @@ class _Recorder(Uncompiled):
                 return func.decompose(*args, **kwargs)
         if func._schema.is_mutable:
             self._save_weights(func, args)
-        recorded = tuple(self._record(func, arg) for arg in args)
-        named = {key: self._record(func, value) for key, value in kwargs.items()}
+        recorded = tuple(self._with_refs(func, arg) for arg in args)
+        named = {key: self._with_refs(func, value) for key, value in kwargs.items()}
         result = func(*args, **kwargs)
         outputs = result if isinstance(result, (tuple, list)) else (result,)
         refs = tuple(
@@ -319,14 +317,14 @@ class _Recorder(Uncompiled):
                 tensor.resize_(value.shape)
             tensor.copy_(value)
 
-    def _record(self, func: Any, value: Any) -> Any:
+    def _with_refs(self, func: Any, value: Any) -> Any:
         """An argument with its tensors replaced by their records."""
         if isinstance(value, Tensor):
             return self._with_values(func, value, self.used(value))
         if isinstance(value, (list, tuple)):
-            return [self._record(func, entry) for entry in value]
+            return [self._with_refs(func, entry) for entry in value]
         if isinstance(value, slice):
-            return slice(*(self._record(func, x) for x in (value.start, value.stop, value.step)))
+            return slice(*(self._with_refs(func, x) for x in (value.start, value.stop, value.step)))
         return value
 
     def _with_values(self, func: Any, tensor: Tensor, ref: Ref) -> Ref:

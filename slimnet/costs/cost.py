@@ -1,4 +1,4 @@
-"""What a network costs: an amount of every registered quantity, for any choice of survivors."""
+"""What a network costs: an amount of every registered quantity, after any cut."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from slimnet.costs.quantity import Model, Products
 from slimnet.coupling.groups import Group
 from slimnet.coupling.labels import Atoms, Labels
 
-Survivors: TypeAlias = dict[int, int]
+Widths: TypeAlias = dict[int, int]
 """How many atoms of each group survive."""
 
 
@@ -40,9 +40,9 @@ class WidthCost:
         self._total = _Sum(model, axes) if isinstance(model, Products) else _Called(model, axes)
         self._lengths = axes.lengths()
 
-    def __call__(self, survivors: Mapping[int, int]) -> float:
+    def __call__(self, widths: Mapping[int, int]) -> float:
         """The amount when so many atoms of each group survive; groups left out stay whole."""
-        return self._total(self._lengths.at(survivors))
+        return self._total(self._lengths.at(widths))
 
 
 class _Sum:
@@ -91,9 +91,9 @@ class _Lengths:
     start: Labels  # [tables]: where in ``tables`` each begins
     tables: Labels  # positions that are left when 0, 1, … atoms of the group survive
 
-    def at(self, survivors: Mapping[int, int]) -> Labels:
+    def at(self, widths: Mapping[int, int]) -> Labels:
         """[axes]: every length at these widths."""
-        kept = np.array([survivors.get(number, size) for number, size in self.sizes], np.int64)
+        kept = np.array([widths.get(number, size) for number, size in self.sizes], np.int64)
         parts = self.tables[self.start + kept[self.group]]
         moving = np.bincount(self.axis, weights=parts, minlength=len(self.fixed))
         lengths: Labels = moving.astype(np.int64) + self.fixed

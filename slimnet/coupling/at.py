@@ -60,7 +60,7 @@ class At:
             self.tie(left, right)
 
     def tie_blocks(self, axis: Axis, blocks: int) -> None:
-        """The same positions leave every one of ``blocks`` equal blocks."""
+        """The axis is ``blocks`` equal parts end to end: the same positions leave each of them."""
         if axis is not None and blocks > 1:
             self.constraints.balanced.append(Statistic(axis, self._division(blocks)))
             rows = axis.reshape(blocks, -1)
@@ -104,7 +104,7 @@ class At:
         self.constraints.attended += [axis for axis in axes if axis is not None]
 
     def survivors_only(self, axes: Sequence[Axis]) -> None:
-        """Zeroing breaks it along these axes (0/0): the reference runs it on the survivors."""
+        """Zeroing breaks it along these axes (0/0): the reference runs it on what survives."""
         self.constraints.restrict(self.call, axes, f"{self.name} gives no number")
 
     def remap(self, index: Labelled, axis: Labels) -> None:
@@ -136,12 +136,12 @@ class At:
         if request is None or request.name not in of(self.call.op).sizes:
             return [None] * len(lengths)
         if request.name == "unflatten":  # names only the new axes, after their place
-            given = _integers([*request.args[2:], *request.kwargs.values()])
-            return _match_inside(given, list(lengths))
-        stated = [*request.args, *request.kwargs.values()]
-        lists = (_integers(given) for given in stated if isinstance(given, list))
-        exact = next((given for given in lists if len(given) == len(lengths)), None)
-        return _match(exact or _integers(stated), list(lengths))
+            inner = _integers([*request.args[2:], *request.kwargs.values()])
+            return _match_inside(inner, list(lengths))
+        arguments = [*request.args, *request.kwargs.values()]
+        lists = (_integers(argument) for argument in arguments if isinstance(argument, list))
+        exact = next((numbers for numbers in lists if len(numbers) == len(lengths)), None)
+        return _match(exact or _integers(arguments), list(lengths))
 
     def number(self, *names: str, place: int, key: str) -> Source | int | None:
         """Where one integer argument of the user's call came from; None if torch chose it."""
@@ -161,25 +161,25 @@ def _integers(tree: Any) -> list[int]:
     if isinstance(tree, int):
         return [tree]
     if isinstance(tree, (tuple, list)):
-        return [found for entry in tree for found in _integers(entry)]
+        return [number for entry in tree for number in _integers(entry)]
     return []
 
 
-def _match(given: list[int], lengths: list[int]) -> list[Source | int | None]:
-    """Find the lengths among the integers given (-1 fits any); else all are taken as literals."""
+def _match(stated: list[int], lengths: list[int]) -> list[Source | int | None]:
+    """Find the lengths among stated integers (-1 fits any); else all are taken as literals."""
     width = len(lengths)
-    for start in range(len(given) - width, -1, -1):
-        window = given[start : start + width]
-        if all(g in (n, -1) for g, n in zip(window, lengths, strict=True)):
-            return [None if g == -1 else (source(g) or int(g)) for g in window]
+    for start in range(len(stated) - width, -1, -1):
+        window = stated[start : start + width]
+        if all(s in (n, -1) for s, n in zip(window, lengths, strict=True)):
+            return [None if s == -1 else (source(s) or int(s)) for s in window]
     return list(lengths)
 
 
-def _match_inside(given: list[int], lengths: list[int]) -> list[Source | int | None]:
+def _match_inside(stated: list[int], lengths: list[int]) -> list[Source | int | None]:
     """As :func:`_match` for a run of the axes; the others follow by themselves."""
-    for start in range(len(lengths) - len(given) + 1):
-        window = lengths[start : start + len(given)]
-        if all(g in (n, -1) for g, n in zip(given, window, strict=True)):
-            inside = _match(given, window)
-            return [None] * start + inside + [None] * (len(lengths) - start - len(given))
+    for start in range(len(lengths) - len(stated) + 1):
+        window = lengths[start : start + len(stated)]
+        if all(s in (n, -1) for s, n in zip(stated, window, strict=True)):
+            inside = _match(stated, window)
+            return [None] * start + inside + [None] * (len(lengths) - start - len(stated))
     return list(lengths)

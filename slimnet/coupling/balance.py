@@ -1,8 +1,9 @@
 """Grouped convolutions whose groups lose other columns: the same number leaves every group.
 
 Takes what the rules said, gives the solved ties. Where a set of channels that hang together would
-leave the groups unequal, it is tied to such as make up for it: channels of one group to their like
-in each other group, in order, and what is then left all together. What nothing makes up for stays.
+leave the groups unequal, it is tied to sets that make up for it: first sets of one group to as
+large ones in each other group, in order, then all that is left together. What nothing makes up for
+stays.
 """
 
 from __future__ import annotations
@@ -25,15 +26,15 @@ def solve(constraints: Constraints) -> Atoms:
 
 
 def _balance(grouped: Grouped, removal: Removal, constraints: Constraints, atoms: Atoms) -> bool:
-    """Tie what leaves the groups unequal to what makes up for it; whether there was any.
+    """Tie what leaves the groups unequal to what makes up for it; False where they are equal.
 
     Where a plan says what leaves, that is one set, and what stays another.
     """
     places, counts = _uneven(grouped, atoms)
     gone = np.isin(places, removal.axes.get(COLUMNS, ()))
     sets = [np.flatnonzero(gone), np.flatnonzero(~gone)] if removal.axes else balanced_sets(counts)
-    for members in filter(len, sets):
-        labels, total = grouped.channels[places[members]], counts[members].sum(axis=0)
+    for together in filter(len, sets):
+        labels, total = grouped.channels[places[together]], counts[together].sum(axis=0)
         if (total == total[0]).all():
             constraints.ledger.tie(np.repeat(labels[:1], len(labels) - 1), labels[1:])
         else:
@@ -45,17 +46,21 @@ def _balance(grouped: Grouped, removal: Removal, constraints: Constraints, atoms
 def _uneven(grouped: Grouped, atoms: Atoms) -> tuple[Labels, Labels]:
     """A place of each atom that takes more from some groups, in order; [atoms, groups] how much."""
     axis, groups = grouped.channels, grouped.groups
-    found, first, atom = np.unique(atoms.of[axis], return_index=True, return_inverse=True)
-    counts = np.zeros((len(found), groups), np.int64)
+    present, first, atom = np.unique(atoms.of[axis], return_index=True, return_inverse=True)
+    counts = np.zeros((len(present), groups), np.int64)
     np.add.at(counts, (atom, np.arange(len(axis)) // (len(axis) // groups)), 1)
-    uneven = atoms.free[found] & (counts != counts[:, :1]).any(axis=1)
+    uneven = atoms.free[present] & (counts != counts[:, :1]).any(axis=1)
     order = np.argsort(first)
     order = order[uneven[order]]
     return first[order], counts[order]
 
 
 def balanced_sets(counts: Labels) -> list[Labels]:
-    """Rows [atoms, groups] in sets: alike rows of one group each, in order; the others as one."""
+    """Sets of rows of ``counts`` [atoms, groups] that together take as much from every group.
+
+    Rows that take from one group only: one of each group, of the same count, in order. The others
+    are one set.
+    """
     alone = np.count_nonzero(counts, axis=1) == 1
     group, size = counts.argmax(axis=1), counts.max(axis=1, initial=0)
     sets: list[Labels] = []

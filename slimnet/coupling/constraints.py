@@ -85,7 +85,7 @@ class Choice:
 
 @dataclass(eq=False)
 class Constraints:
-    """Everything that was said about labels while the rules ran over a trace."""
+    """Everything that the rules say about labels while they run over a trace."""
 
     ledger: Ledger = field(default_factory=Ledger)
     reasons: list[Reason] = field(default_factory=list)
@@ -105,13 +105,13 @@ class Constraints:
     open_choices: dict[View, Choice] = field(default_factory=dict)
     values: dict[int, np.ndarray[Any, Any]] = field(default_factory=dict)  # of index tensors
     trace: int = 0  # which of the recorded passes the rules are at
-    vanishing: bool = False
-    _known: dict[Reason, int] = field(default_factory=dict)
+    vanishing: bool = False  # whether the removed slots of the call's result hold zeros
+    _numbers: dict[Reason, int] = field(default_factory=dict)  # of reasons
 
     def pin(self, axis: Labels, text: str, site: Site | None = None) -> None:
         """These slots stay."""
         reason = Reason(text, site)
-        number = self._known.setdefault(reason, len(self.reasons))
+        number = self._numbers.setdefault(reason, len(self.reasons))
         if number == len(self.reasons):
             self.reasons.append(reason)
         self.ledger.pin(axis, number)
@@ -140,14 +140,14 @@ class Constraints:
     def restrict(self, call: Call, axes: Iterable[Axis], text: str) -> None:
         """The call gives no number where slots of these axes are removed.
 
-        The reference has to run it on the survivors only, along every axis.
+        The reference has to run it on what survives, along every axis.
         """
         self.restricted[self.trace, call.index] = None
         reason = Reason(text, call.site)
         self.undefined += [Statistic(axis, reason) for axis in axes if axis is not None]
 
     def choose(self, call: Call, candidates: dict[int, Labels]) -> int:
-        """Take one of several readings, best first; the others remain for another attempt."""
+        """Which axis carries the labels: of several, best first; the others are for a next try."""
         axes = tuple(candidates)
         key = (self.trace, call.index, min(axes))
         chosen = self.choices[key] if self.choices.get(key) in candidates else axes[0]

@@ -3,7 +3,8 @@
 Takes traces of one model, gives a :class:`Coupling`. Parameters and buffers get labels of their
 own on first use; inputs are inert; outputs are pinned. An operator without a rule pins what it
 touches. Sizes that code states are then settled (:mod:`slimnet.coupling.settle`): they follow by
-themselves, an attribute is mended, slots are tied, or they are pinned with the line as the reason.
+themselves, an attribute gets another value, slots are tied, or they are pinned with the line as
+the reason.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Remap:
 
 @dataclass(frozen=True, eq=False)
 class Coupling:
-    """Solved labels of a network."""
+    """The solved labels of a network, and what its calls ask of a cut."""
 
     atoms: Atoms
     weights: Mapping[str, Labelled]  # parameters and buffers that were used
@@ -56,7 +57,7 @@ class Coupling:
     undefined: Sequence[Statistic]  # calls that give no number where slots are removed
     balanced: Sequence[Statistic]  # calls that need the same places in each block of an axis
     counted: Sequence[Statistic]  # calls that need the same number in each block of an axis
-    # (trace, call) → the axes along which the reference runs it on survivors; None: along all
+    # (trace, call) → the axes along which the reference runs it on what survives; None: all
     restricted: Mapping[tuple[int, int], Sequence[Labels] | None]
     fixes: Sequence[AttributeFix]
     remaps: Sequence[Remap]
@@ -132,6 +133,8 @@ _ROUNDS = 3  # of other readings for views that ended up pinned; each starts fro
 
 @dataclass(frozen=True, eq=False)
 class _Attempt:
+    """What the rules gave for one reading of the views, settled."""
+
     constraints: Constraints
     weights: Mapping[str, Labelled]
     tensors: Sequence[Mapping[int, Labelled]]
@@ -188,7 +191,7 @@ class _Attempt:
         return len(np.unique(atoms[self.atoms.free[atoms]])) < 2
 
     def attended(self) -> Choices:
-        """Views that handed the labels to the width of heads: whole heads are the other reading."""
+        """Views that gave the labels to the width of heads: now the axis of the heads gets them."""
         widths = {self._slots(axis) for axis in self.constraints.attended}
         views = self.constraints.open_choices.items()
         return {key: view.next for key, view in views if self._slots(view.labels) in widths}
@@ -205,35 +208,39 @@ class _Attempt:
             if key not in fixed and not self.atoms.free[self.atoms.of[view.labels]].any()
         }
         now = {key: view.chosen for key, view in stuck.items()}
-        found: list[Choices] = []
+        readings: list[Choices] = []
         for read in _READINGS:
             others = {key: read(view) for key, view in stuck.items()}
-            if others != now and others not in found:
-                found.append(others)
-        return [{**self.constraints.choices, **others} for others in found]
+            if others != now and others not in readings:
+                readings.append(others)
+        return [{**self.constraints.choices, **others} for others in readings]
 
     def _slots(self, axis: Labels) -> tuple[int, ...]:
         return tuple(np.sort(self.atoms.of[axis]).tolist())
 
     def coupling(self) -> Coupling:
-        said = self.constraints
+        constraints = self.constraints
         names = {id(weight): name for name, weight in self.weights.items()}
         return Coupling(
             self.atoms,
             self.weights,
             self.tensors,
-            said.reasons,
-            said.statistics,
-            said.undefined,
-            said.balanced,
-            said.counted,
-            said.restricted,
+            constraints.reasons,
+            constraints.statistics,
+            constraints.undefined,
+            constraints.balanced,
+            constraints.counted,
+            constraints.restricted,
             self.settled.fixes,
-            [Remap(names[id(index)], axis) for index, axis in said.remaps if id(index) in names],
-            said.squeezed,
+            [
+                Remap(names[id(index)], axis)
+                for index, axis in constraints.remaps
+                if id(index) in names
+            ],
+            constraints.squeezed,
             self.settled.multiples,
             self.whole_heads,
-            {name: removal.groups for name, removal in said.apart.items()},
+            {name: removal.groups for name, removal in constraints.apart.items()},
         )
 
 
@@ -249,7 +256,7 @@ def _attempt(
     tensors = []
     for number, trace in enumerate(traces):
         constraints.trace = number
-        tensors.append(_Labeller(trace, constraints, weights, strict).read())
+        tensors.append(_Labeller(trace, constraints, weights, strict).run())
         for equality in trace.equalities:
             constraints.found_equal(equality)
     for pin in pins:
@@ -288,7 +295,7 @@ class _Labeller:
         self.strict = strict
         self.tensors: dict[int, Labelled] = {}
 
-    def read(self) -> dict[int, Labelled]:
+    def run(self) -> dict[int, Labelled]:
         """The labels of every recorded tensor."""
         for call in self.trace.calls:
             self._call(call)
@@ -300,7 +307,7 @@ class _Labeller:
         return self.tensors
 
     def _fold(self) -> None:
-        """Where a number that depends on a length cannot be folded into weights, it stays."""
+        """A length whose number cannot be folded into weights stays."""
         folded = self.constraints.folded
         for call, axis, text in folded:
             if all(
@@ -370,14 +377,14 @@ class _Labeller:
         return value
 
     def _labelled(self, ref: Ref) -> Labelled:
-        known = self.weights.get(ref.name) if ref.name else self.tensors.get(ref.id)
-        if known is None:
-            known = self._new(ref)
+        labelled = self.weights.get(ref.name) if ref.name else self.tensors.get(ref.id)
+        if labelled is None:
+            labelled = self._new(ref)
         if ref.name:
-            self.tensors[ref.id] = known
+            self.tensors[ref.id] = labelled
         if ref.values is not None:
-            self.constraints.values[id(known)] = ref.values
-        return known
+            self.constraints.values[id(labelled)] = ref.values
+        return labelled
 
     def _new(self, ref: Ref) -> Labelled:
         """A parameter or buffer gets labels; inputs and constants are inert."""

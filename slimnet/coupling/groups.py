@@ -200,14 +200,14 @@ def _units(module: nn.Module) -> int | None:
 
 def _roles(module: nn.Module, leaf: str, tensor: Tensor) -> tuple[str, ...]:
     dims = tensor.dim()
-    told = module.roles.get(leaf) if isinstance(module, Held) else None
+    stated = module.roles.get(leaf) if isinstance(module, Held) else None
     if dims >= 2 and tensor.shape[0] > 1:
         columns = (_ConvTransposeNd, nn.Embedding, nn.EmbeddingBag)
-        turned = isinstance(module, columns) or told == "transposed"
+        turned = isinstance(module, columns) or stated == "transposed"
         return (*(("in", "out") if turned else ("out", "in")), *("kernel",) * (dims - 2))
-    if told == "scale" or (isinstance(module, _NormBase) and leaf == "weight"):
+    if stated == "scale" or (isinstance(module, _NormBase) and leaf == "weight"):
         return ("scale",)
-    if dims >= 2 and (told == "weight" or isinstance(module, (_ConvNd, nn.Linear))):
+    if dims >= 2 and (stated == "weight" or isinstance(module, (_ConvNd, nn.Linear))):
         return ("out", "in", *("kernel",) * (dims - 2))
     return ("vector",) * dims
 

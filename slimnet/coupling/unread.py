@@ -27,46 +27,46 @@ def unread(traces: Sequence[Trace], coupling: Coupling) -> Flags:
     for statistic in coupling.statistics:
         read[coupling.atoms.of[statistic.axis]] = True
     for trace, tensors in zip(traces, coupling.tensors, strict=True):
-        reader = _ReadTracker(tensors, coupling)
+        tracker = _ReadTracker(tensors, coupling)
         for call in trace.calls:
-            read[reader.read(call)] = True
+            read[tracker.atoms_read(call)] = True
     return ~read
 
 
 class _ReadTracker:
-    """Goes over the calls of a pass in order."""
+    """Says of the calls of a pass, one after the other, which atoms each reads."""
 
     def __init__(self, tensors: Mapping[int, Labelled], coupling: Coupling) -> None:
         self._tensors = tensors
         self._of = coupling.atoms.of
-        self._handed_on = np.zeros(len(coupling.atoms.reason), bool)
+        self._handed_on = np.zeros(len(coupling.atoms.reason), bool)  # all False between calls
         self._weights: set[int] = set()  # parameters, and what is made of them alone
 
-    def read(self, call: Call) -> Labels:
+    def atoms_read(self, call: Call) -> Labels:
         """The atoms that a call reads."""
-        given = call.reads
-        self._weights |= {ref.id for ref in given if ref.name is not None}
-        made = [ref for ref in given if ref.id in self._weights]
-        if given and len(made) == len(given):
+        operands = call.reads
+        self._weights |= {ref.id for ref in operands if ref.name is not None}
+        weights = [ref for ref in operands if ref.id in self._weights]
+        if operands and len(weights) == len(operands):
             self._weights |= {ref.id for ref in call.outputs}
         reading = of(call.op).reading
         reading = reading(call) if callable(reading) else reading
         if not reading or reading is Reading.PART:
             return self._atoms(())
         if reading is Reading.EACH:
-            return self._without(given, call.outputs)
-        inside = self._atoms([ref for ref in given if ref.id not in self._weights])
-        return np.concatenate([inside, self._without(made, call.outputs)])
+            return self._without(operands, call.outputs)
+        data = self._atoms([ref for ref in operands if ref.id not in self._weights])
+        return np.concatenate([data, self._without(weights, call.outputs)])
 
     def _atoms(self, refs: Sequence[Ref]) -> Labels:
         axes = (axis for r in refs if r.id in self._tensors for axis in self._tensors[r.id].axes)
-        found = [self._of[axis] for axis in axes if axis is not None]
-        return np.concatenate(found) if found else np.empty(0, np.int64)
+        atoms = [self._of[axis] for axis in axes if axis is not None]
+        return np.concatenate(atoms) if atoms else np.empty(0, np.int64)
 
     def _without(self, refs: Sequence[Ref], others: Sequence[Ref]) -> Labels:
         """The atoms of some tensors that others do not have."""
         theirs, mine = self._atoms(others), self._atoms(refs)
         self._handed_on[theirs] = True
-        found = mine[~self._handed_on[mine]]
+        rest = mine[~self._handed_on[mine]]
         self._handed_on[theirs] = False
-        return found
+        return rest

@@ -58,7 +58,7 @@ def _even_blocks(at: At, axis: Labels, blocks: Any) -> None:
 
 
 def _bound(at: At, axis: Labels, place: int, given: Source | int | None) -> None:
-    """The survivors before (or, for a negative number, after) a bound must be what is stated."""
+    """As many slots must be left before (a negative number: after) a bound as is stated."""
     if 0 < place < len(axis):
         if given is not None and _value(given) < 0:
             at.need(_negated(given), axis[place:], len(axis) - place)

@@ -24,9 +24,8 @@ from slimnet.plan.plan import Scale
 def depends_on_lengths(trace: Trace) -> bool:
     """Whether anything in this pass could be a number that is computed from a length."""
     numbers = numbers_of(trace)
-    return any(
-        _value(given, numbers) is not None for call in trace.calls for given, _ in _factors(call)
-    )
+    factors = (factor for call in trace.calls for factor, _ in _factors(call))
+    return any(_value(factor, numbers) is not None for factor in factors)
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class Folds:
 def folds(dense: Trace, slim: Trace) -> Folds:
     """What to multiply for the slim pass to use the dense one's numbers.
 
-    Nothing where no number differs, or where no way was found: the proof then says so.
+    Nothing where no number differs, or where none can be folded: the proof then fails.
     """
     scales: dict[str, list[Scale]] = defaultdict(list)
     tensors: dict[int, list[tuple[Box, float]]] = defaultdict(list)
@@ -61,7 +60,7 @@ def folds(dense: Trace, slim: Trace) -> Folds:
         for name, (axis, indices) in path.slices.items():
             scales[name].append(Scale(axis, indices, ratio))
     return Folds(
-        {name: tuple(found) for name, found in scales.items()},
+        {name: tuple(each) for name, each in scales.items()},
         {number: tuple(parts) for number, parts in tensors.items()},
     )
 
@@ -76,14 +75,15 @@ def _others(before: Call, after: Call, old: Numbers, new: Numbers) -> Iterator[t
 
 def _ratio(before: Call, after: Call, old: Numbers, new: Numbers) -> float:
     """What the dense pass multiplies by, over what the slim one does."""
-    found = (
+    ratios = (
         _quotient(_value(was, old), _value(now, new)) ** power
         for (was, power), (now, _) in zip(_factors(before), _factors(after), strict=True)
     )
-    return next((ratio for ratio in found if ratio != 1.0), 1.0)
+    return next((ratio for ratio in ratios if ratio != 1.0), 1.0)
 
 
 def _factors(call: Call) -> Sequence[tuple[Any, int]]:
+    """What a call multiplies by, each with its power: 1, or −1 where it divides."""
     factors = of(call.op).factors
     return factors(call) if factors else ()
 
@@ -92,11 +92,11 @@ def _quotient(above: float | None, below: float | None) -> float:
     return above / below if above and below else 1.0
 
 
-def _value(given: Any, numbers: Numbers) -> float | None:
+def _value(factor: Any, numbers: Numbers) -> float | None:
     """A number in the code, or a tensor of one element that is made of such numbers alone."""
-    if isinstance(given, Ref):
-        return numbers.get(given.id)
-    return float(given) if isinstance(given, (int, float)) else None
+    if isinstance(factor, Ref):
+        return numbers.get(factor.id)
+    return float(factor) if isinstance(factor, (int, float)) else None
 
 
 def _path(trace: Trace, call: Call) -> Path | None:

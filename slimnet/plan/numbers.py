@@ -24,13 +24,13 @@ Numbers: TypeAlias = Mapping[int, float]
 
 def numbers_of(trace: Trace) -> Numbers:
     """Every such number of a recorded pass."""
-    known: dict[int, Tensor] = {}
+    values: dict[int, Tensor] = {}
     for call in trace.calls:
         refs = call.reads
-        known |= {ref.id: _constant(ref) for ref in refs if _is_constant(ref)}
-        if all(ref.id in known for ref in refs) and _is_computed(call):
-            known |= _computed(call, known)
-    return {number: float(value.item()) for number, value in known.items()}
+        values |= {ref.id: _constant(ref) for ref in refs if _is_constant(ref)}
+        if all(ref.id in values for ref in refs) and _is_computed(call):
+            values |= _computed(call, values)
+    return {number: float(value.item()) for number, value in values.items()}
 
 
 def _is_constant(ref: Ref) -> bool:
@@ -47,10 +47,12 @@ def _is_computed(call: Call) -> bool:
     return not chance and all(np.prod(ref.shape) == 1 for ref in call.outputs)
 
 
-def _computed(call: Call, known: Mapping[int, Tensor]) -> dict[int, Tensor]:
+def _computed(call: Call, values: Mapping[int, Tensor]) -> dict[int, Tensor]:
+    """The call's results, of these values of what it reads; none where it cannot run here."""
+
     def value(leaf: Any) -> Any:
         if isinstance(leaf, Ref):
-            return known[leaf.id].clone()
+            return values[leaf.id].clone()
         return _wide(leaf) if isinstance(leaf, torch.dtype) else leaf
 
     named = {key: value for key, value in call.kwargs.items() if key not in _PLACES}

@@ -1,8 +1,8 @@
 """The plan: which indices of which parameters go, and what else has to change with them.
 
-The hinge of the project: left of it nothing edits a model, right of it nothing looks at a graph. A
-plan is plain data: it can be read, saved as JSON, and applied to any checkpoint of the same
-network.
+A plan is plain data: it can be read, saved as JSON, and applied to any checkpoint of the same
+network. Whatever decides on a cut ends in one and changes no model; whatever applies one needs no
+graph.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ class AttributeChange:
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> AttributeChange:
         """Read what :func:`dataclasses.asdict` gave."""
-        made = cls(**{**row, "path": tuple(map(_step, row["path"]))})
-        checked_path(made.module, "module")
-        checked_name(made.attribute, "attribute's name")
-        _whole(made.old), _whole(made.new)
-        return made
+        change = cls(**{**row, "path": tuple(map(_step, row["path"]))})
+        checked_path(change.module, "module")
+        checked_name(change.attribute, "attribute's name")
+        _whole(change.old), _whole(change.new)
+        return change
 
 
 @dataclass(frozen=True)

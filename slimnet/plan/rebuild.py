@@ -2,7 +2,7 @@
 
 Blocks that leave are replaced by what stands for them. Then one loop: every parameter and buffer is
 indexed by what survives; then the modules' own bookkeeping is brought up to date from a small
-table. Knows plans and modules, no graph.
+table.
 """
 
 from __future__ import annotations
@@ -130,8 +130,8 @@ def adjust(slim: Network, plan: Plan, originals: Mapping[str, nn.Module]) -> Non
     touched |= {name.rpartition(".")[0] for name in plan.removed}
     modules = slim.modules
     for change in plan.changes:
-        given = originals.get(change.module)
-        set_attribute(modules[change.module], change.attribute, change.path, change.new, given)
+        module, original = modules[change.module], originals.get(change.module)
+        set_attribute(module, change.attribute, change.path, change.new, original)
     for path in touched & modules.keys():
         for name, value in books(modules[path]).items():
             setattr(modules[path], name, value)

@@ -1,4 +1,4 @@
-"""What stands where a residual branch was: modules that hand their input on, or give zeros.
+"""What stands where a residual branch was: modules that give their input, or zeros.
 
 The user's forward code stays as it is: it calls these in place of what left. :class:`Stub` says in
 plain data which module is replaced by what, so that a fresh process can do the same again.
@@ -51,7 +51,7 @@ class Stub:
 
 
 class Passed(nn.Module):
-    """Hands its first tensor on, through what is left of the block: a projection, a ReLU."""
+    """Gives its first tensor, through what is left of the block: a projection, a ReLU."""
 
     def __init__(self, steps: Iterable[tuple[str, nn.Module | None]] = ()) -> None:
         super().__init__()
@@ -112,7 +112,7 @@ def replace_modules(network: Network, stubs: Iterable[Stub]) -> None:
         if not stub.module or stub.module not in modules:
             raise InputError(f"the plan drops {stub.module}, which this network does not have")
         old = modules[stub.module]
-        new = _made(stub, old)
+        new = _replacement(stub, old)
         _exchange(holders[id(old)], old, new)
         _hold(holders, new)
         done.append(stub)
@@ -123,24 +123,24 @@ def _hold(holders: dict[int, list[nn.Module]], module: nn.Module) -> None:
         holders[id(child)].append(module)
 
 
-def _made(stub: Stub, old: nn.Module) -> nn.Module:
+def _replacement(stub: Stub, old: nn.Module) -> nn.Module:
     children = vars(old)["_modules"]
     if missing := [step for step in stub.steps if step not in children and step != RELU]:
         raise InputError(f"the plan keeps {stub.module}.{missing[0]}, which is not there")
-    made: nn.Module = Zeros(whole=stub.by == ZEROS, paired=stub.paired)
+    new: nn.Module = Zeros(whole=stub.by == ZEROS, paired=stub.paired)
     if stub.by == PASSED:
-        made = Passed((step, children.get(step) if step != RELU else None) for step in stub.steps)
-    _resemble(made, old)
-    return made.train(bool(getattr(old, "training", False)))
+        new = Passed((step, children.get(step) if step != RELU else None) for step in stub.steps)
+    _resemble(new, old)
+    return new.train(bool(getattr(old, "training", False)))
 
 
-def _resemble(made: nn.Module, old: nn.Module) -> None:
-    """The plain attributes that others may read; parameters are None, as torch knows them to be."""
+def _resemble(new: nn.Module, old: nn.Module) -> None:
+    """Give it the plain attributes that others may read, and None for each parameter."""
     for name, value in vars(old).items():
         if type(value) in (bool, int, float, str):
-            vars(made).setdefault(name, value)
+            vars(new).setdefault(name, value)
     for name in vars(old)["_parameters"]:
-        made.register_parameter(name, None)
+        new.register_parameter(name, None)
 
 
 RELU = "(relu)"
@@ -150,9 +150,9 @@ RELU = "(relu)"
 def _exchange(holders: Iterable[nn.Module], old: nn.Module, new: nn.Module) -> None:
     """Under every name that the old module has."""
     for module in holders:
-        held = vars(module)["_modules"]
-        for name, child in held.items():
+        children = vars(module)["_modules"]
+        for name, child in children.items():
             if child is old:
-                held[name] = new
+                children[name] = new
                 if isinstance(module, nn.TransformerEncoderLayer):
                     module.activation_relu_or_gelu = 0  # its fused kernel reads what has left

@@ -19,7 +19,7 @@ from math import floor
 
 import numpy as np
 
-from slimnet.costs.widths import Survivors
+from slimnet.costs.widths import Widths
 from slimnet.coupling.groups import Group
 from slimnet.criteria import Scores
 from slimnet.errors import PruneError
@@ -35,7 +35,7 @@ from slimnet.planning.shortfall import channels_short, exceeds, finer_note, shor
 class Allocation:
     """The chosen widths, and what the scope alone asked of each group."""
 
-    survivors: Survivors  # atoms
+    widths: Widths  # atoms
     asked: Mapping[int, float]  # share of the channels, before rounding, guards and single steps
     why: Mapping[int, str]  # why a group differs from that; left out where it does not
     notes: tuple[str, ...] = ()
@@ -47,7 +47,7 @@ def allocate(
     scores: Mapping[int, Scores],
     budget: Budget,
     limits: Limits,
-    cost: Callable[[Survivors], float] | None = None,
+    cost: Callable[[Widths], float] | None = None,
     *,
     grows: bool = True,
     like: Mapping[int, int] | None = None,
@@ -70,13 +70,13 @@ def allocate(
     whole = cost({g.number: g.size for g in groups})
     unit = _unit(whole)
 
-    def spent(survivors: Survivors) -> float:
-        return cost(survivors) / unit
+    def spent(widths: Widths) -> float:
+        return cost(widths) / unit
 
     amount = budget.remains(whole) * whole / unit
     tried = (1.0,) if grows else _TRIED
     shares = _fine_enough(shares, spent, amount, tried)
-    search = Search(shares.survivors(0.0), shares.open, scores, spent, amount)
+    search = Search(shares.widths(0.0), shares.open, scores, spent, amount)
     share, wanted, widths = _searched(search, shares, tried)
     finer = finer_note(shares.limits, groups)
     if budget.is_ratio:
@@ -90,7 +90,7 @@ def allocate(
 
 def _searched(
     search: Search, shares: _Shares, tried: Sequence[float]
-) -> tuple[float | None, Mapping[int, float], Survivors]:
+) -> tuple[float | None, Mapping[int, float], Widths]:
     """The share, where one leads there; the widths before the last steps, and after them."""
     if shares.limits.scope == "harm":
         start, widths = _by_damage(search)
@@ -99,9 +99,9 @@ def _searched(
     return share, shares.wanted(share), widths
 
 
-def _channels(groups: Sequence[Group]) -> Callable[[Survivors], float]:
+def _channels(groups: Sequence[Group]) -> Callable[[Widths], float]:
     """What a ratio counts."""
-    return lambda survivors: sum(g.channels_of(survivors[g.number]) for g in groups)
+    return lambda widths: sum(g.channels_of(widths[g.number]) for g in groups)
 
 
 def _unit(whole: float) -> float:
@@ -117,7 +117,7 @@ _TRIED = tuple(k / 64 for k in range(1, 65))
 
 
 def _fine_enough(
-    shares: _Shares, spent: Callable[[Survivors], float], amount: float, tried: Sequence[float]
+    shares: _Shares, spent: Callable[[Widths], float], amount: float, tried: Sequence[float]
 ) -> _Shares:
     """The same with halved multiples, and halved again, until one of the tried shares fits.
 
@@ -125,14 +125,14 @@ def _fine_enough(
     """
 
     def fits(shares: _Shares) -> bool:
-        return any(not exceeds(spent(shares.survivors(share)), amount) for share in tried)
+        return any(not exceeds(spent(shares.widths(share)), amount) for share in tried)
 
     while not fits(shares) and shares.can_be_finer:
         shares = shares.finer()
     return shares
 
 
-def _by_damage(search: Search) -> tuple[Survivors, Survivors]:
+def _by_damage(search: Search) -> tuple[Widths, Widths]:
     """The least damaging widths, and those near them that come nearest to the amount.
 
     Where a step saved far more than was needed, it is taken back and the other groups pay.
@@ -155,15 +155,15 @@ def _by_damage(search: Search) -> tuple[Survivors, Survivors]:
 _TAKEN_BACK = 16  # steps that are tried, those first that exceed the amount by least
 
 
-def _meet(search: Search, shares: _Shares, tried: Sequence[float]) -> tuple[float, Survivors]:
+def _meet(search: Search, shares: _Shares, tried: Sequence[float]) -> tuple[float, Widths]:
     """The share, and the widths near it, that come nearest to the amount."""
-    held: Survivors = {}
-    answer: tuple[float, Survivors] | None = None
+    held: Widths = {}
+    answer: tuple[float, Widths] | None = None
     while True:
         share = _share_within(
-            lambda share: search.spent({**shares.survivors(share), **held}), search.amount, tried
+            lambda share: search.spent({**shares.widths(share), **held}), search.amount, tried
         )
-        start = {**shares.survivors(share), **held}
+        start = {**shares.widths(share), **held}
         if answer is not None and search.left(start) < 0:  # what is held fits with no share
             break
         rest = search.without(held).at(start)
@@ -181,7 +181,7 @@ def _meet(search: Search, shares: _Shares, tried: Sequence[float]) -> tuple[floa
     return share, _filled(search.at(near))
 
 
-def _filled(search: Search) -> Survivors:
+def _filled(search: Search) -> Widths:
     """Finished again from where it is, until the amount is met or no single step fits."""
     now = search.start
     while not search.is_met(now):
@@ -192,7 +192,7 @@ def _filled(search: Search) -> Survivors:
     return now
 
 
-def _progress(search: Search, widths: Survivors) -> tuple[float, int]:
+def _progress(search: Search, widths: Widths) -> tuple[float, int]:
     """More is spent, or as much on wider groups."""
     return search.spent(widths), sum(widths.values())
 
@@ -220,7 +220,7 @@ def _bisect(spent: Callable[[float], float], amount: float, low: float, high: fl
 
 
 class _Shares:
-    """Turns one number, the share of channels to remove, into survivors per group."""
+    """Turns one number, the share of channels to remove, into widths."""
 
     def __init__(
         self,
@@ -258,8 +258,8 @@ class _Shares:
         """The groups whose width no name pattern prescribes."""
         return {number: x for number, x in self.ladders.items() if self.fixed[number] is None}
 
-    def survivors(self, share: float) -> Survivors:
-        """Survivors when this share of channels goes."""
+    def widths(self, share: float) -> Widths:
+        """The widths when this share of channels goes."""
         wanted = self.wanted(share)
         return {number: x.nearest(wanted[number]) for number, x in self.ladders.items()}
 
@@ -293,19 +293,17 @@ class _Shares:
         """The answer to a ratio that every group loses, or that is lost under one threshold."""
         wanted = self.wanted(ratio)
         goal = sum(g.channels_of(wanted[g.number]) for g in self.groups)
-        return self.told_by_ratio(
-            self.allocation(wanted, self.survivors(ratio), ratio), ratio, goal
-        )
+        return self.told_by_ratio(self.allocation(wanted, self.widths(ratio), ratio), ratio, goal)
 
     def told_by_ratio(self, allocation: Allocation, ratio: float, goal: float) -> Allocation:
         """With the reason where it is missed by more than rounding."""
-        short = channels_short(ratio, goal, allocation.survivors, self.ladders, allocation.why)
+        short = channels_short(ratio, goal, allocation.widths, self.ladders, allocation.why)
         return replace(allocation, unmet=short)
 
     def allocation(
         self,
         wanted: Mapping[int, float],
-        survivors: Survivors,
+        widths: Widths,
         share: float | None = None,
         notes: Sequence[str] = (),
     ) -> Allocation:
@@ -314,8 +312,8 @@ class _Shares:
         asked = {
             g.number: 1 - wanted[g.number] / g.size if local is None else local for g in self.groups
         }
-        why = {n: self._why(n, wanted[n], survivors[n], asked[n]) for n in wanted}
-        return Allocation(survivors, asked, {n: w for n, w in why.items() if w}, tuple(notes))
+        why = {n: self._why(n, wanted[n], widths[n], asked[n]) for n in wanted}
+        return Allocation(widths, asked, {n: w for n, w in why.items() if w}, tuple(notes))
 
     def _why(self, number: int, wanted: float, width: int, asked: float) -> str:
         rungs = self.ladders[number]

@@ -17,7 +17,7 @@ import numpy as np
 
 from slimnet.costs.cost import Cost
 from slimnet.costs.quantity import COSTS
-from slimnet.costs.widths import Survivors
+from slimnet.costs.widths import Widths
 from slimnet.coupling.groups import Group
 from slimnet.criteria import Scores
 from slimnet.errors import InputError
@@ -167,13 +167,11 @@ def alignment(width: int, align: Align) -> int:
 def removed_atoms(
     groups: Sequence[Group],
     scores: Mapping[int, Scores],
-    survivors: Survivors,
+    widths: Widths,
 ) -> dict[int, np.ndarray[Any, np.dtype[np.int64]]]:
     """Per group: which atoms go, the lowest scores first (of equals, the first)."""
     return {
-        g.number: np.sort(
-            np.argsort(scores[g.number], kind="stable")[: g.size - survivors[g.number]]
-        )
+        g.number: np.sort(np.argsort(scores[g.number], kind="stable")[: g.size - widths[g.number]])
         for g in groups
-        if g.number in survivors and survivors[g.number] < g.size
+        if g.number in widths and widths[g.number] < g.size
     }

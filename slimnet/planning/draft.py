@@ -34,7 +34,7 @@ from slimnet.planning.allocate import Allocation, allocate
 from slimnet.planning.budget import Budget, Limits, removed_atoms
 from slimnet.planning.bystanders import NONE, Bystanders, bystanders
 from slimnet.planning.scoring import ScoringInputs
-from slimnet.planning.unread import unread_members, without
+from slimnet.planning.unread import unread_atoms, without
 from slimnet.statistics.statistics import Statistics
 
 
@@ -86,7 +86,7 @@ def draft(
             grows=isinstance(model, Products),
             like=like,
         )
-        removed = removed_atoms(groups, scores, found.survivors)
+        removed = removed_atoms(groups, scores, found.widths)
         if number < steps:
             scores = _rescored(network, analysis, removed, scores, scoring)
     notes = (*_notes(groups, scores, scoring, steps), *_idle_notes(groups, idle))
@@ -99,7 +99,7 @@ def _unread(analysis: Analysis, limits: Limits) -> dict[int, Labels]:
     """Per group: what leaves first, because nobody reads it."""
     shapes = {name: weight.shape for name, weight in analysis.coupling.weights.items()}
     flags = unread(analysis.traces, analysis.coupling)
-    return unread_members(analysis.groups, flags, limits, shapes)
+    return unread_atoms(analysis.groups, flags, limits, shapes)
 
 
 def _with_reasons(
@@ -108,7 +108,7 @@ def _with_reasons(
     """The reason of groups that keep just what is read."""
     sizes = {g.number: g.size for g in groups}
     read = {n: sizes[n] - len(gone) for n, gone in idle.items()}
-    just = [n for n, left in read.items() if found.survivors.get(n) == left]
+    just = [n for n, left in read.items() if found.widths.get(n) == left]
     return replace(found, why={**found.why, **dict.fromkeys(just, "what is read of it stays")})
 
 

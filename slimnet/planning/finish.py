@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from slimnet.costs.widths import Survivors
+from slimnet.costs.widths import Widths
 from slimnet.planning.search import Search
 
 NEAR = 0.005
@@ -18,7 +18,7 @@ NEAR = 0.005
 _EXCHANGES = 16  # pairs that are tried exactly, the most promising first
 
 
-def finish(search: Search) -> Survivors:
+def finish(search: Search) -> Widths:
     """Widths from which no single step up fits the amount; the start where nothing fits at all."""
     if search.left(search.start) < 0:
         return search.start

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import heapq
 
-from slimnet.costs.widths import Survivors
+from slimnet.costs.widths import Widths
 from slimnet.planning.search import Search
 
 
-def least_damage(search: Search) -> Survivors:
+def least_damage(search: Search) -> Widths:
     """Widths within the amount, from the start down; the narrowest where none is."""
     now, cost = dict(search.start), search.spent(search.start)
 

@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
-from slimnet.costs.widths import Survivors
+from slimnet.costs.widths import Widths
 from slimnet.criteria import Scores
 from slimnet.planning.ladder import Ladder
 
@@ -24,13 +24,13 @@ WITHIN = 0.01
 class Search:
     """What may be spent, and the widths that a search starts from."""
 
-    start: Survivors
+    start: Widths
     ladders: Mapping[int, Ladder]  # of the groups whose width may change
     scores: Mapping[int, Scores]  # [atoms] per group: what each is worth; -inf has gone already
-    spent: Callable[[Survivors], float]  # what a choice of widths costs
+    spent: Callable[[Widths], float]  # what a choice of widths costs
     amount: float  # what it may cost
 
-    def at(self, widths: Survivors) -> Search:
+    def at(self, widths: Widths) -> Search:
         """The same from other widths on."""
         return replace(self, start=widths)
 
@@ -39,11 +39,11 @@ class Search:
         ladders = {number: x for number, x in self.ladders.items() if number not in numbers}
         return replace(self, ladders=ladders)
 
-    def left(self, widths: Survivors) -> float:
+    def left(self, widths: Widths) -> float:
         """How much may still be spent at these widths; below zero where it is too much."""
         return self.amount - self.spent(widths)
 
-    def is_met(self, widths: Survivors) -> bool:
+    def is_met(self, widths: Widths) -> bool:
         """Whether so little is left that no further step is worth its while."""
         return self.left(widths) <= WITHIN * self.amount
 
@@ -66,12 +66,12 @@ class Search:
             damage[number] = np.concatenate([[0.0], np.cumsum(np.sort(finite))])
         return damage
 
-    def ups(self, widths: Survivors) -> dict[int, int]:
+    def ups(self, widths: Widths) -> dict[int, int]:
         """The next rung of every group that has one."""
         rungs = {number: x.up(widths[number]) for number, x in self.ladders.items()}
         return {number: rung for number, rung in rungs.items() if rung is not None}
 
-    def downs(self, widths: Survivors) -> dict[int, int]:
+    def downs(self, widths: Widths) -> dict[int, int]:
         """The rung below, of every group that has one."""
         rungs = {number: x.down(widths[number]) for number, x in self.ladders.items()}
         return {number: rung for number, rung in rungs.items() if rung is not None}

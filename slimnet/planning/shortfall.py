@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from slimnet.blocks.blocks import few
 from slimnet.costs.quantity import COSTS
-from slimnet.costs.widths import Survivors
+from slimnet.costs.widths import Widths
 from slimnet.coupling.groups import Group
 from slimnet.planning.budget import Budget, Limits
 from slimnet.planning.ladder import Ladder
@@ -15,12 +15,12 @@ from slimnet.planning.search import WITHIN
 
 
 def shortfall(
-    widths: Survivors,
+    widths: Widths,
     ladders: Mapping[int, Ladder],
     fixed: Mapping[int, float | None],
     limits: Limits,
     budget: Budget,
-    cost: Callable[[Survivors], float],
+    cost: Callable[[Widths], float],
     grows: bool = True,
 ) -> list[str]:
     """Nothing where the budget is met within 1 % from below; else the nearest feasible and why.
@@ -30,8 +30,8 @@ def shortfall(
     dense = cost({number: x.group.size for number, x in ladders.items()})
     quantity = COSTS[budget.kind]
 
-    def share(survivors: Survivors) -> float:
-        return cost(survivors) / (dense or 1)
+    def share(widths: Widths) -> float:
+        return cost(widths) / (dense or 1)
 
     asked, achieved = budget.remains(dense), share(widths)
     if not budget.is_share and budget.value >= dense:
@@ -79,7 +79,7 @@ FINER = "the budget is too small for widths that are multiples of"
 def channels_short(
     ratio: float,
     goal: float,
-    widths: Survivors,
+    widths: Widths,
     ladders: Mapping[int, Ladder],
     why: Mapping[int, str],
 ) -> str:
@@ -96,7 +96,7 @@ def channels_short(
     return f"only {most:.1%} of the channels would leave: {_held(widths, ladders, why)}"
 
 
-def _held(widths: Survivors, ladders: Mapping[int, Ladder], why: Mapping[int, str]) -> str:
+def _held(widths: Widths, ladders: Mapping[int, Ladder], why: Mapping[int, str]) -> str:
     """The reasons of the groups, each with the layers that it holds."""
     layers: dict[str, list[str]] = {}
     for number, x in ladders.items():

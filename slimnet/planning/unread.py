@@ -18,7 +18,7 @@ from slimnet.planning.budget import Limits
 from slimnet.planning.ladder import ladder
 
 
-def unread_members(
+def unread_atoms(
     groups: Sequence[Group],
     unread: np.ndarray[Any, np.dtype[np.bool_]],
     limits: Limits,

@@ -26,16 +26,16 @@ TIMES_WEIGHTS = 64
 
 
 class Unlimited:
-    """What a pass may take that has been through before, or that torch traces: nobody counts."""
+    """For a pass on inputs of a kind that was tried before, or that torch traces: no limit."""
 
     def check(self, op: Any, args: Sequence[Any], named: Mapping[str, Any]) -> None:
-        """Whatever the call takes."""
+        """Refuse nothing."""
 
     def hold(self, name: str, result: Any) -> None:
-        """Nothing is counted."""
+        """Count nothing."""
 
     def drop(self, name: str) -> None:
-        """Nothing is counted."""
+        """Count nothing."""
 
 
 class Allowance(Unlimited):
@@ -43,7 +43,7 @@ class Allowance(Unlimited):
 
     def __init__(self, most: float) -> None:
         self.most = most
-        self._held: dict[str, dict[int, int]] = {}
+        self._held: dict[str, dict[int, int]] = {}  # result → its storages, and their bytes
 
     def check(self, op: Any, args: Sequence[Any], named: Mapping[str, Any]) -> None:
         """Refuse a call whose results would be too large."""
@@ -63,7 +63,7 @@ class Allowance(Unlimited):
             self._held[name] = {storage._cdata: storage.nbytes() for storage in storages}
 
     def drop(self, name: str) -> None:
-        """Nobody reads this result any more."""
+        """Count this result no longer: no later call reads it."""
         self._held.pop(name, None)
 
 
@@ -75,14 +75,14 @@ def allowance(
     ``tried`` are kinds of inputs that need not be counted again; these are added.
     """
     with _unseen():
-        given = list(_tensors(inputs))
-        if any(type(x) not in _COMPUTED or x.is_meta for x in (*weights, *given)):
+        tensors = list(_tensors(inputs))
+        if any(type(x) not in _COMPUTED or x.is_meta for x in (*weights, *tensors)):
             return Unlimited()
-        kind = tuple((tuple(x.shape), x.dtype) for x in given)
+        kind = tuple((tuple(x.shape), x.dtype) for x in tensors)
         if kind in tried:
             return Unlimited()
         tried.add(kind)
-        larger = max(1.0, bytes_of(given) / max(stated_bytes, 1))
+        larger = max(1.0, bytes_of(tensors) / max(stated_bytes, 1))
         return Allowance(max(LEAST_BYTES, TIMES_WEIGHTS * bytes_of(weights)) * larger)
 
 
@@ -91,7 +91,7 @@ _COMPUTED = (Tensor, torch.nn.Parameter)
 
 @contextmanager
 def _unseen() -> Iterator[None]:
-    """Whoever records or traces the pass sees nothing of what is asked and tried here."""
+    """Hide what is tried here from modes that record or trace the pass."""
     with _disable_current_modes(), torch._C.DisableTorchFunction(), torch.no_grad():
         yield
 
@@ -108,21 +108,21 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 def _needed(op: Any, args: Sequence[Any], named: Mapping[str, Any]) -> int:
     """How many bytes the results of a call have beyond what its arguments have.
 
-    None where the shapes do not fit each other: then the call itself refuses them.
+    0 where the shapes do not fit each other: then the call itself refuses them.
     """
     if op in _BY_VALUES:
         return _BY_VALUES[op](args[0])
-    given = [_numbered(arg) for arg in args]
+    arguments = [_numbered(arg) for arg in args]
     for outline in (_outline, _double):  # a proof runs in float64, on weights that it exchanges
-        outlines = tree_map(outline, given)
-        known = {tensor.untyped_storage()._cdata for tensor in _tensors(outlines)}
+        outlines = tree_map(outline, arguments)
+        storages = {tensor.untyped_storage()._cdata for tensor in _tensors(outlines)}
         try:
-            made = op(*outlines, **_elsewhere(op, len(args), tree_map(outline, dict(named))))
+            results = op(*outlines, **_elsewhere(op, len(args), tree_map(outline, dict(named))))
         except NotImplementedError as error:
             raise InputError(f"how large the result of {op} is cannot be told") from error
         except (RuntimeError, TypeError, ValueError, IndexError):
             continue
-        return sum(_beyond(tensor, known) for tensor in _tensors(made))
+        return sum(_beyond(tensor, storages) for tensor in _tensors(results))
     return 0
 
 
@@ -165,8 +165,9 @@ _META = torch.device("meta")
 
 def _double(leaf: Any) -> Any:
     """As :func:`_outline`, floating point in one type."""
-    made = _outline(leaf)
-    return made.double() if isinstance(made, Tensor) and made.is_floating_point() else made
+    outline = _outline(leaf)
+    is_float = isinstance(outline, Tensor) and outline.is_floating_point()
+    return outline.double() if is_float else outline
 
 
 def _elsewhere(op: Any, placed: int, named: dict[str, Any]) -> dict[str, Any]:
@@ -175,8 +176,8 @@ def _elsewhere(op: Any, placed: int, named: dict[str, Any]) -> dict[str, Any]:
     return {**named, "device": _META} if "device" in names[placed:] else named
 
 
-def _beyond(tensor: Tensor, known: set[int]) -> int:
+def _beyond(tensor: Tensor, storages: set[int]) -> int:
     """The bytes of a result; of a view only those that its storage does not have."""
     size = tensor.numel() * tensor.element_size()
     storage = tensor.untyped_storage()
-    return max(0, size - storage.nbytes()) if storage._cdata in known else size
+    return max(0, size - storage.nbytes()) if storage._cdata in storages else size

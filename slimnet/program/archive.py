@@ -155,19 +155,19 @@ def _tensors(files: _Files, stem: str, kind: str) -> dict[str, tuple[Tensor, boo
         return {name: (t.detach(), _is_frozen(t)) for name, t in loaded.items()}
     folder, _, model = stem.rpartition("/")
     rows = files.json(f"{folder}/{model}_{kind}_config.json")["config"]
-    known: dict[str, Tensor] = {}  # tensors of one storage stay tensors of one storage
-    found = {}
+    stored: dict[str, Tensor] = {}  # tensors of one storage stay tensors of one storage
+    tensors = {}
     for name, row in rows.items():
         path = f"{folder}/{row['path_name']}"
         meta = row["tensor_meta"]
         if meta is None:
             raise InputError(f"{name} is no tensor but an object of a class, which is not read")
-        if path not in known:
+        if path not in stored:
             raw = files.read(path)
-            known[path] = _loaded(raw, name) if row["use_pickle"] else _flat(raw, meta)
-        tensor = known[path] if row["use_pickle"] else _view(known[path], meta)
-        found[name] = (tensor.detach(), row["is_param"] and not meta["requires_grad"])
-    return found
+            stored[path] = _loaded(raw, name) if row["use_pickle"] else _flat(raw, meta)
+        tensor = stored[path] if row["use_pickle"] else _view(stored[path], meta)
+        tensors[name] = (tensor.detach(), row["is_param"] and not meta["requires_grad"])
+    return tensors
 
 
 def _is_frozen(tensor: Tensor) -> bool:

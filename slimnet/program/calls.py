@@ -44,7 +44,7 @@ CONSTANTS: dict[str, type] = {
 }
 """Arguments that are neither tensors nor numbers: a program holds their names."""
 
-_SLOTS = {"ScalarType": "dtype", "Device": "device", "Layout": "layout"} | {
+_KINDS = {"ScalarType": "dtype", "Device": "device", "Layout": "layout"} | {
     "MemoryFormat": "memory_format"
 }
 """The types of a schema that take them: a number in such a place is no check of torch's."""
@@ -108,9 +108,9 @@ class ProgramCall(Replayed):
         if (why := trouble(self.function, args, named)) is not None:
             raise InputError(f"{self.target} is called with {why}, which its kernel would not see")
         allowed.check(self.function, args, named)
-        made = self.function(*args, **named)
-        allowed.hold(self.name, made)
-        return made.zero_() if of(self.function).double is Double.ZEROS else made
+        result = self.function(*args, **named)
+        allowed.hold(self.name, result)
+        return result.zero_() if of(self.function).double is Double.ZEROS else result
 
     def plain(self, literals: Sequence[int]) -> dict[str, Any]:
         """What it was made from, with these literals."""
@@ -132,13 +132,13 @@ def resolve(target: str) -> Callable[..., Any]:
     packet, _, overload = rest.partition(".")
     if namespace != "aten" or not packet.isidentifier() or not overload.isidentifier():
         raise ValueError(f"{target!r} is no ATen operator")
-    found: torch._ops.OpOverload = getattr(getattr(torch.ops.aten, packet), overload)
-    if (why := refusal(found)) is not None:
+    function: torch._ops.OpOverload = getattr(getattr(torch.ops.aten, packet), overload)
+    if (why := refusal(function)) is not None:
         raise InputError(
             f"it calls {target}, which a program may not ({why}): open the network's weights with "
             "its class, --arch path/to/file.py:make_model"
         )
-    return found
+    return function
 
 
 def _check_arguments(
@@ -151,32 +151,32 @@ def _check_arguments(
         for value in args:
             check_argument(value, None)
         return
-    slots = {argument.name: argument for argument in function._schema.arguments}
-    placed = [argument for argument in slots.values() if not argument.kwarg_only]
-    if len(args) > len(placed) or kwargs.keys() - slots.keys():
+    declared = {argument.name: argument for argument in function._schema.arguments}
+    placed = [argument for argument in declared.values() if not argument.kwarg_only]
+    if len(args) > len(placed) or kwargs.keys() - declared.keys():
         raise ValueError(f"{function} is called with arguments that it does not have")
     for argument, value in zip(placed, args, strict=False):
-        check_argument(value, _slot(argument))
+        check_argument(value, _constant_kind(argument))
     for name, value in kwargs.items():
-        check_argument(value, _slot(slots[name]))
+        check_argument(value, _constant_kind(declared[name]))
 
 
-def _slot(argument: Any) -> str | None:
+def _constant_kind(argument: Any) -> str | None:
     """Which kind of constant a parameter of an operator takes, if it takes one."""
     kind = str(argument.real_type).removeprefix("Optional[").removesuffix("]")
-    return _SLOTS.get(kind)
+    return _KINDS.get(kind)
 
 
-def check_argument(value: Any, slot: str | None) -> None:
-    """A plain value, a list, an earlier result, or the constant of the kind that ``slot`` names."""
+def check_argument(value: Any, constant: str | None) -> None:
+    """Refuse anything but a plain value, a list, an earlier result, or a constant of this kind."""
     if isinstance(value, dict):
         ((kind, name),) = value.items()
         if kind in _NAMED and kind != "device" and name not in _NAMED[kind]:
             raise ValueError(f"{name!r:.80} is no {kind}")
-        if kind != (slot or "node"):
-            raise ValueError(f"{value!r:.80} is no {slot or 'value'}")
-    elif slot is not None and value is not None:
-        raise ValueError(f"{value!r:.80} is no {slot}")
+        if kind != (constant or "node"):
+            raise ValueError(f"{value!r:.80} is no {constant or 'value'}")
+    elif constant is not None and value is not None:
+        raise ValueError(f"{value!r:.80} is no {constant}")
     elif isinstance(value, (list, tuple)):
         for entry in value:
             check_argument(entry, None)
@@ -199,13 +199,13 @@ def _site(file: Any, line: Any, function: Any, module: Any) -> Site:
 def _computed(target: str, function: Callable[..., Any], args: Sequence[Any]) -> Any:
     """Arithmetic on numbers: on lists it would repeat them, and on itself grow without end."""
     if target == "operator.getitem":
-        held, place = args
-        if isinstance(held, (tuple, list)) and isinstance(place, int):
-            return held[place]
+        results, place = args
+        if isinstance(results, (tuple, list)) and isinstance(place, int):
+            return results[place]
     elif all(isinstance(arg, _COUNTED) for arg in args):
-        found = function(*args)
-        if not isinstance(found, int) or -_WIDEST <= found < _WIDEST:
-            return found
+        number = function(*args)
+        if not isinstance(number, int) or -_WIDEST <= number < _WIDEST:
+            return number
     raise InputError(f"{target} is called with something else than numbers of 64 bits")
 
 
@@ -244,12 +244,12 @@ def _lowered(argument: Any, literals: Sequence[int]) -> Any:
 
 def last_uses(calls: Sequence[ProgramCall], output: Any) -> list[tuple[str, ...]]:
     """For each call the values that nobody reads after it: none is held longer than needed."""
-    seen = set(nodes_of(output))
+    read_later = set(nodes_of(output))
     ends: list[tuple[str, ...]] = []
     for call in reversed(calls):
-        used = dict.fromkeys([*nodes_of([call.args, call.kwargs]), call.name])
-        ends.append(tuple(name for name in used if name not in seen))
-        seen.update(used)
+        names = dict.fromkeys([*nodes_of([call.args, call.kwargs]), call.name])
+        ends.append(tuple(name for name in names if name not in read_later))
+        read_later.update(names)
     return ends[::-1]
 
 

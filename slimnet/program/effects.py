@@ -1,8 +1,7 @@
-"""Whether a program leaves everything that it was given as it is.
+"""Whether a program changes its weights or its inputs.
 
-A cut network can only be proven where each pass computes from the same weights: a call that writes
-into one, or into an input, or into a view of either, or that runs in training mode, stands in the
-way.
+A cut network can only be proven where each pass computes from the same weights: so no call may
+write into one, or into an input, or into a view of either, nor run in training mode.
 """
 
 from __future__ import annotations
@@ -15,12 +14,12 @@ import torch
 from slimnet.program.calls import nodes_of, resolve
 
 
-def side_effect(calls: Iterable[Mapping[str, Any]], given: Iterable[str]) -> str | None:
-    """What one of the calls does beside computing; None where all is well.
+def side_effect(calls: Iterable[Mapping[str, Any]], names: Iterable[str]) -> str | None:
+    """What one of the calls does beside computing; None where none does.
 
-    ``given`` are the names of inputs and weights.
+    ``names`` are those of inputs and weights.
     """
-    shared = set(given)
+    shared = set(names)  # what lies in the memory of one of them
     for call in calls:
         op = resolve(call["target"])
         read = set(nodes_of([call["args"], call["kwargs"]])) & shared
@@ -47,8 +46,8 @@ def _writes(op: torch._ops.OpOverload, args: Sequence[Any], shared: set[str]) ->
 
 def _may_alias(op: torch._ops.OpOverload) -> bool:
     """Views say so in their schema; others hand back their input where there is nothing to do."""
-    returned = any(found.alias_info is not None for found in op._schema.returns)
-    return returned or any(part in op._schema.name for part in _HAND_BACK)
+    is_view = any(result.alias_info is not None for result in op._schema.returns)
+    return is_view or any(part in op._schema.name for part in _HAND_BACK)
 
 
 _HAND_BACK = ("dropout", "reshape", "contiguous", "aten::to", "flatten")

@@ -36,19 +36,18 @@ from slimnet.quiet import quiet
 def record_program(network: Network, example: tuple[Any, ...]) -> dict[str, Any] | None:
     """The network in evaluation mode as plain data; None where torch cannot export it.
 
-    The batch is dynamic where the network allows it. What is given back has run: on the example
-    and, with a dynamic batch, on another one, and gave what the network gives. The model stays
-    as it is.
+    The batch is dynamic where the network allows it. The program has run on the example and, with a
+    dynamic batch, on another one, and gave what the network gives. The model stays as it is.
     """
     if isinstance(network.model, Program):
         return network.model.plain()
     for free in (True, False):
         with suppress(Exception):  # whatever torch.export or the user's forward raises
-            return _recorded(network, example, free=free)
+            return _proven_program(network, example, free=free)
     return None
 
 
-def _recorded(network: Network, example: tuple[Any, ...], *, free: bool) -> dict[str, Any]:
+def _proven_program(network: Network, example: tuple[Any, ...], *, free: bool) -> dict[str, Any]:
     encoded = _encoded(_export(network, example, free=free), example, network.own_name)
     program = {**encoded, "arguments": names_of(network.model)[: len(example)]}
     _check(network, Program(program, network.tensors).eval(), example, free=free)
@@ -84,7 +83,7 @@ def _export(
     model = network.model
     with quiet(), evaluation_mode(network), torch.no_grad():
         if not is_plain(model(*_own(example))):
-            _answer_plainly(model)
+            _return_dicts(model)
         if free:
             return _export_free(model, example)
         exported: Any = torch.export.export(model, example, strict=False)
@@ -98,15 +97,15 @@ def _check(
 
     The batch that was recorded may have become a constant inside, as ``int(x.shape[0])`` does.
     """
-    for given in (example, _three(example)) if free else (example,):
-        expected, found = (_outputs(run, given, network) for run in (network.model, other))
-        if len(expected) != len(found) or not all(map(_alike, expected, found)):
+    for inputs in (example, _three(example)) if free else (example,):
+        ours, theirs = (_outputs(run, inputs, network) for run in (network.model, other))
+        if len(ours) != len(theirs) or not all(map(_alike, ours, theirs)):
             raise _Unlike
 
 
-def _outputs(run: Callable[..., Any], given: tuple[Any, ...], network: Network) -> list[Tensor]:
+def _outputs(run: Callable[..., Any], inputs: tuple[Any, ...], network: Network) -> list[Tensor]:
     with quiet(), evaluation_mode(network), torch.no_grad(), drawing_from(0):
-        return tensors_of(run(*_own(given)))
+        return tensors_of(run(*_own(inputs)))
 
 
 def _alike(a: Tensor, b: Tensor) -> bool:
@@ -172,7 +171,7 @@ def _own(example: tuple[Any, ...]) -> Any:
     return tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, example)
 
 
-def _answer_plainly(model: nn.Module) -> None:
+def _return_dicts(model: nn.Module) -> None:
     """Let ``forward`` give dicts for objects, which torch cannot record.
 
     :func:`evaluation_mode` takes this away again.
@@ -210,12 +209,12 @@ def _export_free(model: nn.Module, example: tuple[Any, ...]) -> torch.export.Exp
 
 def has_free_batch(exported: torch.export.ExportedProgram) -> bool:
     """Whether every input with a batch takes any number of samples."""
-    given = set(exported.graph_signature.user_inputs)
+    inputs = set(exported.graph_signature.user_inputs)
     shapes = [
         node.meta["val"].shape
         for node in exported.graph.nodes
         if node.op == "placeholder"
-        and node.name in given
+        and node.name in inputs
         and _is_tensor(node)
         and node.meta["val"].dim() > 1
     ]
@@ -237,9 +236,9 @@ def _encoded(
     }
     weights = {node: names(name) for node, name in lifted.items()}
     holders = [node for node in exported.graph.nodes if node.op == "placeholder"]
-    given = [node for node in holders if node.name not in weights]
+    inputs = [node for node in holders if node.name not in weights]
     leaves, _ = tree_flatten_with_path(example)
-    if len(given) != len(leaves):
+    if len(inputs) != len(leaves):
         raise _NotPlain
     calls = [_call(node) for node in exported.graph.nodes if node.op not in _ENDS]
     if side_effect(calls, (node.name for node in holders)):
@@ -248,7 +247,7 @@ def _encoded(
         "weights": {node.name: weights[node.name] for node in holders if node.name in weights},
         "inputs": [
             {"name": node.name, "path": keystr(path), **_described(node, leaf)}
-            for node, (path, leaf) in zip(given, leaves, strict=True)
+            for node, (path, leaf) in zip(inputs, leaves, strict=True)
         ],
         "calls": calls,
         "output": _output(exported),

@@ -19,7 +19,7 @@ from slimnet.program.archive import DTYPES
 
 @dataclass
 class Names:
-    """What a name of a graph stands for in the program: in an inner graph for something else."""
+    """What the names of a graph stand for in the program; an inner graph has its own."""
 
     prefix: str = ""
     known: dict[str, Any] = field(default_factory=dict)
@@ -47,13 +47,12 @@ _CHECKS = (
     *("aten._assert_tensor_metadata", "aten._assert_scalar", "aten._assert_async"),
     "aten.sym_constrain_range",
 )
-"""What only checks its arguments; some check a type, and the proof computes in another one."""
+"""Calls that only check their arguments; some check a type, and the proof uses another one."""
 
 
 def _target(stored: str) -> str:
     name = stored.removeprefix("torch.ops.").replace("_operator.", "operator.", 1)
-    known = name.startswith(("aten.", "operator.", "math.", "torch.sym_", "higher_order."))
-    if not known:
+    if not name.startswith(("aten.", "operator.", "math.", "torch.sym_", "higher_order.")):
         raise InputError(f"it calls {name}, which is no operator of PyTorch itself: it cannot run")
     return name
 
@@ -108,10 +107,10 @@ def _inlined(
     """The calls of a block that ran without gradients, in place of the block."""
     if target != "higher_order.wrap_with_set_grad_enabled":
         raise InputError(f"it calls {target.partition('.')[2]}, whose body cannot be followed")
-    _, block, *given = [row["arg"] for row in node["inputs"]]
+    _, block, *arguments = [row["arg"] for row in node["inputs"]]
     graph = block["as_graph"]["graph"]
     inner = Names(names.own(f"({number})"))
-    for own, outer in zip(graph["inputs"], given, strict=True):
+    for own, outer in zip(graph["inputs"], arguments, strict=True):
         name = _name(own)
         if name is not None:
             inner.known[name] = value_of(outer, names)
@@ -192,14 +191,17 @@ _VALUES: dict[str, Callable[[Any, Names], Any]] = {
 def _site(metadata: Mapping[str, str]) -> list[Any]:
     """The user's line, the module's path and the name of its class."""
     frames = _FRAME.findall(metadata.get("stack_trace", ""))
-    own = [frame for frame in frames if not _TORCH.search(frame[0])]
+    own = [frame for frame in frames if not _NOT_USERS.search(frame[0])]
     file, line, function = own[-1] if own else ("", 0, "")
     stack = metadata.get("nn_module_stack", "").rpartition(";")[2].split(",")
-    told = len(stack) == 3 and not stack[1].startswith("_empty")  # of calls that torch adds
-    path, kind = (stack[1], stack[2]) if told else ("", "")
+    named = len(stack) == 3 and not stack[1].startswith("_empty")  # of calls that torch adds
+    path, kind = (stack[1], stack[2]) if named else ("", "")
     module, _, _ = path.partition("@")  # a module that is called again has a number
     return [PurePath(file).name, int(line), function, module, kind.rpartition(".")[2]]
 
 
 _FRAME = re.compile(r'File "([^"]+)", line (\d+), in (\w+)')
-_TORCH = re.compile(r"(^|[/\\])(torch[/\\]|slimnet[/\\]program\.py$)")
+_NOT_USERS = re.compile(
+    r"(^|[/\\])(torch[/\\]|slimnet[/\\](((program|capture)[/\\]\w+)|program)\.py$)"
+)
+"""Of a program that was exported again also the files of slimnet that ran it, now or earlier."""

@@ -84,19 +84,19 @@ def refusal(op: Overload) -> str | None:
     packet, _, overload = str(op).removeprefix("aten.").partition(".")
     if any(argument.is_out for argument in op._schema.arguments):
         return "it writes into a tensor of any size"
-    if isinstance(said := of(op).permitted, str):
-        return said
+    if isinstance(permitted := of(op).permitted, str):
+        return permitted
     in_place = packet.removesuffix("_")  # computes what its twin does, and writes it back
-    if said or {packet, in_place} & PERMITTED or _is_permitted(in_place):
+    if permitted or {packet, in_place} & PERMITTED or _is_permitted(in_place):
         return EXCEPT.get(f"{packet}.{overload}")
     return "it is not among those that are known to check their sizes and indices"
 
 
 def _is_permitted(packet: str) -> bool:
     """Whether the records of any of its overloads say so."""
-    found = getattr(torch.ops.aten, packet, None)
-    known = found.overloads() if isinstance(found, torch._ops.OpOverloadPacket) else ()
-    return any(_allows(getattr(found, overload)) for overload in known)
+    operator = getattr(torch.ops.aten, packet, None)
+    overloads = operator.overloads() if isinstance(operator, torch._ops.OpOverloadPacket) else ()
+    return any(_allows(getattr(operator, overload)) for overload in overloads)
 
 
 def _allows(op: Overload) -> bool:
@@ -105,7 +105,7 @@ def _allows(op: Overload) -> bool:
 
 
 def trouble(op: Overload, args: Sequence[Any], named: Mapping[str, Any]) -> str | None:
-    """What the operator's kernel would not notice in its arguments; None where all is well."""
+    """What is wrong with the arguments and the kernel does not check; None where nothing is."""
     for place, (name, most) in enumerate(_counts(op)):
         value = args[place] if place < len(args) else named.get(name)
         for number in value if isinstance(value, (list, tuple)) else (value,):

@@ -3,8 +3,8 @@
 A program is plain values: calls in order, weights by name, what goes in and what comes out. Running
 one runs nothing but ATen operators on tensors and integer arithmetic, so a file that holds one
 cannot run code nor touch other files. The literal integers of its calls (view sizes, split sizes,
-slice bounds, groups …) are attributes of a module of their own, so that a cut mends them as it
-mends those of anybody's class. :mod:`slimnet.program.exported` and :mod:`slimnet.program.pt2` make
+slice bounds, groups …) are attributes of a module of their own, so that a cut changes them as it
+changes those of a user's class. :mod:`slimnet.program.exported` and :mod:`slimnet.program.pt2` make
 programs.
 """
 
@@ -65,7 +65,7 @@ class Program(nn.Module):
 
     def forward(self, *inputs: Any, **named: Any) -> Any:
         """Run the calls in order; raises :class:`InputError` for inputs of another kind."""
-        values = self._given((*inputs, *self._by_name(len(inputs), named)))
+        values = self._named((*inputs, *self._by_name(len(inputs), named)))
         values |= {name: _held(self, path) for name, path in self._names.items()}
         device = next((x.device for x in values.values() if isinstance(x, Tensor)), None)
         environment = Environment(values, device or torch.device("cpu"))
@@ -111,29 +111,30 @@ class Program(nn.Module):
         """What follows ``place`` positional inputs; a recorded number or None fills a gap."""
         names = (self.arguments[place:] or self.keywords) if named else ()
         if unknown := named.keys() - set(names):
-            known = ", ".join(self.arguments or self.keywords) or "none by name"
-            raise InputError(f"this program has no input {min(unknown)!r}: its inputs are {known}")
+            inputs = ", ".join(self.arguments or self.keywords) or "none by name"
+            raise InputError(f"this program has no input {min(unknown)!r}: its inputs are {inputs}")
         fixed = {row.path: row.value for row in self._inputs if row.shape is None}
         for path, name in ((f"[{place + n}]", name) for n, name in enumerate(names)):
             if name in named or path in fixed:
                 yield named.get(name, fixed.get(path))
 
-    def _given(self, inputs: tuple[Any, ...]) -> dict[str, Any]:
-        given = {keystr(path): leaf for path, leaf in tree_flatten_with_path(inputs)[0]}
-        if given.keys() != {row.path for row in self._inputs} or not all(
-            row.accepts(given[row.path]) for row in self._inputs
+    def _named(self, inputs: tuple[Any, ...]) -> dict[str, Any]:
+        """The leaves of the inputs by the names that calls read them by."""
+        leaves = {keystr(path): leaf for path, leaf in tree_flatten_with_path(inputs)[0]}
+        if leaves.keys() != {row.path for row in self._inputs} or not all(
+            row.accepts(leaves[row.path]) for row in self._inputs
         ):
             wanted = ", ".join(map(str, self._inputs))
             raise InputError(
                 f"this program was recorded for the inputs {wanted}; to run it on others, load the "
                 "network with its class: slimnet.load(file, into=make_model())"
             )
-        return {row.name: given[row.path] for row in self._inputs}
+        return {row.name: leaves[row.path] for row in self._inputs}
 
 
-def _names(given: Iterable[str]) -> tuple[str, ...]:
+def _names(stored: Iterable[str]) -> tuple[str, ...]:
     """Names of arguments: the network can be called by them."""
-    names = tuple(given)
+    names = tuple(stored)
     for name in names:
         if not _is_argument(checked_name(name, "argument's name")):
             raise ValueError(f"{name!r} is no name of an argument")
@@ -222,7 +223,7 @@ def _place(
     frozen: Iterable[str],
 ) -> None:
     """Hold the tensors under their dotted names; one that has two names stays one."""
-    known: dict[Any, Tensor] = {}
+    placed: dict[Any, Tensor] = {}
     parameters, still = set(program["parameters"]), set(frozen)
     for name, tensor in tensors.items():
         if not isinstance(tensor, Tensor):
@@ -234,18 +235,18 @@ def _place(
         for part in path:  # not by attribute: names may be those of nn.Module's own
             owner = owner._modules.setdefault(part, Held())  # type: ignore[assignment]
         if name in parameters:
-            made = nn.Parameter(tensor, requires_grad=_trains(tensor) and name not in still)
-            owner._parameters[leaf] = known.setdefault(_place_of(tensor), made)  # type: ignore[assignment]
+            parameter = nn.Parameter(tensor, requires_grad=_trains(tensor) and name not in still)
+            owner._parameters[leaf] = placed.setdefault(_memory_of(tensor), parameter)  # type: ignore[assignment]
         else:
-            owner._buffers[leaf] = known.setdefault(_place_of(tensor), tensor)
+            owner._buffers[leaf] = placed.setdefault(_memory_of(tensor), tensor)
 
 
 def _trains(tensor: Tensor) -> bool:
     return tensor.is_floating_point() or tensor.is_complex()
 
 
-def _place_of(tensor: Tensor) -> Any:
-    """Two tensors of the same place, shape and strides are one; an empty one has no place."""
+def _memory_of(tensor: Tensor) -> Any:
+    """Two tensors of the same memory, shape and strides are one; an empty one has no memory."""
     start = tensor.data_ptr() if tensor.numel() and not tensor.is_meta else None
     return (start, tensor.shape, tensor.stride(), tensor.dtype) if start else id(tensor)
 

@@ -1,4 +1,4 @@
-"""From a ``.pt2`` file to a program: no class, and no code from the file, is needed to run it.
+"""From a ``.pt2`` file to a program, which runs without any class and without code of the file.
 
 The graph in the archive is JSON; each node becomes one call of a
 :class:`~slimnet.program.program.Program`. Nothing is evaluated: of symbolic sizes only "fixed" or
@@ -179,12 +179,12 @@ def _arguments(spec: str, leaves: int) -> tuple[tuple[Any, ...], list[str]]:
 
 
 def _argument_names(
-    told: list[str] | None, arguments: tuple[Any, ...], keywords: list[str]
+    stored: list[str] | None, arguments: tuple[Any, ...], keywords: list[str]
 ) -> list[str]:
     """What ``forward`` calls its arguments; made up where the file does not say."""
     count = len(arguments) - len(keywords)
-    if told is not None and len(told) == len(arguments) and told[count:] == keywords:
-        return told
+    if stored is not None and len(stored) == len(arguments) and stored[count:] == keywords:
+        return stored
     return [*(f"input_{number}" for number in range(count)), *keywords]
 
 

@@ -3,7 +3,7 @@
 Both networks get the same inputs, with real and with random weights. Every recorded call's result
 is compared (:mod:`.comparison`), and all outputs, element by element; the certificate holds the
 largest relative error and how much was seen. Where removal changes a statistic, the reference
-takes that statistic over the survivors only, and the certificate lists the group as approximate.
+takes it over what survives only, and the certificate lists the group as approximate.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ TOLERANCE = 1e-9
 AMPLIFIED = 1e-6
 """The most that is ever accepted, for networks that amplify float64's own rounding beyond that."""
 
-MUDDY = 1e-2
-"""Where rounding alone moves a call's result by more, comparing it shows nothing."""
+UNCLEAR = 1e-2
+"""Where rounding alone moves a call's result by more (relative), comparing it shows nothing."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,11 @@ class Check:
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Check:
         """Read what :func:`dataclasses.asdict` gave."""
-        made = cls(**row)
-        counts = (made.calls, made.tensors, made.batch, made.cut)
-        return cls(str(made.weights), float(made.error), float(made.tolerance), *map(int, counts))
+        check = cls(**row)
+        counts = (check.calls, check.tensors, check.batch, check.cut)
+        return cls(
+            str(check.weights), float(check.error), float(check.tolerance), *map(int, counts)
+        )
 
 
 @dataclass(frozen=True)
@@ -221,7 +223,7 @@ class Mismatch(CertificateError):
 
 
 class _Pair:
-    """Two networks and a recorded pass; knows which parameters its checks have seen."""
+    """Two networks and a recorded pass; collects the parameters that its checks have seen."""
 
     def __init__(
         self,
@@ -238,9 +240,9 @@ class _Pair:
         self.shorter = shorter
         self.seen: set[str] = set()
 
-    def check(self, asked: str, example: tuple[Any, ...]) -> Check:
+    def check(self, weights: str, example: tuple[Any, ...]) -> Check:
         """Compare on the first weights of this kind, and inputs, that the original can compute."""
-        for kind, inputs in self._ways(asked, example):
+        for kind, inputs in self._ways(weights, example):
             last = inputs is example
             try:
                 reference = self._observed(kind, inputs, strict=not last)
@@ -256,17 +258,19 @@ class _Pair:
                 if last or self._takes_samples_apart(kind, inputs, reference):
                     raise
         raise CertificateError(
-            f"nothing can be proven: with {asked} weights the original itself gives NaN or "
+            f"nothing can be proven: with {weights} weights the original itself gives NaN or "
             "infinite outputs"
         )
 
-    def _ways(self, asked: str, example: tuple[Any, ...]) -> Iterator[tuple[str, tuple[Any, ...]]]:
-        """Kinds of weights and inputs, the most telling first."""
-        if asked == "random":
-            yield from ((asked, inputs) for inputs in variants(example, self.seed))
+    def _ways(
+        self, weights: str, example: tuple[Any, ...]
+    ) -> Iterator[tuple[str, tuple[Any, ...]]]:
+        """Kinds of weights and inputs, those that show most first."""
+        if weights == "random":
+            yield from ((weights, inputs) for inputs in variants(example, self.seed))
             yield from ((kind, example) for kind in ("positive", "perturbed"))
         else:
-            yield asked, example
+            yield weights, example
 
     def _observed(self, kind: str, inputs: tuple[Any, ...], *, strict: bool = False) -> Collected:
         full, _ = weights_of(kind, self.network.tensors, self.context.plan, self.seed)
@@ -294,8 +298,8 @@ class _Pair:
             shaken = self._shaken(kind, inputs)
             tolerance = _allowed(difference(reference.outputs, shaken.outputs))
             noise = moved(reference, shaken, compared.norms)
-            rows = {n: e for n, e in rows.items() if noise.get(n, 0.0) <= MUDDY or isinf(e)}
-            tolerances = {n: _allowed(noise.get(n, 0.0), most=10 * MUDDY) for n in rows}
+            rows = {n: e for n, e in rows.items() if noise.get(n, 0.0) <= UNCLEAR or isinf(e)}
+            tolerances = {n: _allowed(noise.get(n, 0.0), most=10 * UNCLEAR) for n in rows}
         wrong = min((n for n, error in rows.items() if error > tolerances[n]), default=None)
         if wrong is not None:
             where = f"they differ at {_place(reference, wrong)}"

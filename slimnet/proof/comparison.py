@@ -110,7 +110,7 @@ class Compared(Slim):
         self._reference = reference
         self._partners = partners
         self._together = True  # whether it still runs what the reference ran
-        self._laid: list[Any] = []  # operators since the last one that computed
+        self._laid: list[Any] = []  # operators since the last one that changed numbers
         self._between: list[tuple[int, list[Projection]]] = []  # their results, by row
 
     def tell(self, call: Call | None, op: Any, result: Any) -> None:
@@ -118,11 +118,11 @@ class Compared(Slim):
         place = self._next(op) if self._partners is None else self._partner(call)
         if place is None:
             return
-        found = self._projected(place, result)
+        projections = self._projected(place, result)
         if only_lays_out(op) and self._partners is None:
-            self._between.append((place, found))
+            self._between.append((place, projections))
         else:
-            self._compare(place, found)
+            self._compare(place, projections)
 
     def _next(self, op: Any) -> int | None:
         """The reference's next row; another operator than its own ends the comparison."""
@@ -137,8 +137,8 @@ class Compared(Slim):
         while place < len(rows) and only_lays_out(rows[place].op):
             place += 1
         if [row.op for row in rows[self.reached : place]] == self._laid:
-            for row, found in self._between:
-                self._compare(row, found)
+            for row, projections in self._between:
+                self._compare(row, projections)
         self._laid.clear()
         self._between.clear()
         self.reached = place
@@ -162,9 +162,9 @@ class Compared(Slim):
         projector = self._reference.projector
         return [projector.of_slim(x, ref) for x, ref, expected in results if expected is not None]
 
-    def _compare(self, place: int, found: Sequence[Projection]) -> None:
+    def _compare(self, place: int, projections: Sequence[Projection]) -> None:
         expected = [x for x in self._reference.rows[place].results if x is not None]
-        for one, other in zip(expected, found, strict=False):
+        for one, other in zip(expected, projections, strict=False):
             error = one.difference(other, other.norm)
             self.errors[place] = max(error, self.errors.get(place, 0.0))
             self.norms[place] = (*self.norms.get(place, ()), other.norm)
@@ -182,9 +182,9 @@ def tensors_in(result: Any) -> list[Tensor]:
 
 
 def read_tensors(trace: Trace) -> frozenset[int]:
-    """What some call reads, or the network gives: no one asks a norm for the statistics it used.
+    """The recorded tensors to compare: those that some call reads, or the network gives.
 
-    What a call gives of which nothing is read counts as well.
+    A norm's own statistics, say, nobody reads. Of a call none of whose results is read, all count.
     """
     read = {*trace.graph.readers, *(ref.id for ref in trace.outputs)}
     dead = (call for call in trace.calls if not any(ref.id in read for ref in call.outputs))
@@ -210,8 +210,8 @@ def observe(
     """
     projector = Projector(SurvivingPlaces(context), read_tensors(context.trace), seed)
     reference = Collected(context, projector, seed, strict=strict)
-    given = run(network, values, example, reference, seed=seed, training=context.training)
-    reference.outputs = tensors_of(given)
+    output = run(network, values, example, reference, seed=seed, training=context.training)
+    reference.outputs = tensors_of(output)
     return reference
 
 
@@ -232,8 +232,8 @@ def follow(
     own = context if shorter is None else replace(context, trace=shorter.trace)
     compared = Compared(own, reference, seed, None if shorter is None else shorter.partners)
     try:
-        given = run(slim, values, example, compared, seed=seed, training=context.training)
-        compared.outputs = tensors_of(given)
+        output = run(slim, values, example, compared, seed=seed, training=context.training)
+        compared.outputs = tensors_of(output)
     except Exception as error:  # whatever the user's forward raises
         raise Broken(compared) from error
     return compared
@@ -243,13 +243,13 @@ def moved(
     reference: Collected, other: Collected, norms: Mapping[int, Sequence[float]]
 ) -> dict[int, float]:
     """Row → how far its results are from those of another run, relative to norms."""
-    found = {}
+    distances = {}
     for place, lengths in norms.items():
         rows = reference.rows[place].results, other.rows[place].results
         pairs = [(a, b) for a, b in zip(*rows, strict=True) if a is not None and b is not None]
-        off = [a.difference(b, n) for (a, b), n in zip(pairs, lengths, strict=True)]
-        found[place] = max(off, default=0.0)
-    return found
+        each = [a.difference(b, n) for (a, b), n in zip(pairs, lengths, strict=True)]
+        distances[place] = max(each, default=0.0)
+    return distances
 
 
 def parameters_read(reference: Collected, places: Iterable[int]) -> Iterator[str]:

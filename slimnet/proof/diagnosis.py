@@ -1,7 +1,7 @@
 """Which call stands in the way, when a slim network breaks or differs from the reference.
 
-The proof knows the first call at which the networks part (:mod:`.verify`). The groups behind it are
-then pinned, with its line as the reason.
+A :class:`~slimnet.proof.certificate.Mismatch` holds the first call at which the two differ. The
+groups that it reads or gives are then pinned, with its line as the reason.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from slimnet.proof.reference import SurvivingPlaces
 
 
 def culprits(mismatch: Mismatch) -> list[Pin]:
-    """The calls where they part, each or the last one before it that has something to pin."""
+    """The calls at which they differ; where one has nothing to pin, the last before it that has."""
     pins = [_culprit(mismatch, calls) for calls in mismatch.runs]
     return list(dict.fromkeys(pin for pin in pins if pin is not None))
 

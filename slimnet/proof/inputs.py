@@ -1,8 +1,8 @@
-"""What both networks are given while a cut is proven: the example's own values, in another order.
+"""The inputs that a cut is proven on: the example's own values, in another order.
 
 A network may take roots or logarithms of its inputs, or read them as boxes: no number may appear
-that the example does not hold. Where all of a tensor's values are the same, that says little, and
-normal noise is tried first.
+that the example does not hold. Where all of a tensor's values are the same, another order shows
+nothing more, and normal noise is tried first.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 
 def variants(example: tuple[Any, ...], seed: int) -> Iterator[tuple[Any, ...]]:
-    """Inputs to try, the most telling first, the example itself last."""
+    """Inputs to try, those that show most first, the example itself last."""
     two = stacked(example, seed)
     if two is not None:
         yield two

@@ -1,8 +1,8 @@
-"""What was raised on the slim network: in words, and which call to blame.
+"""What was raised on the slim network: in words, and which call to pin.
 
-An ``assert`` has no message and a ``raise`` no tensor; but the exception knows its line and what
-that line had at hand, and the calls that ran before it are known. The last of them whose result the
-line may have looked at is to blame; where none ran before, the first one after it.
+An ``assert`` has no message and a ``raise`` no tensor; but the exception has its line and the
+variables of that function, and the calls that ran before it are recorded. The last of them whose
+result the line may have looked at is pinned; where none ran before, the first one after it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Raised:
 
     text: str  # its message, else its kind; and the line, where the user's code raised it
     own: bool  # whether the user's code raised it, and no operator
-    shapes: frozenset[tuple[int, ...]]  # of the tensors that the user's function had at hand
+    shapes: frozenset[tuple[int, ...]]  # of the tensors among the user's function's variables
 
     @classmethod
     def of(cls, error: BaseException) -> Raised:
@@ -36,9 +36,9 @@ class Raised:
         frames = list(traceback.walk_tb(error.__traceback__))
         users = [(frame, line) for frame, line in frames if _is_users(frame)]
         own = bool(users) and frames[-1] == users[-1]
-        held = users[-1][0].f_locals.values() if own else ()
-        shapes = frozenset(tuple(x.shape) for x in held if isinstance(x, Tensor))
-        return cls(_told(error, users[-1] if own else None), own, shapes)
+        variables = users[-1][0].f_locals.values() if own else ()
+        shapes = frozenset(tuple(x.shape) for x in variables if isinstance(x, Tensor))
+        return cls(_message(error, users[-1] if own else None), own, shapes)
 
 
 def _is_users(frame: FrameType) -> bool:
@@ -48,7 +48,7 @@ def _is_users(frame: FrameType) -> bool:
 _INTERNAL = (str(Path(torch.__file__).parent), str(Path(__file__).parent.parent), "<frozen")
 
 
-def _told(error: BaseException, place: tuple[FrameType, int] | None) -> str:
+def _message(error: BaseException, place: tuple[FrameType, int] | None) -> str:
     """One line: the message, or else the kind of exception, and the line of who raised it."""
     first = str(error).strip().split("\n")[0]
     if place is None:
@@ -66,14 +66,14 @@ def blamed(raised: Raised, context: CutContext, ran: Sequence[Call]) -> Pin | No
     Where the user's code objects it is what a call has given that stays; where an operator fails
     (the last of ``ran``), all that meets there.
     """
-    left = _Left(context)
+    slim = _SlimShapes(context)
     before = list(reversed(ran))
-    shown = [call for call in before if any(left.shape(x) in raised.shapes for x in call.outputs)]
+    shown = [call for call in before if any(slim.shape(x) in raised.shapes for x in call.outputs)]
     for call in (*shown, *before):
-        if any(map(left.is_cut, _tensors(call, raised.own))):
+        if any(map(slim.is_cut, _tensors(call, raised.own))):
             return Pin(call.index, _because(call, raised), context.number, raised.own)
     for call in context.trace.calls[len(ran) :]:
-        if any(map(left.is_cut, _tensors(call, False))):
+        if any(map(slim.is_cut, _tensors(call, False))):
             return Pin(call.index, _because(call, raised), context.number)
     return None
 
@@ -88,8 +88,8 @@ def _tensors(call: Call, outputs_only: bool) -> list[Ref]:
     return [*call.outputs, *(() if outputs_only else call.reads)]
 
 
-class _Left:
-    """What is left of recorded tensors."""
+class _SlimShapes:
+    """The shapes of recorded tensors in the slim network."""
 
     def __init__(self, context: CutContext) -> None:
         self._places = SurvivingPlaces(context)

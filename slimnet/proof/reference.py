@@ -1,9 +1,9 @@
 """Run a network in float64 on weights that stand for its own, call by call as it was recorded.
 
-Everything is widened *while it runs*: a mode exchanges each weight at the moment of use. How a call
-is computed is the run's affair: the reference's calls that depend on all channels (LayerNorm,
-softmax over channels …) take only the survivors, so that they too can be compared, and the slim
-network's random numbers are those of the reference that survive. Neither model is changed.
+Everything is widened *while it runs*: a mode exchanges each weight at the moment of use, and
+neither model is changed. The reference computes calls that depend on all channels (LayerNorm,
+softmax over channels …) on those that survive, so that they can be compared too; the slim network's
+random numbers are those of the reference that survive.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def selected(value: Tensor, places: Places) -> Tensor:
 
 
 def spread(value: Tensor, places: Places, shape: Sequence[int]) -> Tensor:
-    """Survivors back in their places of a tensor of this shape, zero elsewhere."""
+    """What survives, back in its places of a tensor of this shape; zero elsewhere."""
     for d, kept in places.items():
         full = value.new_zeros((*value.shape[:d], shape[d], *value.shape[d + 1 :]))
         value = full.index_copy_(d, kept.to(value.device), value)
@@ -131,27 +131,27 @@ def carried(call: Call, output: Ref, places: Callable[[Ref], Places]) -> dict[in
     Of operators that give each place what they compute for that place. The labels that a rule gave
     to the result are not asked: they are what is to be proven.
     """
-    found: dict[int, Tensor] = {}
+    along: dict[int, Tensor] = {}
     for ref in call.reads:
         for d, kept in places(ref).items():
             place = d + len(output.shape) - len(ref.shape)  # broadcast from the back
             if place >= 0 and output.shape[place] == ref.shape[d]:
-                found.setdefault(place, kept)
-    return found
+                along.setdefault(place, kept)
+    return along
 
 
 def agree(call: Call, places: Callable[[Ref], Places]) -> bool:
     """Whether the same places of all operands survive, broadcast from the back."""
-    found: dict[tuple[int, int], Tensor] = {}
+    first: dict[tuple[int, int], Tensor] = {}  # (axis from the back, length) → places
     return all(
-        torch.equal(found.setdefault((len(ref.shape) - d, ref.shape[d]), kept), kept)
+        torch.equal(first.setdefault((len(ref.shape) - d, ref.shape[d]), kept), kept)
         for ref in call.reads
         for d, kept in places(ref).items()
     )
 
 
 class Run:
-    """How the calls of one run are computed, and what is told of their results.
+    """How the calls of one run are computed, and what becomes of their results.
 
     A call is recognised as the k-th one of its operator, as in the recorded pass. Conversions do
     not count: there are other ones where everything is float64.
@@ -163,7 +163,7 @@ class Run:
         self._calls = context.trace.graph.nth if context else {}
 
     def __call__(self, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Compute one operator and tell of its result."""
+        """Compute one operator; hand its result to :meth:`tell`."""
         number = self._seen[op]
         self._seen[op] += 1
         call = None if of(op).layout is Layout.CONVERTS else self._calls.get((op, number))
@@ -180,7 +180,7 @@ class Run:
         return plainly(op, args, kwargs)
 
     def tell(self, call: Call | None, op: Any, result: Any) -> None:
-        """Nobody listens."""
+        """What the run does with a result: nothing, unless a subclass compares it."""
 
 
 def plainly(op: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
@@ -189,7 +189,7 @@ def plainly(op: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     if double is Double.SINGLE:  # both sides round to the same coarse grid
         return tree_map(widened, op(*tree_map(_narrowed, args), **kwargs))
     result = (double if callable(double) else op)(*args, **kwargs)
-    if double is Double.ZEROS:  # what lies there by chance is nobody's result
+    if double is Double.ZEROS:  # what lies in unset memory is chance
         return result.to(torch.float64).zero_() if _is_narrow(result) else result.zero_()
     if _is_narrow(result) and "dtype" in {argument.name for argument in op._schema.arguments}:
         return op(*args, **{**kwargs, "dtype": torch.float64})  # a new tensor, of torch's default
@@ -253,7 +253,7 @@ class _Weights:
 
 
 class _Exchanged(TorchFunctionMode):
-    """Exchanges weights where the public function is called: some check types before they run."""
+    """Exchanges weights where a public function is called: some check types before they run."""
 
     def __init__(self, weights: _Weights, wide: _Wide) -> None:
         super().__init__()
@@ -266,19 +266,19 @@ class _Exchanged(TorchFunctionMode):
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
         if name in _READS and func != _DATA:
-            found = func(*args, **kwargs)
-            return torch.float64 if func == _DTYPE and found in _NARROW else found
+            answer = func(*args, **kwargs)
+            return torch.float64 if func == _DTYPE and answer in _NARROW else answer
         exchange = self.weights.exchange
         named = {key: exchange(value) for key, value in kwargs.items()}
-        given = tuple(exchange(arg) for arg in args)
+        wide = tuple(exchange(arg) for arg in args)
         op = composite(func, args)
         if op is not None:
             with _disable_current_modes():
-                return self.wide.how(op, given, named)
+                return self.wide.how(op, wide, named)
         if func in OPENED:
             with self:
-                return opened(func)(*given, **named)
-        return func(*given, **named)
+                return opened(func)(*wide, **named)
+        return func(*wide, **named)
 
 
 _DATA = Tensor.data.__get__  # type: ignore[attr-defined]
@@ -287,7 +287,7 @@ _READS = {"__get__", "size", "dim", "numel", "is_floating_point", "is_complex", 
 
 
 class _Wide(Uncompiled):
-    """Hands every operator to the run, in float64."""
+    """Lets the run compute every operator, in float64."""
 
     def __init__(self, weights: _Weights, how: Run) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -316,7 +316,7 @@ def _narrowed(leaf: Any) -> Any:
 
 
 class Reference(Run):
-    """The original: calls that depend on all channels run on the survivors only."""
+    """The original: calls that depend on all channels run on those that survive."""
 
     def __init__(self, context: CutContext, places: SurvivingPlaces, seed: int = 0) -> None:
         super().__init__(context, seed)
@@ -330,7 +330,7 @@ class Reference(Run):
     def compute(
         self, call: Call | None, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        """On the survivors, and back in their places, where the call depends on all channels."""
+        """On what survives, and back in its places, where the call depends on all channels."""
         if call is None or call.index not in self._restricted or not self.places.touch(call):
             return plainly(op, args, kwargs)
         over = self._restricted[call.index]

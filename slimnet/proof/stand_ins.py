@@ -70,7 +70,7 @@ def weights_of(
 
 
 def _is_grid(name: str, originals: Mapping[str, Tensor]) -> bool:
-    """Whether it is the step that fake quantisation rounds to: a wide one would hide everything."""
+    """Whether it is the step that fake quantisation rounds to: a large one rounds all to zero."""
     path, _, leaf = name.rpartition(".")
     return leaf == "scale" and f"{path}.zero_point".lstrip(".") in originals
 
@@ -106,7 +106,7 @@ def _drawn(rows: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _small(rows: Tensor, generator: torch.Generator) -> Tensor:
-    """The same, a fifth as large: what is added must not silence a channel behind a ReLU."""
+    """The same, vectors a fifth as large: a large bias would keep a channel below its ReLU."""
     return _drawn(rows, generator) * (0.2 if rows.dim() < 2 else 1.0)
 
 
@@ -138,7 +138,7 @@ def _random(
         return tensor.clone()  # an operator may write into it
     if removal.groups > 1:  # all columns of its groups are no more than one
         return removal.select(_random(name, tensor, seed, Removal(), drawn))
-    kept = [removal.kept(d, tensor.shape) for d in range(tensor.dim())]
+    kept = [removal.kept(d, tensor.shape) for d in range(tensor.dim())]  # indices, per axis
     result = torch.empty([len(k) for k in kept], dtype=torch.float64, device=tensor.device)
     if tensor.dim() == 0:
         return result.fill_(0.7)

@@ -1,4 +1,4 @@
-"""Readers, one per kind of data: what is behind the colon in, images and labels out.
+"""Readers, one per kind of data: the text behind the colon (``npz:FILE``) gives images and labels.
 
 Every reader raises ``InputError`` with the file or folder and what is wrong with it.
 """

@@ -26,7 +26,7 @@ Slices: TypeAlias = "dict[str, tuple[int, tuple[int, ...]]]"
 
 @dataclass(frozen=True, eq=False)
 class Path:
-    """How to multiply a tensor: by way of which parameters, and past which recorded tensors."""
+    """How to multiply a tensor: which parameters to multiply, and what is then multiplied too."""
 
     slices: Slices
     boxes: Mapping[int, Box]  # recorded tensor → what of it is multiplied
@@ -115,12 +115,13 @@ class _Walk:
         if not moves and not any(ref.id in self.boxes for ref in call.outputs):
             raise NotLinear
         for place, ref in enumerate(call.outputs):
-            wanted = self.boxes.get(ref.id)
-            if wanted is None and not moves:
+            multiplied = self.boxes.get(ref.id)
+            if multiplied is None and not moves:
                 continue  # the mean and the deviation, which a norm gives as well
-            demands = self._step(call, place, whole(ref.shape) if wanted is None else wanted)
+            part = whole(ref.shape) if multiplied is None else multiplied
+            demands = self._step(call, place, part)
             mine = [box for operand, box in demands if operand.id == number]
-            if wanted is not None and not mine:
+            if multiplied is not None and not mine:
                 raise NotLinear
-            if wanted is None and any(meet(self.boxes[number], box) for box in mine):
+            if multiplied is None and any(meet(self.boxes[number], box) for box in mine):
                 raise NotLinear
