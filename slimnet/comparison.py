@@ -61,13 +61,13 @@ class Settings:
     device: str | None = None
     samples: int = 1024  # images that a repair reads, others for each seed
     data: Samples | None = None  # what criteria read
-    init: nn.Module | None = None  # the network before training
+    init: Network | None = None  # before training
     engine: str = "local"  # where cells run
     workers: int | None = None
 
     def cut(self, model: nn.Module, example: tuple[torch.Tensor, ...], **asked: Any) -> Pruned:
         """One slim network."""
-        init = None if self.init is None else Network.of(self.init).tensors
+        init = None if self.init is None else self.init.tensors
         return prune(model, example, data=self.data, init=init, **asked, **self.prune)
 
     def to_json(self, example: tuple[torch.Tensor, ...], study: Study) -> dict[str, Any]:
@@ -78,7 +78,7 @@ class Settings:
             "threads": self.threads,
             "input": [list(x.shape) for x in example],
             **({} if self.data is None else {"samples": len(self.data)}),
-            **({} if self.init is None else {"init": weights_digest(self.init)}),
+            **({} if self.init is None else {"init": weights_digest(self.init.model)}),
             **({"repair": self.samples} if "repaired" in study.starts else {}),
         }
 
