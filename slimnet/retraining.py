@@ -97,7 +97,7 @@ def retrain(
     unless it is told. Raises :class:`~slimnet.errors.InputError` where these do not fit together.
     """
     place = place_of(device)
-    model = artifact.model(dense).to(place)
+    model = artifact.model(None if dense is None else Network.of(dense)).to(place)
     if isinstance(model, Program):
         raise InputError(
             f"the network is of the class {artifact.class_name}, which is not known here, and runs "

@@ -1,4 +1,4 @@
-"""Readers, one per kind of data: what is behind the colon in, images and labels out.
+"""Readers, one per kind of data: the text behind the colon (``npz:FILE``) gives images and labels.
 
 Every reader raises ``InputError`` with the file or folder and what is wrong with it.
 """
@@ -133,15 +133,15 @@ def read_user_data(spec: str, size: int) -> Dataset | Splits | Task:
     members of one), or x_train, y_train, x_test, y_test: NumPy images uint8 ``[N, H, W, C]``, or
     tensors ``[N, C, H, W]``, uint8 or floating point in 0..1.
     """
-    made = call_in_file(spec, {})
-    if not isinstance(made, (tuple, list)):
-        return check_task(made, spec)
-    if len(made) != len(KEYS):
+    returned = call_in_file(spec, {})
+    if not isinstance(returned, (tuple, list)):
+        return check_task(returned, spec)
+    if len(returned) != len(KEYS):
         raise InputError(
-            f"{spec} returned {len(made)} values: return a task, or the four arrays "
+            f"{spec} returned {len(returned)} values: return a task, or the four arrays "
             f"{', '.join(KEYS)}"
         )
-    return _from_arrays(spec, made)
+    return _from_arrays(spec, returned)
 
 
 class FolderImages:
