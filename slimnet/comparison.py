@@ -30,7 +30,7 @@ from slimnet.networks.arch import Arch
 from slimnet.output import scratch, write_json
 from slimnet.progress import Progress
 from slimnet.pruning import Pruned, prune
-from slimnet.repairs import check_images
+from slimnet.repairs import check_number
 from slimnet.report import NetworkReport, Report, slim_networks, write_html
 from slimnet.samples import Samples
 from slimnet.study import (
@@ -113,7 +113,7 @@ def check_cuts(
     if settings.latency_batch is not None:
         check_batch(example, settings.latency_batch)
     if "repaired" in study.starts:
-        check_images(settings.samples)
+        check_number(settings.samples)
         if UNSTRUCTURED in study.criteria:
             raise InputError(
                 f"{UNSTRUCTURED} cuts nothing, so there is nothing to repair: leave it out, or the "

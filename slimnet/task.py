@@ -9,15 +9,17 @@ tensor, a tuple, a dict, lists of images of different sizes. Only the task takes
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
+from slimnet.capture.randomness import drawing_from
 from slimnet.errors import InputError
-from slimnet.example import tensors_of
+from slimnet.example import positional, tensors_of
+from slimnet.samples import SampleBatches, Samples
 
 Batch: TypeAlias = Any
 """What ``batches`` gives, in any containers; its tensors may lie on any device."""
@@ -270,6 +272,69 @@ def fingerprint_of(task: Task) -> str:
     """What tells the data of a task from others: its own digest where it has one, else its name."""
     digest: Callable[[], str] | None = getattr(task, "fingerprint", None)
     return digest() if digest is not None else task.name
+
+
+def samples_from(task: Task, count: int, seed: int, model: nn.Module) -> Samples:
+    """At most about ``count`` training samples of a task; the seed alone decides which.
+
+    One tensor for each input where all batches have the same shapes, else the batches as they come.
+    """
+    own: Callable[[int, int], Samples] | None = getattr(task, "samples", None)
+    if own is not None:
+        return own(count, seed)
+    generator = torch.Generator().manual_seed(seed)
+    with drawing_from(seed, devices=[]):
+        batches = list(each_first(task.batches("train", PART, generator), count))
+    if not batches:
+        raise InputError(f"{task.name} gives no batch to read")
+    parts = [_samples(task, model, batch) for batch in batches]
+    joined = _joined(parts)
+    return joined.first(count) if joined is not None else SampleBatches.of(parts)
+
+
+PART = 8
+"""Samples that are asked for at a time: what may be the smallest batch."""
+
+
+def _samples(task: Task, model: nn.Module, batch: Batch) -> Samples:
+    inputs = task.inputs(batch)
+    given = inputs if isinstance(inputs, (tuple, Mapping)) else (inputs,)
+    rows = {len(leaf) if leaf.dim() else None for leaf in _tensors((inputs, batch))}
+    other = any(isinstance(leaf, str) for leaf in tree_leaves(batch))
+    whole = len(rows) != 1 or None in rows or other or isinstance(inputs, list)
+    count = samples_in(batch) if whole else None
+    inputs = positional(model, given)
+    return Samples(inputs, batch, lambda model, some: task.loss(model, some.labels), count)
+
+
+def _joined(parts: Sequence[Samples]) -> Samples | None:
+    """One tensor for each input, and for each part of a batch; None where they do not fit."""
+    first = parts[0]
+    alike = {_outline(part) for part in parts}
+    if len(alike) > 1 or any(part.count is not None for part in parts):
+        return None
+    images, labels = (
+        tree_map(lambda *leaves: _along(leaves), *(getattr(part, name) for part in parts))
+        for name in ("images", "labels")
+    )
+    return replace(first, images=images, labels=labels)
+
+
+def _along(leaves: Sequence[Any]) -> Any:
+    return torch.cat(list(leaves)) if isinstance(leaves[0], Tensor) else leaves[0]
+
+
+def _outline(part: Samples) -> str:
+    """The containers, the shapes of single samples, and what is no tensor."""
+    return repr(tree_map(_brief, (part.images, part.labels)))
+
+
+def _brief(leaf: Any) -> Any:
+    return (tuple(leaf.shape[1:]), str(leaf.dtype)) if isinstance(leaf, Tensor) else leaf
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
 
 
 def each_first(batches: Iterable[Batch], count: int) -> Iterator[Batch]:

@@ -112,7 +112,7 @@ def _share_right(model: nn.Module, samples: Samples) -> float | None:
     with torch.no_grad(), evaluation_mode(network):
         for batch in samples.to(network.device).batches(64):
             try:
-                scores = model(batch.images)
+                scores = model(*batch.inputs)
             except Exception:  # whatever the network raises: what comes next says it better
                 return None
             if not isinstance(scores, torch.Tensor) or scores.dim() != 2 or batch.labels is None:

@@ -260,7 +260,7 @@ def repair(
     Without ``refine`` each layer is solved by itself. Raises :class:`InputError` where they do not
     fit the network, or the slim network is not one of ``against``.
     """
-    samples = samples_of(data)
+    samples = samples_of(data, against)
     if samples is None:
         raise InputError("repair needs images to solve on: give them as data")
     how: dict[str, Any] = {"seed": seed, "refine": refine, "watch": watch}
@@ -271,13 +271,13 @@ def repair(
         check_cut_from(network, small, plan)
         if small.device != network.device:
             small = Network.of(copied(small).to(network.device))
-        model, report = repair_layers(network, small, plan, samples.images, **how)
+        model, report = repair_layers(network, small, plan, samples, **how)
         repaired = replace(slim, model=model, repair=report)
         remember(Network.of(model), *repaired.whole(), trained=True)
         return repaired
     artifact = _artifact_of(slim)
     small = Network.of(artifact.model(network).to(network.device))
-    model, report = repair_layers(network, small, artifact.plan, samples.images, **how)
+    model, report = repair_layers(network, small, artifact.plan, samples, **how)
     fresh = make_artifact(
         model, artifact.plan, artifact.certificate, artifact.example, artifact.arch, trained=True
     )

@@ -114,8 +114,8 @@ def sensitivity(
     if points < 1:
         raise InputError(f"points must be at least 1, and {points} is not")
     network = Network.of(model)
-    example, images = positional(model, example), samples_of(data)
-    calibrated = samples_of(calibration)
+    example, images = positional(model, example), samples_of(data, model)
+    calibrated = samples_of(calibration, model)
     check_needs(criterion, data=calibrated is not None, init=init is not None)
     analysis = analyse(network, capture_passes(network, example), (), heads=heads)
     scoring = ScoringInputs(
@@ -196,9 +196,10 @@ class _Measure:
         try:
             return list(self._run(self.network))
         except Exception as error:  # whatever the user's forward raises
-            shape = [] if self.images is None else list(self.images.images.shape[1:])
+            shapes = () if self.images is None else self.images.shapes
             first = str(error).strip().split("\n")[0]
-            raise InputError(f"the network does not run on images of {shape}: {first}") from error
+            listed = ", ".join(str(list(shape[1:])) for shape in shapes) or "[]"
+            raise InputError(f"the network does not run on images of {listed}: {first}") from error
 
     def cut(self, group: Group, removed: Mapping[int, Any]) -> _Damage:
         """Without these atoms of one group."""
@@ -234,7 +235,7 @@ class _Measure:
                 yield network.model(*self.example), None
                 return
             for batch in self.images.batches(BATCH):
-                yield network.model(batch.images), batch.labels
+                yield network.model(*batch.inputs), batch.labels
 
 
 def _right(outputs: Any, labels: Tensor | None) -> int:
