@@ -274,17 +274,19 @@ def fingerprint_of(task: Task) -> str:
     return digest() if digest is not None else task.name
 
 
-def samples_from(task: Task, count: int, seed: int, model: nn.Module) -> Samples:
-    """At most about ``count`` training samples of a task; the seed alone decides which.
+def samples_from(
+    task: Task, count: int, seed: int, model: nn.Module, split: Split = "train"
+) -> Samples:
+    """At most about ``count`` samples of a task; the seed alone decides which.
 
     One tensor for each input where all batches have the same shapes, else the batches as they come.
     """
     own: Callable[[int, int], Samples] | None = getattr(task, "samples", None)
-    if own is not None:
+    if own is not None and split == "train":
         return own(count, seed)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed) if split == "train" else None
     with drawing_from(seed, devices=[]):
-        batches = list(each_first(task.batches("train", PART, generator), count))
+        batches = list(each_first(task.batches(split, PART, generator), count))
     if not batches:
         raise InputError(f"{task.name} gives no batch to read")
     parts = [_samples(task, model, batch) for batch in batches]

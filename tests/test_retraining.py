@@ -218,6 +218,16 @@ def test_an_own_network_with_an_own_task_from_cut_to_tuned(tmp_path, capsys):
     dense = str(tmp_path / "dense.pt")
     run(["prune", dense, *arch, "--input", "1,8", "--ratio", "0.5", "-o", slim])
     data = ["--data", f"{own}:make_task"]
+    scored = str(tmp_path / "scored.pt")
+    for criterion in ("taylor", "thinet"):
+        options = ["--ratio", "0.5", "--criterion", criterion, "--samples", "64", "--repair"]
+        run(["prune", dense, *arch, *data, "--input", "1,8", *options, "-o", scored])
+    repaired = str(tmp_path / "repaired.pt")
+    run(["repair", slim, *arch, *data, "--against", dense, "-o", repaired])
+    assert read_slim(repaired).trained
+    page = str(tmp_path / "page.html")
+    run(["sensitivity", dense, *arch, *data, "--input", "1,8", "--points", "2", "-o", page])
+    capsys.readouterr()
     run(["retrain", slim, *arch, *data, "--optimizer", "adamw", "--lr", "0.01", "-o", tuned])
     said = capsys.readouterr().out
     before, after = [float(x) for x in said.split("mse")[1].split()[:2]]

@@ -12,9 +12,10 @@ from torch import nn
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.rpn import AnchorGenerator
 
+import slimnet
 from slimnet.errors import InputError
 from slimnet.task import Task, fingerprint_of, samples_in
-from slimnet.tasks.data import load_task
+from slimnet.tasks.data import load_data, load_task
 from slimnet.tasks.kind import TASKS
 from slimnet.train import Schedule, measure, train
 
@@ -258,6 +259,28 @@ def test_a_detector_that_gives_no_losses_is_refused(boxes):
 
     with pytest.raises(InputError, match="the loss of a detector is what it returns in training"):
         train(Other(), load_task(f"task:detection:{boxes}"), SHORT, seed=0, device="cpu")
+
+
+# ---------------------------------------------------------------------------------- no labels
+
+
+def test_images_without_labels_are_enough_for_a_repair(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 8, 8, 1)).astype(np.uint8)
+    np.savez(tmp_path / "images.npz", x_train=pixels)
+    task = load_task(f"npz:{tmp_path / 'images.npz'}")
+    samples = task.samples(32, seed=1)
+    assert samples.labels is None and samples.images.shape == (32, 1, 8, 8)
+    assert abs(float(samples.images.mean())) < 0.1  # normalised
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 32, 3), nn.ReLU(), nn.Conv2d(32, 8, 3)).eval()
+    pruned = slimnet.prune(model, (torch.zeros(1, 1, 8, 8),), ratio=0.5, align=None)
+    done = slimnet.repair(pruned, model, samples)
+    assert done.repair.after < done.repair.before
+    for asked in (task.loss, task.measure):
+        with pytest.raises(InputError, match="holds images without labels, and an? .* needs them"):
+            asked(model, samples.images)
+    with pytest.raises(InputError, match="holds images without labels"):
+        load_data(f"npz:{tmp_path / 'images.npz'}")
 
 
 # ---------------------------------------------------------------------------------------- names

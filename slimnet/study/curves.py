@@ -224,7 +224,7 @@ class _Measure:
         return _Damage(float(np.sqrt(squared / max(total, 1e-300))), self._percent(right))
 
     def _percent(self, right: int) -> float | None:
-        if self.images is None or self.images.labels is None:
+        if self.images is None or self.images.labels is None or self.images.loss:
             return None
         return 100 * right / len(self.images)
 
@@ -240,7 +240,7 @@ class _Measure:
 
 def _right(outputs: Any, labels: Tensor | None) -> int:
     """How many images got their own label; 0 without labels."""
-    if labels is None:
+    if not isinstance(labels, Tensor):
         return 0
     scores = tensors_of(outputs)[0]
     if scores.dim() != 2:

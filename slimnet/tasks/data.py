@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from slimnet.errors import InputError
 from slimnet.registry import Registry
@@ -19,6 +20,7 @@ from slimnet.task import Task
 from slimnet.tasks import sources
 from slimnet.tasks.classification import Dataset, Images, Normalize
 from slimnet.tasks.kind import read_task
+from slimnet.tasks.unlabelled import Unlabelled
 
 Augment = Literal["auto", "none", "standard"]
 
@@ -28,7 +30,7 @@ class Source:
     """One kind of data: ``read(rest, size)`` reads what stands behind the colon."""
 
     usage: str
-    read: Callable[[str, int], Dataset | sources.Splits | Task]
+    read: Callable[[str, int], Dataset | sources.Splits | Tensor | Task]
     normalize: str | None = None  # a name of NORMALIZE; None: measured on the training images
 
 
@@ -62,6 +64,11 @@ def load_data(
     images.
     """
     task = load_task(spec, normalize, augment=augment, size=size)
+    if isinstance(task, Unlabelled):
+        raise InputError(
+            f"{spec} holds images without labels, and what is asked for needs them: give y_train, "
+            "x_test and y_test as well"
+        )
     if not isinstance(task, Dataset):
         raise InputError(f"{spec} is a task of its own: what is asked for needs labelled images")
     return task
@@ -77,6 +84,9 @@ def load_task(
     """
     source, rest = _source(spec)
     read = source.read(rest, size)
+    if isinstance(read, Tensor):
+        own = normalize or source.normalize
+        return Unlabelled(spec, read, parse_normalize(own) if own else _measured(read))
     if isinstance(read, sources.Splits):
         dataset = _dataset(read, spec, normalize or source.normalize)
     elif isinstance(read, Dataset):

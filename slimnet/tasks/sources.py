@@ -6,7 +6,7 @@ Every reader raises ``InputError`` with the file or folder and what is wrong wit
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -60,15 +60,23 @@ def read_digits(rest: str, size: int) -> Splits:
     return Splits(pixels[train], labels[train], pixels[test], labels[test], 10)
 
 
-def read_npz(file: str, size: int) -> Splits:
-    """A NumPy archive with x_train, y_train, x_test, y_test; images uint8 ``[N, H, W, C]``."""
+def read_npz(file: str, size: int) -> Splits | Tensor:
+    """A NumPy archive with x_train, y_train, x_test, y_test; images uint8 ``[N, H, W, C]``.
+
+    One with x_train alone gives images without labels.
+    """
     check_file(Path(file))
-    arrays = read_arrays(file, KEYS)
+    arrays = read_arrays(file, KEYS, needed=KEYS[:1])
+    if arrays.keys() == {"x_train"}:
+        return _images(f"{file}: x_train", arrays["x_train"])
+    _check_all(file, arrays, KEYS)
     return _from_arrays(file, [arrays[key] for key in KEYS])
 
 
-def read_arrays(file: str, keys: Sequence[str]) -> dict[str, Any]:
-    """The arrays of these names in a NumPy archive; refuses one that lacks any of them."""
+def read_arrays(
+    file: str, keys: Sequence[str], needed: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """The arrays of these names in a NumPy archive; refuses one that lacks what is ``needed``."""
     try:
         with Path(file).open("rb") as stream:
             arrays = _archive(stream, file, keys)
@@ -76,10 +84,14 @@ def read_arrays(file: str, keys: Sequence[str]) -> dict[str, Any]:
         raise
     except _UNREAD as error:
         raise InputError(f"{file}: not a NumPy .npz archive that can be read ({error})") from None
+    _check_all(file, arrays, keys if needed is None else needed)
+    return arrays
+
+
+def _check_all(file: str, arrays: Mapping[str, Any], keys: Sequence[str]) -> None:
     missing = [key for key in keys if key not in arrays]
     if missing:
         raise InputError(f"{file}: lacks {', '.join(missing)}; it must hold {', '.join(keys)}")
-    return arrays
 
 
 _UNREAD = (*DAMAGE, MemoryError, OverflowError, SyntaxError)  # and what NumPy raises
