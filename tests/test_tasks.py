@@ -277,7 +277,7 @@ def test_images_without_labels_are_enough_for_a_repair(tmp_path):
     done = slimnet.repair(pruned, model, samples)
     assert done.repair.after < done.repair.before
     for asked in (task.loss, task.measure):
-        with pytest.raises(InputError, match="holds images without labels, and an? .* needs them"):
+        with pytest.raises(InputError, match=r"without labels, and an? .* needs them"):
             asked(model, samples.images)
     with pytest.raises(InputError, match="holds images without labels"):
         load_data(f"npz:{tmp_path / 'images.npz'}")
