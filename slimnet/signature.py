@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar, get_type_hints
 
@@ -51,6 +51,12 @@ def option(default: Any, said: Option | str, **more: Any) -> Any:
 def required(said: Option | str, **more: Any) -> Any:
     """One that must be given."""
     return option(MISSING, said, **more)
+
+
+def shared(kind: type, name: str, **more: Any) -> Any:
+    """The option that another dataclass has under this name; ``more`` is said of it otherwise."""
+    (row,) = (row for row in fields(kind) if row.name == name)
+    return field(default=row.default, metadata={"option": replace(options_of(kind)[name], **more)})
 
 
 def options_of(kind: Any) -> dict[str, Option]:
