@@ -76,7 +76,7 @@ def allocate(
     amount = budget.remains(whole) * whole / unit
     tried = (1.0,) if grows else _TRIED
     shares = _fine_enough(shares, spent, amount, tried)
-    search = Search(shares.widths(0.0), shares.open, scores, spent, amount)
+    search = Search(shares.widths(0.0), shares.open, scores, spent, amount, grows)
     share, wanted, widths = _searched(search, shares, tried)
     finer = finer_note(shares.limits, groups)
     if budget.is_ratio:
@@ -186,10 +186,30 @@ def _filled(search: Search) -> Widths:
     now = search.start
     while not search.is_met(now):
         further = finish(search.at(now))
+        if not search.grows and _progress(search, further) <= _progress(search, now):
+            further = _wider(search.at(now))
         if _progress(search, further) <= _progress(search, now):
             break
         now = further
     return now
+
+
+def _wider(search: Search) -> Widths:
+    """Each group takes the dearest of some wider rungs that fits: the next one may cost more."""
+    now = dict(search.start)
+    for number, rungs in search.ladders.items():
+        best, rung = search.spent(now), rungs.up(now[number])
+        for _ in range(_RUNGS):
+            if rung is None:
+                break
+            spent = search.spent({**now, number: rung})
+            if best < spent <= search.amount:
+                best, now = spent, {**now, number: rung}
+            rung = rungs.up(rung)
+    return now
+
+
+_RUNGS = 16  # that are tried above where a group stands
 
 
 def _progress(search: Search, widths: Widths) -> tuple[float, int]:
