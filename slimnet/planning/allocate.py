@@ -94,7 +94,8 @@ def _searched(
     """The share, where one leads there; the widths before the last steps, and after them."""
     if shares.limits.scope == "harm":
         start, widths = _by_damage(search)
-        return None, dict(start), widths
+        if search.grows or search.left(widths) >= 0:
+            return None, dict(start), widths
     share, widths = _meet(search, shares, tried)
     return share, shares.wanted(share), widths
 
