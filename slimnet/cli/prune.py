@@ -25,7 +25,7 @@ def prune(options: commands.Prune) -> None:
     drawn = calibration_of(options.data, options.normalize, options.samples, inputs)
     with console.watching(quiet=run.json) as watch:
         images = None if drawn is None else drawn.samples(run.seed, opened.model)
-        told = check_recognised(options.model, opened, images)
+        recognised = check_recognised(options.model, opened, images)
         before = network_before(options.init, opened, allow_pickle=files.allow_pickle)
         watch("cutting and proving" if request.verify else "cutting", 0.0)
         network, inputs = on_device(place, opened.model, inputs)
@@ -42,7 +42,7 @@ def prune(options: commands.Prune) -> None:
     if run.json:
         _print(pruned, described, options)
     else:
-        _show(pruned, "; ".join(filter(None, (described, told))), options)
+        _show(pruned, "; ".join(filter(None, (described, recognised))), options)
 
 
 def _print(pruned: Pruned, described: str, options: commands.Prune) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from slimnet.cli import commands, console
 from slimnet.cli.calibration import (
     calibration_of,
@@ -21,8 +23,9 @@ from slimnet.study.curves import sensitivity as measure_sensitivity
 def sensitivity(options: commands.Sensitivity) -> None:
     """Refuse, read, measure, write, show."""
     files, run, data = options.files, options.run, options.data
+    request = replace(options.cuts, seed=run.seed)
     place = place_of(run)
-    check_needs(options.criterion, data=data is not None, init=options.init is not None)
+    check_needs(request.criterion, data=data is not None, init=options.init is not None)
     reads = (options.model, options.init, data, files.arch, files.example)
     check_target(options.output, PAGE, reads, overwrite=files.overwrite)
     opened = open_any(options.model, files)
@@ -33,22 +36,17 @@ def sensitivity(options: commands.Sensitivity) -> None:
         drawn = calibration_of(data, options.normalize, options.samples, inputs)
         images = None if drawn is None else drawn.test_samples(opened.model)
         check_recognised(options.model, opened, images)
-        reads_images = drawn is not None and read_images([options.criterion])
+        reads_images = drawn is not None and read_images([request.criterion])
         calibration = drawn.samples(run.seed, opened.model) if drawn and reads_images else None
         network, inputs = on_device(place, opened.model, inputs)
         measured = measure_sensitivity(
             network,
             inputs,
             images,
-            points=options.points,
-            criterion=options.criterion,
-            across=options.cut.across,
-            reduce=options.cut.reduce,
             calibration=calibration,
             init=None if before is None else before.tensors,
-            heads=options.cut.heads,
-            seed=run.seed,
             watch=watch,
+            **vars(request),
         )
     title = f"Sensitivity of {options.model.name}"
     write_sensitivity(options.output, measured, title, versions())
