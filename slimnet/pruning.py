@@ -158,9 +158,9 @@ def prune(model: nn.Module | Pruned, asked: PruneArguments) -> Pruned:
         CertificateError: where the slim network cannot be proven equal to the zeroed original.
     """
     network, example = _opened(model, asked.example)
-    earlier, request = lineage_of(network), asked.settled()
-    budget, limits, seed = Budget.of(request), Limits.of(request), asked.seed
-    samples = _samples(network, asked)
+    samples, request = _samples(network, asked), asked.settled()
+    earlier, seed = lineage_of(network), asked.seed
+    budget, limits = Budget.of(request), Limits.of(request)
     options = CriterionOptions(str(request.criterion), request.across, request.reduce)
     scoring = ScoringInputs(options, samples, asked.init, seed, asked.watch)
     remembered = request.asked(None if samples is None else len(samples))
@@ -187,7 +187,9 @@ def _opened(model: nn.Module | Pruned, example: Example | None) -> tuple[Network
 
 def _samples(network: Network, asked: PruneArguments) -> Samples | None:
     """What it reads of data; refuses a request that needs more than there is."""
-    samples = samples_of(asked.data, network.model)
+    samples = samples_of(asked.data)
+    if samples is not None and isinstance(samples.images, Mapping):
+        samples = samples.by_position(network.model)
     asked.check(data=samples is not None, init=asked.init is not None)
     if asked.repair and samples is not None:
         check_samples(samples)

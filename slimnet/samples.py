@@ -54,6 +54,10 @@ class Samples:
         """What the network is called with, by position."""
         return self.images if isinstance(self.images, tuple) else (self.images,)
 
+    def by_position(self, model: nn.Module) -> Samples:
+        """Keyword inputs in the order of the model's ``forward``."""
+        return replace(self, images=positional(model, self.images))
+
     @property
     def tensors(self) -> list[Tensor]:
         """Those of the inputs, each [N, …]."""
@@ -233,7 +237,7 @@ def samples_of(data: Any, model: nn.Module | None = None) -> Samples | None:
         return None
     samples = data if isinstance(data, Samples) else Samples(data)
     if isinstance(samples.images, Mapping) and model is not None:
-        samples = replace(samples, images=positional(model, samples.images))
+        samples = samples.by_position(model)
     for part in samples.parts if isinstance(samples, SampleBatches) else (samples,):
         for tensor in part.tensors:
             _check_finite(tensor)

@@ -125,7 +125,8 @@ def _idle_notes(groups: Sequence[Group], idle: Mapping[int, Labels]) -> Iterator
 
 def _with_bystanders(network: Network, analysis: Analysis, base: Draft, changed: bool) -> Draft:
     plan, trace = base.plan, analysis.traces[0]
-    others = bystanders(network, trace, analysis.coupling, plan)
+    survival = surviving(analysis.coupling, plan)
+    others = bystanders(network, trace, analysis.coupling, plan, survival)
     others = others if changed else others.unchanged()
     changes, notes = (*plan.changes, *others.changes), (*plan.notes, *others.notes)
     plan = replace(plan, changes=changes).reporting(notes=notes)
