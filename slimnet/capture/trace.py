@@ -40,6 +40,7 @@ from slimnet.exclusive import exclusive
 from slimnet.network import Network
 from slimnet.operator import of
 from slimnet.quiet import unwarned
+from slimnet.text import first_line
 
 
 @dataclass(eq=False)
@@ -112,9 +113,8 @@ def _failure(name: str, example: tuple[Any, ...], error: Exception) -> str:
     shapes = ", ".join(
         str(tuple(leaf.shape)) for leaf in tree_leaves(example) if isinstance(leaf, Tensor)
     )
-    first_line = str(error).strip().split("\n")[0]
     return (
-        f"{name} does not run on an input of shape {shapes}: {first_line}; "
+        f"{name} does not run on an input of shape {shapes}: {first_line(error)}; "
         "give the shape that it was made for (--input, or the example argument)"
     )
 

@@ -20,7 +20,7 @@ from torch.utils._pytree import keystr, tree_flatten_with_path
 from slimnet import limits
 from slimnet.errors import InputError
 from slimnet.plain import encode
-from slimnet.program.archive import DTYPES, Archive, read_archive
+from slimnet.program.archive import DTYPES, Archive, read_archive, reading
 from slimnet.program.effects import side_effect
 from slimnet.program.nodes import Names, calls_of, value_of
 from slimnet.program.program import Program
@@ -38,21 +38,8 @@ class Exported:
 def read_pt2(path: str | Path) -> Exported:
     """Read a file that ``torch.export.save`` wrote; raises :class:`InputError`."""
     archive = read_archive(path)
-    try:
+    with reading(path):
         return _exported(archive)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-    except _DAMAGE as error:
-        raise InputError(
-            f"{path} is a damaged torch.export program ({type(error).__name__}: {error}): export "
-            "it again"
-        ) from error
-
-
-_DAMAGE = (
-    *(KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError),
-    OverflowError,  # of an infinite size
-)
 
 
 def _exported(archive: Archive) -> Exported:

@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from slimnet.capture.graph import Call
 from slimnet.capture.trace import map_tensors
 from slimnet.errors import CertificateError
+from slimnet.example import doubled
 from slimnet.network import Network
 from slimnet.proof.comparison import (
     Broken,
@@ -34,6 +35,7 @@ from slimnet.proof.inputs import variants
 from slimnet.proof.raised import Raised
 from slimnet.proof.reference import CutContext
 from slimnet.proof.stand_ins import weights_of
+from slimnet.text import first_line
 
 TOLERANCE = 1e-9
 """Largest relative error that is accepted, everything computed in float64."""
@@ -146,7 +148,7 @@ def certify(
     unseen = _removed(network.first, context) - pair.seen
     for other in others if unseen else ():
         more = _Pair(network, slim, other, seed, None)
-        checks.append(more.check("random", tuple(tree_map(_doubled, example))))
+        checks.append(more.check("random", doubled(example)))
         unseen -= more.seen
     if unseen or not pair.seen:
         name = min(unseen, default="this network")
@@ -248,7 +250,8 @@ class _Pair:
                 reference = self._observed(kind, inputs, strict=not last)
             except Exception as error:  # whatever the user's forward raises
                 if last:
-                    raise CertificateError(f"the original does not run: {_first(error)}") from error
+                    why = first_line(error) or type(error).__name__
+                    raise CertificateError(f"the original does not run: {why}") from error
                 continue
             if not _finite(reference.outputs) or not (last or reference.follows):
                 continue
@@ -383,11 +386,6 @@ def _allowed(noise: float, most: float = AMPLIFIED) -> float:
     return min(max(TOLERANCE, 10 * noise), most)
 
 
-def _first(error: BaseException | None) -> str:
-    """The first line of what the user's code raised, or its kind."""
-    return str(error).strip().split("\n")[0] or type(error).__name__
-
-
 def _calls(reference: Collected, rows: int) -> list[Call]:
     return [row.call for row in reference.rows[:rows] if row.call is not None]
 
@@ -404,10 +402,6 @@ def _finite(outputs: Sequence[Tensor]) -> bool:
 def _batch(inputs: tuple[Any, ...]) -> int:
     lengths = {x.shape[0] for x in tree_leaves(inputs) if isinstance(x, Tensor) and x.dim() > 1}
     return lengths.pop() if len(lengths) == 1 else 0
-
-
-def _doubled(leaf: Any) -> Any:
-    return torch.cat([leaf, leaf]) if isinstance(leaf, Tensor) and leaf.dim() > 1 else leaf
 
 
 def difference(reference: Sequence[Tensor], slim: Sequence[Tensor]) -> float:
