@@ -33,7 +33,7 @@ from slimnet.capture.journal import Equality, Journal, journal, keeping
 from slimnet.capture.modules import evaluation_mode
 from slimnet.capture.randomness import drawing_from
 from slimnet.capture.sites import Site, Sites
-from slimnet.capture.sizes import Amount, Size, Source, shape_of
+from slimnet.capture.sizes import Amount, Size, SizeSource, shape_of
 from slimnet.errors import CaptureError
 from slimnet.example import tensors_of
 from slimnet.exclusive import exclusive
@@ -350,7 +350,7 @@ _NO_CALLS = {torch.ops.prim.device.default}
 _INDEX_LIMIT = 1 << 20
 
 
-def source(value: Any) -> Source | None:
+def source(value: Any) -> SizeSource | None:
     """Where a number came from; None for a literal."""
     return value.source if isinstance(value, (Size, Amount)) else None
 

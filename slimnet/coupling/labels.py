@@ -17,6 +17,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 Labels: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
+Flags: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 Axis: TypeAlias = Labels | None
 """The labels of one axis [length]; None where the axis is inert: it always keeps its length."""
 
@@ -147,7 +148,7 @@ class Atoms:
     reason: Labels  # [atoms]: -1 where the atom may be removed, else why not
 
     @cached_property
-    def free(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    def free(self) -> Flags:
         """[atoms]: which may be removed."""
-        free: np.ndarray[Any, np.dtype[np.bool_]] = self.reason < 0
+        free: Flags = self.reason < 0
         return free

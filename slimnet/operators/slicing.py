@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from slimnet.capture.graph import Call
-from slimnet.capture.sizes import Combined, Number, ShapeOf, Source, evaluate
+from slimnet.capture.sizes import Combined, Number, ShapeOf, SizeSource, evaluate
 from slimnet.capture.trace import source
 from slimnet.coupling.at import At, Axes
-from slimnet.coupling.labels import Labelled, Labels
-from slimnet.coupling.scaling.boxes import Box, Flags, exchanged, marked
+from slimnet.coupling.labels import Flags, Labelled, Labels
+from slimnet.coupling.scaling.boxes import Box, exchanged, marked
 from slimnet.coupling.scaling.steps import Demands, Way
 from slimnet.operator import Layout, Reading, register
 from slimnet.operators.axes import dim, replaced
@@ -57,7 +57,7 @@ def _even_blocks(at: At, axis: Labels, blocks: Any) -> None:
         at.pin(axis, "divides it unevenly")
 
 
-def _bound(at: At, axis: Labels, place: int, given: Source | int | None) -> None:
+def _bound(at: At, axis: Labels, place: int, given: SizeSource | int | None) -> None:
     """As many slots must be left before (a negative number: after) a bound as is stated."""
     if 0 < place < len(axis):
         if given is not None and _value(given) < 0:
@@ -66,11 +66,11 @@ def _bound(at: At, axis: Labels, place: int, given: Source | int | None) -> None
             at.need(given if given is not None else place, axis[:place], place)
 
 
-def _value(given: Source | int) -> Number:
+def _value(given: SizeSource | int) -> Number:
     return evaluate(given, lambda leaf: leaf.length if isinstance(leaf, ShapeOf) else leaf.value)
 
 
-def _negated(given: Source | int) -> Source | int:
+def _negated(given: SizeSource | int) -> SizeSource | int:
     return -given if isinstance(given, int) else Combined("sub", 0, given)
 
 

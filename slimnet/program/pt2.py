@@ -68,14 +68,14 @@ def _exported(archive: Archive) -> Exported:
     return Exported(program, example, archive.extra)
 
 
-def _drawn(spec: str, inputs: Sequence[_Input]) -> tuple[Any, ...]:
+def _drawn(spec: str, inputs: Sequence[_GraphInput]) -> tuple[Any, ...]:
     """Inputs as the graph describes them, where no others lie in the file."""
     limits.check_example((row.lengths, row.dtype) for row in inputs if row.shape is not None)
     return _positional(_tree(spec, iter([row.drawn() for row in inputs])))
 
 
 @dataclass(frozen=True, eq=False)
-class _Input:
+class _GraphInput:
     """A leaf of the inputs: a tensor (its free axes None, and a length for each), or a value."""
 
     name: str
@@ -110,9 +110,9 @@ class _Input:
 
 def _inputs(
     specs: Sequence[Mapping[str, Any]], tensors: Mapping[str, Any]
-) -> tuple[list[_Input], dict[str, str], list[str]]:
+) -> tuple[list[_GraphInput], dict[str, str], list[str]]:
     """What the user gives; the weights by the name of their node; which are parameters."""
-    inputs: list[_Input] = []
+    inputs: list[_GraphInput] = []
     weights: dict[str, str] = {}
     parameters: list[str] = []
     for spec in specs:
@@ -121,7 +121,7 @@ def _inputs(
             weights[row["arg"]["name"]] = row[_WEIGHTS[kind]]
             parameters += [row[_WEIGHTS[kind]]] if kind == "parameter" else []
         elif kind == "constant_input":
-            inputs.append(_Input(row["name"], value=value_of(row["value"])))
+            inputs.append(_GraphInput(row["name"], value=value_of(row["value"])))
         elif kind == "user_input":
             inputs.append(_input(row["arg"], tensors, len(inputs)))
         else:
@@ -136,14 +136,14 @@ _WEIGHTS = {
 }
 
 
-def _input(argument: Mapping[str, Any], tensors: Mapping[str, Any], place: int) -> _Input:
+def _input(argument: Mapping[str, Any], tensors: Mapping[str, Any], place: int) -> _GraphInput:
     ((kind, content),) = argument.items()
     if kind != "as_tensor":
         if kind.startswith("as_sym"):
             raise InputError("one of its inputs is a free number: only tensors may vary")
-        return _Input(f"(input {place})", value=value_of(argument))
+        return _GraphInput(f"(input {place})", value=value_of(argument))
     meta = tensors[content["name"]]
-    return _Input(
+    return _GraphInput(
         content["name"],
         tuple(size.get("as_int") for size in meta["sizes"]),
         tuple(_length(size) for size in meta["sizes"]),
@@ -218,7 +218,7 @@ def _next(leaves: Iterator[Any]) -> Any:
     raise InputError("it names more inputs or outputs than it has")
 
 
-def _sample(sample: Any, inputs: Sequence[_Input], paths: Sequence[str]) -> Any:
+def _sample(sample: Any, inputs: Sequence[_GraphInput], paths: Sequence[str]) -> Any:
     """The stored inputs, where they are what the graph says."""
     try:
         example = _positional(sample)

@@ -24,7 +24,7 @@ from slimnet.example import doubled
 from slimnet.network import Network
 from slimnet.proof.comparison import (
     Broken,
-    Collected,
+    CollectingRun,
     Shorter,
     follow,
     moved,
@@ -275,11 +275,13 @@ class _Pair:
         else:
             yield weights, example
 
-    def _observed(self, kind: str, inputs: tuple[Any, ...], *, strict: bool = False) -> Collected:
+    def _observed(
+        self, kind: str, inputs: tuple[Any, ...], *, strict: bool = False
+    ) -> CollectingRun:
         full, _ = weights_of(kind, self.network.tensors, self.context.plan, self.seed)
         return observe(self.network, full, self.context, inputs, self.seed, strict=strict)
 
-    def _followed(self, kind: str, inputs: tuple[Any, ...], reference: Collected) -> Check:
+    def _followed(self, kind: str, inputs: tuple[Any, ...], reference: CollectingRun) -> Check:
         """The check that the slim network passes; raises :class:`Mismatch`."""
         _, small = weights_of(kind, self.network.tensors, self.context.plan, self.seed)
         try:
@@ -330,7 +332,7 @@ class _Pair:
         self,
         kind: str,
         inputs: tuple[Any, ...],
-        reference: Collected,
+        reference: CollectingRun,
         row: int,
         where: str,
         error: float,
@@ -350,7 +352,7 @@ class _Pair:
             "gives another result when cut",
         )
 
-    def _shaken(self, kind: str, inputs: tuple[Any, ...]) -> Collected:
+    def _shaken(self, kind: str, inputs: tuple[Any, ...]) -> CollectingRun:
         """The reference again, every number that it starts from moved by some units of rounding."""
         generator = torch.Generator().manual_seed(self.seed)
 
@@ -370,7 +372,7 @@ class _Pair:
         )
 
     def _takes_samples_apart(
-        self, kind: str, inputs: tuple[Any, ...], reference: Collected
+        self, kind: str, inputs: tuple[Any, ...], reference: CollectingRun
     ) -> bool:
         """Whether the original gives of two samples what it gives of each, so both must hold."""
         one = tree_map(lambda x: x[:1] if isinstance(x, Tensor) and x.dim() > 1 else x, inputs)
@@ -386,11 +388,11 @@ def _allowed(noise: float, most: float = AMPLIFIED) -> float:
     return min(max(TOLERANCE, 10 * noise), most)
 
 
-def _calls(reference: Collected, rows: int) -> list[Call]:
+def _calls(reference: CollectingRun, rows: int) -> list[Call]:
     return [row.call for row in reference.rows[:rows] if row.call is not None]
 
 
-def _place(reference: Collected, row: int) -> str:
+def _place(reference: CollectingRun, row: int) -> str:
     call = reference.rows[row].call
     return str(reference.rows[row].op) if call is None else f"{call.op} ({call.site})"
 
