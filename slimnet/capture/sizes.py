@@ -1,11 +1,11 @@
 """Where a size came from: numbers that remember it through arithmetic.
 
 While a network is recorded, what ``x.shape`` gives and what the modules' integer attributes hold is
-a :class:`Size`: an ``int`` that carries its :data:`SizeSource`; divided or multiplied by a float it is
-an :class:`Amount`, a ``float`` that does. So in the arguments of ``view``, ``split`` or ``expand``
-three kinds differ: a size that follows the tensors by itself, one that an attribute holds (which a
-cut can change) and a literal in the user's code (which it cannot). Where such a number loses its
-source, and what the code compares it with, stands in the pass's
+a :class:`Size`: an ``int`` that carries its :data:`SizeSource`; divided or multiplied by a float it
+is an :class:`Amount`, a ``float`` that does. So in the arguments of ``view``, ``split`` or
+``expand`` three kinds differ: a size that follows the tensors by itself, one that an attribute
+holds (which a cut can change) and a literal in the user's code (which it cannot). Where such a
+number loses its source, and what the code compares it with, stands in the pass's
 :class:`~slimnet.capture.journal.Journal`.
 """
 
