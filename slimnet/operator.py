@@ -1,9 +1,9 @@
 """What slimnet knows of an ATen operator: one record, with a column for each fact.
 
 The records lie in :mod:`slimnet.operators`, a file for each family, beside the functions that they
-name; others come from plug-ins and from :func:`rule`. They are imported by name on the first
-question, so that whoever asks may stand below the formulas. A column that an operator does not have
-holds :class:`Nothing`, and why: none has a default.
+name; others come from plug-ins and from :func:`rule`. They are imported when the first is looked
+up, so that a module below them may look one up. A column that an operator does not have holds
+:class:`Nothing`, and why: none has a default.
 """
 
 from __future__ import annotations

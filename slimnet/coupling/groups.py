@@ -24,8 +24,8 @@ from slimnet.coupling.removal import COLUMNS
 from slimnet.network import Held, Network
 
 NARROW = 8
-"""Groups of fewer channels are left alone: three colours or four box coordinates can be cut
-exactly, and nobody wants it; who does says so with a lower minimum (``min_channels``)."""
+"""Groups of fewer channels are left alone, unless a lower minimum (``min_channels``) is asked for:
+three colours or four box coordinates could be cut exactly, but are hardly ever to be."""
 
 NARROW_SQUEEZE = 4
 """The same for the squeeze of squeeze-and-excitation, which is narrow in early blocks: channels

@@ -184,7 +184,7 @@ def _suggested(required: Sequence[Requirement]) -> list[int]:
     return sorted(n for n in terms if 1 < n <= _LARGEST)
 
 
-_LARGEST = 64  # who may lose no fewer channels at a time is as good as pinned
+_LARGEST = 64  # an axis that may lose no fewer channels at a time is as good as pinned
 
 
 def _numbers(source: SizeSource | Number) -> Iterator[Number]:

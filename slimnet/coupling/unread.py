@@ -1,4 +1,4 @@
-"""Channels that nobody reads: whatever they hold, the network gives the same.
+"""Channels that no call reads: whatever they hold, the network gives the same.
 
 Code that takes a part of an axis leaves the rest unread. A channel is read where a call takes it in
 and gives results without it (a product, a sum), or where a statistic counts it; calls that hand it

@@ -282,7 +282,7 @@ def _output(exported: Any) -> dict[str, Any]:
 
 def _target(target: Any) -> str:
     if isinstance(target, torch._ops.OpOverload) and target.namespace == "aten":
-        if refusal(target) is not None:  # nobody could load it
+        if refusal(target) is not None:  # a program with it would be refused
             raise _NotPlain
         return str(target)
     for name, function in INTEGERS.items():

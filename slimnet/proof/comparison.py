@@ -190,7 +190,8 @@ def tensors_in(result: Any) -> list[Tensor]:
 def tensors_compared(trace: Trace) -> frozenset[int]:
     """The recorded tensors to compare: those that some call reads, or the network gives.
 
-    A norm's own statistics, say, nobody reads. Of a call none of whose results is read, all count.
+    The statistics that a norm gives as well, say, no call reads. Where no result of a call is read,
+    all are compared.
     """
     read = {*trace.graph.readers, *(ref.id for ref in trace.outputs)}
     dead = (call for call in trace.calls if not any(ref.id in read for ref in call.outputs))

@@ -50,7 +50,7 @@ _INTERNAL = (str(Path(torch.__file__).parent), str(Path(__file__).parent.parent)
 
 
 def _message(error: BaseException, place: tuple[FrameType, int] | None) -> str:
-    """One line: the message, or else the kind of exception, and the line of who raised it."""
+    """One line: the message, or else the kind of exception, and the line that raised it."""
     first, kind = first_line(error), type(error).__name__
     if place is None:
         return first or kind
