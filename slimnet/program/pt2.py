@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils._pytree import keystr, tree_flatten_with_path
 
 from slimnet import limits
@@ -23,7 +22,7 @@ from slimnet.plain import encode
 from slimnet.program.archive import DTYPES, Archive, read_archive, reading
 from slimnet.program.effects import side_effect
 from slimnet.program.nodes import Names, calls_of, value_of
-from slimnet.program.program import Program
+from slimnet.program.program import Program, is_input
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,13 +89,8 @@ class _GraphInput:
 
     def accepts(self, leaf: Any) -> bool:
         """Whether a stored sample is what the graph says."""
-        if self.shape is None:
-            return type(leaf) is type(self.value) and bool(leaf == self.value)
-        if not isinstance(leaf, Tensor) or leaf.dtype != self.dtype:
-            return False
-        return len(leaf.shape) == len(self.shape) and all(
-            n in (None, m) for n, m in zip(self.shape, leaf.shape, strict=True)
-        )
+        fits = is_input(leaf, self.shape, self.value)
+        return fits and (self.shape is None or leaf.dtype == self.dtype)
 
     def drawn(self) -> Any:
         """Numbers of this shape: random ones, or zeros for integers."""
