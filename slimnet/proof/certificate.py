@@ -25,6 +25,7 @@ from slimnet.network import Network
 from slimnet.proof.comparison import (
     Broken,
     CollectingRun,
+    ComparingRun,
     Shorter,
     follow,
     moved,
@@ -283,9 +284,40 @@ class _Pair:
 
     def _followed(self, kind: str, inputs: tuple[Any, ...], reference: CollectingRun) -> Check:
         """The check that the slim network passes; raises :class:`Mismatch`."""
+        compared = self._compared(kind, inputs, reference)
+        errors, outputs = compared.errors, difference(reference.outputs, compared.outputs)
+        tolerance, tolerances = TOLERANCE, dict.fromkeys(errors, TOLERANCE)
+        if max(outputs, *errors.values(), 0.0) > TOLERANCE:
+            tolerance, tolerances = self._tolerances(kind, inputs, reference, compared)
+        wrong = min((n for n, most in tolerances.items() if errors[n] > most), default=None)
+        if wrong is not None:
+            where = f"they differ at {_place(reference, wrong)}"
+            raise self._mismatch(
+                kind, inputs, reference, wrong, where, errors[wrong], tolerances[wrong]
+            )
+        if outputs > tolerance:
+            end = len(reference.rows) - 1
+            where = "their outputs differ"
+            raise self._mismatch(kind, inputs, reference, end, where, outputs, tolerance)
+        alive = [n for n in tolerances if any(compared.norms.get(n, ()))]
+        self.seen.update(parameters_read(reference, alive))
+        rows = [n for n, most in tolerances.items() if most <= AMPLIFIED]
+        return Check(
+            kind,
+            max(outputs, *(errors[n] for n in rows), 0.0),
+            max(tolerance, *(tolerances[n] for n in rows), 0.0),
+            len(rows),
+            sum(len(compared.norms[n]) for n in rows),
+            _batch(inputs),
+        )
+
+    def _compared(
+        self, kind: str, inputs: tuple[Any, ...], reference: CollectingRun
+    ) -> ComparingRun:
+        """The slim network's run; raises :class:`Mismatch` where it does not run."""
         _, small = weights_of(kind, self.network.tensors, self.context.plan, self.seed)
         try:
-            compared = follow(
+            return follow(
                 self.slim, small, self.context, inputs, self.seed, reference, self.shorter
             )
         except Broken as broken:
@@ -297,36 +329,21 @@ class _Pair:
                 f"fails on the slim network ({raised.text})",
                 raised,
             ) from broken.__cause__
-        outputs, rows = difference(reference.outputs, compared.outputs), dict(compared.errors)
-        tolerance, tolerances = TOLERANCE, dict.fromkeys(rows, TOLERANCE)
-        if max(outputs, *rows.values(), 0.0) > TOLERANCE:
-            shaken = self._shaken(kind, inputs)
-            tolerance = _allowed(difference(reference.outputs, shaken.outputs))
-            noise = moved(reference, shaken, compared.norms)
-            rows = {n: e for n, e in rows.items() if noise.get(n, 0.0) <= UNCLEAR or isinf(e)}
-            tolerances = {n: _allowed(noise.get(n, 0.0), most=10 * UNCLEAR) for n in rows}
-        wrong = min((n for n, error in rows.items() if error > tolerances[n]), default=None)
-        if wrong is not None:
-            where = f"they differ at {_place(reference, wrong)}"
-            raise self._mismatch(
-                kind, inputs, reference, wrong, where, rows[wrong], tolerances[wrong]
-            )
-        if outputs > tolerance:
-            end = len(reference.rows) - 1
-            where = "their outputs differ"
-            raise self._mismatch(kind, inputs, reference, end, where, outputs, tolerance)
-        alive = [n for n in rows if any(compared.norms.get(n, ()))]
-        self.seen.update(parameters_read(reference, alive))
-        rows = {n: error for n, error in rows.items() if tolerances[n] <= AMPLIFIED}
-        tolerances = {n: tolerances[n] for n in rows}
-        return Check(
-            kind,
-            max(outputs, *rows.values(), 0.0),
-            max(tolerance, *tolerances.values(), 0.0),
-            len(rows),
-            sum(len(compared.norms[n]) for n in rows),
-            _batch(inputs),
-        )
+
+    def _tolerances(
+        self,
+        kind: str,
+        inputs: tuple[Any, ...],
+        reference: CollectingRun,
+        compared: ComparingRun,
+    ) -> tuple[float, dict[int, float]]:
+        """What rounding alone explains: of the outputs, and of each row that shows something."""
+        shaken = self._shaken(kind, inputs)
+        noise = moved(reference, shaken, compared.norms)
+        errors = compared.errors.items()
+        rows = [n for n, error in errors if noise.get(n, 0.0) <= UNCLEAR or isinf(error)]
+        outputs = _allowed(difference(reference.outputs, shaken.outputs))
+        return outputs, {n: _allowed(noise.get(n, 0.0), most=10 * UNCLEAR) for n in rows}
 
     def _mismatch(
         self,
