@@ -64,6 +64,7 @@ class Settings:
     init: nn.Module | None = None  # the network before training
     engine: str = "local"  # where cells run
     workers: int | None = None
+    store: str = "folder"  # where results are kept
 
     def cut(self, model: nn.Module, example: tuple[torch.Tensor, ...], **asked: Any) -> Pruned:
         """One slim network."""
@@ -159,6 +160,7 @@ def run_comparison(
             samples=settings.samples,
             engine=settings.engine,
             workers=settings.workers,
+            store=settings.store,
             progress=lambda status: watch(f"{name}: {_told(status)}", status.share),
             device=settings.device,
             threads=settings.threads,

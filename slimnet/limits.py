@@ -74,6 +74,13 @@ def checked_path(text: Any, what: str = "tensor") -> str:
     return str(text)
 
 
+def whole_number(value: Any) -> int:
+    """The number itself; raises ``TypeError`` for what is no whole one."""
+    if type(value) is not int:
+        raise TypeError(f"{value!r:.40} is no whole number")
+    return value
+
+
 def checked_key(value: Any) -> Any:
     """A key of a container that a network takes or returns: a name or a number."""
     if value is None or type(value) in (bool, int, float):

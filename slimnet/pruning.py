@@ -229,7 +229,7 @@ class _CutTask:
             beside=beside,
         )
         notes = (*drawn.plan.notes, *_missed(analysis.coupling, request.heads))
-        plan = replace(drawn.plan, asked=self.remembered, notes=notes)
+        plan = drawn.plan.reporting(asked=self.remembered, notes=notes)
         if drawn.unmet and not request.best_effort:
             raise PruneError(refusal(self.shorter.whole(plan, None)[0], drawn.unmet))
         context = CutContext(analysis.traces[0], analysis.coupling, plan)

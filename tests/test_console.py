@@ -8,7 +8,8 @@ from torch import nn
 
 from slimnet import inspect, prune
 from slimnet.cli import console, tables
-from slimnet.plan.plan import GroupCut, Plan
+from slimnet.plan.outcome import GroupCut, Outcome
+from slimnet.plan.plan import Plan
 
 
 class Mixer(nn.Module):
@@ -79,12 +80,12 @@ def test_a_cut_shows_asked_and_achieved(printed):
 def test_many_groups_are_told_in_few_rows(printed):
     groups = [GroupCut((f"layer{n}",), 64, 32 + 16 * (n % 2), (), 0.5, "") for n in range(601)]
     costs = dict.fromkeys(("macs", "params", "bytes"), 9)
-    tables.show_cut(Plan({}, groups=groups, asked={"macs": 1}, before=costs, after=costs))
+    tables.show_cut(Plan({}, outcome=Outcome(groups, (), {"macs": 1}, costs, costs)))
     text = printed.getvalue()
     assert "(301 groups alike)" in text and "(300 groups alike)" in text
     assert len(text.splitlines()) < 20
     groups = [GroupCut((f"layer{n}",), 999, n + 1) for n in range(100)]
-    tables.show_cut(Plan({}, groups=groups, asked={"macs": 1}, before=costs, after=costs))
+    tables.show_cut(Plan({}, outcome=Outcome(groups, (), {"macs": 1}, costs, costs)))
     assert "and 40 more rows of groups: --json lists all" in printed.getvalue()
 
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from slimnet.plan.plan import GroupCut, Plan
+from slimnet.plan.outcome import GroupCut, Outcome
+from slimnet.plan.plan import Plan
 from slimnet.planning.outcome import MANY, asked_and_achieved, rows
 
 HALF = GroupCut(("conv",), 10, 5)
 
 
-def sentences(asked, after=50, groups=(HALF,), **plan):
+def sentences(asked, after=50, groups=(HALF,), notes=()):
     before = dict.fromkeys(("macs", "params", "bytes"), 100)
     left = dict.fromkeys(before, after)
-    return list(
-        asked_and_achieved(Plan({}, groups=groups, asked=asked, before=before, after=left, **plan))
-    )
+    outcome = Outcome(groups=groups, asked=asked, before=before, after=left, notes=notes)
+    return list(asked_and_achieved(Plan({}, outcome=outcome)))
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,7 +19,8 @@ import slimnet
 from slimnet.coupling.removal import Removal
 from slimnet.errors import InputError
 from slimnet.network import Network
-from slimnet.plan.plan import AttributeChange, GroupCut, Plan, Scale, _indices, _runs
+from slimnet.plan.outcome import GroupCut, Outcome
+from slimnet.plan.plan import AttributeChange, Plan, Scale, _indices, _runs
 from slimnet.plan.rebuild import rebuild
 
 IMAGE = (torch.randn(2, 3, 8, 8),)
@@ -25,12 +28,14 @@ WHOLE = Plan(
     removed={"a.weight": {0: (0, 1, 2, 9), 1: (4,)}, "a.bias": {0: (0, 1, 2, 9)}},
     changes=(AttributeChange("block", "heads", (1, 0), 8, 4),),
     remapped={"order": (0, 0, 1)},
-    groups=(GroupCut(("a", "c"), 16, 12, ("a mean changes",)),),
-    untouched=(("b", "it is an output of the network"),),
-    asked={"ratio": 0.25, "keep": ["stem"]},
-    before={"macs": 10, "params": 4, "bytes": 16},
-    after={"macs": 5, "params": 2, "bytes": 8},
-    notes=("a note",),
+    outcome=Outcome(
+        groups=(GroupCut(("a", "c"), 16, 12, ("a mean changes",)),),
+        untouched=(("b", "it is an output of the network"),),
+        asked={"ratio": 0.25, "keep": ["stem"]},
+        before={"macs": 10, "params": 4, "bytes": 16},
+        after={"macs": 5, "params": 2, "bytes": 8},
+        notes=("a note",),
+    ),
 )
 
 
@@ -44,6 +49,23 @@ def network(seed=0):
 @pytest.mark.parametrize("plan", [WHOLE, Plan({})])
 def test_a_plan_survives_json(plan):
     assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
+
+
+def test_in_json_the_outcome_stands_beside_what_leaves_as_it_always_did():
+    """Files that were written before an outcome was a value of its own are read as they are."""
+    written = json.loads((Path(__file__).parent / "golden" / "plan.json").read_text())
+    assert json.dumps(WHOLE.to_json()) == json.dumps(written)
+    assert Plan.from_json(written) == WHOLE and WHOLE.groups is WHOLE.outcome.groups
+
+
+def test_nothing_is_cut_by_the_outcome():
+    model, example = network(), (torch.randn(1, 3, 8, 8),)
+    plan = slimnet.prune(model, example, ratio=0.5).plan
+    slim, same = (
+        Network.of(rebuild(Network.of(model), each)).tensors
+        for each in (plan, replace(plan, outcome=Outcome()))
+    )
+    assert slim.keys() == same.keys() and all(torch.equal(slim[n], same[n]) for n in slim)
 
 
 @pytest.mark.parametrize("name", ["plain", "shuffle_attribute", "pixel_shuffle", "group_norm"])

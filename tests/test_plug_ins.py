@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -31,7 +32,52 @@ MODULES = {
     "regime": """
         from slimnet.train import Regime
 
-        LONG = Regime("long", "trained for twice as long", start="surviving", epochs=2.0)
+        LONG = Regime("long", "trained for twice as long", start="halved", epochs=2.0)
+
+        def halved(model, seed, repair):
+            for parameter in model.parameters():
+                parameter.data /= 2
+    """,
+    "sparsifier": """
+        from slimnet.sparsity import SPARSIFIERS, Sparsifier
+        from slimnet.train.callback import Callback
+
+        class Shrink(Callback):
+            def __init__(self, rate):
+                self.rate = rate
+
+            def on_end(self, moment):
+                for parameter in moment.model.parameters():
+                    parameter.data *= 1 - self.rate
+
+        SPARSIFIERS.add(
+            "shrink",
+            Sparsifier(lambda model, example, rate: Shrink(rate), "rate", 0.5, "", "here", "less"),
+        )
+    """,
+    "cost": """
+        from slimnet.costs.quantity import Quantity
+
+        class Blocks:
+            def __init__(self, inputs):
+                tensors = [call.outputs[0] for call in inputs.trace.calls]
+                self.axes = [axis for ref in tensors for axis in inputs.axes(ref)[1:2]]
+
+            def at(self, lengths):
+                return sum(-(-n // 4) * (1.0 if n % 4 == 0 else 1.5) for n in lengths) / 1000
+
+        ENERGY = Quantity("mJ", Blocks, whole=False)
+    """,
+    "format": """
+        from slimnet.formats import FORMATS, Exported, ExportFormat
+
+        def write(request):
+            names = list(request.opened.model.state_dict())
+            request.target.write_text(chr(10).join(names))
+            inputs = len(request.example)
+            return Exported({"names": names}, f"lists {len(names)} tensors", (f"{inputs} input",))
+
+        FORMATS.add("names", ExportFormat("a list of names", (".names",), write))
     """,
     "backend": """
         from contextlib import contextmanager
@@ -78,6 +124,14 @@ typo = lion.broken
 fourier = lion.operator
 [slimnet.regimes]
 long = lion.regime:LONG
+[slimnet.starts]
+halved = lion.regime:halved
+[slimnet.sparsifiers]
+shrink = lion.sparsifier
+[slimnet.costs]
+energy = lion.cost:ENERGY
+[slimnet.formats]
+names = lion.format
 [slimnet.backends]
 nothing = lion.backend:nothing
 [slimnet.engines]
@@ -143,6 +197,44 @@ def test_a_criterion_and_an_operator_are_found_where_they_are_asked_for(site):
     assert run(site, PRUNE) == "8 True"
 
 
+def test_a_cost_is_a_budget_and_shown_and_need_not_grow_with_the_widths(site):
+    said = run(
+        site,
+        """
+import torch, slimnet
+from torch import nn
+
+torch.manual_seed(0)
+net = nn.Sequential(nn.Conv2d(3, 32, 1), nn.ReLU(), nn.Conv2d(32, 32, 1), nn.Conv2d(32, 4, 1))
+x = (torch.randn(1, 3, 8, 8),)
+plan = slimnet.prune(net.eval(), x, budget={"energy": 0.55}, align=None).plan
+share = plan.after["energy"] / plan.before["energy"]
+print(list(plan.before), list(plan.asked)[0], 0.5 < share <= 0.55)
+print(slimnet.Plan.from_json(plan.to_json()) == plan)
+""",
+    )
+    assert said.split("\n") == ["['macs', 'params', 'bytes', 'energy'] energy True", "True"]
+
+
+def test_a_sparsifier_trains(site):
+    said = run(
+        site,
+        """
+import torch
+from slimnet.models import MODELS
+from slimnet.sparsity.training import Recipe, sparsify
+from slimnet.train import Schedule, load_data
+
+model, data = MODELS["digits_vgg"].make(), load_data("digits").limited(train=32, test=16)
+recipe = Recipe("shrink", 0.9, Schedule(epochs=1, lr=1e-6, batch=16))
+sparse = sparsify(model, (torch.zeros(1, 1, 8, 8),), data, recipe)
+before, after = (sum(p.detach().abs().sum() for p in m.parameters()) for m in (model, sparse.model))
+print(round(float(after / before), 2))
+""",
+    )
+    assert said == "0.1"
+
+
 def test_a_regime_a_backend_and_an_engine_are_among_those_that_there_are(site):
     said = run(
         site,
@@ -169,22 +261,22 @@ from pathlib import Path
 import torch
 from torch import nn
 from slimnet.study import STORES, Candidate, Facts, Study, run_study
-from slimnet.train import DataSpec, Schedule
+from slimnet.train import STARTS, DataSpec, Schedule
 
 made = Candidate(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), Facts(640, 650))
-study = Study((0.5,), ("l1",), ("long",), (0,), Schedule(epochs=1))
+study = Study((0.5,), ("l1",), ("long",), (0,), Schedule(epochs=1, lr=1e-9))
 data = DataSpec("digits", train=32, test=16).load()
 folder = Path(sys.argv[1])
 options = {"engine": "backwards", "store": "memory"}
 results = run_study(study, lambda *_: made, made, data, folder, **options)
 print([record.epochs for record in results.records], len(list(STORES["memory"](folder).finished())))
-print(list(STORES), (folder / "cells").exists())
+print(list(STORES), (folder / "cells").exists(), STARTS["halved"].__module__)
 """
 
 
-def test_a_study_runs_by_an_engine_and_a_store_and_a_regime_of_others(site, tmp_path):
+def test_a_study_runs_by_an_engine_a_store_a_regime_and_a_start_of_others(site, tmp_path):
     said = run(site, STUDY, tmp_path / "study").split("\n")
-    assert said == ["[0, 2] 2", "['folder', 'memory'] False"]
+    assert said == ["[0, 2] 2", "['folder', 'memory'] False lion.regime"]
 
 
 def test_the_command_line_knows_what_a_plug_in_adds(site):
@@ -192,6 +284,11 @@ def test_the_command_line_knows_what_a_plug_in_adds(site):
     command = [sys.executable, "-m", "slimnet", "prune"]
     listed = subprocess.run([*command, "--help"], capture_output=True, text=True, env=env)
     assert "largest" in listed.stdout
+    for name, option in (("export", "names"), ("compare", "memory"), ("sparsify", "shrink")):
+        listed = subprocess.run(
+            [*command[:-1], name, "--help"], capture_output=True, text=True, env=env
+        )
+        assert option in listed.stdout
     asked = [*command, "slimnet:resnet20", "--ratio", "0.5", "--criterion", "typo"]
     asked += ["-o", str(site / "slim.pt")]
     done = subprocess.run(asked, capture_output=True, text=True, env=env)
@@ -235,3 +332,26 @@ print("lion.engine" in sys.modules, "lion.criterion" in sys.modules)
 """,
     )
     assert said.split("\n") == ["False", "True False"]
+
+
+def test_the_command_line_shows_a_cost_and_writes_a_format_of_others(site, tmp_path):
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join((str(site), str(ROOT)))}
+    command = [sys.executable, "-m", "slimnet"]
+
+    def said(*arguments: str) -> str:
+        done = subprocess.run(
+            [*command, *arguments], capture_output=True, text=True, env=env, cwd=tmp_path
+        )
+        assert done.returncode == 0, done.stderr
+        return " ".join(done.stdout.split())
+
+    model = ("net.pt", "--arch", "slimnet:digits_vgg", "--input", "1,1,8,8")
+    made = "import torch; from slimnet.models import MODELS; torch.save(MODELS['digits_vgg'].make()"
+    run(site, f"{made}.state_dict(), r'{tmp_path / 'net.pt'}')")
+    assert re.search(r"MACs, [\d,]+ parameters, [\d.]+ mJ", said("inspect", *model))
+    assert re.search(
+        r"bytes ([\d,]+ ){2}[\d.]+% mJ ([\d.]+ ){2}", said("prune", *model, "--ratio", "0.5")
+    )
+    exported = said("export", *model, "--format", "names")
+    assert "net.names lists " in exported and exported.endswith("1 input")
+    assert "features" in (tmp_path / "net.names").read_text()

@@ -13,8 +13,11 @@ import typer
 
 import slimnet
 from slimnet.cli import app
+from slimnet.costs.quantity import COSTS
 from slimnet.criteria import load_criteria
 from slimnet.export import BACKENDS
+from slimnet.files.access import Opened
+from slimnet.formats import FORMATS, ExportRequest
 from slimnet.networks.arch import parse_arch
 from slimnet.operator import OPERATORS
 from slimnet.study import ENGINES, Candidate, Facts, Study, run_study
@@ -38,7 +41,7 @@ def commands() -> list[str]:
 @pytest.fixture
 def registries(monkeypatch):
     """What a test registers is forgotten after it."""
-    for registry in (OPERATORS, load_criteria(), REGIMES, BACKENDS, ENGINES):
+    for registry in (OPERATORS, load_criteria(), REGIMES, COSTS, FORMATS, BACKENDS, ENGINES):
         registry.load()
         monkeypatch.setattr(registry, "_entries", dict(registry._entries))
     threads = torch.get_num_threads()
@@ -69,6 +72,10 @@ def test_the_python_runs_and_what_it_registers_works(tmp_path, monkeypatch, regi
     assert names["slim"](*names["example"]).shape == (1, 10)
     assert names["timed"].backend == "torch-bfloat16"
     assert names["pruned"].plan.asked["criterion"] == "largest"
+    lighter = names["lighter"].plan
+    assert 0.49 < lighter.after["weights"] / lighter.before["weights"] <= 0.5
+    FORMATS["shapes"].write(ExportRequest(Opened(mixer, None), tmp_path / "mixer.txt"))
+    assert "stem.weight (32, 3, 3, 3)" in (tmp_path / "mixer.txt").read_text()
     assert prunable(before) == {"stem"}
     assert prunable(slimnet.inspect(mixer, IMAGE)) == {"stem", "mix"}
     assert slimnet.prune(mixer, IMAGE, ratio=0.5, align=None).model.mix.out_channels == 32

@@ -7,7 +7,7 @@ afterwards is cut in the shorter one; :func:`Shortened.whole` puts both plans an
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, TypeAlias
 
@@ -45,7 +45,7 @@ class Shortened:
         """Plan and proof from the original on; both as they are where no block left."""
         if not self.plan.blocks:
             return plan, certificate
-        both = replace(compose(self.plan, plan, self.dense.shapes), notes=plan.notes)
+        both = compose(self.plan, plan, self.dense.shapes).reporting(notes=plan.notes)
         return both, certificate and joined(self.certificate, certificate)
 
 
@@ -130,7 +130,7 @@ def _dropped(
     plan = Plan({}, blocks=cuts)
     shorter = without_blocks(network, plan)
     costs = [cost_of(each, example).to_json() for each in (network, shorter)]
-    plan = replace(plan, before=costs[0], after=costs[1])
+    plan = plan.reporting(before=costs[0], after=costs[1])
     certificate = None
     if verify:
         pairs = paired(trace, capture(shorter, example), _gone(cuts))

@@ -22,8 +22,12 @@ from slimnet.signature import Option, option, required
 
 _PACKAGE = Path(__file__).parents[1]
 _REGIMES = ", ".join(declared(_PACKAGE / "train", "REGIMES", "slimnet.regimes"))
-_METHODS = ", ".join(declared(_PACKAGE / "sparsity" / "methods", "SPARSIFIERS"))
+_METHODS = ", ".join(
+    declared(_PACKAGE / "sparsity" / "methods", "SPARSIFIERS", "slimnet.sparsifiers")
+)
 _ENGINES = ", ".join(declared(_PACKAGE / "study" / "engines", "ENGINES", "slimnet.engines"))
+_STORES = ", ".join(declared(_PACKAGE / "study" / "stores", "STORES", "slimnet.stores"))
+_FORMATS = ", ".join(declared(_PACKAGE / "formats", "FORMATS", "slimnet.formats"))
 KINDS = "digits, npz:FILE, cifar10:ROOT, imagefolder:ROOT, file.py:make_data"
 
 _OUTPUT = ("-o", "--output")
@@ -211,6 +215,7 @@ class Export:
     onnx: bool = option(False, "write ONNX")
     pt2: bool = option(False, "write what torch.export.load opens, without latency")
     safetensors: bool = option(False, "write the tensors alone, with plan and proof as metadata")
+    format: str | None = option(None, f"the format by its name, one of: {_FORMATS}")
     against: Path | None = option(None, "the dense network to time it against; known for built-ins")
     batch: int = option(1, _BATCH)
     latency: bool = option(True, _LATENCY)
@@ -248,6 +253,7 @@ class Compare:
     batch: int = option(1, _BATCH)
     latency: bool = option(True, _LATENCY)
     engine: str | None = option(None, f"where trainings run, one of: {_ENGINES}")
+    store: str = option("folder", f"where results are kept, one of: {_STORES}")
     workers: int | None = option(
         None,
         Option(

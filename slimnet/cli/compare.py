@@ -19,7 +19,7 @@ from slimnet.errors import InputError
 from slimnet.output import make_folder
 from slimnet.planning.request import CutRequest, is_number
 from slimnet.report import table
-from slimnet.study import ENGINES, Study
+from slimnet.study import ENGINES, STORES, Study
 from slimnet.study.masked import UNSTRUCTURED, cutting
 from slimnet.train import REGIMES
 
@@ -36,7 +36,7 @@ def compare(options: commands.Compare) -> None:
     for name in criteria:
         request = replace(options.cut, ratio=0.0, criterion=name)
         request.check(data=True, init=options.init is not None)
-    engine = _engine(options)
+    engine, _ = _engine(options), STORES[options.store]
     spec = data_of(options.data, options.training)
     dataset = spec.load()
     opened = open_to_train(options.model, files)
@@ -52,6 +52,7 @@ def compare(options: commands.Compare) -> None:
         init=network_before(options.init, opened, allow_pickle=files.allow_pickle),
         engine=engine,
         workers=options.workers,
+        store=options.store,
     )
     check_cuts(opened.model, example, study, settings)
     folder = make_folder(options.output)

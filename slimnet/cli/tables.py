@@ -15,14 +15,14 @@ from slimnet.costs.cost import Cost
 from slimnet.costs.quantity import quantities, share_left
 from slimnet.coupling.groups import Group, LayerReport
 from slimnet.inspection import Inspection
-from slimnet.plan.plan import GroupCut, Plan
+from slimnet.plan.outcome import GroupCut
+from slimnet.plan.plan import Plan
 from slimnet.planning.outcome import asked_and_achieved, rows
 from slimnet.proof.certificate import Certificate
 from slimnet.text import count
 
 if TYPE_CHECKING:  # the comparison imports runtimes and data sets
     from slimnet.demo import DemoResult
-    from slimnet.export import Latency, OnnxExport, Parity, ProgramExport
     from slimnet.repairs import Repair
     from slimnet.sparsity.training import Sparse
 
@@ -199,33 +199,6 @@ def _few(texts: Sequence[str], number: int = 3, between: str = ", ") -> str:
     """The first of many; all of them are in the file and in --json."""
     rest = len(texts) - number
     return between.join(texts[:number]) + (f" and {rest} more" if rest > 0 else "")
-
-
-def show_onnx(target: Path, exported: OnnxExport, measured: Latency | None) -> None:
-    """What was written, how near it comes to PyTorch, and how long it takes."""
-    batch = "dynamic batch" if exported.dynamic_batch else f"fixed batch: {exported.static_reason}"
-    written(target, f"written: {exported.parameters:,} numbers, opset {exported.opset}, {batch}")
-    if exported.parity is not None:
-        say(_equals(exported.parity, "onnxruntime"))
-    if measured is not None:
-        say(f"latency: {measured.sentence()}")
-        if not measured.speedups:
-            say("timed alone: --against DENSE.pt compares it with the dense network")
-        note(measured.conditions())
-
-
-def show_program(target: Path, written_as: ProgramExport) -> None:
-    """What was written, and how near it comes to PyTorch."""
-    batch = "dynamic" if written_as.dynamic_batch else "fixed"
-    written(target, f"written: {written_as.parameters:,} numbers, {batch} batch")
-    say(_equals(written_as.parity, "torch.export.load"))
-
-
-def _equals(parity: Parity, runtime: str) -> str:
-    return (
-        f"equals PyTorch within {parity.error:.1e} (relative, tolerance {parity.tolerance:.0e}, "
-        f"{runtime}, batches {', '.join(map(str, parity.batches))})"
-    )
 
 
 def show_sparse(sparse: Sparse) -> None:

@@ -32,9 +32,6 @@ _TORCH = (".pt", ".pth", ".bin", ".ckpt")
 _EXPORT = "; slimnet export makes ONNX of it"
 SLIM = Format("a slim network", (*_TORCH, ".pt2", ".safetensors"), _EXPORT)
 STATE = Format("a state dict of torch", _TORCH, beside=(".training",))
-ONNX = Format("ONNX", (".onnx",), beside=(".json", ".data"))
-PROGRAM = Format("an exported program", (".pt2",))
-TENSORS = Format("safetensors", (".safetensors",))
 PAGE = Format("a page", (".html", ".htm"))
 
 _SAYS = {

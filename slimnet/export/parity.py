@@ -42,6 +42,13 @@ class Parity:
     tolerance: float
     batches: tuple[int, ...]
 
+    def sentence(self, runtime: str) -> str:
+        """How near what a runtime makes of a file comes to PyTorch."""
+        return (
+            f"equals PyTorch within {self.error:.1e} (relative, tolerance {self.tolerance:.0e}, "
+            f"{runtime}, batches {', '.join(map(str, self.batches))})"
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         return asdict(self)

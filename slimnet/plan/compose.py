@@ -25,13 +25,8 @@ def compose(first: Plan, second: Plan, shapes: Mapping[str, tuple[int, ...]]) ->
         changes=_chained(first.changes, second.changes),
         remapped=_after(first.remapped or {}, second.remapped or {}),
         scaled=_multiplied(first, second, shapes),
-        groups=(*first.groups, *second.groups),
         blocks=(*first.blocks, *second.blocks),
-        untouched=second.untouched,
-        asked=second.asked,
-        before=first.before,
-        after=second.after,
-        notes=tuple(dict.fromkeys((*first.notes, *second.notes, "pruned in more than one step"))),
+        outcome=first.outcome.then(second.outcome),
     )
     return _without(both, second.stubs)
 

@@ -20,7 +20,8 @@ from slimnet.coupling.labels import Labels
 from slimnet.coupling.removal import COLUMNS, Removal
 from slimnet.coupling.survival import Survival
 from slimnet.errors import InputError
-from slimnet.limits import checked_name, checked_path
+from slimnet.limits import checked_name, checked_path, whole_number
+from slimnet.plan.outcome import GroupCut, Outcome
 from slimnet.plan.shortcut import Stub
 
 
@@ -40,7 +41,7 @@ class AttributeChange:
         change = cls(**{**row, "path": tuple(map(_step, row["path"]))})
         checked_path(change.module, "module")
         checked_name(change.attribute, "attribute's name")
-        _whole(change.old), _whole(change.new)
+        whole_number(change.old), whole_number(change.new)
         return change
 
 
@@ -51,31 +52,6 @@ class Scale:
     axis: int
     indices: tuple[int, ...]
     factor: float
-
-
-@dataclass(frozen=True)
-class GroupCut:
-    """What a group of coupled layers lost."""
-
-    layers: tuple[str, ...]
-    before: int  # channels
-    after: int
-    approximate: tuple[str, ...] = ()  # reasons; empty where the cut is exact
-    asked: float | None = None  # share of the channels that the scope alone would have removed
-    why: str = ""  # why it lost another share than that
-
-    @classmethod
-    def from_json(cls, row: Mapping[str, Any]) -> GroupCut:
-        """Read what :func:`dataclasses.asdict` gave."""
-        asked = row.get("asked")
-        return cls(
-            tuple(map(str, row["layers"])),
-            _whole(row["before"]),
-            _whole(row["after"]),
-            tuple(map(str, row["approximate"])),
-            None if asked is None else float(asked),
-            str(row.get("why", "")),
-        )
 
 
 @dataclass(frozen=True)
@@ -98,22 +74,54 @@ class BlockCut:
 
 @dataclass(frozen=True)
 class Plan:
-    """A cut, as data: whole blocks leave first, then indices of what is left."""
+    """A cut, as data: whole blocks leave first, then indices of what is left.
+
+    :attr:`outcome` says what was asked for and what came of it; nothing is cut by it.
+    """
 
     removed: Mapping[str, Mapping[int, tuple[int, ...]]]  # parameter or buffer → axis → indices
     changes: tuple[AttributeChange, ...] = ()
     remapped: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # index buffers
     scaled: Mapping[str, tuple[Scale, ...]] = field(default_factory=dict)  # constants folded in
-    groups: tuple[GroupCut, ...] = ()
     blocks: tuple[BlockCut, ...] = ()
     # weights of grouped convolutions, whose groups lose other columns → how many; their indices
     # along axis 1 are input channels
     grouped: Mapping[str, int] = field(default_factory=dict)
-    untouched: tuple[tuple[str, str], ...] = ()  # layer, why it was left alone
-    asked: Mapping[str, Any] | None = None
-    before: Mapping[str, float] | None = None  # macs, params, bytes, and what plug-ins count
-    after: Mapping[str, float] | None = None
-    notes: tuple[str, ...] = ()
+    outcome: Outcome = field(default_factory=Outcome)
+
+    @property
+    def groups(self) -> tuple[GroupCut, ...]:
+        """What each group of coupled layers lost."""
+        return self.outcome.groups
+
+    @property
+    def untouched(self) -> tuple[tuple[str, str], ...]:
+        """Layers that were left alone, and why."""
+        return self.outcome.untouched
+
+    @property
+    def asked(self) -> Mapping[str, Any] | None:
+        """The options of the request."""
+        return self.outcome.asked
+
+    @property
+    def before(self) -> Mapping[str, float] | None:
+        """What the network cost: macs, params, bytes, and what plug-ins count."""
+        return self.outcome.before
+
+    @property
+    def after(self) -> Mapping[str, float] | None:
+        """The same of what is left."""
+        return self.outcome.after
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences: what came out otherwise than was asked, and why."""
+        return self.outcome.notes
+
+    def reporting(self, **facts: Any) -> Plan:
+        """The same cut, with other facts in its outcome."""
+        return replace(self, outcome=replace(self.outcome, **facts))
 
     @property
     def stubs(self) -> tuple[Stub, ...]:
@@ -125,8 +133,9 @@ class Plan:
         return Removal(self.removed.get(name, {}), self.grouped.get(name, 1))
 
     def to_json(self) -> dict[str, Any]:
-        """Plain dicts and lists."""
+        """Plain dicts and lists; the outcome's facts beside what leaves."""
         data = asdict(self)
+        data |= data.pop("outcome")
         data["removed"] = {
             name: {str(axis): _runs(indices) for axis, indices in axes.items()}
             for name, axes in self.removed.items()
@@ -135,7 +144,7 @@ class Plan:
             name: [[scale.axis, _runs(scale.indices), scale.factor] for scale in scales]
             for name, scales in self.scaled.items()
         }
-        return data
+        return {name: data[name] for name in _WRITTEN}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Plan:
@@ -149,26 +158,29 @@ class Plan:
                 },
                 changes=tuple(map(AttributeChange.from_json, data["changes"])),
                 remapped={
-                    checked_path(k): tuple(map(_whole, v)) for k, v in data["remapped"].items()
+                    checked_path(k): tuple(map(whole_number, v))
+                    for k, v in data["remapped"].items()
                 },
                 scaled={
                     checked_path(name): tuple(_scale(*row) for row in rows)
                     for name, rows in data.get("scaled", {}).items()
                 },
-                groups=tuple(map(GroupCut.from_json, data["groups"])),
                 blocks=tuple(map(BlockCut.from_json, data.get("blocks", ()))),
                 grouped={
                     checked_path(name): _groups(number)
                     for name, number in data.get("grouped", {}).items()
                 },
-                untouched=tuple((str(row[0]), str(row[1])) for row in data["untouched"]),
-                asked=_numbers(data["asked"]),
-                before=_cost(data["before"]),
-                after=_cost(data["after"]),
-                notes=tuple(map(str, data["notes"])),
+                outcome=Outcome.from_json(data),
             )
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             raise InputError(f"this is not a plan of slimnet: {error!r}") from error
+
+
+_WRITTEN = (
+    *("removed", "changes", "remapped", "scaled", "groups", "blocks", "grouped"),
+    *("untouched", "asked", "before", "after", "notes"),
+)
+"""What a plan is in JSON, in this order."""
 
 
 def _runs(indices: Sequence[int]) -> list[list[int]]:
@@ -191,7 +203,8 @@ def _check_count(data: Mapping[str, Any]) -> None:
     tables = [axes.values() for axes in data["removed"].values()]
     tables += [[row[1] for row in rows] for rows in data.get("scaled", {}).values()]
     runs = [run for table in tables for runs in table for run in runs]
-    if sum(max(0, _whole(last) - _whole(first) + 1) for first, last in runs) > MOST_INDICES:
+    lengths = (whole_number(last) - whole_number(first) + 1 for first, last in runs)
+    if sum(max(0, length) for length in lengths) > MOST_INDICES:
         raise ValueError(f"it removes more than {MOST_INDICES:,} indices")
 
 
@@ -200,38 +213,19 @@ MOST_INDICES = 2**24
 
 
 def _step(value: Any) -> int | str:
-    return checked_name(value, "attribute's name") if isinstance(value, str) else _whole(value)
-
-
-def _whole(value: Any) -> int:
-    if type(value) is not int:
-        raise TypeError(f"{value!r:.40} is no whole number")
-    return value
+    return (
+        checked_name(value, "attribute's name") if isinstance(value, str) else whole_number(value)
+    )
 
 
 def _groups(value: Any) -> int:
-    if _whole(value) < 2:
+    if whole_number(value) < 2:
         raise ValueError(f"a convolution of {value} groups is none whose groups lose other columns")
     return int(value)
 
 
 def _scale(axis: Any, runs: Sequence[Sequence[int]], factor: Any) -> Scale:
-    return Scale(_whole(axis), _indices(runs), float(factor))
-
-
-def _cost(row: Any) -> Mapping[str, float] | None:
-    """MACs, parameters and bytes, and what plug-ins count."""
-    table = _numbers(row)
-    for key in ("macs", "params", "bytes") if table else ():
-        _whole(row[key])
-    return table
-
-
-def _numbers(row: Any) -> Mapping[str, Any] | None:
-    """A dict of numbers and texts, as JSON holds it."""
-    if row is not None and not isinstance(row, Mapping):
-        raise TypeError(f"{row!r:.40} is no table")
-    return row
+    return Scale(whole_number(axis), _indices(runs), float(factor))
 
 
 def make_plan(
@@ -247,8 +241,10 @@ def make_plan(
         grouped={
             name: number for name, number in coupling.apart.items() if COLUMNS in axes.get(name, ())
         },
-        groups=tuple(_cut(group, removed) for group in groups),
-        untouched=tuple((x.name, x.reasons[0]) for x in layers if not x.prunable and x.reasons),
+        outcome=Outcome(
+            groups=tuple(_cut(group, removed) for group in groups),
+            untouched=tuple((x.name, x.reasons[0]) for x in layers if not x.prunable and x.reasons),
+        ),
     )
     survival = surviving(coupling, plan)
     changes, remapped = _changes(coupling, survival), _remapped(coupling, survival)

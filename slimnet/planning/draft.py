@@ -27,7 +27,8 @@ from slimnet.criteria import Scores
 from slimnet.errors import PruneError
 from slimnet.inspection import Analysis
 from slimnet.network import Network
-from slimnet.plan.plan import GroupCut, Plan, make_plan, surviving
+from slimnet.plan.outcome import GroupCut
+from slimnet.plan.plan import Plan, make_plan, surviving
 from slimnet.plan.rebuild import zero_removed
 from slimnet.planning.alike import classes
 from slimnet.planning.allocate import Allocation, allocate
@@ -125,7 +126,8 @@ def _with_bystanders(network: Network, analysis: Analysis, drawn: Draft, changed
     found = bystanders(network, trace, analysis.coupling, plan)
     found = found if changed else found.unchanged()
     changes, notes = (*plan.changes, *found.changes), (*plan.notes, *found.notes)
-    return Draft(replace(plan, changes=changes, notes=notes), found, drawn.unmet)
+    plan = replace(plan, changes=changes).reporting(notes=notes)
+    return Draft(plan, found, drawn.unmet)
 
 
 def _rescored(
@@ -192,6 +194,7 @@ def _written(
             name: plan.removed[one] for name, one in first.items() if one in plan.removed
         },
         grouped={name: plan.grouped[one] for name, one in first.items() if one in plan.grouped},
+    ).reporting(
         groups=tuple(_explained(group, cut, found) for group, cut in cuts),
         before=analysis.inspection.cost.to_json(),
         after=analysis.costs.cost(survival).to_json(),

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from slimnet.costs.quantity import COSTS, share_left
-from slimnet.plan.plan import GroupCut, Plan
+from slimnet.plan.outcome import GroupCut
+from slimnet.plan.plan import Plan
 from slimnet.planning.budget import alignment
 from slimnet.planning.shortfall import FINER
 

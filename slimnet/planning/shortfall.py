@@ -49,7 +49,8 @@ def shortfall(
         return [f"{achieved:.1%} {unit} is the least that can remain: {why}"]
     ups = [(number, x.up(widths[number])) for number, x in ladders.items() if fixed[number] is None]
     above = [(share({**widths, n: rung}), n, rung) for n, rung in ups if rung is not None]
-    text = f"{achieved:.1%} {unit} is the nearest that is within the budget"
+    sure = "is" if grows else "was found"
+    text = f"{achieved:.1%} {unit} is the nearest that {sure} within the budget"
     if not above:
         return [f"{text}: the ratios that names prescribe leave no more"]
     more, number, rung = min(above)

@@ -1,0 +1,53 @@
+"""ONNX: compared with PyTorch, and timed against the dense network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from slimnet.export import Latency, OnnxExport, export_onnx
+from slimnet.export.against import measure_against
+from slimnet.export.inputs import check_batch
+from slimnet.files.access import dense_of
+from slimnet.formats import FORMATS, Exported, ExportFormat, ExportRequest
+from slimnet.output import write_json
+
+
+def write(request: ExportRequest) -> Exported:
+    """The file, and a record of it beside: ``slim.onnx.json``."""
+    target, inputs, dense, latency = request.target, request.example, None, None
+    check_batch(inputs, request.batch)
+    if request.latency:
+        dense = dense_of(request.opened, request.against, allow_pickle=request.allow_pickle)
+    request.watch("exporting", 0.0)
+    exported = export_onnx(request.opened.model, inputs, target)
+    if request.latency:
+        request.watch("measuring latency", 0.5)
+        latency = measure_against(
+            target, dense, inputs, batch=request.batch, threads=request.threads
+        )
+    record = {
+        "network": request.described,
+        "onnx": exported.to_json(),
+        "latency": None if latency is None else latency.to_json(),
+    }
+    write_json(target.with_name(f"{target.name}.json"), record)
+    batch = "dynamic batch" if exported.dynamic_batch else f"fixed batch: {exported.static_reason}"
+    return Exported(
+        record,
+        f"written: {exported.parameters:,} numbers, opset {exported.opset}, {batch}",
+        tuple(_sentences(exported, latency)),
+        "" if latency is None else latency.conditions(),
+    )
+
+
+def _sentences(exported: OnnxExport, latency: Latency | None) -> Iterator[str]:
+    """How near it comes to PyTorch, and how long it takes."""
+    if exported.parity is not None:
+        yield exported.parity.sentence("onnxruntime")
+    if latency is not None:
+        yield f"latency: {latency.sentence()}"
+        if not latency.speedups:
+            yield "timed alone: --against DENSE.pt compares it with the dense network"
+
+
+FORMATS.add("onnx", ExportFormat("ONNX", (".onnx",), write, beside=(".json", ".data")))
