@@ -118,7 +118,7 @@ class Operator:
     factors: Factors | Nothing
 
     costs: Mapping[str, Formula] | Nothing
-    """By the name of the cost: "macs"."""
+    """By the name of the cost, such as "macs": :mod:`slimnet.costs.quantity`."""
     reads: Callable[..., Sums] | Nothing
     """(*args) → what it sums over, of which weights may be one side."""
     layer: Callable[[Any, Any], Any] | Nothing

@@ -45,7 +45,7 @@ from slimnet.proof.reference import CutContext
 from slimnet.repairs import Repair, check_images
 from slimnet.repairs import repair as repair_layers
 from slimnet.samples import Samples, samples_of
-from slimnet.signature import keywords, option
+from slimnet.signature import keywords, option, required, shared
 from slimnet.statistics.statistics import Statistics
 
 
@@ -90,15 +90,29 @@ def _share(before: Mapping[str, float], after: Mapping[str, float], name: str) -
     return f"{written(before[name])} → {written(after[name])} ({share})"
 
 
-def inspect(model: nn.Module, example: Example, *, heads: bool = False) -> Inspection:
+@dataclass(frozen=True, eq=False)
+class InspectArguments:
+    """What :func:`inspect` takes beside the network."""
+
+    example: Example = required("a tuple of positional inputs, or a dict of keyword inputs")
+    _: KW_ONLY
+    heads: bool = shared(CutRequest, "heads")
+
+
+@keywords(InspectArguments)
+def inspect(model: nn.Module, asked: InspectArguments) -> Inspection:
     """Find, without a hint, what can be removed from a network.
 
-    ``example`` is a tuple of positional inputs, or a dict of keyword inputs; with ``heads``,
-    attention can lose whole heads. Raises :class:`CaptureError` where the model does not run on it.
+    Args:
+        model: any network that runs on ``example``.
+        {options}
+
+    Raises:
+        CaptureError: where the model does not run on the example.
     """
-    example = positional(model, example)
+    example = positional(model, asked.example)
     network = Network.of(model)
-    return analyse(network, capture_passes(network, example), (), heads=heads).inspection
+    return analyse(network, capture_passes(network, example), (), heads=asked.heads).inspection
 
 
 @dataclass(frozen=True, eq=False)

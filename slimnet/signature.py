@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar, get_type_hints
 
@@ -42,15 +42,21 @@ class Option:
     asked: bool = True  # part of what was asked for, as a plan remembers it
 
 
-def option(default: Any, said: Option | str, **more: Any) -> Any:
+def option(default: Any, row: Option | str, **more: Any) -> Any:
     """One field of a dataclass of options."""
-    row = said if isinstance(said, Option) else Option(said, **more)
+    row = row if isinstance(row, Option) else Option(row, **more)
     return field(default=default, metadata={"option": row})
 
 
-def required(said: Option | str, **more: Any) -> Any:
+def required(row: Option | str, **more: Any) -> Any:
     """One that must be given."""
-    return option(MISSING, said, **more)
+    return option(MISSING, row, **more)
+
+
+def shared(kind: type, name: str, **more: Any) -> Any:
+    """The option that another dataclass has under this name; ``more`` is said of it otherwise."""
+    (row,) = (row for row in fields(kind) if row.name == name)
+    return field(default=row.default, metadata={"option": replace(options_of(kind)[name], **more)})
 
 
 def options_of(kind: Any) -> dict[str, Option]:
@@ -83,10 +89,10 @@ def keywords(
         @wraps(function)
         def public(*args: Any, **named: Any) -> Result:
             try:
-                given = signature.bind(*args, **named).arguments
+                arguments = signature.bind(*args, **named).arguments
             except TypeError as error:
                 raise TypeError(f"{function.__name__}() {error}") from None
-            return function(given.pop(first), kind(**given))  # type: ignore[call-arg]
+            return function(arguments.pop(first), kind(**arguments))  # type: ignore[call-arg]
 
         parameters = signature.parameters.values()
         public.__annotations__ = {row.name: row.annotation for row in parameters}

@@ -154,3 +154,17 @@ def test_the_smallest_share_that_fits_is_found_beyond_a_hill():
 
     found = allocate(groups, scores, Budget("macs", 0.5), Limits(align=None), cost, grows=False)
     assert found.widths == {0: 40} and not found.unmet
+
+
+@pytest.mark.parametrize("scope", ["local", "global"])
+def test_a_wider_rung_that_fits_is_found_past_a_dearer_one(scope):
+    """Two groups in blocks of eight: widths between two blocks cost half as much again."""
+    groups = [Group(n, np.arange(64), (), np.ones(64, int), ("a",), ()) for n in (0, 1)]
+    scores = {n: np.arange(1.0, 65.0) for n in (0, 1)}
+
+    def cost(widths):
+        return float(sum(-(-n // 8) * (1.5 if n % 8 else 1.0) for n in widths.values()))
+
+    limits = Limits(scope=scope, align=None)
+    found = allocate(groups, scores, Budget("macs", 13 / 16), limits, cost, grows=False)
+    assert cost(found.widths) == 13 and not found.unmet

@@ -16,7 +16,14 @@ from slimnet.criteria import ACROSS, REDUCE, load_criteria
 from slimnet.errors import InputError, UnknownNameError
 from slimnet.planning import request
 from slimnet.planning.budget import Budget, Limits
-from slimnet.planning.request import CutRequest, Scope, parse_align, parse_blocks, parse_ratios
+from slimnet.planning.request import (
+    CutRequest,
+    Scope,
+    SensitivityRequest,
+    parse_align,
+    parse_blocks,
+    parse_ratios,
+)
 from slimnet.pruning import PruneArguments
 from slimnet.signature import keywords, option, options_of, required
 
@@ -202,3 +209,22 @@ def test_one_more_field_arrives_on_the_command_line():
     CliRunner().invoke(app, ["net.pt", "--sparkle", "5", "--keep", "a", "--align", "off"])
     assert seen == [Command(model="net.pt", cut=Sparkling(sparkle=5, keep=("a",), align=None))]
     assert replace(seen[0].cut, ratio=0.5).settled().asked(None)["sparkle"] == 5
+
+
+@pytest.mark.parametrize("function", [slimnet.inspect, slimnet.sensitivity])
+def test_what_other_functions_share_with_a_cut_is_the_same_option(function):
+    parameters = inspect.signature(function).parameters
+    shared = parameters.keys() & {"heads", "across", "reduce"}
+    assert shared and all(
+        parameters[row.name].default == row.default
+        for row in fields(CutRequest)
+        if row.name in shared
+    )
+    assert "heads: attention loses whole heads, not a part of each." in function.__doc__
+    with pytest.raises(TypeError, match=rf"{function.__name__}\(\) missing a required argument"):
+        function(None)
+
+
+def test_the_options_of_sensitivity_are_those_of_its_command():
+    shown = set(signature(COMMANDS["sensitivity"]).parameters)
+    assert {row.name for row in fields(SensitivityRequest)} - shown == set()

@@ -60,20 +60,20 @@ _UsageError: Any = typer.BadParameter.__mro__[1]  # click's, wherever this typer
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point: a refusal is one sentence and exit code 2."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
     console.take_any_text()
     try:
-        if "" in given:
+        if "" in words:
             raise InputError("an argument is empty: is a variable of the shell not set?")
         with stoppable():
-            done = app(given or ["--help"], prog_name="slimnet", standalone_mode=False)
+            done = app(words or ["--help"], prog_name="slimnet", standalone_mode=False)
         sys.exit(done or 0)
     except SlimnetError as error:
         _refuse(str(error))
     except _UsageError as error:
-        _refuse(f"{error.format_message().rstrip('.')} ({_help(given)})")
+        _refuse(f"{error.format_message().rstrip('.')} ({_help(words)})")
     except (Stopped, KeyboardInterrupt, typer.Abort) as error:
-        console.err.print(f"slimnet: {farewell(_command(given))}")
+        console.err.print(f"slimnet: {farewell(_command(words))}")
         sys.exit(error.code if isinstance(error, Stopped) else 130)
     except OSError as error:
         why = (error.strerror or str(error)).lower()
@@ -100,12 +100,12 @@ def _refuse(sentence: str) -> None:
     sys.exit(2)
 
 
-def _help(given: Sequence[str]) -> str:
-    return f"{' '.join(['slimnet', _command(given)]).strip()} --help shows how"
+def _help(words: Sequence[str]) -> str:
+    return f"{' '.join(['slimnet', _command(words)]).strip()} --help shows how"
 
 
-def _command(given: Sequence[str]) -> str:
-    return given[0] if given and given[0] in COMMANDS else ""
+def _command(words: Sequence[str]) -> str:
+    return words[0] if words and words[0] in COMMANDS else ""
 
 
 def _version(value: bool) -> None:

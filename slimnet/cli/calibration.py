@@ -61,8 +61,8 @@ def _read(data: str, normalize: str | None, example: tuple[Any, ...]) -> Dataset
 
 def read_images(criteria: Iterable[str]) -> bool:
     """Whether one of the criteria reads images."""
-    known = load_criteria()
-    return any(need != "initial" for name in criteria for need in known[name].needs)
+    registry = load_criteria()
+    return any(need != "initial" for name in criteria for need in registry[name].needs)
 
 
 def network_before(
@@ -88,12 +88,12 @@ def check_recognised(path: Path, opened: Opened, samples: Samples | None) -> str
     if right is None or some.labels is None:
         return None
     constant = float(some.labels.bincount().max()) / len(some)
-    told = f"as {opened.arch} is built, it is right on {right:.1%} of {len(some)} images"
+    sentence = f"as {opened.arch} is built, it is right on {right:.1%} of {len(some)} images"
     if len(some) < _ENOUGH or right - constant > _BETTER * (1 - constant):
-        return told
+        return sentence
     raise InputError(
-        f"{path} was recognised as {opened.arch}, and {told}, where one answer for all of them is "
-        f"right on {constant:.1%}: {UNSEEN}, so say what built it with --arch, or see whether "
+        f"{path} was recognised as {opened.arch}, and {sentence}, where one answer for all of them "
+        f"is right on {constant:.1%}: {UNSEEN}, so say what built it with --arch, or see whether "
         "--data and --normalize are those that it was trained with"
     )
 

@@ -16,7 +16,7 @@ from typing import ClassVar
 
 from slimnet.cli.typed import part
 from slimnet.errors import InputError
-from slimnet.planning.request import CRITERIA, CutRequest
+from slimnet.planning.request import CRITERIA, CutRequest, SensitivityRequest
 from slimnet.registry import declared
 from slimnet.signature import Option, option, required
 
@@ -178,9 +178,7 @@ class Sensitivity:
         "the example",
     )
     output: Path = option(Path("sensitivity.html"), "the page with the plot", flags=_OUTPUT)
-    points: int = option(5, "widths that each group is cut to", bounds=(1, 1000))
-    criterion: str = option("l1", f"what ranks the channels, one of: {CRITERIA}")
-    cut: CutRequest = part("across", "reduce", "heads")
+    cuts: SensitivityRequest = part()
     normalize: str | None = option(None, _NORMALIZE)
     samples: int = option(512, "how many images are read at most", bounds=(1, None))
     init: Path | None = option(None, _INIT)

@@ -25,7 +25,7 @@ def prune(options: commands.Prune) -> None:
     inputs, described = inputs_of(options.model, opened, files)
     with console.watching(quiet=run.json) as watch:
         images = read_samples(options.data, options.normalize, options.samples, inputs, run.seed)
-        told = check_recognised(options.model, opened, images)
+        recognised = check_recognised(options.model, opened, images)
         before = network_before(options.init, opened, allow_pickle=files.allow_pickle)
         watch("cutting and proving" if request.verify else "cutting", 0.0)
         network, inputs = on_device(place, opened.model, inputs)
@@ -42,7 +42,7 @@ def prune(options: commands.Prune) -> None:
     if run.json:
         _print(pruned, described, options)
     else:
-        _show(pruned, "; ".join(filter(None, (described, told))), options)
+        _show(pruned, "; ".join(filter(None, (described, recognised))), options)
 
 
 def _print(pruned: Pruned, described: str, options: commands.Prune) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from slimnet.cli import commands, console
 from slimnet.cli.calibration import (
     check_recognised,
@@ -23,15 +25,16 @@ from slimnet.study.curves import sensitivity as measure_sensitivity
 def sensitivity(options: commands.Sensitivity) -> None:
     """Refuse, read, measure, write, show."""
     files, run, data = options.files, options.run, options.data
+    request = replace(options.cuts, seed=run.seed)
     place = place_of(run)
-    check_needs(options.criterion, data=data is not None, init=options.init is not None)
+    check_needs(request.criterion, data=data is not None, init=options.init is not None)
     reads = (options.model, options.init, data, files.arch, files.example)
     check_target(options.output, PAGE, reads, overwrite=files.overwrite)
     opened = open_any(options.model, files)
     inputs, described = inputs_of(options.model, opened, files)
     with console.watching(quiet=run.json) as watch:
         watch("reading images", 0.0)
-        calibrating = data if read_images([options.criterion]) else None
+        calibrating = data if read_images([request.criterion]) else None
         before = network_before(options.init, opened, allow_pickle=files.allow_pickle)
         images = read_test_images(data, options.normalize, options.samples, inputs)
         check_recognised(options.model, opened, images)
@@ -43,15 +46,10 @@ def sensitivity(options: commands.Sensitivity) -> None:
             network,
             inputs,
             images,
-            points=options.points,
-            criterion=options.criterion,
-            across=options.cut.across,
-            reduce=options.cut.reduce,
             calibration=calibration,
             init=None if before is None else Network.of(before).tensors,
-            heads=options.cut.heads,
-            seed=run.seed,
             watch=watch,
+            **vars(request),
         )
     title = f"Sensitivity of {options.model.name}"
     write_sensitivity(options.output, measured, title, versions())

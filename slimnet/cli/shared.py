@@ -95,8 +95,8 @@ def inputs_of(path: Path, opened: Opened, files: Files) -> tuple[tuple[Any, ...]
     example, why = example_for(opened, list(files.input), files.example)
     sizes = ["x".join(map(str, leaf.shape)) or "a number" for leaf in tensors_of(example)]
     made = "; ".join(opened.notes) or str(opened.arch or type(opened.model).__name__)
-    said = f"{path.name}: {made}; input {', '.join(sizes) or 'no tensor'} ({why})"
-    return example, f"{said}; {UNSEEN}" if opened.recognised else said
+    sentence = f"{path.name}: {made}; input {', '.join(sizes) or 'no tensor'} ({why})"
+    return example, f"{sentence}; {UNSEEN}" if opened.recognised else sentence
 
 
 def on_device(

@@ -70,11 +70,11 @@ def _layers(layers: Sequence[LayerReport]) -> Table:
 
 def _alike(layers: Sequence[LayerReport]) -> Iterator[tuple[list[LayerReport], tuple[str, ...]]]:
     """Layers that keep channels, those with the same reasons (and the same share) together."""
-    found: dict[tuple[bool, tuple[str, ...]], list[LayerReport]] = {}
+    together: dict[tuple[bool, tuple[str, ...]], list[LayerReport]] = {}
     for layer in layers:
         if layer.reasons:
-            found.setdefault((layer.prunable > 0, layer.reasons), []).append(layer)
-    for (_, reasons), alike in found.items():
+            together.setdefault((layer.prunable > 0, layer.reasons), []).append(layer)
+    for (_, reasons), alike in together.items():
         yield alike, reasons
 
 
@@ -113,10 +113,10 @@ def _groups(groups: Sequence[Group]) -> Table:
 
 def show_cut(plan: Plan) -> None:
     """Channels before and after, cost, and why both are what they are."""
-    told = rows(plan.groups)
-    show(_cut(told[:_ROWS]))
-    if len(told) > _ROWS:
-        say(f"and {count(len(told) - _ROWS, 'more row')} of groups: --json lists all")
+    alike = rows(plan.groups)
+    show(_cut(alike[:_ROWS]))
+    if len(alike) > _ROWS:
+        say(f"and {count(len(alike) - _ROWS, 'more row')} of groups: --json lists all")
         say()
     show(_cost(plan.before or {}, plan.after or {}))
     if plan.blocks:
@@ -136,11 +136,11 @@ def show_cut(plan: Plan) -> None:
 _ROWS = 60  # of the table of groups
 
 
-def _cut(told: Sequence[Sequence[GroupCut]]) -> Table:
+def _cut(alike: Sequence[Sequence[GroupCut]]) -> Table:
     """Every group before and after; what was asked of it, where it lost another share, and why."""
-    differ = any(same[0].why for same in told)
+    differ = any(same[0].why for same in alike)
     table = _table("channels", "after", "removed", *(("asked", "why") if differ else ()), "layers")
-    for same in told:
+    for same in alike:
         cut = same[0]
         more = f" ({len(same)} groups alike)" if len(same) > 1 else ""
         asked = f"{cut.asked:.0%}" if cut.why and cut.asked is not None else ""

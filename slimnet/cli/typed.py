@@ -73,18 +73,18 @@ def _names(some: Part, kind: type) -> tuple[str, ...]:
 
 
 def _parameter(row: Field[Any], kind: Any, default: Any, panel: str | None) -> Parameter:
-    said: Option = row.metadata["option"]
-    if said.positional:
-        info = typer.Argument(help=_help(said), show_default=default is not MISSING)
+    option: Option = row.metadata["option"]
+    if option.positional:
+        info = typer.Argument(help=_help(option), show_default=default is not MISSING)
     else:
-        low, high = said.bounds
-        flags = said.flags or (f"--{row.name.replace('_', '-')}",)
-        info = typer.Option(*flags, help=_help(said), min=low, max=high, rich_help_panel=panel)
+        low, high = option.bounds
+        flags = option.flags or (f"--{row.name.replace('_', '-')}",)
+        info = typer.Option(*flags, help=_help(option), min=low, max=high, rich_help_panel=panel)
     return Parameter(
         row.name,
         Parameter.KEYWORD_ONLY,
         default=Parameter.empty if default is MISSING else _typed(default),
-        annotation=Annotated[said.kind or kind, info],
+        annotation=Annotated[option.kind or kind, info],
     )
 
 
@@ -93,8 +93,8 @@ def _typed(default: Any) -> Any:
     return default if isinstance(default, (str, int, float, Path)) else None
 
 
-def _help(said: Option) -> str:
-    return (said.help + said.typed).format_map(_Written())
+def _help(option: Option) -> str:
+    return (option.help + option.typed).format_map(_Written())
 
 
 class _Written(dict[str, str]):

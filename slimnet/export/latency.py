@@ -80,11 +80,11 @@ class Latency:
 
     def timing(self, name: str) -> Timing:
         """The candidate of this name."""
-        for found in self.timings:
-            if found.name == name:
-                return found
-        known = ", ".join(found.name for found in self.timings)
-        raise InputError(f"no candidate {name!r} was measured: the known ones are {known}")
+        for timing in self.timings:
+            if timing.name == name:
+                return timing
+        names = ", ".join(timing.name for timing in self.timings)
+        raise InputError(f"no candidate {name!r} was measured: the known ones are {names}")
 
     def sentence(self) -> str:
         """In words, for each candidate, whether it is faster than the first."""
@@ -168,7 +168,7 @@ def measure_latency(
         }
         seconds = _interleaved(runners, repeats, rounds, clock)
     return Latency(
-        timings=tuple(_timing(name, found) for name, found in seconds.items()),
+        timings=tuple(_timing(name, times) for name, times in seconds.items()),
         speedups=tuple(_speedups(seconds)),
         backend=backend,
         provider=_joined(runner.provider for runner in runners.values()),
@@ -208,7 +208,7 @@ def _interleaved(
         first = turn % len(names)
         for name in names[first:] + names[:first]:
             seconds[name].append(_seconds(runners[name], repeats[name], clock))
-    return {name: np.array(found) for name, found in seconds.items()}
+    return {name: np.array(times) for name, times in seconds.items()}
 
 
 def _seconds(runner: Runner, repeats: int, clock: Clock) -> float:

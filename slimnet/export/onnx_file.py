@@ -199,11 +199,11 @@ def _described(file: onnx.ModelProto, path: Path) -> OnnxExport:
 
 
 def _sha256(path: Path) -> str:
-    found = sha256()
+    digest = sha256()
     with path.open("rb") as file:
         while piece := file.read(1 << 20):
-            found.update(piece)
-    return found.hexdigest()
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 _FLOATS = {

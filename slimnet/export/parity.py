@@ -119,15 +119,15 @@ def _batches(batch: int) -> tuple[int, int]:
 
 
 def _error(network: Network, session: Any, inputs: Example, batch: int) -> float:
-    found = _in_onnxruntime(session, feed(session, inputs), batch)
+    computed = _in_onnxruntime(session, feed(session, inputs), batch)
     expected = _in_torch(network, inputs, batch)
-    shapes = [[array.shape for array in arrays] for arrays in (expected, found)]
+    shapes = [[array.shape for array in arrays] for arrays in (expected, computed)]
     if shapes[0] != shapes[1]:
         raise ParityError(
             f"the outputs at batch {batch} have shapes {_listed(shapes[1])} in the ONNX file, "
             f"{_listed(shapes[0])} in PyTorch"
         )
-    worst = max(map(_relative, expected, found), default=0.0)
+    worst = max(map(_relative, expected, computed), default=0.0)
     if np.isfinite(worst):
         check_numbers(network.name, [torch.from_numpy(array) for array in expected], batch)
     return worst
@@ -153,10 +153,10 @@ def _in_onnxruntime(session: Any, arrays: Feed, batch: int) -> list[Array]:
         ) from error
 
 
-def _relative(expected: Array, found: Array) -> float:
+def _relative(expected: Array, computed: Array) -> float:
     """max|a - b| / max|a|; infinite where one of them is not a number and the other is."""
     wide = np.complex128 if expected.dtype.kind == "c" else np.float64
-    a, b = expected.astype(wide), found.astype(wide)
+    a, b = expected.astype(wide), computed.astype(wide)
     differs = (a != b) & ~(np.isnan(a) & np.isnan(b))
     if not differs.any():
         return 0.0

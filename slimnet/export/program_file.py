@@ -102,11 +102,11 @@ def _error(network: Network, written: nn.Module, inputs: tuple[Any, ...]) -> flo
     model = network.model
     args, named = model.as_called(inputs) if isinstance(model, Program) else (inputs, {})
     with torch.no_grad(), evaluation_mode(network):
-        expected, found = tensors_of(model(*inputs)), tensors_of(written(*args, **named))
+        expected, computed = tensors_of(model(*inputs)), tensors_of(written(*args, **named))
     check_numbers(network.name, expected, batch_of(inputs))
-    if [x.shape for x in expected] != [x.shape for x in found]:
+    if [x.shape for x in expected] != [x.shape for x in computed]:
         return float("inf")
-    return max((_relative(a, b) for a, b in zip(expected, found, strict=True)), default=0.0)
+    return max((_relative(a, b) for a, b in zip(expected, computed, strict=True)), default=0.0)
 
 
 def _relative(a: Tensor, b: Tensor) -> float:

@@ -32,11 +32,11 @@ def classes(network: Network, groups: Sequence[Group]) -> dict[int, int]:
     """For every group the number of its class; classes are numbered as they come."""
     owners, shapes = network.owners, network.shapes
     numbers: dict[frozenset[tuple[_Part, int]], int] = {}
-    found = {}
+    classes_of = {}
     for group in groups:
         parts = Counter(_part(axis, owners[axis.name], shapes[axis.name]) for axis in group.axes)
-        found[group.number] = numbers.setdefault(frozenset(parts.items()), len(numbers))
-    return found
+        classes_of[group.number] = numbers.setdefault(frozenset(parts.items()), len(numbers))
+    return classes_of
 
 
 def _part(axis: ParameterAxis, owner: Owner, shape: tuple[int, ...]) -> _Part:

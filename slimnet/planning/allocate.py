@@ -76,7 +76,7 @@ def allocate(
     amount = budget.remains(whole) * whole / unit
     tried = (1.0,) if grows else _TRIED
     shares = _fine_enough(shares, spent, amount, tried)
-    search = Search(shares.widths(0.0), shares.open, scores, spent, amount)
+    search = Search(shares.widths(0.0), shares.open, scores, spent, amount, grows)
     share, wanted, widths = _searched(search, shares, tried)
     finer = finer_note(shares.limits, groups)
     if budget.is_ratio:
@@ -94,7 +94,8 @@ def _searched(
     """The share, where one leads there; the widths before the last steps, and after them."""
     if shares.limits.scope == "harm":
         start, widths = _by_damage(search)
-        return None, dict(start), widths
+        if search.grows or search.left(widths) >= 0:
+            return None, dict(start), widths
     share, widths = _meet(search, shares, tried)
     return share, shares.wanted(share), widths
 
@@ -186,10 +187,30 @@ def _filled(search: Search) -> Widths:
     now = search.start
     while not search.is_met(now):
         further = finish(search.at(now))
+        if not search.grows and _progress(search, further) <= _progress(search, now):
+            further = _wider(search.at(now))
         if _progress(search, further) <= _progress(search, now):
             break
         now = further
     return now
+
+
+def _wider(search: Search) -> Widths:
+    """Each group takes the dearest of some wider rungs that fits: the next one may cost more."""
+    now = dict(search.start)
+    for number, rungs in search.ladders.items():
+        best, rung = search.spent(now), rungs.up(now[number])
+        for _ in range(_RUNGS):
+            if rung is None:
+                break
+            spent = search.spent({**now, number: rung})
+            if best < spent <= search.amount:
+                best, now = spent, {**now, number: rung}
+            rung = rungs.up(rung)
+    return now
+
+
+_RUNGS = 16  # that are tried above where a group stands
 
 
 def _progress(search: Search, widths: Widths) -> tuple[float, int]:

@@ -97,8 +97,8 @@ def _read(trace: Trace) -> set[tuple[str, str]]:
     """The attributes that arrived in a call of the pass, or that it compared."""
     sources = [source(number) for call in trace.calls for number in _numbers(call)]
     sources += [equality.source for equality in trace.equalities]
-    found = (leaf for x in sources if x is not None for leaf in leaves(x))
-    return {(leaf.module, leaf.name) for leaf in found if isinstance(leaf, AttributeOf)}
+    read = (leaf for x in sources if x is not None for leaf in leaves(x))
+    return {(leaf.module, leaf.name) for leaf in read if isinstance(leaf, AttributeOf)}
 
 
 def _numbers(call: Call) -> Iterator[Any]:
@@ -118,7 +118,7 @@ class _Lengths:
         survival: Survival,
     ) -> None:
         self._survival = survival
-        self._found: dict[str, dict[int, set[int]]] = defaultdict(lambda: defaultdict(set))
+        self._left: dict[str, dict[int, set[int]]] = defaultdict(lambda: defaultdict(set))
         for name, tensor in tensors.items():
             weight = coupling.weights.get(name)
             axes = weight.lengths if weight else (None,) * tensor.dim()
@@ -134,11 +134,11 @@ class _Lengths:
         for length, axis in zip(shape, axes, strict=True):
             left = self._survival.length(axis, length)
             for depth in range(len(parts) + 1):
-                self._found[".".join(parts[:depth])][length].add(left)
+                self._left[".".join(parts[:depth])][length].add(left)
 
     def after(self, path: str, length: int) -> set[int]:
         """The lengths after the cut; empty where the module has none of this length."""
-        return self._found[path][length]
+        return self._left[path][length]
 
 
 class _Inner:

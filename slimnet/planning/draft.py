@@ -78,7 +78,7 @@ def draft(
     for number in range(1, steps + 1):
         done = number / steps
         orders = {n: np.argsort(values, kind="stable") for n, values in scores.items()}
-        found = allocate(
+        allocation = allocate(
             groups,
             scores,
             budget.part(done, whole),
@@ -87,13 +87,13 @@ def draft(
             grows=isinstance(model, Products),
             like=like,
         )
-        removed = removed_atoms(groups, scores, found.widths)
+        removed = removed_atoms(groups, scores, allocation.widths)
         if number < steps:
             scores = _rescored(network, analysis, removed, scores, scoring)
     notes = (*_notes(groups, scores, scoring, steps), *_idle_notes(groups, idle))
-    found = _with_reasons(found, groups, idle)
-    drawn = _written(network.first, analysis, found, removed, notes)
-    return _with_bystanders(network, analysis, drawn, beside)
+    allocation = _with_reasons(allocation, groups, idle)
+    base = _written(network.first, analysis, allocation, removed, notes)
+    return _with_bystanders(network, analysis, base, beside)
 
 
 def _unread(analysis: Analysis, limits: Limits) -> dict[int, Labels]:
@@ -104,13 +104,15 @@ def _unread(analysis: Analysis, limits: Limits) -> dict[int, Labels]:
 
 
 def _with_reasons(
-    found: Allocation, groups: Sequence[Group], idle: Mapping[int, Labels]
+    allocation: Allocation, groups: Sequence[Group], idle: Mapping[int, Labels]
 ) -> Allocation:
     """The reason of groups that keep just what is read."""
     sizes = {g.number: g.size for g in groups}
     read = {n: sizes[n] - len(gone) for n, gone in idle.items()}
-    just = [n for n, left in read.items() if found.widths.get(n) == left]
-    return replace(found, why={**found.why, **dict.fromkeys(just, "what is read of it stays")})
+    just = [n for n, left in read.items() if allocation.widths.get(n) == left]
+    return replace(
+        allocation, why={**allocation.why, **dict.fromkeys(just, "what is read of it stays")}
+    )
 
 
 def _idle_notes(groups: Sequence[Group], idle: Mapping[int, Labels]) -> Iterator[str]:
@@ -121,13 +123,13 @@ def _idle_notes(groups: Sequence[Group], idle: Mapping[int, Labels]) -> Iterator
         yield f"{channels} channels that nobody reads left before all others ({names})"
 
 
-def _with_bystanders(network: Network, analysis: Analysis, drawn: Draft, changed: bool) -> Draft:
-    plan, trace = drawn.plan, analysis.traces[0]
-    found = bystanders(network, trace, analysis.coupling, plan)
-    found = found if changed else found.unchanged()
-    changes, notes = (*plan.changes, *found.changes), (*plan.notes, *found.notes)
+def _with_bystanders(network: Network, analysis: Analysis, base: Draft, changed: bool) -> Draft:
+    plan, trace = base.plan, analysis.traces[0]
+    others = bystanders(network, trace, analysis.coupling, plan)
+    others = others if changed else others.unchanged()
+    changes, notes = (*plan.changes, *others.changes), (*plan.notes, *others.notes)
     plan = replace(plan, changes=changes).reporting(notes=notes)
-    return Draft(plan, found, drawn.unmet)
+    return Draft(plan, others, base.unmet)
 
 
 def _rescored(
@@ -148,11 +150,11 @@ def _rescored(
     }
     parts = [_part(g, kept[g.number]) for g in analysis.groups if len(kept.get(g.number, ()))]
     fresh = scoring.scores(masked.tensors, parts, scoring.gather(masked, parts, init or None))
-    found = {}
+    scores = {}
     for number, places in kept.items():
-        found[number] = np.full(len(before[number]), -np.inf)
-        found[number][places] = fresh.get(number, before[number][places])
-    return found
+        scores[number] = np.full(len(before[number]), -np.inf)
+        scores[number][places] = fresh.get(number, before[number][places])
+    return scores
 
 
 def _masked(name: str, tensor: Tensor, gone: Plan) -> Tensor:
@@ -179,7 +181,7 @@ def _part(group: Group, kept: Labels) -> Group:
 def _written(
     first: Mapping[str, str],
     analysis: Analysis,
-    found: Allocation,
+    allocation: Allocation,
     removed: Mapping[int, Labels],
     notes: Sequence[str],
 ) -> Draft:
@@ -195,12 +197,12 @@ def _written(
         },
         grouped={name: plan.grouped[one] for name, one in first.items() if one in plan.grouped},
     ).reporting(
-        groups=tuple(_explained(group, cut, found) for group, cut in cuts),
+        groups=tuple(_explained(group, cut, allocation) for group, cut in cuts),
         before=analysis.inspection.cost.to_json(),
         after=analysis.costs.cost(survival).to_json(),
-        notes=(*notes, *found.notes, *_undefined_notes(analysis, survival)),
+        notes=(*notes, *allocation.notes, *_undefined_notes(analysis, survival)),
     )
-    return Draft(plan, unmet=found.unmet)
+    return Draft(plan, unmet=allocation.unmet)
 
 
 def _undefined_notes(analysis: Analysis, survival: Survival) -> Iterator[str]:
@@ -216,10 +218,12 @@ def _undefined_notes(analysis: Analysis, survival: Survival) -> Iterator[str]:
         )
 
 
-def _explained(group: Group, cut: GroupCut, found: Allocation) -> GroupCut:
-    if group.number not in found.asked:
+def _explained(group: Group, cut: GroupCut, allocation: Allocation) -> GroupCut:
+    if group.number not in allocation.asked:
         return replace(cut, asked=0.0, why="the criterion has nothing to read there")
-    return replace(cut, asked=found.asked[group.number], why=found.why.get(group.number, ""))
+    return replace(
+        cut, asked=allocation.asked[group.number], why=allocation.why.get(group.number, "")
+    )
 
 
 def _nothing(layers: Sequence[LayerReport]) -> str:

@@ -19,10 +19,10 @@ def rows(groups: Sequence[GroupCut]) -> list[list[GroupCut]]:
     """Each group by itself; of very many those that lost the same for the same reason together."""
     if len(groups) <= MANY:
         return [[cut] for cut in groups]
-    found: dict[tuple[object, ...], list[GroupCut]] = {}
+    alike: dict[tuple[object, ...], list[GroupCut]] = {}
     for cut in groups:
-        found.setdefault((cut.before, cut.after, cut.asked, cut.why), []).append(cut)
-    return list(found.values())
+        alike.setdefault((cut.before, cut.after, cut.asked, cut.why), []).append(cut)
+    return list(alike.values())
 
 
 def asked_and_achieved(plan: Plan) -> Iterator[str]:

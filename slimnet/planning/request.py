@@ -1,9 +1,9 @@
 """What a cut is asked for: every option of it, in one place.
 
-A :class:`CutRequest` is plain data. The arguments of :func:`slimnet.prune`, the options of the
-commands, what a plan remembers as asked and what is refused all come from its fields; a new option
-is a new field, and the code that heeds it. Nothing here imports torch: ``slimnet prune --help``
-reads this file.
+A :class:`CutRequest` is plain data, and so is the :class:`SensitivityRequest` of many small cuts.
+The arguments of :func:`slimnet.prune`, the options of the commands, what a plan remembers as asked
+and what is refused all come from its fields; a new option is a new field, and the code that heeds
+it. Nothing here imports torch: ``slimnet prune --help`` reads this file.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
 from slimnet.errors import InputError
 from slimnet.registry import declared
-from slimnet.signature import check_option, option, options_of
+from slimnet.signature import check_option, option, options_of, shared
 
 Scope: TypeAlias = Literal["local", "global", "isomorphic", "harm"]
 """local: every group the same share; global: one threshold over all; isomorphic: one threshold per
@@ -313,6 +313,27 @@ class CutRequest:
         """What decides the cut, as JSON holds it."""
         names = [name for name, row in options_of(type(self)).items() if row.asked]
         return {name: _plain(getattr(self, name)) for name in names}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SensitivityRequest:
+    """To which widths each group is cut alone, and which of its channels go."""
+
+    points: int = option(
+        5,
+        "widths that each group is cut to",
+        python=": of 5, shares of 1/6, 2/6 … 5/6 of the channels are removed",
+        bounds=(1, 1000),
+        check=_from_one,
+    )
+    criterion: str = option("l1", f"what ranks the channels, one of: {CRITERIA}")
+    across: str | None = shared(CutRequest, "across")
+    reduce: str | None = shared(CutRequest, "reduce")
+    heads: bool = shared(CutRequest, "heads")
+    seed: int = option(0, "of the random criterion", hidden=True)
+
+    def __post_init__(self) -> None:
+        check_option(type(self), "points", self.points)
 
 
 def _plain(value: Any) -> Any:

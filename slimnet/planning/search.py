@@ -26,6 +26,7 @@ class Search:
     scores: Mapping[int, Scores]  # [atoms] per group: what each is worth; -inf has gone already
     spent: Callable[[Widths], float]  # what a choice of widths costs
     amount: float  # what it may cost
+    grows: bool = True  # whether the cost never falls where a group grows
 
     def at(self, widths: Widths) -> Search:
         """The same from other widths on."""

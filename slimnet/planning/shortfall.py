@@ -105,8 +105,8 @@ def _held(widths: Widths, ladders: Mapping[int, Ladder], why: Mapping[int, str])
         reason = why.get(number) or (least if widths[number] == x.least else "")
         if reason:
             layers.setdefault(reason, []).append(x.group.layers[0])
-    told = [f"{few(names)} ({reason})" for reason, names in layers.items()]
-    return ", ".join(told) or "its groups are too narrow for less"
+    parts = [f"{few(names)} ({reason})" for reason, names in layers.items()]
+    return ", ".join(parts) or "its groups are too narrow for less"
 
 
 def _floors(

@@ -25,13 +25,13 @@ def unread_atoms(
     shapes: Mapping[str, tuple[int, ...]],
 ) -> dict[int, Labels]:
     """Per group: the atoms that nobody reads and that may go; names prescribe the others' width."""
-    found = {}
+    atoms = {}
     for group in groups:
         places = np.flatnonzero(unread[group.atoms])
         if len(places) and limits.fixed_ratio(group) is None:
             kept = _kept(group, group.size - len(places), limits, shapes)
-            found[group.number] = places[: group.size - kept]
-    return {number: places for number, places in found.items() if len(places)}
+            atoms[group.number] = places[: group.size - kept]
+    return {number: places for number, places in atoms.items() if len(places)}
 
 
 def _kept(group: Group, read: int, limits: Limits, shapes: Mapping[str, tuple[int, ...]]) -> int:
@@ -50,9 +50,9 @@ def _fills(group: Group, shapes: Mapping[str, tuple[int, ...]]) -> bool:
 
 def without(scores: Mapping[int, Scores], gone: Mapping[int, Labels]) -> dict[int, Scores]:
     """Scores in which these atoms are as good as gone: -inf."""
-    found = dict(scores)
+    lowered = dict(scores)
     for number, places in gone.items():
         if number in scores:
-            found[number] = scores[number].copy()
-            found[number][places] = -np.inf
-    return found
+            lowered[number] = scores[number].copy()
+            lowered[number][places] = -np.inf
+    return lowered

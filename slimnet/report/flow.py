@@ -285,10 +285,10 @@ def _common(names: Sequence[str]) -> str:
 
 
 def _readers(flow: Flow) -> list[list[int]]:
-    found: list[list[int]] = [[] for _ in flow.steps]
+    readers: list[list[int]] = [[] for _ in flow.steps]
     for a, b in flow.edges:
-        found[a].append(b)
-    return found
+        readers[a].append(b)
+    return readers
 
 
 def _only(flow: Flow, kept: Sequence[int]) -> Flow:

@@ -67,9 +67,9 @@ class Graph:
 
     def partners(self, node: int) -> tuple[int, ...]:
         """The other nodes that lose channels together with this one."""
-        found = {n for number in self.nodes[node].groups for n in self.bundles[number].makers}
+        makers = {n for number in self.nodes[node].groups for n in self.bundles[number].makers}
         is_layer = self.nodes[node].role == "layer"
-        return tuple(sorted(found - {node})) if is_layer else ()
+        return tuple(sorted(makers - {node})) if is_layer else ()
 
     def sources(self, node: int) -> tuple[int, ...]:
         """The nodes that it reads."""

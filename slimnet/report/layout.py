@@ -90,7 +90,7 @@ def _place(nodes: Sequence[Node]) -> list[_Placed]:
     """Joins stand in their module; so does a layer that holds other layers."""
     inner = {node.name if node.role == "join" else _parent(node.name) for node in nodes}
     holders = {prefix for path in inner for prefix in accumulate(path.split("."), "{}.{}".format)}
-    found = []
+    placed = []
     for number, node in enumerate(nodes):
         module, leaf = _parent(node.name), node.name.rpartition(".")[2]
         if node.role == "join":
@@ -98,8 +98,8 @@ def _place(nodes: Sequence[Node]) -> list[_Placed]:
         elif node.role == "layer" and node.name in holders:
             module, leaf = node.name, "itself"
         modules = tuple(module.split(".")) if module else ()
-        found.append(_Placed(number, node.name, modules, leaf))
-    return found
+        placed.append(_Placed(number, node.name, modules, leaf))
+    return placed
 
 
 def _parent(path: str) -> str:
@@ -159,19 +159,19 @@ def _wires(graph: Graph, row_of: Mapping[int, int]) -> tuple[Wire, ...]:
 
 def _rails(graph: Graph, row_of: Mapping[int, int]) -> tuple[Rail, ...]:
     shared = {n: b.makers for n, b in graph.bundles.items() if len(b.makers) > 1}
-    found = [(number, tuple(row_of[m] for m in makers)) for number, makers in shared.items()]
-    lanes = _lanes([(rows[0], rows[-1]) for _, rows in found], may_touch=False)
-    return tuple(Rail(*rail, lane) for rail, lane in zip(found, lanes, strict=True))
+    rails = [(number, tuple(row_of[m] for m in makers)) for number, makers in shared.items()]
+    lanes = _lanes([(rows[0], rows[-1]) for _, rows in rails], may_touch=False)
+    return tuple(Rail(*rail, lane) for rail, lane in zip(rails, lanes, strict=True))
 
 
 def _lanes(spans: Sequence[_Span], *, may_touch: bool) -> list[int]:
     """A lane for every span, short ones first; spans of one lane do not overlap."""
     taken: list[list[_Span]] = []
-    found = [0] * len(spans)
+    lanes = [0] * len(spans)
     for n in sorted(range(len(spans)), key=lambda n: spans[n][1] - spans[n][0]):
         first, last = spans[n]
-        found[n] = _free_lane(taken, (first, last if may_touch else last + 1))
-    return found
+        lanes[n] = _free_lane(taken, (first, last if may_touch else last + 1))
+    return lanes
 
 
 def _free_lane(taken: list[list[_Span]], span: _Span) -> int:

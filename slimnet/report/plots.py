@@ -62,17 +62,17 @@ def latency_plot(bars: Sequence[tuple[str, LatencyFacts]]) -> str:
     return _fragment(figure)
 
 
-def sensitivity_plot(found: Sensitivity) -> str:
+def sensitivity_plot(measured: Sensitivity) -> str:
     """A line per group: accuracy (else the outputs' relative change) against channels removed."""
-    labelled = found.accuracy is not None
+    labelled = measured.accuracy is not None
     y_title = "accuracy, %" if labelled else "relative change of the outputs"
     figure = go.Figure(layout=_layout("channels of the group removed, %", y_title))
-    for number, curve in enumerate(found.curves):
+    for number, curve in enumerate(measured.curves):
         values = [point.accuracy if labelled else point.error for point in curve.points]
         figure.add_trace(
             go.Scatter(
                 x=[0.0, *(100 * point.removed for point in curve.points)],
-                y=[found.accuracy if labelled else 0.0, *values],
+                y=[measured.accuracy if labelled else 0.0, *values],
                 customdata=[curve.width, *(point.channels for point in curve.points)],
                 mode="lines+markers",
                 name=curve.layers[0],

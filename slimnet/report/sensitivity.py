@@ -18,26 +18,26 @@ from slimnet.study.curves import Curve, Point, Sensitivity
 from slimnet.text import legible
 
 
-def sensitivity_table(found: Sensitivity) -> Table:
+def sensitivity_table(measured: Sensitivity) -> Table:
     """A row per group, a column per share: accuracy with labelled images, else output error."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     table.add_column("channels", justify="right")
-    for share in found.shares:
+    for share in measured.shares:
         table.add_column(f"−{share:.0%}", justify="right")
     table.add_column("layers", overflow="fold")
-    for curve in found.curves:
-        cells = [value_of(_at(curve, share)) for share in found.shares]
+    for curve in measured.curves:
+        cells = [value_of(_at(curve, share)) for share in measured.shares]
         table.add_row(str(curve.width), *cells, Text(legible(_named(curve))))
     return table
 
 
-def measured_sentence(found: Sensitivity) -> str:
+def measured_sentence(measured: Sensitivity) -> str:
     """What the numbers are, and what they were measured on."""
-    on = "on the example" if found.images is None else f"on {found.images:,} images"
-    cut = f"each group cut alone, the channels that {found.criterion} ranks lowest"
-    if found.accuracy is None:
+    on = "on the example" if measured.images is None else f"on {measured.images:,} images"
+    cut = f"each group cut alone, the channels that {measured.criterion} ranks lowest"
+    if measured.accuracy is None:
         return f"relative change of the outputs {on}; {cut}"
-    return f"accuracy in percent {on}, dense {found.accuracy:.2f}; {cut}"
+    return f"accuracy in percent {on}, dense {measured.accuracy:.2f}; {cut}"
 
 
 def value_of(point: Point | None) -> str:
@@ -48,18 +48,18 @@ def value_of(point: Point | None) -> str:
 
 
 def write_sensitivity(
-    path: Path, found: Sensitivity, title: str, versions: Mapping[str, str]
+    path: Path, measured: Sensitivity, title: str, versions: Mapping[str, str]
 ) -> None:
     """Write the page; raises :class:`InputError` where it cannot be written."""
     text = filled(
         "sensitivity.html.jinja",
         title=title,
-        found=found,
-        measured=measured_sentence(found),
-        plot=Markup(sensitivity_plot(found)),
+        measured=measured,
+        sentence=measured_sentence(measured),
+        plot=Markup(sensitivity_plot(measured)),
         rows=[
-            (curve, [value_of(_at(curve, share)) for share in found.shares])
-            for curve in found.curves
+            (curve, [value_of(_at(curve, share)) for share in measured.shares])
+            for curve in measured.curves
         ],
         versions=versions,
         plotly=Markup(get_plotlyjs()),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import KW_ONLY, asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -28,11 +28,13 @@ from slimnet.network import Network
 from slimnet.plan.plan import Plan, make_plan
 from slimnet.plan.rebuild import rebuild, zero_removed
 from slimnet.planning.budget import removed_atoms
+from slimnet.planning.request import SensitivityRequest
 from slimnet.planning.scoring import ScoringInputs
 from slimnet.progress import Progress, not_shown
 from slimnet.proof.reference import CutContext
 from slimnet.pruning import folded
 from slimnet.samples import Samples, check_labels, samples_of
+from slimnet.signature import keywords, option, required
 from slimnet.statistics.batches import fitting
 from slimnet.statistics.outputs import numbers_of
 from slimnet.text import first_line
@@ -78,57 +80,54 @@ class Sensitivity:
         return asdict(self)
 
 
-def sensitivity(
-    model: nn.Module,
-    example: Example,
-    data: Samples | Tensor | None = None,
-    *,
-    points: int = 5,
-    criterion: str = "l1",
-    across: str | None = None,
-    reduce: str | None = None,
-    calibration: Samples | Tensor | None = None,
-    init: Mapping[str, Tensor] | None = None,
-    heads: bool = False,
-    seed: int = 0,
-    watch: Progress = not_shown,
-) -> Sensitivity:
+@dataclass(frozen=True, eq=False)
+class SensitivityArguments(SensitivityRequest):
+    """What :func:`sensitivity` takes beside the network."""
+
+    example: Example = required("a tuple of positional inputs, or a dict of keyword inputs")
+    data: Samples | Tensor | None = option(
+        None,
+        "images [N, C, H, W], normalised; with labels (:class:`~slimnet.samples.Samples`) accuracy "
+        "is measured too. Without any, outputs on the example are compared",
+    )
+    _: KW_ONLY
+    calibration: Samples | Tensor | None = option(
+        None, "images for criteria that read activations or gradients"
+    )
+    init: Mapping[str, Tensor] | None = option(
+        None, "the weights before training, for criteria that read them"
+    )
+    watch: Progress = option(
+        not_shown, "told which group is being measured, and how much is done (0..1)"
+    )
+
+
+@keywords(SensitivityArguments)
+def sensitivity(model: nn.Module, asked: SensitivityArguments) -> Sensitivity:
     """Cut each group alone to ``points`` widths and measure; ``model`` itself is never changed.
 
     Args:
         model: any network that runs on ``example``.
-        example: a tuple of positional inputs, or a dict of keyword inputs.
-        data: images [N, C, H, W], normalised; with labels (:class:`~slimnet.samples.Samples`)
-            accuracy is measured too. Without any, outputs on the example are compared.
-        points: widths per group: of 5, shares of 1/6, 2/6 … 5/6 of the channels are removed.
-        criterion: which channels go first; ``across``, ``reduce``: as in :func:`slimnet.prune`.
-        calibration: images for criteria that read activations or gradients.
-        init: the weights before training, for criteria that read them.
-        heads: attention loses whole heads.
-        seed: of the random criterion.
-        watch: told which group is being measured, and how much is done (0..1).
+        {options}
 
     Raises:
         InputError: for arguments that cannot be used.
         PruneError: where the criterion finds nothing to read.
     """
-    if points < 1:
-        raise InputError(f"points must be at least 1, and {points} is not")
-    network = Network.of(model)
-    example, images = positional(model, example), samples_of(data)
-    calibrated = samples_of(calibration)
-    check_needs(criterion, data=calibrated is not None, init=init is not None)
-    analysis = analyse(network, capture_passes(network, example), (), heads=heads)
-    scoring = ScoringInputs(
-        CriterionOptions(criterion, across, reduce), calibrated, init, seed, watch
-    )
+    network, points = Network.of(model), asked.points
+    example, images = positional(model, asked.example), samples_of(asked.data)
+    calibration = samples_of(asked.calibration)
+    check_needs(asked.criterion, data=calibration is not None, init=asked.init is not None)
+    analysis = analyse(network, capture_passes(network, example), (), heads=asked.heads)
+    options = CriterionOptions(asked.criterion, asked.across, asked.reduce)
+    scoring = ScoringInputs(options, calibration, asked.init, asked.seed, asked.watch)
     statistics = scoring.gather(network, analysis.groups)
     scores = scoring.scores(network.tensors, analysis.groups, statistics)
     measure = _Measure(network, analysis, example, images)
     shares = tuple(k / (points + 1) for k in range(1, points + 1))
-    curves, skipped = _curves(measure, scores, shares, watch)
-    number = None if images is None else len(images)
-    return Sensitivity(criterion, number, measure.accuracy, shares, tuple(curves), tuple(skipped))
+    curves, skipped = _curves(measure, scores, shares, asked.watch)
+    number, accuracy = None if images is None else len(images), measure.accuracy
+    return Sensitivity(asked.criterion, number, accuracy, shares, tuple(curves), tuple(skipped))
 
 
 def _curves(
