@@ -1,7 +1,8 @@
 """The comparison: prune, export, measure, retrain, and one folder of results.
 
-It joins what the floors below it do, each by itself: a cut, an export, a measurement, a study, a
-page. The command line parses, calls this, and prints.
+Each step is a package of its own (a cut, an export, a latency measurement, a study, a page of
+results); this module calls them in order and hands results on. The command line parses, calls it,
+and prints.
 """
 
 from __future__ import annotations
@@ -61,14 +62,14 @@ class Settings:
     device: str | None = None
     samples: int = 1024  # images that a repair reads, others for each seed
     data: Samples | None = None  # what criteria read
-    init: nn.Module | None = None  # the network before training
+    init: Network | None = None  # before training
     engine: str = "local"  # where cells run
     workers: int | None = None
     store: str = "folder"  # where results are kept
 
     def cut(self, model: nn.Module, example: tuple[torch.Tensor, ...], **asked: Any) -> Pruned:
         """One slim network."""
-        init = None if self.init is None else Network.of(self.init).tensors
+        init = None if self.init is None else self.init.tensors
         return prune(model, example, data=self.data, init=init, **asked, **self.prune)
 
     def to_json(self, example: tuple[torch.Tensor, ...], study: Study) -> dict[str, Any]:
@@ -79,7 +80,7 @@ class Settings:
             "threads": self.threads,
             "input": [list(x.shape) for x in example],
             **({} if self.data is None else {"samples": len(self.data)}),
-            **({} if self.init is None else {"init": weights_digest(self.init)}),
+            **({} if self.init is None else {"init": weights_digest(self.init.model)}),
             **({"repair": self.samples} if "repaired" in study.starts else {}),
         }
 
@@ -161,14 +162,14 @@ def run_comparison(
             engine=settings.engine,
             workers=settings.workers,
             store=settings.store,
-            progress=lambda status: watch(f"{name}: {_told(status)}", status.share),
+            progress=lambda status: watch(f"{name}: {_progress_text(status)}", status.share),
             device=settings.device,
             threads=settings.threads,
         )
     return NetworkReport(name, results.dense.facts, slim_networks(results), results)
 
 
-def _told(status: Status) -> str:
+def _progress_text(status: Status) -> str:
     return f"{status.cell} ({status.done} of {status.total} done)"
 
 

@@ -26,11 +26,11 @@ class Samples:
     labels: Tensor | None = None
 
     def __post_init__(self) -> None:
-        for given in (self.images, *([] if self.labels is None else [self.labels])):
-            if not isinstance(given, Tensor):
+        for tensor in (self.images, *([] if self.labels is None else [self.labels])):
+            if not isinstance(tensor, Tensor):
                 raise InputError(
-                    f"the calibration data holds a {type(given).__name__}: give images as a tensor "
-                    "[N, C, H, W], and labels as one of int64 [N]"
+                    f"the calibration data holds a {type(tensor).__name__}: give images as a "
+                    "tensor [N, C, H, W], and labels as one of int64 [N]"
                 )
         shape = list(self.images.shape)
         if len(shape) < 2 or 0 in shape or not self.images.is_floating_point():

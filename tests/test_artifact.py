@@ -91,10 +91,10 @@ def test_everything_of_a_users_network_survives(net, tmp_path):
     assert artifact.example[1] == 2
     assert artifact.example[0]["step"] == 7
     expected = pruned.model(*NET_EXAMPLE)
-    for loaded in (artifact.model(), artifact.model(Net())):
+    for loaded in (artifact.model(), artifact.model(Network.of(Net()))):
         found = loaded.eval()(*NET_EXAMPLE)
         assert all(torch.equal(found[key], expected[key]) for key in expected)
-    again = artifact.model(Net())
+    again = artifact.model(Network.of(Net()))
     assert type(again) is Net
     assert again.second.weight is again.first.weight
     assert not again.gain.requires_grad
@@ -146,9 +146,9 @@ def test_a_second_cut_alone_cannot_be_saved_as_if_it_were_the_first(vgg):
 
 def test_another_network_is_refused(slim):
     with pytest.raises(InputError, match="was not cut from this Linear: weight would have"):
-        read_artifact(slim).model(nn.Linear(2, 2))
+        read_artifact(slim).model(Network.of(nn.Linear(2, 2)))
     with pytest.raises(InputError, match=r"was not cut from this .*the file holds"):
-        read_artifact(slim).model(MODELS["digits_vgg"].make(num_classes=3))
+        read_artifact(slim).model(Network.of(MODELS["digits_vgg"].make(num_classes=3)))
 
 
 def test_without_a_class_and_a_program_it_says_what_to_do(net, tmp_path):
@@ -302,7 +302,7 @@ def test_a_buffer_that_a_pass_resized_fits_a_fresh_network(tmp_path):
     model(*example)
     pruned = prune(model, example, ratio=0.5)
     path = write_artifact(artifact_of(pruned, None), tmp_path / "slim.pt")
-    slim = read_artifact(path).model(Growing())
+    slim = read_artifact(path).model(Network.of(Growing()))
     assert torch.equal(slim(*example), pruned.model(*example))
 
 
@@ -368,4 +368,4 @@ def test_integers_are_no_parameters(net, tmp_path):
     tensors = torch.load(path, weights_only=True)["tensors"]
     tensors["head.bias"] = torch.zeros(5, dtype=torch.int64)
     with pytest.raises(InputError, match=r"head.bias is a parameter, and the file holds integers"):
-        read_artifact(damaged(path, tensors=tensors)).model(Net())
+        read_artifact(damaged(path, tensors=tensors)).model(Network.of(Net()))

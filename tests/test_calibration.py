@@ -70,8 +70,8 @@ def test_the_network_before_training_is_of_the_same_architecture(tmp_path):
         torch.save(MODELS[name].make().state_dict(), tmp_path / f"{name}.pt")
         opened[name] = open_network(tmp_path / f"{name}.pt")
     before = network_before(tmp_path / "digits_vgg.pt", opened["digits_vgg"])
-    assert type(before) is type(opened["digits_vgg"].model)
-    assert network_before(None, Opened(before, None)) is None
+    assert type(before.model) is type(opened["digits_vgg"].model)
+    assert network_before(None, Opened(before.model, None)) is None
     with pytest.raises(InputError, match="does not fit slimnet:digits_resnet"):
         network_before(tmp_path / "digits_vgg.pt", opened["digits_resnet"])
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from slimnet.coupling.groups import Group
@@ -34,6 +36,14 @@ def test_a_budget_is_met_within_its_part_from_below():
     search = search_of(1000)
     assert search.is_met({0: 1000 - 1000 * WITHIN}) and not search.is_met({0: 989})
     assert search.left({0: 1001}) < 0
+
+
+def test_the_worth_of_a_step_is_what_its_atoms_score_the_least_important_going_first():
+    search = replace(search_of(6), scores={0: np.array([5.0, 1.0, -np.inf, 3.0])})
+    search = search.without([1, 2])
+    assert [search.worth(0, k, k + 1) for k in range(3)] == [5.0, 3.0, 1.0]
+    assert search.worth(0, 0, 2) == 8.0
+    assert search.worth(0, 3, 4) == 1.0  # what has gone counts as the least of what is there
 
 
 def test_it_starts_elsewhere_and_stays_the_same():

@@ -78,11 +78,13 @@ def test_criteria_read_the_settings_images_and_initial_weights(model, data, tmp_
     study = replace(STUDY, criteria=("taylor", "magnitude-increase"))
     with pytest.raises(InputError, match="taylor reads gradients"):
         check_cuts(model, EXAMPLE, study, SETTINGS)
-    settings = replace(SETTINGS, data=data.samples(20), init=MODELS["digits_resnet"].make())
+    before = Network.of(MODELS["digits_resnet"].make())
+    settings = replace(SETTINGS, data=data.samples(20), init=before)
     check_cuts(model, EXAMPLE, study, settings)
     run(model, data, tmp_path, study, settings)
     count = len(cells_in(tmp_path))
-    for changed in ({"data": data.samples(30)}, {"init": MODELS["digits_resnet"].make()}):
+    other = Network.of(MODELS["digits_resnet"].make())
+    for changed in ({"data": data.samples(30)}, {"init": other}):
         run(model, data, tmp_path, study, replace(settings, **changed))
         assert len(cells_in(tmp_path)) == count + 3
         count += 3

@@ -67,11 +67,11 @@ def read_images(criteria: Iterable[str]) -> bool:
 
 def network_before(
     path: Path | None, opened: Opened, *, allow_pickle: bool = False
-) -> nn.Module | None:
+) -> Network | None:
     """The network before training, from a file of the same architecture."""
     if path is None:
         return None
-    return open_network(path, opened.arch, allow_pickle=allow_pickle).model
+    return Network.of(open_network(path, opened.arch, allow_pickle=allow_pickle).model)
 
 
 def check_recognised(path: Path, opened: Opened, samples: Samples | None) -> str | None:

@@ -8,7 +8,6 @@ from slimnet.cli import commands, console, tables
 from slimnet.cli.calibration import check_recognised, network_before, read_samples
 from slimnet.cli.shared import inputs_of, on_device, open_any, place_of, print_json, write_slim
 from slimnet.cli.targets import SLIM, check_target
-from slimnet.network import Network
 from slimnet.pruning import Pruned
 from slimnet.pruning import prune as prune_network
 
@@ -33,7 +32,7 @@ def prune(options: commands.Prune) -> None:
             network,
             inputs,
             data=images,
-            init=None if before is None else Network.of(before).tensors,
+            init=None if before is None else before.tensors,
             watch=watch,
             **vars(request),
         )

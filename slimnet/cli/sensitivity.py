@@ -16,7 +16,6 @@ from slimnet.cli.shared import inputs_of, on_device, open_any, place_of, print_j
 from slimnet.cli.targets import PAGE, check_target
 from slimnet.comparison import versions
 from slimnet.criteria import check_needs
-from slimnet.network import Network
 from slimnet.report.sensitivity import measured_sentence, sensitivity_table, write_sensitivity
 from slimnet.study.curves import Sensitivity
 from slimnet.study.curves import sensitivity as measure_sensitivity
@@ -47,7 +46,7 @@ def sensitivity(options: commands.Sensitivity) -> None:
             inputs,
             images,
             calibration=calibration,
-            init=None if before is None else Network.of(before).tensors,
+            init=None if before is None else before.tensors,
             watch=watch,
             **vars(request),
         )

@@ -102,12 +102,13 @@ def _holds_artifact(path: str | Path, *, refuse: bool) -> bool:
 def _open_artifact(path: str | Path, arch: Arch | None) -> Opened:
     artifact = read_slim(path)
     built_by = artifact.arch if artifact.rebuilds and _same(arch, artifact.arch) else arch
-    dense = built_by.build() if built_by is not None else artifact.outline()
+    built = None if built_by is None else Network.of(built_by.build())
+    dense = artifact.outline() if built is None else built.model
     before, after = artifact.plan.before or {}, artifact.plan.after or {}
     share = f" with {after['macs'] / before['macs']:.1%} of its MACs" if before.get("macs") else ""
     own = "exported program" if artifact.is_program else artifact.class_name
     name = built_by or artifact.arch or own
-    model = _remembered(artifact, artifact.model(dense if built_by is not None else None))
+    model = _remembered(artifact, artifact.model(built))
     return Opened(model, built_by, artifact, (f"slim {name}{share}",), dense)
 
 
@@ -152,10 +153,10 @@ def save(
     the example (options that no shape shows belong into an :class:`~slimnet.networks.arch.Arch`).
     Warns where torch cannot record the network, so that the file loads only with its class.
     """
-    held = pruned.artifact if isinstance(pruned, Repaired) else pruned
-    changed = trained or held.trained
+    source = pruned.artifact if isinstance(pruned, Repaired) else pruned
+    changed = trained or source.trained
     artifact = make_artifact(
-        pruned.model, *_made_by(pruned), held.example, arch or _arch_of(pruned), trained=changed
+        pruned.model, *_made_by(pruned), source.example, arch or _arch_of(pruned), trained=changed
     )
     if artifact.rebuilds:
         _check_rebuilt(Network.of(pruned.model), artifact)
@@ -211,7 +212,8 @@ def load(path: str | Path, into: nn.Module | None = None) -> nn.Module:
     network, and for an ``into`` that it was not cut from.
     """
     artifact = read_slim(path)
-    return _remembered(artifact, artifact.model(into).eval())
+    dense = None if into is None else Network.of(into)
+    return _remembered(artifact, artifact.model(dense).eval())
 
 
 def _remembered(artifact: Artifact, model: nn.Module) -> nn.Module:
@@ -267,17 +269,17 @@ def repair(
         check_cut_from(network, small, plan)
         if small.device != network.device:
             small = Network.of(copied(small).to(network.device))
-        model, done = repair_layers(network, small, plan, samples.images, **how)
-        repaired = replace(slim, model=model, repair=done)
+        model, report = repair_layers(network, small, plan, samples.images, **how)
+        repaired = replace(slim, model=model, repair=report)
         remember(Network.of(model), *repaired.whole(), trained=True)
         return repaired
     artifact = _artifact_of(slim)
-    small = Network.of(artifact.model(against).to(network.device))
-    model, done = repair_layers(network, small, artifact.plan, samples.images, **how)
+    small = Network.of(artifact.model(network).to(network.device))
+    model, report = repair_layers(network, small, artifact.plan, samples.images, **how)
     fresh = make_artifact(
         model, artifact.plan, artifact.certificate, artifact.example, artifact.arch, trained=True
     )
-    return Repaired(_remembered(fresh, model), fresh, done)
+    return Repaired(_remembered(fresh, model), fresh, report)
 
 
 def _artifact_of(slim: Repaired | Artifact | str | Path) -> Artifact:
@@ -299,7 +301,7 @@ def verify(
         plan = _plan_against(slim, small, network)
         return prove(network, small, plan, slim.example, seed=seed, trained=slim.trained)
     artifact = _artifact_of(slim)
-    small = Network.of(artifact.model(against).to(network.device))
+    small = Network.of(artifact.model(network).to(network.device))
     example = map_tensors(lambda x: x.to(network.device), artifact.example)
     return prove(network, small, artifact.plan, example, seed=seed, trained=artifact.trained)
 
@@ -316,7 +318,7 @@ def example_for(
     if shapes and made_by:
         raise InputError("--input and --example both say what the inputs are: give one of them")
     if made_by:
-        return _made(opened.model, made_by), f"from {made_by}"
+        return _user_example(opened.model, made_by), f"from {made_by}"
     if shapes:
         return tuple(normal(shape) for shape in shapes), "as given"
     if opened.artifact is not None:
@@ -341,7 +343,7 @@ def example_for(
     )
 
 
-def _made(model: nn.Module, spec: str) -> tuple[Any, ...]:
+def _user_example(model: nn.Module, spec: str) -> tuple[Any, ...]:
     """What a function of the user's returns, as positional inputs."""
     inputs = call_in_file(spec, {})
     if isinstance(inputs, Tensor):

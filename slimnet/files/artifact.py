@@ -73,7 +73,7 @@ class Artifact:
         """Whether it never had a class here: what was cut, or written, is a program."""
         return self.program is not None and self.class_name == _class_name(Program)
 
-    def model(self, into: nn.Module | None = None) -> nn.Module:
+    def model(self, into: Network | None = None) -> nn.Module:
         """The slim network: of the user's class where it is known, else the embedded program.
 
         ``into`` is the dense network as the user's code builds it; it is not changed. Raises
@@ -81,12 +81,12 @@ class Artifact:
         """
         if self.is_program and self.program is not None:
             if into is not None:
-                self._check_fits(Network.of(into))
+                self._check_fits(into)
             return Program(self.program, self.tensors, self.frozen, self.example).eval()
         if into is None and self.arch is not None and self.rebuilds:
-            into = self.arch.build()
+            into = Network.of(self.arch.build())
         if into is not None:
-            return self._fill(Network.of(into))
+            return self._fill(into)
         if self.program is None:
             raise InputError(
                 f"this slim network is of the class {self.class_name}, which is not known here, "
@@ -139,19 +139,19 @@ class Artifact:
         for name in dict.fromkeys((*shapes, *self.tensors, *self.plan.removed)):
             if name in own & self.tensors.keys() - self.plan.removed.keys():
                 continue  # a buffer that no cut touches: some are resized by the forward pass
-            wanted = cut_shape(shapes.get(name), self.plan.of(name))
+            shape_after = cut_shape(shapes.get(name), self.plan.of(name))
             stored = self.tensors.get(name)
             if stored is not None and name not in own and not _trains(stored):
                 raise InputError(f"{name} is a parameter, and the file holds integers for it")
-            if wanted is None or stored is None or tuple(stored.shape) != wanted:
+            if shape_after is None or stored is None or tuple(stored.shape) != shape_after:
                 raise InputError(
                     f"this slim network was not cut from {_article(dense)}: "
-                    f"{name} would have {_shape(wanted)}, and the file holds "
+                    f"{name} would have {_shape(shape_after)}, and the file holds "
                     f"{_shape(None if stored is None else tuple(stored.shape))}"
                 )
         check_tables(dense, self.plan)
-        known = dense.modules.keys() | {LITERALS}  # of a later round
-        missing = {change.module for change in self.plan.changes} - known
+        paths = dense.modules.keys() | {LITERALS}  # of a later round
+        missing = {change.module for change in self.plan.changes} - paths
         if missing:
             raise InputError(
                 f"this slim network was not cut from {_article(dense)}: it has no {min(missing)}"

@@ -55,11 +55,11 @@ class Arch:
         """
         SOURCES[self.source].check(self.name)
         if init:
-            return self._made(init).eval()
+            return self._construct(init).eval()
         with _NoRandomInit():
-            return self._made(init).eval()
+            return self._construct(init).eval()
 
-    def _made(self, init: bool) -> nn.Module:
+    def _construct(self, init: bool) -> nn.Module:
         try:
             if self.args:
                 return make_from_file(self.name, self.options, self.args)

@@ -73,11 +73,11 @@ class _InertUnpickler(_Unpickler):  # type: ignore[misc]
 
     def _reduce(self) -> None:
         args = self.stack.pop()
-        self.stack[-1] = _made(self.stack[-1], args)
+        self.stack[-1] = _constructed(self.stack[-1], args)
 
     def _new(self) -> None:
         self.stack.pop()
-        self.stack[-1] = _made(self.stack[-1], ())
+        self.stack[-1] = _constructed(self.stack[-1], ())
 
     def _new_with_names(self) -> None:
         self.stack.pop()
@@ -109,7 +109,7 @@ class _InertUnpickler(_Unpickler):  # type: ignore[misc]
         self.append(self.persistent_load(key))
 
 
-def _made(what: Any, args: Any) -> Any:
+def _constructed(what: Any, args: Any) -> Any:
     """A tensor or a container where one is asked for; else a :class:`Foreign`."""
     if not isinstance(what, _Global):
         return Foreign(type(what).__name__)
@@ -159,7 +159,9 @@ def _parameter(data: Any, requires_grad: Any, *more: Any) -> Any:
 def _with_attributes(maker: Any, kind: Any, args: Any, state: Any) -> Any:
     """A tensor on which somebody left notes; of a class of its own, it is not made."""
     plain = kind in (_Global("torch.Tensor"), _Global("torch.nn.parameter.Parameter"))
-    return _made(maker, args) if plain else Foreign(getattr(kind, "name", "a tensor's class"))
+    return (
+        _constructed(maker, args) if plain else Foreign(getattr(kind, "name", "a tensor's class"))
+    )
 
 
 _MAKERS: dict[str, Callable[..., Any]] = {

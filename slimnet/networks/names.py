@@ -1,7 +1,7 @@
-"""Names in a state dict against those of a network: wrappers' prefixes, and what is no part of it.
+"""Matches the names in a state dict to those of a network: prefixes of wrappers, foreign entries.
 
 A training script saves more than the network: counters of a profiler, the weights of a loss. Such
-entries may be ignored where everything else fits; what may be a layer never is.
+entries may be ignored where everything else fits; an entry that may be a layer is never ignored.
 """
 
 from __future__ import annotations

@@ -38,11 +38,6 @@ class _Steps:
 
     def __init__(self, search: Search) -> None:
         self.search = search
-        # [size + 1]: what the k best atoms are worth together
-        self.worth = {
-            n: np.concatenate([[0.0], np.cumsum(np.sort(search.scores[n])[::-1])])
-            for n in search.ladders
-        }
         self.now = dict(search.start)
         self.gap = search.left(search.start)
 
@@ -51,7 +46,7 @@ class _Steps:
         ups = self._ups()
         costs = {n: self.search.spent({**self.now, n: up}) for n, up in ups.items()}
         price = {n: max(cost + self.gap - self.search.amount, 1) for n, cost in costs.items()}
-        worth = {n: (self.worth[n][up] - self.worth[n][self.now[n]]) for n, up in ups.items()}
+        worth = {n: self.search.worth(n, self.now[n], up) for n, up in ups.items()}
         for number in sorted(ups, key=lambda n: -worth[n] / price[n]):
             left = self._left(number, ups[number])
             if left >= 0:

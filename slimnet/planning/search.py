@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
 
 from slimnet.costs.widths import Widths
 from slimnet.criteria import Scores
@@ -44,6 +47,25 @@ class Search:
     def is_met(self, widths: Widths) -> bool:
         """Whether so little is left that no further step is worth its while."""
         return self.left(widths) <= WITHIN * self.amount
+
+    def worth(self, number: int, narrow: int, wide: int) -> float:
+        """What the atoms score together that a group has at one width and not at a narrower one."""
+        damage, size = self._damage[number], len(self.scores[number])
+        return float(damage[size - narrow] - damage[size - wide])
+
+    @cached_property
+    def _damage(self) -> dict[int, Scores]:
+        """[size + 1] per group: what its k least atoms score together.
+
+        What has gone scores as little as the least of what is there, so that sums stay numbers.
+        """
+        damage = {}
+        for number in self.ladders:
+            scores = self.scores[number]
+            there = np.isfinite(scores)
+            finite = np.where(there, scores, scores[there].min() if there.any() else 0.0)
+            damage[number] = np.concatenate([[0.0], np.cumsum(np.sort(finite))])
+        return damage
 
     def ups(self, widths: Widths) -> dict[int, int]:
         """The next rung of every group that has one."""

@@ -222,8 +222,8 @@ class _Problem:
             tensors[layer.weight] = weight + layer.form.weight(weights, weight.shape)
             if layer.shifts:
                 constants[layer.call.index] = _along_channels(shift, layer)
-        made = self._segment.run(part.calls, part.values, tensors, constants)
-        outputs = self._last.form.outputs(made[self._last.call.outputs[0].id], None)
+        results = self._segment.run(part.calls, part.values, tensors, constants)
+        outputs = self._last.form.outputs(results[self._last.call.outputs[0].id], None)
         outputs = outputs if self._scale is None else outputs * self._scale
         return (outputs - part.targets).square().sum()
 

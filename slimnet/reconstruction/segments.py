@@ -56,10 +56,10 @@ class Segment:
         """
         calls = [recorded[index] for index in self.calls]
         written = any(call.op._schema.is_mutable for call in calls)
-        made = {n: values[n].clone() if written else values[n] for n in self.inputs}
+        computed = {n: values[n].clone() if written else values[n] for n in self.inputs}
 
         def value(ref: Ref) -> Tensor:
-            return tensors[ref.name] if ref.name is not None else made[ref.id]
+            return tensors[ref.name] if ref.name is not None else computed[ref.id]
 
         for call in calls:
             args, kwargs = tree_map_only(Ref, value, (call.args, dict(call.kwargs)))
@@ -67,8 +67,8 @@ class Segment:
             results = results if isinstance(results, (tuple, list)) else (results,)
             if call.index in constants:
                 results = (results[0] + constants[call.index],)
-            made |= {ref.id: x for ref, x in zip(call.outputs, results, strict=False)}
-        return made
+            computed |= {ref.id: x for ref, x in zip(call.outputs, results, strict=False)}
+        return computed
 
 
 def segments_of(trace: Trace, layers: Mapping[int, Consumer]) -> dict[int, Segment]:
@@ -105,9 +105,9 @@ def _segment(last: Consumer, graph: DataflowGraph, layers: Mapping[int, Consumer
     """The calls whose results only the last layer uses, and that depend on a layer among them."""
     calls = _needed(_only_for(last, graph, layers), graph, layers)
     inside = tuple(layers[i] for i in calls if i in layers)
-    made = {ref.id for i in calls for ref in graph.calls[i].outputs}
+    outputs = {ref.id for i in calls for ref in graph.calls[i].outputs}
     read = {layer.call.args[layer.place].id for layer in inside}
-    return Segment(inside, calls, graph.sources(frozenset(calls)), frozenset(read & made))
+    return Segment(inside, calls, graph.sources(frozenset(calls)), frozenset(read & outputs))
 
 
 def _only_for(last: Consumer, graph: DataflowGraph, layers: Mapping[int, Consumer]) -> list[int]:
@@ -118,9 +118,12 @@ def _only_for(last: Consumer, graph: DataflowGraph, layers: Mapping[int, Consume
         call = graph.calls[-heapq.heappop(queue)]
         if call.index in depth or not _can_run(call):
             continue
-        made = {ref.id for ref in call.outputs}
-        readers = {index for number in made for index in graph.users.get(number, ())}
-        if not readers <= depth.keys() or graph.leaving(frozenset({call.index, *readers})) & made:
+        outputs = {ref.id for ref in call.outputs}
+        readers = {index for number in outputs for index in graph.users.get(number, ())}
+        if (
+            not readers <= depth.keys()
+            or graph.leaving(frozenset({call.index, *readers})) & outputs
+        ):
             continue
         deep = min(depth[index] + (index in layers) for index in readers)
         if deep <= DEPTH or call.index not in layers:

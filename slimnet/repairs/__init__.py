@@ -105,8 +105,8 @@ def repair(
     errors = _errors(networks, targets, images[:held], batch)
     best = min(errors, key=errors.__getitem__)
     before = errors[False, False]
-    done = Repair(tuple(layers), len(images) - held, held, before, errors[best], *best)
-    return copied(networks[best]), done
+    report = Repair(tuple(layers), len(images) - held, held, before, errors[best], *best)
+    return copied(networks[best]), report
 
 
 _MOST_HELD = 128

@@ -174,9 +174,9 @@ class LayerwiseRepair:
     ) -> None:
         """Run a segment with its new weights, and write what layers read of it into the passes."""
         for n, stop in enumerate(slim):
-            made = segment.before.run(self._pass(n), values[n], self._tensors, {})
+            results = segment.before.run(self._pass(n), values[n], self._tensors, {})
             for number in segment.hidden:
-                stop.kept[number].copy_(made[number])
+                stop.kept[number].copy_(results[number])
 
     def _pass(self, n: int) -> Sequence[Call]:
         return self._passes[len(self._batches[n])]
@@ -212,8 +212,8 @@ def _reproduces(
 ) -> bool:
     """Whether the segment, run by itself, gives its last layer the same input as the network."""
     call = layer.consumer.call
-    made = segment.before.run(recorded, values, tensors, {})
-    again = made[call.args[layer.consumer.place].id]
+    results = segment.before.run(recorded, values, tensors, {})
+    again = results[call.args[layer.consumer.place].id]
     actual: Tensor = stop.args[layer.consumer.place]
     return again.shape == actual.shape and torch.allclose(
         again, actual, rtol=_SAME, atol=_SAME * float(actual.abs().max())

@@ -48,9 +48,9 @@ def dead_atoms(groups: Sequence[Group], tensors: Mapping[str, Tensor]) -> Dead:
 
 
 def _alive(group: Group, tensors: Mapping[str, Tensor]) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    made = [axis for axis in group.axes if axis.role == "out"]
-    alive = np.full(group.size, not made)
-    for axis in made:
+    outputs = [axis for axis in group.axes if axis.role == "out"]
+    alive = np.full(group.size, not outputs)
+    for axis in outputs:
         rows = cut_rows(tensors[axis.name], axis)
         alive[axis.members[rows.ne(0).any(1).cpu().numpy()]] = True
     return alive

@@ -1,9 +1,10 @@
-"""What a way to train a network sparse is: a callback over the one loop, and a row that says how.
+"""A way to train a network sparse: a callback of the training loop, and a row that describes it.
 
-A sparsifier is made for one network and then watches it train. It has a single number: the strength
-of its penalty, or the share that it sets to zero. When the training ends it leaves a plain network:
-same parameters, same shapes, and what is to leave exactly zero or small enough to be ranked.
-To add one: one file in :mod:`slimnet.sparsity.methods` with one ``SPARSIFIERS.add``.
+The callback is made for one network and changes its training. It has a single number: the strength
+of a penalty, or the share of the weights that it sets to zero. When the training ends, the network
+has the same parameters and shapes as before; what shall be cut is zero, or small enough that a
+criterion ranks it lowest. To add a way: one file in :mod:`slimnet.sparsity.methods` with one
+``SPARSIFIERS.add``.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from slimnet.registry import Registry
 from slimnet.train.callback import Callback
 
 Make: TypeAlias = Callable[[nn.Module, tuple[Any, ...], float], Callback]
-"""(the network that will be trained, its example, strength or rate) → what watches it train."""
+"""(the network that will be trained, its example, strength or rate) → the callback."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,8 @@ class Sparsifier:
         amount = self.default if value is None else value
         limit = 1.0 if self.knob == "rate" else float("inf")
         if not 0 < amount < limit:
-            wanted = "lie between 0 and 1" if self.knob == "rate" else "be greater than 0"
-            raise InputError(f"the {self.knob} of {name} must {wanted}, and {amount:g} does not")
+            bound = "lie between 0 and 1" if self.knob == "rate" else "be greater than 0"
+            raise InputError(f"the {self.knob} of {name} must {bound}, and {amount:g} does not")
         return amount
 
 

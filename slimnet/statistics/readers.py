@@ -53,16 +53,16 @@ def readers(network: Network, groups: Sequence[Group]) -> list[Reader]:
         for name, tensor in network.tensors.items()
         if name in read
     ]
-    weights = {
+    computed = {
         name: weight
         for path, module in network.modules.items()
         if parametrize.is_parametrized(module)
-        for name, weight in _made(path, module)
+        for name, weight in _computed_weights(path, module)
     }
-    return [replace(r, tensor=weights.get(r.name, r.tensor)) for r in plain]
+    return [replace(r, tensor=computed.get(r.name, r.tensor)) for r in plain]
 
 
-def _made(path: str, module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+def _computed_weights(path: str, module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Each parameter of a parametrisation, and the weight that it goes into."""
     for leaf, parts in module.parametrizations.items():  # type: ignore[union-attr, operator]
         for name, _ in parts.named_parameters():

@@ -153,14 +153,14 @@ def _points(
     """The curve of one group, or why there is none."""
     widths = [max(round(group.size * (1 - share)), 1) for share in shares]
     points = []
-    for kept in sorted(set(widths) - {group.size}, reverse=True):
+    for width in sorted(set(widths) - {group.size}, reverse=True):
         try:
-            removed = removed_atoms([group], scores, {group.number: kept})
+            removed = removed_atoms([group], scores, {group.number: width})
             damage = measure.cut(group, removed)
         except Exception as error:  # an approximate cut runs the slim network's own forward
             return f"the slim network does not run: {str(error).strip().splitlines()[0]}"
         channels = group.width - int(group.channels[removed[group.number]].sum())
-        points.append(Point(channels, 1 - kept / group.size, damage.error, damage.accuracy))
+        points.append(Point(channels, 1 - width / group.size, damage.error, damage.accuracy))
     return tuple(points)
 
 

@@ -20,6 +20,7 @@ from torch import nn
 from slimnet.digest import digest, sealed_json, unsealed
 from slimnet.errors import InputError
 from slimnet.files.artifact import Artifact, make_artifact, read_artifact, write_artifact
+from slimnet.network import Network
 from slimnet.networks.arch import Arch
 from slimnet.output import make_folder, set_aside, write_json
 from slimnet.progress import remark
@@ -98,8 +99,8 @@ class Networks:
     def dense(self, artifact: Artifact) -> nn.Module:
         """The dense network, of its own class, with weights of its own."""
         if self.skeleton is not None:
-            return artifact.model(self.skeleton)
-        return artifact.model(None if artifact.arch is None else artifact.arch.build())
+            return artifact.model(Network.of(self.skeleton))
+        return artifact.model(None if artifact.arch is None else Network.of(artifact.arch.build()))
 
     def path(self, cell: Cell) -> Path:
         """The file of a cell's network."""

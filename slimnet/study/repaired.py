@@ -29,7 +29,7 @@ def write_repaired(
 ) -> None:
     """Write into ``slim`` the weights in the file, which are those of ``make`` where it is new."""
     with turn(store, path.stem):
-        weights = _kept(path)
+        weights = _stored_weights(path)
         if weights is None:
             weights = {
                 name: t.detach().cpu().clone() for name, t in Network.of(make()).tensors.items()
@@ -56,7 +56,7 @@ def repaired(
     return repair(original, cut, plan, images, seed=seed)[0]
 
 
-def _kept(path: Path) -> Mapping[str, Tensor] | None:
+def _stored_weights(path: Path) -> Mapping[str, Tensor] | None:
     """The weights in a file; None where there is none, or it is damaged."""
     if not path.exists():
         return None

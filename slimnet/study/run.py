@@ -86,18 +86,18 @@ def run_study(
     """
     run_all, folder = ENGINES[engine], Path(directory)
     planned = cells(study, dense.model, dataset)
-    kept = STORES[store](folder)
-    results = _kept(kept, planned)
+    opened = STORES[store](folder)
+    results = _finished(opened, planned)
     pending = [cell for cell in planned if cell not in results]
     if pending:
         make_folder(folder)
-        _say_versions(kept, pending, folder)
+        _say_versions(opened, pending, folder)
         data, place = keep_data(dataset, spec, folder), None if device is None else str(device)
         skeleton = _skeleton(dense.model) if arch is None else None
         setup = Setup(folder, study.base, planned[0], data, samples, place, store, skeleton)
-        _make_networks(setup, kept, pending, _Maker(make_slim, dense, arch))
+        _make_networks(setup, opened, pending, _Maker(make_slim, dense, arch))
         run = Run(partial(take_cell, setup), workers=workers, threads=threads)
-        results = _run_all(planned, kept, run_all, run, progress)
+        results = _run_all(planned, opened, run_all, run, progress)
     return Results(study, dataset.facts(), tuple(results[cell] for cell in planned))
 
 
@@ -136,7 +136,8 @@ class _Maker:
         if cell.criterion is None:
             model = networks.dense(artifact)
         else:
-            model = artifact.model(networks.dense(networks.get(setup.baseline).artifact))
+            dense = networks.dense(networks.get(setup.baseline).artifact)
+            model = artifact.model(Network.of(dense))
         accuracy = evaluate(model, setup.data.load(setup.folder), setup.device)
         return StoredNetwork(artifact, candidate.facts, accuracy, candidate.masked)
 
@@ -144,9 +145,9 @@ class _Maker:
 def _make_networks(setup: Setup, store: Store, pending: Sequence[Cell], maker: _Maker) -> None:
     """Write the networks that pending cells read; one process does, the others wait."""
     networks = setup.networks
-    wanted = dict.fromkeys([setup.baseline, *(cell.network(setup.baseline) for cell in pending)])
+    read = dict.fromkeys([setup.baseline, *(cell.network(setup.baseline) for cell in pending)])
     with turn(store, "networks"):
-        for cell in wanted:
+        for cell in read:
             if networks.read(cell) is None:
                 networks.write(cell, _named(cell, setup, maker))
 
@@ -166,16 +167,16 @@ def _run_all(
     progress: Callable[[Status], None] | None,
 ) -> dict[Cell, CellResult]:
     """Round by round, until all are there: other workers may have some, or die over them."""
-    while len(results := _kept(store, planned)) < len(planned):
+    while len(results := _finished(store, planned)) < len(planned):
         pending = [cell for cell in planned if cell not in results]
         tell = _Reporter(progress, len(results), len(planned)).tell
-        made = zip(pending, engine(pending, replace(run, tell=tell)), strict=True)
-        if not any(result is not None for _, result in made):
+        pairs = zip(pending, engine(pending, replace(run, tell=tell)), strict=True)
+        if not any(result is not None for _, result in pairs):
             time.sleep(PAUSE)
     return results
 
 
-def _kept(store: Store, planned: Sequence[Cell]) -> dict[Cell, CellResult]:
+def _finished(store: Store, planned: Sequence[Cell]) -> dict[Cell, CellResult]:
     return {cell: result for cell in planned if (result := store.read(cell)) is not None}
 
 

@@ -13,12 +13,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from torch import nn
 
 from slimnet.errors import InputError
 from slimnet.exclusive import exclusive
+from slimnet.network import Network
 from slimnet.study.cells import Cell
 from slimnet.study.data import StudyData
 from slimnet.study.masked import holding
@@ -28,7 +29,7 @@ from slimnet.study.repaired import repaired, write_repaired
 from slimnet.study.results import CellResult
 from slimnet.study.store import STORES, Store
 from slimnet.train import REGIMES, Dataset, Repairer, Schedule, budget, evaluate, start, train
-from slimnet.train.loop import place_of
+from slimnet.train.loop import History, place_of
 
 Progress: TypeAlias = Callable[[float], None]
 """Told which part of a cell is done (0..1)."""
@@ -80,27 +81,33 @@ def run_cell(setup: Setup, cell: Cell, progress: Progress = lambda part: None) -
     progress(0.0)
     try:
         stored = setup.networks.get(cell.network(setup.baseline))
-        trained = _retrained(setup, cell, stored, progress)
+        history = _retrained(setup, cell, stored, progress)
     except InputError as error:
         raise InputError(f"{cell}: {error}") from error
-    return CellResult(cell, stored.facts, stored.accuracy, **trained)
+    return CellResult(
+        cell,
+        stored.facts,
+        stored.accuracy,
+        history.accuracy,
+        history.epochs,
+        history.samples,
+        history.seconds,
+    )
 
 
-def _retrained(
-    setup: Setup, cell: Cell, stored: StoredNetwork, progress: Progress
-) -> dict[str, Any]:
+def _retrained(setup: Setup, cell: Cell, stored: StoredNetwork, progress: Progress) -> History:
     if cell.regime is None:
         return _untrained(stored.accuracy, 0.0)
     regime, dataset = REGIMES[cell.regime], setup.data.load(setup.folder)
     baseline = setup.networks.get(setup.baseline)
     dense = setup.networks.dense(baseline.artifact)
-    model = dense if cell.criterion is None else stored.artifact.model(dense)
+    model = dense if cell.criterion is None else stored.artifact.model(Network.of(dense))
     began = time.perf_counter()
     start(regime, model, cell.seed, _repairer(setup, cell, stored, dataset))
     if not regime.epochs:
         seconds = time.perf_counter() - began
         return _untrained(evaluate(model, dataset, setup.device), seconds)
-    history = train(
+    return train(
         model,
         dataset,
         budget(regime, setup.base, baseline.facts.macs / stored.facts.macs),
@@ -109,16 +116,10 @@ def _retrained(
         progress=lambda part: progress(min(part, 0.99)),  # 1: tested and kept
         callbacks=() if stored.masked is None else (holding(dense, stored.masked),),
     )
-    return {
-        "accuracy": history.accuracy,
-        "epochs": history.epochs,
-        "samples": history.samples,
-        "seconds": history.seconds,
-    }
 
 
-def _untrained(accuracy: float, seconds: float) -> dict[str, Any]:
-    return {"accuracy": accuracy, "epochs": 0, "samples": 0, "seconds": seconds}
+def _untrained(accuracy: float, seconds: float) -> History:
+    return History(losses=(), accuracy=accuracy, epochs=0, samples=0, seconds=seconds)
 
 
 def _repairer(setup: Setup, cell: Cell, stored: StoredNetwork, dataset: Dataset) -> Repairer | None:
@@ -129,13 +130,13 @@ def _repairer(setup: Setup, cell: Cell, stored: StoredNetwork, dataset: Dataset)
 
     def make(seed: int) -> nn.Module:
         dense = networks.dense(networks.get(setup.baseline).artifact)
-        slim, plan = stored.artifact.model(dense), stored.artifact.plan
+        slim, plan = stored.artifact.model(Network.of(dense)), stored.artifact.plan
         place = place_of(setup.device)
         return repaired(dense, slim, plan, dataset, samples=setup.samples, seed=seed, place=place)
 
     def write(slim: nn.Module, seed: int) -> None:
         path = networks.path(cell.network(setup.baseline))
-        kept = path.with_name(f"{path.stem}-repaired-{seed}.pt")
-        write_repaired(slim, kept, setup.open_store(), lambda: make(seed))
+        file = path.with_name(f"{path.stem}-repaired-{seed}.pt")
+        write_repaired(slim, file, setup.open_store(), lambda: make(seed))
 
     return write

@@ -1,4 +1,4 @@
-"""What can look in while a network trains: a callback, and the moment at which it is called."""
+"""Callbacks: code that the training loop calls at certain moments, and the moment that it gets."""
 
 from __future__ import annotations
 

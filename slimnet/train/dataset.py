@@ -1,7 +1,7 @@
 """A labelled image set: what every data source gives and what the training loop takes.
 
 Images stay as they were stored (usually uint8) and are scaled, normalised and, for training,
-augmented batch by batch. A set too big for memory only has to answer ``images[indices]``.
+augmented batch by batch. Images that do not fit into memory need only give ``images[indices]``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Readers, one per kind of data: what is behind the colon in, images and labels out.
+"""Readers, one per kind of data: the text behind the colon (``npz:FILE``) gives images and labels.
 
 Every reader raises ``InputError`` with the file or folder and what is wrong with it.
 """
@@ -125,15 +125,15 @@ def read_user_data(spec: str, size: int) -> Dataset | Splits:
     It returns a ``Dataset``, or x_train, y_train, x_test, y_test: NumPy images uint8
     ``[N, H, W, C]``, or tensors ``[N, C, H, W]``, uint8 or floating point in 0..1.
     """
-    made = call_in_file(spec, {})
-    if isinstance(made, Dataset):
-        return made
-    if not isinstance(made, (tuple, list)) or len(made) != len(KEYS):
+    returned = call_in_file(spec, {})
+    if isinstance(returned, Dataset):
+        return returned
+    if not isinstance(returned, (tuple, list)) or len(returned) != len(KEYS):
         raise InputError(
-            f"{spec}: returned {type(made).__name__}; it must return a slimnet Dataset or "
+            f"{spec}: returned {type(returned).__name__}; it must return a slimnet Dataset or "
             f"the four arrays {', '.join(KEYS)}"
         )
-    return _from_arrays(spec, made)
+    return _from_arrays(spec, returned)
 
 
 class FolderImages:
