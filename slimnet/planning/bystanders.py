@@ -30,7 +30,7 @@ from slimnet.coupling.couple import Coupling
 from slimnet.coupling.labels import Axis
 from slimnet.coupling.survival import Survival
 from slimnet.network import Network, own_attributes
-from slimnet.plan.plan import AttributeChange, Plan, surviving
+from slimnet.plan.plan import AttributeChange, Plan
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,11 @@ def bystanders(
     trace: Trace,
     coupling: Coupling,
     plan: Plan,
+    survival: Survival,
 ) -> Bystanders:
-    """Find them, for a cut by ``plan``."""
+    """Find them, for a cut by ``plan`` that leaves ``survival``."""
     read = _read(trace) | {(change.module, change.attribute) for change in plan.changes}
-    lengths = _Lengths(network.tensors, trace, coupling, surviving(coupling, plan))
+    lengths = _Lengths(network.tensors, trace, coupling, survival)
     inner = _Inner(network.modules, plan)
     named_by = cache(_named_by_methods)  # for this network only: classes may be written anew
     changes: list[AttributeChange] = []

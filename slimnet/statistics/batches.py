@@ -14,6 +14,7 @@ from slimnet.errors import InputError
 from slimnet.network import Network
 from slimnet.progress import Progress
 from slimnet.samples import Samples
+from slimnet.text import first_line
 
 BATCH = 64
 NUMBERS = 1 << 20
@@ -49,10 +50,9 @@ def in_single(network: Network, samples: Samples) -> Network:
         try:
             wide.model(fitting(wide, samples.first(2)).images)
         except Exception as error:  # the user's forward may raise anything
-            first = str(error).strip().split("\n")[0]
             raise InputError(
-                f"{network.name} does not run in single precision, in which images are "
-                f"read for a network in half: {first}; let its code take the type from its "
+                f"{network.name} does not run in single precision, in which images are read for a "
+                f"network in half: {first_line(error)}; let its code take the type from its "
                 "weights (weight.dtype)"
             ) from error
     return wide
@@ -75,7 +75,5 @@ def run(model: nn.Module, batch: Samples) -> Any:
 def does_not_run(model: nn.Module, shape: Sequence[int], error: BaseException) -> InputError:
     """The refusal of images that a network fails on."""
     size = "x".join(map(str, shape))
-    first = str(error).strip().split("\n")[0]
-    return InputError(
-        f"{type(model).__name__} does not run on the calibration images of {size}: {first}"
-    )
+    name, why = type(model).__name__, first_line(error)
+    return InputError(f"{name} does not run on the calibration images of {size}: {why}")

@@ -37,6 +37,7 @@ from slimnet.samples import Samples, check_labels, samples_of
 from slimnet.signature import keywords, option, required
 from slimnet.statistics.batches import fitting
 from slimnet.statistics.outputs import numbers_of
+from slimnet.text import first_line
 
 BATCH = 64  # images per pass
 
@@ -196,8 +197,8 @@ class _Measure:
             return list(self._run(self.network))
         except Exception as error:  # whatever the user's forward raises
             shape = [] if self.images is None else list(self.images.images.shape[1:])
-            first = str(error).strip().split("\n")[0]
-            raise InputError(f"the network does not run on images of {shape}: {first}") from error
+            why = first_line(error)
+            raise InputError(f"the network does not run on images of {shape}: {why}") from error
 
     def cut(self, group: Group, removed: Mapping[int, Any]) -> _Damage:
         """Without these atoms of one group."""
