@@ -49,6 +49,7 @@ from slimnet.study.cells import cells
 from slimnet.study.masked import UNSTRUCTURED, cutting, masked_candidate
 from slimnet.tasks.classification import Dataset, check_fits
 from slimnet.tasks.data import DataSpec
+from slimnet.text import first_line
 from slimnet.version import __version__
 
 
@@ -94,7 +95,7 @@ def one_image(opened: Opened, dataset: Dataset) -> tuple[torch.Tensor]:
         capture(Network.of(opened.model), example)
     except CaptureError as error:
         size = "x".join(map(str, dataset.image_shape))
-        why = str(error.__cause__).split("\n")[0]
+        why = first_line(error.__cause__)
         raise InputError(
             f"{dataset.name}: the network does not run on its images of {size}: {why}"
         ) from error

@@ -112,6 +112,15 @@ def _check_names(model: str, parameters: Iterable[Parameter], example: Mapping[s
 _GATHERING = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 
 
+def doubled(example: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Two samples in place of one: batch norms in training mode want more than one."""
+
+    def twice(leaf: Any) -> Any:
+        return torch.cat([leaf, leaf]) if isinstance(leaf, Tensor) and leaf.dim() > 1 else leaf
+
+    return tuple(tree_map(twice, entry) for entry in example)
+
+
 def normal(shape: Sequence[int]) -> Tensor:
     """Normal noise of a shape, the same every time; :class:`InputError` where memory is short."""
     check_numbers(shape)

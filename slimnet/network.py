@@ -48,8 +48,8 @@ class Network:
     """A model as it was when it was walked.
 
     The tensors are the model's own, so what is written into them is seen. It is stale once a module
-    is replaced, or a parameter or buffer exchanged, added or taken away: whoever does that makes a
-    new one of the same model. Nothing keeps one between two calls of public functions.
+    is replaced, or a parameter or buffer exchanged, added or taken away: then a new one has to be
+    made of the model. Nothing keeps one between two calls of public functions.
     """
 
     model: nn.Module

@@ -1,9 +1,9 @@
 """What slimnet knows of an ATen operator: one record, with a column for each fact.
 
 The records lie in :mod:`slimnet.operators`, a file for each family, beside the functions that they
-name; others come from plug-ins and from :func:`rule`. They are imported by name on the first
-question, so that whoever asks may stand below the formulas. A column that an operator does not have
-holds :class:`Nothing`, and why: none has a default.
+name; others come from plug-ins and from :func:`rule`. They are imported when the first is looked
+up, so that a module below them may look one up. A column that an operator does not have holds
+:class:`Nothing`, and why: none has a default.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Whole:
 
 Rule: TypeAlias = Callable[..., Any]
 """(at, *args, **kwargs) → the labels of each result's axes: :mod:`slimnet.coupling.at`."""
-Zeros: TypeAlias = Callable[[Any], list[list[Any]]]
+ZeroArguments: TypeAlias = Callable[[Any], list[list[Any]]]
 """call → alternatives; of each, every argument must be zero for the first result to be."""
 Step: TypeAlias = Callable[[Any, Any, Any, int], list[tuple[Any, Any]]]
 """(way, call, box, which result) → operands to multiply: :mod:`slimnet.coupling.scaling.steps`."""
@@ -87,7 +87,7 @@ Products: TypeAlias = list[tuple[int, list[tuple[Any, int]]]]
 Formula: TypeAlias = Callable[[Any], Products]
 Sums: TypeAlias = list[tuple[torch.Tensor, int, torch.Tensor, int]]
 """One operand and its axis, the other and its axis: a call sums over both together."""
-Check: TypeAlias = Callable[[Sequence[Any]], "str | None"]
+ArgumentCheck: TypeAlias = Callable[[Sequence[Any]], "str | None"]
 """arguments → what its kernel would not see is wrong with them; None where all is well."""
 Restate: TypeAlias = Callable[[Sequence[Any], list[Any], dict[str, Any]], list[Any]]
 """(original arguments, those cut to what survives, those by name) → the arguments to run on."""
@@ -109,7 +109,7 @@ class Operator:
     reading: Reading | Callable[[Any], Reading] | Nothing
     """Of all operands, or (a function of the call) depending on its arguments."""
 
-    zeros: Zeros | Nothing
+    zeros: ZeroArguments | Nothing
     added: tuple[int, ...]
     """Places of arguments that are only added: they do not scale the result."""
     scaling: Step | Nothing
@@ -134,7 +134,7 @@ class Operator:
     restate: Restate | Nothing
     """Where its arguments hold lengths, or it computes a number from one."""
     whole: Whole | Nothing
-    permitted: bool | str | Check
+    permitted: bool | str | ArgumentCheck
     """Whether a program from a file may hold it: after this check, or why not."""
 
 

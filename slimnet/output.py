@@ -22,6 +22,7 @@ import torch
 
 from slimnet.errors import InputError
 from slimnet.temporary import lock_file, temporary_file, temporary_folder
+from slimnet.text import first_line
 
 
 def check_writable(target: Path) -> None:
@@ -215,7 +216,7 @@ def _refusing(target: Path, kinds: Kinds = (OSError, RuntimeError)) -> Iterator[
 
 def _reason(error: Exception) -> str:
     if not isinstance(error, OSError):
-        return str(error).split("\n")[0]
+        return first_line(error)
     if error.errno is None:  # numpy's word for a disk that took only a part
         return f"no space left ({error})"
     return _FULL.get(error.errno) or os.strerror(error.errno)

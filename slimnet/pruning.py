@@ -166,7 +166,7 @@ def prune(model: nn.Module | Pruned, asked: PruneArguments) -> Pruned:
     remembered = request.asked(None if samples is None else len(samples))
     shorter = shorten(network, example, request.drop_blocks, seed=seed, verify=request.verify)
     budget = budget.after(shorter.plan)
-    made = _cut(_Cutter(request, budget, limits, scoring, remembered, shorter, example))
+    made = _cut(_CutTask(request, budget, limits, scoring, remembered, shorter, example))
     plan, certificate = shorter.whole(made.context.plan, made.certificate)
     slim, repair = made.slim, None
     if request.repair and samples is not None:
@@ -197,7 +197,7 @@ def _samples(network: Network, asked: PruneArguments) -> Samples | None:
 
 
 @dataclass(frozen=True, eq=False)
-class _Attempt:
+class _CutAttempt:
     """A plan, with what it was made for, and the slim network; ``certificate`` once proven."""
 
     context: CutContext
@@ -208,7 +208,7 @@ class _Attempt:
 
 
 @dataclass(frozen=True, eq=False)
-class _Cutter:
+class _CutTask:
     """What stays the same over all attempts at a cut."""
 
     request: CutRequest
@@ -231,7 +231,7 @@ class _Cutter:
             least=request.min_channels,
         )
 
-    def attempt(self, analysis: Analysis, statistics: Statistics, *, beside: bool) -> _Attempt:
+    def attempt(self, analysis: Analysis, statistics: Statistics, *, beside: bool) -> _CutAttempt:
         """Plan and rebuild; raises :class:`PruneError` where the budget cannot be met."""
         network, request = self.shorter.network, self.request
         drawn = draft(
@@ -250,9 +250,9 @@ class _Cutter:
             raise PruneError(refusal(self.shorter.whole(plan, None)[0], drawn.unmet))
         context = CutContext(analysis.traces[0], analysis.coupling, plan)
         inspection = replace(analysis.inspection, notes=tuple(plan.notes))
-        return _Attempt(context, Network.of(rebuild(network, plan)), inspection, drawn.beside)
+        return _CutAttempt(context, Network.of(rebuild(network, plan)), inspection, drawn.beside)
 
-    def proven(self, attempt: _Attempt, traces: Sequence[Trace]) -> _Attempt:
+    def proven(self, attempt: _CutAttempt, traces: Sequence[Trace]) -> _CutAttempt:
         """The same with its proof; raises :class:`CertificateError`."""
         contexts = _contexts(attempt.context, traces)
         network, seed = self.shorter.network, self.request.seed
@@ -260,9 +260,9 @@ class _Cutter:
         return replace(attempt, certificate=certificate)
 
 
-def _cut(cutter: _Cutter) -> _Attempt:
+def _cut(task: _CutTask) -> _CutAttempt:
     """Plan, rebuild and prove; where the proof finds code in the way, pin that and plan again."""
-    network, example, verify = cutter.shorter.network, cutter.example, cutter.request.verify
+    network, example, verify = task.shorter.network, task.example, task.request.verify
     with no_collection():
         traces = capture_passes(network, example)
     pins: list[Pin] = []
@@ -271,13 +271,13 @@ def _cut(cutter: _Cutter) -> _Attempt:
     beside = verify  # nothing but the proof would notice a wrong change
     while True:
         with no_collection():
-            analysis = cutter.analyse(traces, pins)
-            statistics = statistics or cutter.scoring.gather(network, analysis.groups)
-            attempt = cutter.attempt(analysis, statistics, beside=beside)
+            analysis = task.analyse(traces, pins)
+            statistics = statistics or task.scoring.gather(network, analysis.groups)
+            attempt = task.attempt(analysis, statistics, beside=beside)
         context = folded(network.tensors, attempt.slim, attempt.context, example)
         attempt = replace(attempt, context=context)
         try:
-            return cutter.proven(attempt, traces) if verify else attempt
+            return task.proven(attempt, traces) if verify else attempt
         except Mismatch as mismatch:
             refuse_unbound(network, attempt.slim, example)
             if attempt.beside.changes:  # which no call seemed to read: is it those?
@@ -360,7 +360,7 @@ def changed(
     return tuple(
         name
         for name, tensor in slim.items()
-        if name not in originals or not same(cut(name, originals[name], plan), tensor)
+        if name not in originals or not same_numbers(cut(name, originals[name], plan), tensor)
     )
 
 
@@ -371,7 +371,7 @@ def _few(names: Sequence[str], network: str) -> str:
     )
 
 
-def same(one: Tensor, other: Tensor) -> bool:
+def same_numbers(one: Tensor, other: Tensor) -> bool:
     """Whether two tensors hold the same numbers, wherever they lie."""
     return one.shape == other.shape and bool(torch.equal(one.to(other), other))
 

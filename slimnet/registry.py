@@ -19,6 +19,7 @@ from types import ModuleType
 from typing import Generic, TypeVar
 
 from slimnet.errors import InputError, UnknownNameError
+from slimnet.text import first_line_with_kind
 
 T = TypeVar("T")
 
@@ -112,7 +113,7 @@ class Registry(Generic[T]):
 
 def _refusal(point: EntryPoint, error: Exception) -> str:
     owner = f"{point.dist.name} {point.dist.version}" if point.dist else "an unknown distribution"
-    what = f"{type(error).__name__}: {error}".strip().split("\n")[0]
+    what = first_line_with_kind(error)
     return (
         f"the plug-in {point.name} of {owner} cannot be loaded ({what}): repair or uninstall "
         f"{point.dist.name if point.dist else point.value}"

@@ -8,6 +8,16 @@ def legible(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
 
 
+def first_line(error: BaseException | None) -> str:
+    """The first line of an error's text, which may have none."""
+    return str(error).strip().split("\n")[0]
+
+
+def first_line_with_kind(error: BaseException) -> str:
+    """The same behind the kind of the error: ``KeyError: 'shape'``."""
+    return f"{type(error).__name__}: {error}".strip().split("\n")[0]
+
+
 def count(number: int, noun: str) -> str:
     """``1 layer``, ``2 layers``."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from slimnet.capture.graph import refs_in
 from slimnet.capture.trace import Trace, capture
-from slimnet.coupling.scaling import Path, path_to
+from slimnet.coupling.scaling import ScalingPath, path_to
 from slimnet.network import Network
 
 SDPA = torch.ops.aten.scaled_dot_product_attention.default
@@ -107,13 +107,13 @@ def recorded(body: Callable, parts: dict[str, Any], example: tuple) -> tuple[Net
     return model, capture(Network.of(model), example)
 
 
-def path_of(trace: Trace, place: int = 0) -> Path | None:
+def path_of(trace: Trace, place: int = 0) -> ScalingPath | None:
     """The way to multiply an operand of the first attention."""
     call = next(call for call in trace.calls if call.op == SDPA)
     return path_to(trace, call, refs_in(call.args)[place])
 
 
-def multiplied(model: Net, path: Path, factor: float) -> Net:
+def multiplied(model: Net, path: ScalingPath, factor: float) -> Net:
     twin = copy.deepcopy(model)
     with torch.no_grad():
         for name, (axis, indices) in path.slices.items():

@@ -26,6 +26,7 @@ from slimnet.plan.rebuild import without_blocks
 from slimnet.proof.certificate import Certificate, certify, joined
 from slimnet.proof.comparison import paired
 from slimnet.proof.reference import CutContext
+from slimnet.text import first_line
 
 Wanted: TypeAlias = int | Sequence[str]
 """So many blocks, those of the smallest scale first; or names and patterns (``layer3.*``)."""
@@ -157,5 +158,5 @@ def _refusal(
         except Exception as alone:
             return _refusal(network, example, trace, (cut,), alone)
     names = ", ".join(cut.name for cut in cuts)
-    first = str(error.__cause__ or error).strip().split("\n")[0]
-    return f"{names} cannot leave: without its modules, {network.name} fails ({first})"
+    why = first_line(error.__cause__ or error)
+    return f"{names} cannot leave: without its modules, {network.name} fails ({why})"

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from slimnet.capture.belongings import (
     DEEPEST,
     LONGEST,
-    Step,
+    PathStep,
     entries,
     is_object,
     put,
@@ -128,5 +128,5 @@ def _sequence(value: Any, leaf: AttributeOf, seen: set[int]) -> Any:
     return Shape(new) if isinstance(value, torch.Size) else remade(value, new)
 
 
-def _inside(leaf: AttributeOf, step: Step) -> AttributeOf:
+def _inside(leaf: AttributeOf, step: PathStep) -> AttributeOf:
     return replace(leaf, path=(*leaf.path, step))

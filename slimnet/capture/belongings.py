@@ -14,18 +14,18 @@ from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 
-Step: TypeAlias = "int | str"
+PathStep: TypeAlias = "int | str"
 """An index of a list or tuple, a key of a dict, or the name of an object's attribute."""
 
 LONGEST = 64  # a longer list, tuple or dict is data, not a configuration
 DEEPEST = 6  # steps from the module; sizes do not lie deeper
 
 
-def entries(holder: Any) -> list[tuple[Step, Any]]:
+def entries(holder: Any) -> list[tuple[PathStep, Any]]:
     """What a container or object holds, each with the step that leads to it."""
     if isinstance(holder, (list, tuple)):
         return list(enumerate(holder)) if len(holder) <= LONGEST else []
-    inside: dict[Step, Any] = {name: value for name, value in _attributes(holder).items()}  # noqa: C416
+    inside: dict[PathStep, Any] = {name: value for name, value in _attributes(holder).items()}  # noqa: C416
     if isinstance(holder, dict) and len(holder) <= LONGEST:
         inside |= {k: v for k, v in dict.items(holder) if type(k) in (int, str)}
     return list(inside.items())
@@ -58,7 +58,7 @@ def _attributes(holder: Any) -> dict[str, Any]:
     return (_attributes_of(holder) or {}) if is_object(holder) else {}
 
 
-def put(holder: Any, step: Step, value: Any) -> None:
+def put(holder: Any, step: PathStep, value: Any) -> None:
     """Set one entry in place: of a dict, of an object, or of one that is both."""
     attributes = _attributes(holder)
     if step in attributes:

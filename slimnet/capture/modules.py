@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from slimnet.capture.belongings import (
-    Step,
+    PathStep,
     as_they_are,
     entries,
     put,
@@ -163,7 +163,7 @@ def _like(old: Tensor, new: Tensor) -> Tensor:
 def set_attribute(
     module: nn.Module,
     name: str,
-    path: tuple[Step, ...],
+    path: tuple[PathStep, ...],
     value: int,
     original: nn.Module | None = None,
 ) -> None:
@@ -181,7 +181,7 @@ def set_attribute(
         attributes[name] = value  # the class has it, for all its instances
 
 
-def _replaced(value: Any, path: tuple[Step, ...], new: int, original: Any) -> Any:
+def _replaced(value: Any, path: tuple[PathStep, ...], new: int, original: Any) -> Any:
     if not path:
         if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
             raise InputError(f"a {type(value).__name__} is no number that could become {new}")

@@ -8,13 +8,10 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
-import torch
-from torch import Tensor
-from torch.utils._pytree import tree_map
-
 from slimnet.capture.suitable import refuse_unsuitable
 from slimnet.capture.trace import Trace, capture
 from slimnet.errors import CaptureError, InputError
+from slimnet.example import doubled
 from slimnet.network import Network
 
 
@@ -31,10 +28,5 @@ def capture_passes(network: Network, example: tuple[Any, ...]) -> list[Trace]:
         raise InputError(f"{network.name} has no parameters: there is nothing to prune")
     if network.parameters.keys() - traces[0].tensors.keys():
         with suppress(CaptureError):  # what only training runs stays as it is; inspect says so
-            traces.append(capture(network, tree_map(_doubled, example), training=True))
+            traces.append(capture(network, doubled(example), training=True))
     return traces
-
-
-def _doubled(leaf: Any) -> Any:
-    """Two samples: batch norms in training mode want more than one."""
-    return torch.cat([leaf, leaf]) if isinstance(leaf, Tensor) and leaf.dim() > 1 else leaf

@@ -1,11 +1,11 @@
 """Where a size came from: numbers that remember it through arithmetic.
 
 While a network is recorded, what ``x.shape`` gives and what the modules' integer attributes hold is
-a :class:`Size`: an ``int`` that carries its :data:`Source`; divided or multiplied by a float it is
-an :class:`Amount`, a ``float`` that does. So in the arguments of ``view``, ``split`` or ``expand``
-three kinds differ: a size that follows the tensors by itself, one that an attribute holds (which a
-cut can change) and a literal in the user's code (which it cannot). Where such a number loses its
-source, and what the code compares it with, stands in the pass's
+a :class:`Size`: an ``int`` that carries its :data:`SizeSource`; divided or multiplied by a float it
+is an :class:`Amount`, a ``float`` that does. So in the arguments of ``view``, ``split`` or
+``expand`` three kinds differ: a size that follows the tensors by itself, one that an attribute
+holds (which a cut can change) and a literal in the user's code (which it cannot). Where such a
+number loses its source, and what the code compares it with, stands in the pass's
 :class:`~slimnet.capture.journal.Journal`.
 """
 
@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from slimnet.capture.belongings import Step
+from slimnet.capture.belongings import PathStep
 from slimnet.capture.journal import journal
 
 Number: TypeAlias = "int | float"
@@ -41,7 +41,7 @@ class AttributeOf:
     module: str
     name: str
     value: int = 0
-    path: tuple[Step, ...] = ()
+    path: tuple[PathStep, ...] = ()
 
     def __str__(self) -> str:
         entry = "".join(f"[{s}]" if isinstance(s, int) else f".{s}" for s in self.path)
@@ -53,12 +53,12 @@ class Combined:
     """Arithmetic on two sources, one of which may be a plain number."""
 
     symbol: str
-    left: Source | Number
-    right: Source | Number = 0
+    left: SizeSource | Number
+    right: SizeSource | Number = 0
 
 
 Leaf: TypeAlias = ShapeOf | AttributeOf
-Source: TypeAlias = Leaf | Combined
+SizeSource: TypeAlias = Leaf | Combined
 
 _ARITHMETIC: dict[str, Callable[[Any, Any], Any]] = {
     name: getattr(operator, name)
@@ -77,7 +77,7 @@ _OF_ONE: dict[str, Callable[[Any, Any], Any]] = {
 _OPERATIONS = {**_ARITHMETIC, **_OF_ONE, "eq": operator.eq}
 
 
-def evaluate(source: Source | Number, read: Callable[[Leaf], Number]) -> Number:
+def evaluate(source: SizeSource | Number, read: Callable[[Leaf], Number]) -> Number:
     """The value of a source when each leaf has the value that ``read`` gives.
 
     -1, which is no length, where it has none: a division by nothing, a root of a negative number.
@@ -86,7 +86,7 @@ def evaluate(source: Source | Number, read: Callable[[Leaf], Number]) -> Number:
     return value if isinstance(value, (int, float)) and math.isfinite(value) else -1
 
 
-def _evaluate(source: Source | Number, read: Callable[[Leaf], Number]) -> Any:
+def _evaluate(source: SizeSource | Number, read: Callable[[Leaf], Number]) -> Any:
     if isinstance(source, Combined):
         left, right = _evaluate(source.left, read), _evaluate(source.right, read)
         try:
@@ -96,7 +96,7 @@ def _evaluate(source: Source | Number, read: Callable[[Leaf], Number]) -> Any:
     return source if isinstance(source, (int, float)) else read(source)
 
 
-def leaves(source: Source | Number) -> Iterator[Leaf]:
+def leaves(source: SizeSource | Number) -> Iterator[Leaf]:
     """Every shape and attribute that a source was computed from."""
     if isinstance(source, Combined):
         yield from leaves(source.left)
@@ -108,9 +108,9 @@ def leaves(source: Source | Number) -> Iterator[Leaf]:
 class Size(int):
     """An integer that remembers where it came from."""
 
-    source: Source
+    source: SizeSource
 
-    def __new__(cls, value: int, source: Source) -> Size:
+    def __new__(cls, value: int, source: SizeSource) -> Size:
         """An integer of this value that came from ``source``."""
         size = super().__new__(cls, value)
         size.source = source
@@ -126,9 +126,9 @@ class Size(int):
 class Amount(float):
     """A float that was computed from a :class:`Size`, and remembers it."""
 
-    source: Source
+    source: SizeSource
 
-    def __new__(cls, value: float, source: Source) -> Amount:
+    def __new__(cls, value: float, source: SizeSource) -> Amount:
         """A float of this value that came from ``source``."""
         amount = super().__new__(cls, value)
         amount.source = source
@@ -156,13 +156,13 @@ def _converted(value: int) -> int:
     return value
 
 
-def _remembered(value: Any, source: Source) -> Any:
+def _remembered(value: Any, source: SizeSource) -> Any:
     """The result of arithmetic, with its source."""
     kind = _REMEMBERING.get(type(value))
     return value if kind is None else kind(value, source)
 
 
-_REMEMBERING: dict[type, Callable[[Any, Source], Any]] = {int: Size, float: Amount}
+_REMEMBERING: dict[type, Callable[[Any, SizeSource], Any]] = {int: Size, float: Amount}
 
 
 def _bare(value: Any) -> Any:
@@ -170,7 +170,7 @@ def _bare(value: Any) -> Any:
     return int.__int__(value) if isinstance(value, int) else float.__float__(value)
 
 
-def _source(value: Any) -> Source | Number:
+def _source(value: Any) -> SizeSource | Number:
     """Where an operand came from."""
     if isinstance(value, (Size, Amount)):
         return value.source

@@ -19,10 +19,11 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves
 
 from slimnet.capture.copying import leading_back
 from slimnet.capture.modules import evaluation_mode, parts_of
+from slimnet.capture.trace import map_tensors
 from slimnet.errors import InputError
 from slimnet.example import hides_results
 from slimnet.network import Network
@@ -76,7 +77,7 @@ def _scripts(network: Network, example: tuple[Any, ...] | None) -> list[str]:
         return list(scripts.values())
     called: set[int] = set()
     with torch.no_grad(), evaluation_mode(network), _noting(called), suppress(Exception):
-        network.model(*_own(example))  # where it fails, recording says why
+        network.model(*map_tensors(Tensor.clone, example))  # where it fails, recording says why
     return [path for number, path in scripts.items() if number in called]
 
 
@@ -98,11 +99,6 @@ def _noting(called: set[int]) -> Iterator[None]:
 
 def _is_script(module: nn.Module) -> bool:
     return isinstance(module, torch.jit.ScriptModule)
-
-
-def _own(example: tuple[Any, ...]) -> Any:
-    """A copy: a forward may write into its input."""
-    return tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, example)
 
 
 _DISTRIBUTED = ("DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule")
@@ -147,7 +143,7 @@ def refuse_unbound(network: Network, copy: Network, example: tuple[Any, ...]) ->
     """
     watch = _Watch(network.tensors.values())
     with torch.no_grad(), evaluation_mode(copy), suppress(Exception), watch:
-        copy.model(*_own(example))
+        copy.model(*map_tensors(Tensor.clone, example))
     if watch.seen:
         parts = parts_of(network)
         holder = leading_back(copy.modules.items(), parts) or "something outside of it"

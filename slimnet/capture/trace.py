@@ -33,13 +33,14 @@ from slimnet.capture.journal import Equality, Journal, journal, keeping
 from slimnet.capture.modules import evaluation_mode
 from slimnet.capture.randomness import drawing_from
 from slimnet.capture.sites import Site, Sites
-from slimnet.capture.sizes import Amount, Size, Source, shape_of
+from slimnet.capture.sizes import Amount, Size, SizeSource, shape_of
 from slimnet.errors import CaptureError
 from slimnet.example import tensors_of
 from slimnet.exclusive import exclusive
 from slimnet.network import Network
 from slimnet.operator import of
 from slimnet.quiet import unwarned
+from slimnet.text import first_line
 
 
 @dataclass(eq=False)
@@ -112,9 +113,8 @@ def _failure(name: str, example: tuple[Any, ...], error: Exception) -> str:
     shapes = ", ".join(
         str(tuple(leaf.shape)) for leaf in tree_leaves(example) if isinstance(leaf, Tensor)
     )
-    first_line = str(error).strip().split("\n")[0]
     return (
-        f"{name} does not run on an input of shape {shapes}: {first_line}; "
+        f"{name} does not run on an input of shape {shapes}: {first_line(error)}; "
         "give the shape that it was made for (--input, or the example argument)"
     )
 
@@ -350,7 +350,7 @@ _NO_CALLS = {torch.ops.prim.device.default}
 _INDEX_LIMIT = 1 << 20
 
 
-def source(value: Any) -> Source | None:
+def source(value: Any) -> SizeSource | None:
     """Where a number came from; None for a literal."""
     return value.source if isinstance(value, (Size, Amount)) else None
 

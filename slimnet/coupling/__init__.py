@@ -6,6 +6,6 @@ output scales with a weight (:mod:`.scaling`). :mod:`.couple` runs the rules ove
 what they say, so that groups of a convolution lose the same number (:mod:`.balance`);
 :mod:`.settle` decides what sizes stated in code hold, by what meets each of these
 :mod:`.requirements`; :mod:`.groups` says what can be cut, and why not, and :mod:`.unread` what
-nobody reads. What a cut takes from one tensor is a :mod:`.removal`, and what it leaves of labelled
+no call reads. What a cut takes from one tensor is a :mod:`.removal`, and what it leaves of labelled
 axes is their :mod:`.survival`.
 """

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from slimnet.capture.graph import Call, Ref
-from slimnet.capture.sizes import Source
+from slimnet.capture.sizes import SizeSource
 from slimnet.capture.trace import source
 from slimnet.coupling.constraints import Constraints, Grouped, Reason, Statistic
 from slimnet.coupling.labels import Axis, Labelled, Labels
@@ -81,7 +81,7 @@ class At:
     def _division(self, blocks: int) -> Reason:
         return Reason(f"{self.name} divides it into {blocks}", self.call.site)
 
-    def need(self, size: Source | int | None, axis: Axis, length: int) -> None:
+    def need(self, size: SizeSource | int | None, axis: Axis, length: int) -> None:
         """The code gives this length as ``size``: it must agree with what the labels leave."""
         self.constraints.need(size, axis, length, self.name, self.call.site)
 
@@ -127,7 +127,7 @@ class At:
             return None
         return (*request.args[1:], *request.kwargs.values())
 
-    def sizes(self, lengths: Sequence[int]) -> list[Source | int | None]:
+    def sizes(self, lengths: Sequence[int]) -> list[SizeSource | int | None]:
         """Where each of these lengths came from: a source, a literal, or None (follows by itself).
 
         Only functions that are handed sizes are asked; inside any other, torch computes them.
@@ -143,7 +143,7 @@ class At:
         exact = next((numbers for numbers in lists if len(numbers) == len(lengths)), None)
         return _match(exact or _integers(arguments), list(lengths))
 
-    def number(self, *names: str, place: int, key: str) -> Source | int | None:
+    def number(self, *names: str, place: int, key: str) -> SizeSource | int | None:
         """Where one integer argument of the user's call came from; None if torch chose it."""
         request = self.call.request
         if request is None or request.name not in names:
@@ -165,7 +165,7 @@ def _integers(tree: Any) -> list[int]:
     return []
 
 
-def _match(stated: list[int], lengths: list[int]) -> list[Source | int | None]:
+def _match(stated: list[int], lengths: list[int]) -> list[SizeSource | int | None]:
     """Find the lengths among stated integers (-1 fits any); else all are taken as literals."""
     width = len(lengths)
     for start in range(len(stated) - width, -1, -1):
@@ -175,7 +175,7 @@ def _match(stated: list[int], lengths: list[int]) -> list[Source | int | None]:
     return list(lengths)
 
 
-def _match_inside(stated: list[int], lengths: list[int]) -> list[Source | int | None]:
+def _match_inside(stated: list[int], lengths: list[int]) -> list[SizeSource | int | None]:
     """As :func:`_match` for a run of the axes; the others follow by themselves."""
     for start in range(len(lengths) - len(stated) + 1):
         window = lengths[start : start + len(stated)]

@@ -15,7 +15,7 @@ import numpy as np
 from slimnet.capture.graph import Call
 from slimnet.capture.journal import Equality
 from slimnet.capture.sites import Site
-from slimnet.capture.sizes import Source
+from slimnet.capture.sizes import SizeSource
 from slimnet.coupling.labels import Axis, Labelled, Labels, Ledger
 from slimnet.coupling.removal import Removal
 
@@ -38,7 +38,7 @@ class Reason:
 class StatedSize:
     """A length that code states: after the cut ``size`` must give what is left of ``axis``."""
 
-    size: Source | int
+    size: SizeSource | int
     axis: Axis
     length: int
     reason: Reason
@@ -117,7 +117,7 @@ class Constraints:
         self.ledger.pin(axis, number)
 
     def need(
-        self, size: Source | int | None, axis: Axis, length: int, text: str, site: Site
+        self, size: SizeSource | int | None, axis: Axis, length: int, text: str, site: Site
     ) -> None:
         """Record a stated length: a literal pins the axis, one that torch computes is fine."""
         if isinstance(size, int) and axis is not None:

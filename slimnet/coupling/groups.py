@@ -11,7 +11,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import lcm
-from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
@@ -20,13 +19,13 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from slimnet.coupling.constraints import Reason, Statistic
 from slimnet.coupling.couple import Coupling
-from slimnet.coupling.labels import Labels
+from slimnet.coupling.labels import Flags, Labels
 from slimnet.coupling.removal import COLUMNS
 from slimnet.network import Held, Network
 
 NARROW = 8
-"""Groups of fewer channels are left alone: three colours or four box coordinates can be cut
-exactly, and nobody wants it; who does says so with a lower minimum (``min_channels``)."""
+"""Groups of fewer channels are left alone, unless a lower minimum (``min_channels``) is asked for:
+three colours or four box coordinates could be cut exactly, but are hardly ever to be."""
 
 NARROW_SQUEEZE = 4
 """The same for the squeeze of squeeze-and-excitation, which is narrow in early blocks: channels
@@ -133,7 +132,7 @@ def find_groups(
     whole = {group.number for group in wide if group.size == 1}
     is_kept = np.zeros(len(groups) + 1, bool)
     is_kept[[g.number for g in kept]] = True
-    reporter = _Reporter(coupling, of_atom, is_kept, whole)
+    reporter = _LayerReporter(coupling, of_atom, is_kept, whole)
     return kept, _layers(network, axes, owners, reporter)
 
 
@@ -296,12 +295,12 @@ def _group(
 
 
 @dataclass(frozen=True, eq=False)
-class _Reporter:
+class _LayerReporter:
     """Reports what can be done with a layer, and why not more."""
 
     coupling: Coupling
     of_atom: Labels  # [atoms]: the group of each
-    is_kept: np.ndarray[Any, np.dtype[np.bool_]]  # [groups + 1]: prunable; the last is "none"
+    is_kept: Flags  # [groups + 1]: prunable; the last is "none"
     whole: set[int]  # groups that are one single atom
 
     def report(self, name: str, owner: _Owner, atoms: Labels) -> LayerReport:
@@ -354,7 +353,7 @@ def _layers(
     network: Network,
     axes: Sequence[tuple[str, int, Labels]],
     owners: Mapping[str, _Owner],
-    reporter: _Reporter,
+    reporter: _LayerReporter,
 ) -> list[LayerReport]:
     """A report of every layer that makes channels."""
     seen = {(name, d): atoms for name, d, atoms in axes}

@@ -1,6 +1,6 @@
 """Labels: one integer per index of every axis, and what ties or pins them.
 
-A label stands for one channel slot. Rules hand labels on, tie them (they live and die together)
+A label stands for one channel slot. Rules pass labels on, tie them (they survive or leave together)
 and pin them (they stay, for a reason). One connected-components call turns all ties into atoms:
 sets of slots that can only be removed together. Integers only: nothing here knows PyTorch.
 """
@@ -17,6 +17,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 Labels: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
+Flags: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 Axis: TypeAlias = Labels | None
 """The labels of one axis [length]; None where the axis is inert: it always keeps its length."""
 
@@ -54,9 +55,10 @@ class Labelled:
 
     @cached_property
     def lengths(self) -> tuple[Axis, ...]:
-        """Labels of which as many survive as each axis will be long: the first group's have to do.
+        """Per axis, the labels of which as many survive as the axis will be long.
 
-        Every group loses as many.
+        These are the axis' own, but where the groups of a convolution lose other columns: there
+        the first group's, since every group loses as many.
         """
         return tuple(
             axis if axis is None or len(axis) == length else axis[:length]
@@ -147,7 +149,7 @@ class Atoms:
     reason: Labels  # [atoms]: -1 where the atom may be removed, else why not
 
     @cached_property
-    def free(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    def free(self) -> Flags:
         """[atoms]: which may be removed."""
-        free: np.ndarray[Any, np.dtype[np.bool_]] = self.reason < 0
+        free: Flags = self.reason < 0
         return free

@@ -21,7 +21,7 @@ from slimnet.capture.sizes import (
     Leaf,
     Number,
     ShapeOf,
-    Source,
+    SizeSource,
     evaluate,
     leaves,
 )
@@ -55,7 +55,7 @@ class Requirement:
         self,
         shape: Callable[[ShapeOf], int],
         attributes: Mapping[AttributeOf, int],
-        size: Source | Number | None = None,
+        size: SizeSource | Number | None = None,
     ) -> Number:
         """The size, with these attributes changed and all others as they are."""
 
@@ -159,7 +159,7 @@ class Multiple:
 def multiples(required: Sequence[Requirement], atoms: Atoms) -> Iterator[tuple[Multiple, ...]]:
     """Ways to let the axes of these sizes lose a multiple of slots, the smallest first."""
     axes = [axis for each in required for axis in each.axes if axis is not None]
-    parts = [part for axis in axes if len((part := _Part.of(axis, atoms)).free)]
+    parts = [part for axis in axes if len((part := _FreePart.of(axis, atoms)).free)]
     distinct = {tuple(part.free) for part in parts}
     apart = sum(map(len, distinct)) == len(set().union(*distinct))  # no two share some atoms only
     if not parts or not apart or any(part.each is None for part in parts):
@@ -184,10 +184,10 @@ def _suggested(required: Sequence[Requirement]) -> list[int]:
     return sorted(n for n in terms if 1 < n <= _LARGEST)
 
 
-_LARGEST = 64  # who may lose no fewer channels at a time is as good as pinned
+_LARGEST = 64  # an axis that may lose no fewer channels at a time is as good as pinned
 
 
-def _numbers(source: Source | Number) -> Iterator[Number]:
+def _numbers(source: SizeSource | Number) -> Iterator[Number]:
     if isinstance(source, Combined):
         yield from _numbers(source.left)
         yield from _numbers(source.right)
@@ -196,14 +196,14 @@ def _numbers(source: Source | Number) -> Iterator[Number]:
 
 
 @dataclass(frozen=True, eq=False)
-class _Part:
+class _FreePart:
     """The atoms of an axis that may leave, and how many slots of it each of them has."""
 
     free: Labels
     each: int | None  # None where some have more than others
 
     @classmethod
-    def of(cls, axis: Labels, atoms: Atoms) -> _Part:
+    def of(cls, axis: Labels, atoms: Atoms) -> _FreePart:
         present, counts = np.unique(atoms.of[axis], return_counts=True)
         free, counts = present[atoms.free[present]], counts[atoms.free[present]]
         uniform = len(counts) and (counts == counts[0]).all()

@@ -7,13 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
 
 import numpy as np
 
-from slimnet.coupling.labels import Atoms, Axis, Labels
-
-Flags: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
+from slimnet.coupling.labels import Atoms, Axis, Flags, Labels
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""Channels that nobody reads: whatever they hold, the network gives the same.
+"""Channels that no call reads: whatever they hold, the network gives the same.
 
 Code that takes a part of an axis leaves the rest unread. A channel is read where a call takes it in
 and gives results without it (a product, a sum), or where a statistic counts it; calls that hand it
@@ -8,17 +8,14 @@ on, or take the slots beside it, do not read it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
 
 import numpy as np
 
 from slimnet.capture.graph import Call, Ref
 from slimnet.capture.trace import Trace
 from slimnet.coupling.couple import Coupling
-from slimnet.coupling.labels import Labelled, Labels
+from slimnet.coupling.labels import Flags, Labelled, Labels
 from slimnet.operator import Reading, of
-
-Flags: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 def unread(traces: Sequence[Trace], coupling: Coupling) -> Flags:

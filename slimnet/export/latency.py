@@ -24,6 +24,7 @@ import slimnet.export.backends  # noqa: F401  (fills the registry)
 from slimnet.errors import InputError
 from slimnet.export.inputs import Example, random_inputs
 from slimnet.export.runner import BACKENDS, Runner
+from slimnet.text import first_line
 
 Clock = Callable[[], float]
 
@@ -192,8 +193,8 @@ def _warm(name: str, runner: Runner, warmup: int, min_seconds: float, clock: Clo
     try:
         quickest = min(_seconds(runner, 1, clock) for _ in range(warmup))
     except Exception as error:  # whatever a runtime may raise on inputs that it does not take
-        reason = str(error).strip().split("\n")[0]
-        raise InputError(f"{name} does not run on these inputs: {reason}") from error
+        why = first_line(error)
+        raise InputError(f"{name} does not run on these inputs: {why}") from error
     return max(1, math.ceil(min_seconds / quickest)) if quickest > 0 else 1
 
 

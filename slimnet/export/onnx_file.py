@@ -25,7 +25,7 @@ from slimnet.errors import InputError
 from slimnet.example import positional
 from slimnet.export.inputs import Example, batch_of
 from slimnet.export.parity import Parity, ParityError, parity_of, tolerance_of
-from slimnet.export.session import first_line
+from slimnet.export.session import reason_of
 from slimnet.export.translate import ExportError, translate
 from slimnet.network import Network
 from slimnet.output import replacing_all
@@ -170,7 +170,7 @@ def _check(file: onnx.ModelProto, path: Path, request: _Request) -> None:
     try:
         onnx.checker.check_model(str(path), full_check=True)
     except Exception as error:  # the checker's and the shape inference's, without a common base
-        raise ExportError(f"the ONNX checker refuses the file: {first_line(error)}") from error
+        raise ExportError(f"the ONNX checker refuses the file: {reason_of(error)}") from error
 
 
 def _opset(file: onnx.ModelProto) -> int:

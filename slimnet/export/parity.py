@@ -19,7 +19,7 @@ from slimnet.capture.modules import evaluation_mode
 from slimnet.errors import SlimnetError
 from slimnet.example import positional, tensors_of
 from slimnet.export.inputs import Example, batch_of, random_inputs
-from slimnet.export.session import Feed, feed, first_line, fixed_batch, open_session
+from slimnet.export.session import Feed, feed, fixed_batch, open_session, reason_of
 from slimnet.export.translate import on_cpu
 from slimnet.network import Network
 
@@ -139,7 +139,7 @@ def _in_torch(network: Network, inputs: Example, batch: int) -> list[Array]:
             outputs = tensors_of(network.model(*inputs))
     except Exception as error:  # whatever the user's forward may raise
         raise ParityError(
-            f"{network.name} does not run at batch {batch}: {first_line(error)}"
+            f"{network.name} does not run at batch {batch}: {reason_of(error)}"
         ) from error
     return [(x.float() if x.dtype == torch.bfloat16 else x).numpy() for x in outputs]
 
@@ -149,7 +149,7 @@ def _in_onnxruntime(session: Any, arrays: Feed, batch: int) -> list[Array]:
         return list(session.run(None, arrays))
     except Exception as error:  # onnxruntime's exceptions have no common base
         raise ParityError(
-            f"the ONNX file does not run at batch {batch}: {first_line(error)}"
+            f"the ONNX file does not run at batch {batch}: {reason_of(error)}"
         ) from error
 
 

@@ -18,7 +18,7 @@ from slimnet.capture.modules import evaluation_mode
 from slimnet.example import Example, positional, tensors_of
 from slimnet.export.inputs import batch_of, random_inputs
 from slimnet.export.parity import Parity, ParityError, check_numbers, tolerance_of
-from slimnet.export.session import first_line
+from slimnet.export.session import reason_of
 from slimnet.export.translate import ExportError, on_cpu
 from slimnet.network import Network
 from slimnet.output import in_memory, replacing
@@ -63,7 +63,7 @@ def export_pt2(
         exported = export(on_cpu(network), inputs)
     except Exception as error:  # torch raises dozens of kinds, most of them private
         raise ExportError(
-            f"{network.name} cannot be written as .pt2: {first_line(error)}"
+            f"{network.name} cannot be written as .pt2: {reason_of(error)}"
         ) from error
     dynamic = has_free_batch(exported)
     with replacing(target) as temporary:

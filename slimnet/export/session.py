@@ -13,6 +13,7 @@ import torch
 from slimnet.errors import InputError
 from slimnet.example import tensors_of
 from slimnet.export.inputs import Example
+from slimnet.text import first_line
 
 Feed = dict[str, np.ndarray[Any, Any]]
 CPU = "CPUExecutionProvider"
@@ -59,7 +60,6 @@ def fixed_batch(session: Any) -> int | None:
     return next((shape[0] for shape in shapes if shape), None)
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of an error's text."""
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__
+def reason_of(error: BaseException) -> str:
+    """The first line of an error's text, without a full stop, or else its kind."""
+    return first_line(error).rstrip(".") or type(error).__name__

@@ -21,7 +21,7 @@ from slimnet.capture.modules import clone, evaluation_mode
 from slimnet.errors import SlimnetError
 from slimnet.example import tensors_of
 from slimnet.export.inputs import Example, batch_of, follows_batch, random_inputs
-from slimnet.export.session import first_line
+from slimnet.export.session import reason_of
 from slimnet.network import Network
 from slimnet.quiet import quiet
 
@@ -114,7 +114,7 @@ def _reason(error: BaseException) -> str:
     fixed = re.search(r"specialized it to be a constant \((\d+)\)", text)
     if fixed:
         return f"its code fixes the batch size at {fixed[1]}{place}"
-    return f"{first_line(chain[-1])}{place}"
+    return f"{reason_of(chain[-1])}{place}"
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

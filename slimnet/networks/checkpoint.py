@@ -23,10 +23,11 @@ from slimnet.network import Network
 from slimnet.networks.arch import Arch, fitted, recognise
 from slimnet.networks.foreign import Foreign
 from slimnet.networks.names import aligned, is_apart, is_beside, is_own_state, shared_prefix
-from slimnet.networks.payload import WANTED, first_line, is_program_file, load_payload
+from slimnet.networks.payload import WANTED, is_program_file, load_payload
 from slimnet.networks.weights import find_weights
 from slimnet.program.archive import read_archive
 from slimnet.program.pt2 import read_pt2
+from slimnet.text import first_line_with_kind
 
 __all__ = ["OpenedModel", "load_payload", "open_model", "read_state"]
 
@@ -239,7 +240,7 @@ def _difference(own: State, state: State, entries: Mapping[str, Any], error: Exc
         "of another shape": shapes,
     }
     text = "; ".join(f"{what} {_first(names)}" for what, names in parts.items() if names)
-    return text or first_line(error)
+    return text or first_line_with_kind(error)
 
 
 def _lacking(name: str, entries: Mapping[str, Any]) -> str:

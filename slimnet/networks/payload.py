@@ -22,6 +22,7 @@ from slimnet.errors import InputError
 from slimnet.networks.foreign import load_inert
 from slimnet.pickles import foreign_call
 from slimnet.quiet import unwarned
+from slimnet.text import first_line_with_kind
 
 WANTED = "give a state dict, saved with torch.save(model.state_dict(), FILE)"
 
@@ -150,7 +151,7 @@ def _torch_load(file: Path, *, mapped: bool, allow_pickle: bool) -> Any:
             )
     except Exception as error:  # unpickling raises whatever the file's code raises
         if allow_pickle:
-            raise InputError(f"{file} does not unpickle: {first_line(error)}") from error
+            raise InputError(f"{file} does not unpickle: {first_line_with_kind(error)}") from error
         raise _refusal(file, error) from error
 
 
@@ -183,7 +184,7 @@ def _read_safetensors(file: Path) -> dict[str, torch.Tensor]:
     try:
         tensors: dict[str, torch.Tensor] = load_file(file)
     except Exception as error:  # its error type differs between versions of the package
-        raise InputError(f"{file} is no safetensors file: {first_line(error)}") from error
+        raise InputError(f"{file} is no safetensors file: {first_line_with_kind(error)}") from error
     texts = read_metadata(file)
     if SEAL in texts and texts[SEAL] != seal_of(tensors, texts):
         raise InputError(f"{file} is damaged: its content is not what was written")
@@ -200,9 +201,4 @@ def read_metadata(path: str | Path) -> dict[str, str]:
         with safe_open(file, "pt") as opened:
             return dict(opened.metadata() or {})
     except Exception as error:  # its error type differs between versions of the package
-        raise InputError(f"{file} is no safetensors file: {first_line(error)}") from error
-
-
-def first_line(error: Exception) -> str:
-    """Return an error's type and the first line of its text."""
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+        raise InputError(f"{file} is no safetensors file: {first_line_with_kind(error)}") from error

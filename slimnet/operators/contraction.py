@@ -9,8 +9,8 @@ from functools import partial
 
 from slimnet.capture.graph import Ref
 from slimnet.coupling.at import At
-from slimnet.coupling.labels import Axis, Labelled
-from slimnet.coupling.scaling.boxes import Flags, exchanged, whole
+from slimnet.coupling.labels import Axis, Flags, Labelled
+from slimnet.coupling.scaling.boxes import exchanged, whole
 from slimnet.coupling.scaling.steps import Demands
 from slimnet.operators.families import NO_LINK, plain
 

@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from slimnet.capture.graph import Call, DataflowGraph
-from slimnet.capture.sizes import Source
+from slimnet.capture.sizes import SizeSource
 from slimnet.coupling.at import At, Axes
 from slimnet.coupling.labels import Axis, Labelled
 from slimnet.coupling.scaling.boxes import Box, NotLinear, along
@@ -125,7 +125,7 @@ def _depthwise(
     return out
 
 
-def _stated_groups(at: At) -> Source | int | None:
+def _stated_groups(at: At) -> SizeSource | int | None:
     names = ("conv1d", "conv2d", "conv3d")
     transposed = ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
     stated = at.number(*names, *transposed, place=6, key="groups")

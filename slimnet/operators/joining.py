@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from slimnet.capture.graph import Call
-from slimnet.capture.sizes import Source
+from slimnet.capture.sizes import SizeSource
 from slimnet.capture.trace import source
 from slimnet.coupling.at import At, Axes
 from slimnet.coupling.labels import Axis, Labelled
@@ -95,7 +95,7 @@ def pad(at: At, x: Labelled, amounts: list[int], value: float = 0) -> Axes:
     return tuple(axes)
 
 
-def _padded(at: At, amount: int, stated: Source | int) -> tuple[Axis, int]:
+def _padded(at: At, amount: int, stated: SizeSource | int) -> tuple[Axis, int]:
     """Slots that are filled: labels of their own where the code computes how many there are."""
     if amount <= 0 or isinstance(stated, int):
         return None, max(amount, 0)
@@ -104,7 +104,7 @@ def _padded(at: At, amount: int, stated: Source | int) -> tuple[Axis, int]:
     return labels, amount
 
 
-def _stated_amounts(at: At, amounts: list[int]) -> list[Source | int]:
+def _stated_amounts(at: At, amounts: list[int]) -> list[SizeSource | int]:
     """What the user's own call says; literals where it cannot be told."""
     asked = at.asked("pad", "constant_pad_nd") or ()
     given = next((list(entry) for entry in asked if isinstance(entry, (list, tuple))), [])
@@ -173,7 +173,7 @@ _LIKE_ANOTHER = ("expand", "expand_as", "normalize", "broadcast_to", "broadcast_
 """Functions that take a length they were not given from another tensor, and so follow it."""
 
 
-def _spread(at: At, axis: Axis, length: int, stated: Source | int | None) -> Axis:
+def _spread(at: At, axis: Axis, length: int, stated: SizeSource | int | None) -> Axis:
     """One slot copied along a new axis, whose length is free unless the code states it."""
     at.pin(axis, "spreads it over an axis")
     if isinstance(stated, int) or (stated is None and at.asked(*_LIKE_ANOTHER) is None):

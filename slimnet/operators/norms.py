@@ -16,7 +16,7 @@ from slimnet.coupling.at import At, Axes
 from slimnet.coupling.labels import Axis, Labelled
 from slimnet.coupling.scaling.boxes import Box, NotLinear, along
 from slimnet.coupling.scaling.steps import Demands, Way
-from slimnet.operator import Nothing, Reading, Step, Whole, Zeros, register
+from slimnet.operator import Nothing, Reading, Step, Whole, ZeroArguments, register
 from slimnet.operators.axes import dim
 from slimnet.operators.families import NO_LINK, NOT_LINEAR, plain_sum_free, present
 from slimnet.reconstruction.consumers import Norm
@@ -39,7 +39,7 @@ def _affine_at(place: int) -> Callable[[Call], Affine]:
     return read
 
 
-def _silent_by_affine(affine: Callable[[Call], Affine], *, of_zeros: bool) -> Zeros:
+def _silent_by_affine(affine: Callable[[Call], Affine], *, of_zeros: bool) -> ZeroArguments:
     """Zero where scale and shift are, and (where ``of_zeros``) where input and shift are.
 
     Zero over the square root of something positive is zero, and so is zero times anything.

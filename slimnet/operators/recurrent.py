@@ -18,7 +18,7 @@ import torch
 from slimnet.capture.graph import Call, refs_in
 from slimnet.coupling.at import At, Axes
 from slimnet.coupling.labels import Axis, Labelled
-from slimnet.operator import Check, Nothing, Products, Reading, Whole, register
+from slimnet.operator import ArgumentCheck, Nothing, Products, Reading, Whole, register
 from slimnet.operators.axes import concatenate
 from slimnet.operators.families import NO_LINK, NOT_LINEAR, plain, slot_by_slot
 
@@ -207,7 +207,7 @@ def _each_step(call: Call) -> Products:
     return [(1, [*steps, (weight, 0), (weight, 1)]) for weight in matrices]
 
 
-def _per_layer(gates: int) -> Check:
+def _per_layer(gates: int) -> ArgumentCheck:
     """Recurrent layers: first states, and weights of each layer and direction, as in torch.nn."""
 
     def check(args: Sequence[Any]) -> str | None:

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from slimnet.capture.graph import Call
-from slimnet.capture.sizes import Combined, Number, ShapeOf, Source, evaluate
+from slimnet.capture.sizes import Combined, Number, ShapeOf, SizeSource, evaluate
 from slimnet.capture.trace import source
 from slimnet.coupling.at import At, Axes
-from slimnet.coupling.labels import Labelled, Labels
-from slimnet.coupling.scaling.boxes import Box, Flags, exchanged, marked
+from slimnet.coupling.labels import Flags, Labelled, Labels
+from slimnet.coupling.scaling.boxes import Box, exchanged, marked
 from slimnet.coupling.scaling.steps import Demands, Way
 from slimnet.operator import Layout, Reading, register
 from slimnet.operators.axes import dim, replaced
@@ -40,7 +40,7 @@ def slice_(
     if axis is None:
         return x.axes
     if at.asked("tensor_split", "chunk"):
-        _even_blocks(at, axis, (at.asked("tensor_split", "chunk") or (0,))[0])
+        _even_parts(at, axis, (at.asked("tensor_split", "chunk") or (0,))[0])
     else:
         low, high = _bounds(at, start, end, length)
         _bound(at, axis, first, low)
@@ -50,28 +50,28 @@ def slice_(
     return replaced(x, place, axis[first:last:step])
 
 
-def _even_blocks(at: At, axis: Labels, blocks: Any) -> None:
-    if isinstance(blocks, int) and len(axis) % blocks == 0:
-        at.tie_blocks(axis, blocks)
+def _even_parts(at: At, axis: Labels, parts: Any) -> None:
+    if isinstance(parts, int) and len(axis) % parts == 0:
+        at.tie_blocks(axis, parts)
     else:
         at.pin(axis, "divides it unevenly")
 
 
-def _bound(at: At, axis: Labels, place: int, given: Source | int | None) -> None:
+def _bound(at: At, axis: Labels, place: int, stated: SizeSource | int | None) -> None:
     """As many slots must be left before (a negative number: after) a bound as is stated."""
     if 0 < place < len(axis):
-        if given is not None and _value(given) < 0:
-            at.need(_negated(given), axis[place:], len(axis) - place)
+        if stated is not None and _value(stated) < 0:
+            at.need(_negated(stated), axis[place:], len(axis) - place)
         else:
-            at.need(given if given is not None else place, axis[:place], place)
+            at.need(stated if stated is not None else place, axis[:place], place)
 
 
-def _value(given: Source | int) -> Number:
-    return evaluate(given, lambda leaf: leaf.length if isinstance(leaf, ShapeOf) else leaf.value)
+def _value(stated: SizeSource | int) -> Number:
+    return evaluate(stated, lambda leaf: leaf.length if isinstance(leaf, ShapeOf) else leaf.value)
 
 
-def _negated(given: Source | int) -> Source | int:
-    return -given if isinstance(given, int) else Combined("sub", 0, given)
+def _negated(stated: SizeSource | int) -> SizeSource | int:
+    return -stated if isinstance(stated, int) else Combined("sub", 0, stated)
 
 
 def _bounds(at: At, start: int | None, end: int | None, length: int) -> tuple[Any, Any]:
@@ -165,21 +165,21 @@ register(taking(names=("aten.unbind",), labels=unbind, scaling=_unbound))
 
 
 def split(at: At, x: Labelled, size: int, d: int = 0) -> list[Axes]:
-    """Blocks of equal size: chunk keeps them equal, a stated size stays."""
+    """Parts of equal size: chunk keeps them equal, a stated size stays."""
     place = dim(x, d)
     axis, length = x.axes[place], x.shape[place]
     if axis is None:
         return [x.axes] * -(-length // size)
-    blocks = [axis[i : i + size] for i in range(0, length, size)]
+    parts = [axis[i : i + size] for i in range(0, length, size)]
     chunks = at.asked("chunk", "unsafe_chunk")
     if chunks:
-        _even_blocks(at, axis, chunks[0])
+        _even_parts(at, axis, chunks[0])
     else:
         asked = at.number("split", "unsafe_split", place=1, key="split_size_or_sections")
         stated = asked if asked is not None else size
-        for block in blocks if not isinstance(stated, int) else blocks[:-1]:
-            at.need(stated, block, len(block))
-    return [replaced(x, place, block) for block in blocks]
+        for part in parts if not isinstance(stated, int) else parts[:-1]:
+            at.need(stated, part, len(part))
+    return [replaced(x, place, part) for part in parts]
 
 
 def _divided(_: Way, call: Call, box: Box, place: int) -> Demands:
@@ -199,16 +199,16 @@ register(
 
 
 def split_with_sizes(at: At, x: Labelled, sizes: list[int], d: int = 0) -> list[Axes]:
-    """Blocks of stated sizes."""
+    """Parts of stated sizes."""
     place = dim(x, d)
     axis = x.axes[place]
     ends = np.cumsum(sizes)
     if axis is None:
         return [x.axes] * len(sizes)
-    blocks = [axis[end - n : end] for end, n in zip(ends, sizes, strict=True)]
-    for block, given in zip(blocks, at.sizes(sizes), strict=True):
-        at.need(given, block, len(block))
-    return [replaced(x, place, block) for block in blocks]
+    parts = [axis[end - n : end] for end, n in zip(ends, sizes, strict=True)]
+    for part, given in zip(parts, at.sizes(sizes), strict=True):
+        at.need(given, part, len(part))
+    return [replaced(x, place, part) for part in parts]
 
 
 register(

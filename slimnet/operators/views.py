@@ -16,10 +16,10 @@ import numpy as np
 from torch import Tensor
 
 from slimnet.capture.graph import Call
-from slimnet.capture.sizes import AttributeOf, Source, leaves
+from slimnet.capture.sizes import AttributeOf, SizeSource, leaves
 from slimnet.coupling.at import At, Axes
-from slimnet.coupling.labels import Axis, Labelled, Labels, matching_runs
-from slimnet.coupling.scaling.boxes import Box, Flags, NotLinear, whole
+from slimnet.coupling.labels import Axis, Flags, Labelled, Labels, matching_runs
+from slimnet.coupling.scaling.boxes import Box, NotLinear, whole
 from slimnet.coupling.scaling.steps import Demands, Way
 from slimnet.operator import Layout, Link, register
 from slimnet.operators.families import moving
@@ -59,7 +59,7 @@ def _merged(at: At, x: Labelled, ins: list[int]) -> Axis:
 
 
 def _split(
-    at: At, axis: Axis, outs: list[int], shape: Sequence[int], stated: list[Source | int | None]
+    at: At, axis: Axis, outs: list[int], shape: Sequence[int], stated: list[SizeSource | int | None]
 ) -> dict[int, Labels]:
     """Hand the labels of a merged axis to one of the output axes."""
     if axis is None:
@@ -79,7 +79,7 @@ def _rows(axis: Labels, lengths: list[int], k: int) -> Labels:
     return np.moveaxis(axis.reshape(lengths), k, 0).reshape(lengths[k], -1)
 
 
-def _rank(stated: Source | int | None) -> int:
+def _rank(stated: SizeSource | int | None) -> int:
     """How easily a length can shrink: computed by the code, held by an attribute, literal."""
     if stated is None:
         return 0

@@ -14,16 +14,16 @@ from typing import Any
 
 from slimnet.capture.graph import Call, Ref, refs_in
 from slimnet.capture.trace import Trace
-from slimnet.coupling.scaling import Path, path_to
+from slimnet.coupling.scaling import ScalingPath, path_to
 from slimnet.coupling.scaling.boxes import Box, whole
 from slimnet.operator import of
-from slimnet.plan.numbers import Numbers, numbers_of
+from slimnet.plan.numbers import Numbers, constant_numbers
 from slimnet.plan.plan import Scale
 
 
 def depends_on_lengths(trace: Trace) -> bool:
     """Whether anything in this pass could be a number that is computed from a length."""
-    numbers = numbers_of(trace)
+    numbers = constant_numbers(trace)
     factors = (factor for call in trace.calls for factor, _ in _factors(call))
     return any(_value(factor, numbers) is not None for factor in factors)
 
@@ -44,7 +44,7 @@ def folds(dense: Trace, slim: Trace) -> Folds:
     scales: dict[str, list[Scale]] = defaultdict(list)
     tensors: dict[int, list[tuple[Box, float]]] = defaultdict(list)
     done: set[frozenset[int]] = set()
-    old, new = numbers_of(dense), numbers_of(slim)
+    old, new = constant_numbers(dense), constant_numbers(slim)
     for before, after in zip(dense.calls, slim.calls, strict=False):
         if before.op != after.op:
             break
@@ -83,7 +83,7 @@ def _ratio(before: Call, after: Call, old: Numbers, new: Numbers) -> float:
 
 
 def _factors(call: Call) -> Sequence[tuple[Any, int]]:
-    """What a call multiplies by, each with its power: 1, or −1 where it divides."""
+    """What a call multiplies by, each with the power that it has there."""
     factors = of(call.op).factors
     return factors(call) if factors else ()
 
@@ -99,7 +99,7 @@ def _value(factor: Any, numbers: Numbers) -> float | None:
     return float(factor) if isinstance(factor, (int, float)) else None
 
 
-def _path(trace: Trace, call: Call) -> Path | None:
+def _path(trace: Trace, call: Call) -> ScalingPath | None:
     """Either operand may be multiplied; the first that can be is."""
     paths = (path_to(trace, call, operand) for operand in refs_in(call.args[:2]))
     return next((path for path in paths if path is not None), None)

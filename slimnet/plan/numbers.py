@@ -22,7 +22,7 @@ Numbers: TypeAlias = Mapping[int, float]
 """Recorded tensor → the one number that it holds."""
 
 
-def numbers_of(trace: Trace) -> Numbers:
+def constant_numbers(trace: Trace) -> Numbers:
     """Every such number of a recorded pass."""
     values: dict[int, Tensor] = {}
     for call in trace.calls:

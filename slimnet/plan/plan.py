@@ -8,7 +8,7 @@ graph.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -235,20 +235,31 @@ def make_plan(
     removed: Mapping[int, Labels],
 ) -> Plan:
     """Write down what leaves when these atoms go: by group, as numbered within it."""
+    return plan_with_survival(coupling, groups, layers, removed)[0]
+
+
+def plan_with_survival(
+    coupling: Coupling,
+    groups: Sequence[Group],
+    layers: Sequence[LayerReport],
+    removed: Mapping[int, Labels],
+) -> tuple[Plan, Survival]:
+    """The same, and what it leaves."""
     axes = _removed_axes(groups, removed)
+    apart = coupling.apart.items()
+    grouped = {name: number for name, number in apart if COLUMNS in axes.get(name, ())}
+    survival = _surviving(coupling, axes, grouped)
     plan = Plan(
         removed=axes,
-        grouped={
-            name: number for name, number in coupling.apart.items() if COLUMNS in axes.get(name, ())
-        },
+        grouped=grouped,
+        changes=_changes(coupling, survival),
+        remapped=_remapped(coupling, survival),
         outcome=Outcome(
             groups=tuple(_cut(group, removed) for group in groups),
             untouched=tuple((x.name, x.reasons[0]) for x in layers if not x.prunable and x.reasons),
         ),
     )
-    survival = surviving(coupling, plan)
-    changes, remapped = _changes(coupling, survival), _remapped(coupling, survival)
-    return replace(plan, changes=changes, remapped=remapped)
+    return plan, survival
 
 
 def _removed_axes(
@@ -271,9 +282,17 @@ def surviving(coupling: Coupling, plan: Plan) -> Survival:
 
     Raises :class:`InputError` where the plan counts across groups that the network does not have.
     """
+    return _surviving(coupling, plan.removed, plan.grouped)
+
+
+def _surviving(
+    coupling: Coupling,
+    removed: Mapping[str, Mapping[int, tuple[int, ...]]],
+    grouped: Mapping[str, int],
+) -> Survival:
     gone = [np.empty(0, np.int64)]
-    for name, axes in plan.removed.items():
-        if not _counts_alike(coupling, plan, name):
+    for name, axes in removed.items():
+        if not _counts_alike(coupling, name, axes, grouped):
             raise InputError(f"the plan counts input channels of {name}, which has no such groups")
         weight = coupling.weights.get(name)
         for d, indices in axes.items():
@@ -285,7 +304,8 @@ def surviving(coupling: Coupling, plan: Plan) -> Survival:
 
 def agrees(coupling: Coupling, plan: Plan) -> bool:
     """Whether the plan removes whole atoms of this coupling."""
-    if not all(_counts_alike(coupling, plan, name) for name in plan.removed):
+    removed = plan.removed.items()
+    if not all(_counts_alike(coupling, name, axes, plan.grouped) for name, axes in removed):
         return False
     survival = surviving(coupling, plan)
     return all(
@@ -297,12 +317,13 @@ def agrees(coupling: Coupling, plan: Plan) -> bool:
     )
 
 
-def _counts_alike(coupling: Coupling, plan: Plan, name: str) -> bool:
+def _counts_alike(
+    coupling: Coupling, name: str, axes: Collection[int], grouped: Mapping[str, int]
+) -> bool:
     """Whether indices across groups, where the plan has any, are across those of the coupling."""
-    removal = plan.of(name)
-    if name not in coupling.weights or COLUMNS not in removal.axes:
+    if name not in coupling.weights or COLUMNS not in axes:
         return True
-    return coupling.apart.get(name, 1) == removal.groups
+    return coupling.apart.get(name, 1) == grouped.get(name, 1)
 
 
 def _cut(group: Group, removed: Mapping[int, Labels]) -> GroupCut:

@@ -80,7 +80,7 @@ def zero_removed(name: str, values: Tensor, plan: Plan) -> Tensor:
 def check_tables(network: Network, plan: Plan) -> None:
     """Raise :class:`InputError` where the plan scales or renumbers what the network does not have.
 
-    The plan may be a stranger's.
+    The plan may come from a file of unknown origin.
     """
     _check_groups(network.modules, plan)
     tensors = network.tensors

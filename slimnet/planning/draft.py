@@ -28,7 +28,7 @@ from slimnet.errors import PruneError
 from slimnet.inspection import Analysis
 from slimnet.network import Network
 from slimnet.plan.outcome import GroupCut
-from slimnet.plan.plan import Plan, make_plan, surviving
+from slimnet.plan.plan import Plan, make_plan, plan_with_survival
 from slimnet.plan.rebuild import zero_removed
 from slimnet.planning.alike import classes
 from slimnet.planning.allocate import Allocation, allocate
@@ -44,6 +44,7 @@ class Draft:
     """A plan, and what is not as it was asked for."""
 
     plan: Plan
+    survival: Survival  # what the plan leaves
     beside: Bystanders = NONE  # changes of the plan that the recorded pass does not ask for
     unmet: str = ""  # why the budget is exceeded; empty where it is met
 
@@ -125,12 +126,11 @@ def _idle_notes(groups: Sequence[Group], idle: Mapping[int, Labels]) -> Iterator
 
 def _with_bystanders(network: Network, analysis: Analysis, base: Draft, changed: bool) -> Draft:
     plan, trace = base.plan, analysis.traces[0]
-    survival = surviving(analysis.coupling, plan)
-    others = bystanders(network, trace, analysis.coupling, plan, survival)
+    others = bystanders(network, trace, analysis.coupling, plan, base.survival)
     others = others if changed else others.unchanged()
     changes, notes = (*plan.changes, *others.changes), (*plan.notes, *others.notes)
     plan = replace(plan, changes=changes).reporting(notes=notes)
-    return Draft(plan, others, base.unmet)
+    return Draft(plan, base.survival, others, base.unmet)
 
 
 def _rescored(
@@ -188,8 +188,7 @@ def _written(
 ) -> Draft:
     """The plan with all that it reports: costs, and why each group has the width it has."""
     groups = analysis.groups
-    plan = make_plan(analysis.coupling, groups, analysis.layers, removed)
-    survival = surviving(analysis.coupling, plan)
+    plan, survival = plan_with_survival(analysis.coupling, groups, analysis.layers, removed)
     cuts = zip(groups, plan.groups, strict=True)
     plan = replace(
         plan,
@@ -203,7 +202,7 @@ def _written(
         after=analysis.costs.cost(survival).to_json(),
         notes=(*notes, *allocation.notes, *_undefined_notes(analysis, survival)),
     )
-    return Draft(plan, unmet=allocation.unmet)
+    return Draft(plan, survival, unmet=allocation.unmet)
 
 
 def _undefined_notes(analysis: Analysis, survival: Survival) -> Iterator[str]:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,11 +53,17 @@ class Archive:
 
 def read_archive(path: str | Path) -> Archive:
     """Read the file; raises :class:`InputError` for one that is damaged or not a program."""
+    with reading(path), zipfile.ZipFile(path) as opened:
+        size = Path(path).stat().st_size
+        limits.check_stored(opened.infolist(), size, "it")
+        return _within(_read(_Files(opened)), size)
+
+
+@contextmanager
+def reading(path: str | Path) -> Iterator[None]:
+    """Name the file in every refusal; refuse it where the block fails on something damaged."""
     try:
-        with zipfile.ZipFile(path) as opened:
-            size = Path(path).stat().st_size
-            limits.check_stored(opened.infolist(), size, "it")
-            return _within(_read(_Files(opened)), size)
+        yield
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     except _DAMAGE as error:
@@ -64,6 +71,9 @@ def read_archive(path: str | Path) -> Archive:
             f"{path} is a damaged torch.export program ({type(error).__name__}: {error}): export "
             "it again"
         ) from error
+
+
+_DAMAGE = (*DAMAGE, KeyError, TypeError, AttributeError, IndexError, OverflowError)
 
 
 def _within(archive: Archive, size: int) -> Archive:
@@ -78,9 +88,6 @@ def holds_text(path: str | Path, name: str) -> bool:
     """Whether a text of this name lies beside the program."""
     with zipfile.ZipFile(path) as opened:
         return f"extra/{name}" in _Files(opened).names
-
-
-_DAMAGE = (*DAMAGE, KeyError, TypeError, AttributeError, IndexError, OverflowError)
 
 
 class _Files:

@@ -2,7 +2,7 @@
 
 Arguments are plain values; ``{"node": name}`` stands for the result of an earlier call, and dtypes
 and the like for their names. A call's literal integers are lifted out of its arguments, so that
-whoever runs it can give others. A row may come from a stranger's file: whatever it holds beyond
+other numbers can be put in their place. A row may come from any file: whatever it holds beyond
 this is refused when the call is made, not when it runs.
 """
 
@@ -243,7 +243,7 @@ def _lowered(argument: Any, literals: Sequence[int]) -> Any:
 
 
 def last_uses(calls: Sequence[ProgramCall], output: Any) -> list[tuple[str, ...]]:
-    """For each call the values that nobody reads after it: none is held longer than needed."""
+    """For each call the values that none after it reads: no value is held longer than needed."""
     read_later = set(nodes_of(output))
     ends: list[tuple[str, ...]] = []
     for call in reversed(calls):

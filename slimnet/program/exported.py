@@ -23,6 +23,7 @@ from torch.utils._pytree import (
 
 from slimnet.capture.modules import evaluation_mode
 from slimnet.capture.randomness import drawing_from
+from slimnet.capture.trace import map_tensors
 from slimnet.example import is_plain, names_of, plainly, tensors_of
 from slimnet.network import Network
 from slimnet.plain import encode
@@ -82,7 +83,7 @@ def _export(
 ) -> torch.export.ExportedProgram:
     model = network.model
     with quiet(), evaluation_mode(network), torch.no_grad():
-        if not is_plain(model(*_own(example))):
+        if not is_plain(model(*map_tensors(Tensor.clone, example))):
             _return_dicts(model)
         if free:
             return _export_free(model, example)
@@ -105,7 +106,7 @@ def _check(
 
 def _outputs(run: Callable[..., Any], inputs: tuple[Any, ...], network: Network) -> list[Tensor]:
     with quiet(), evaluation_mode(network), torch.no_grad(), drawing_from(0):
-        return tensors_of(run(*_own(inputs)))
+        return tensors_of(run(*map_tensors(Tensor.clone, inputs)))
 
 
 def _alike(a: Tensor, b: Tensor) -> bool:
@@ -164,11 +165,6 @@ def _sign(program: Program, count: int) -> list[str]:
     )
     vars(program)["forward"] = forward
     return names
-
-
-def _own(example: tuple[Any, ...]) -> Any:
-    """A copy: a forward may write into its input."""
-    return tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, example)
 
 
 def _return_dicts(model: nn.Module) -> None:
@@ -286,7 +282,7 @@ def _output(exported: Any) -> dict[str, Any]:
 
 def _target(target: Any) -> str:
     if isinstance(target, torch._ops.OpOverload) and target.namespace == "aten":
-        if refusal(target) is not None:  # nobody could load it
+        if refusal(target) is not None:  # a program with it would be refused
             raise _NotPlain
         return str(target)
     for name, function in INTEGERS.items():

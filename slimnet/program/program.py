@@ -191,11 +191,7 @@ class _Input:
 
     def accepts(self, leaf: Any) -> bool:
         """Whether the program may run on it."""
-        if self.shape is None:
-            return type(leaf) is type(self.value) and bool(leaf == self.value)
-        if not isinstance(leaf, Tensor) or leaf.dim() != len(self.shape):
-            return False
-        return all(n in (None, m) for n, m in zip(self.shape, leaf.shape, strict=True))
+        return is_input(leaf, self.shape, self.value)
 
     def plain(self) -> dict[str, Any]:
         """What it was made from."""
@@ -206,6 +202,15 @@ class _Input:
         if self.shape is None:
             return repr(self.value)
         return "x".join("N" if n is None else str(n) for n in self.shape)
+
+
+def is_input(leaf: Any, shape: Sequence[int | None] | None, value: Any) -> bool:
+    """Whether it is a tensor of this shape (None: any length) or, without a shape, this value."""
+    if shape is None:
+        return type(leaf) is type(value) and bool(leaf == value)
+    if not isinstance(leaf, Tensor) or leaf.dim() != len(shape):
+        return False
+    return all(n in (None, m) for n, m in zip(shape, leaf.shape, strict=True))
 
 
 class _Literals(nn.Module):

@@ -14,16 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils._pytree import keystr, tree_flatten_with_path
 
 from slimnet import limits
 from slimnet.errors import InputError
 from slimnet.plain import encode
-from slimnet.program.archive import DTYPES, Archive, read_archive
+from slimnet.program.archive import DTYPES, Archive, read_archive, reading
 from slimnet.program.effects import side_effect
 from slimnet.program.nodes import Names, calls_of, value_of
-from slimnet.program.program import Program
+from slimnet.program.program import Program, is_input
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,21 +37,8 @@ class Exported:
 def read_pt2(path: str | Path) -> Exported:
     """Read a file that ``torch.export.save`` wrote; raises :class:`InputError`."""
     archive = read_archive(path)
-    try:
+    with reading(path):
         return _exported(archive)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-    except _DAMAGE as error:
-        raise InputError(
-            f"{path} is a damaged torch.export program ({type(error).__name__}: {error}): export "
-            "it again"
-        ) from error
-
-
-_DAMAGE = (
-    *(KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError),
-    OverflowError,  # of an infinite size
-)
 
 
 def _exported(archive: Archive) -> Exported:
@@ -81,14 +67,14 @@ def _exported(archive: Archive) -> Exported:
     return Exported(program, example, archive.extra)
 
 
-def _drawn(spec: str, inputs: Sequence[_Input]) -> tuple[Any, ...]:
+def _drawn(spec: str, inputs: Sequence[_GraphInput]) -> tuple[Any, ...]:
     """Inputs as the graph describes them, where no others lie in the file."""
     limits.check_example((row.lengths, row.dtype) for row in inputs if row.shape is not None)
     return _positional(_tree(spec, iter([row.drawn() for row in inputs])))
 
 
 @dataclass(frozen=True, eq=False)
-class _Input:
+class _GraphInput:
     """A leaf of the inputs: a tensor (its free axes None, and a length for each), or a value."""
 
     name: str
@@ -103,13 +89,8 @@ class _Input:
 
     def accepts(self, leaf: Any) -> bool:
         """Whether a stored sample is what the graph says."""
-        if self.shape is None:
-            return type(leaf) is type(self.value) and bool(leaf == self.value)
-        if not isinstance(leaf, Tensor) or leaf.dtype != self.dtype:
-            return False
-        return len(leaf.shape) == len(self.shape) and all(
-            n in (None, m) for n, m in zip(self.shape, leaf.shape, strict=True)
-        )
+        fits = is_input(leaf, self.shape, self.value)
+        return fits and (self.shape is None or leaf.dtype == self.dtype)
 
     def drawn(self) -> Any:
         """Numbers of this shape: random ones, or zeros for integers."""
@@ -123,9 +104,9 @@ class _Input:
 
 def _inputs(
     specs: Sequence[Mapping[str, Any]], tensors: Mapping[str, Any]
-) -> tuple[list[_Input], dict[str, str], list[str]]:
+) -> tuple[list[_GraphInput], dict[str, str], list[str]]:
     """What the user gives; the weights by the name of their node; which are parameters."""
-    inputs: list[_Input] = []
+    inputs: list[_GraphInput] = []
     weights: dict[str, str] = {}
     parameters: list[str] = []
     for spec in specs:
@@ -134,7 +115,7 @@ def _inputs(
             weights[row["arg"]["name"]] = row[_WEIGHTS[kind]]
             parameters += [row[_WEIGHTS[kind]]] if kind == "parameter" else []
         elif kind == "constant_input":
-            inputs.append(_Input(row["name"], value=value_of(row["value"])))
+            inputs.append(_GraphInput(row["name"], value=value_of(row["value"])))
         elif kind == "user_input":
             inputs.append(_input(row["arg"], tensors, len(inputs)))
         else:
@@ -149,14 +130,14 @@ _WEIGHTS = {
 }
 
 
-def _input(argument: Mapping[str, Any], tensors: Mapping[str, Any], place: int) -> _Input:
+def _input(argument: Mapping[str, Any], tensors: Mapping[str, Any], place: int) -> _GraphInput:
     ((kind, content),) = argument.items()
     if kind != "as_tensor":
         if kind.startswith("as_sym"):
             raise InputError("one of its inputs is a free number: only tensors may vary")
-        return _Input(f"(input {place})", value=value_of(argument))
+        return _GraphInput(f"(input {place})", value=value_of(argument))
     meta = tensors[content["name"]]
-    return _Input(
+    return _GraphInput(
         content["name"],
         tuple(size.get("as_int") for size in meta["sizes"]),
         tuple(_length(size) for size in meta["sizes"]),
@@ -231,7 +212,7 @@ def _next(leaves: Iterator[Any]) -> Any:
     raise InputError("it names more inputs or outputs than it has")
 
 
-def _sample(sample: Any, inputs: Sequence[_Input], paths: Sequence[str]) -> Any:
+def _sample(sample: Any, inputs: Sequence[_GraphInput], paths: Sequence[str]) -> Any:
     """The stored inputs, where they are what the graph says."""
     try:
         example = _positional(sample)

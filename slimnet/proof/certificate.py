@@ -20,10 +20,12 @@ from torch.utils._pytree import tree_leaves, tree_map
 from slimnet.capture.graph import Call
 from slimnet.capture.trace import map_tensors
 from slimnet.errors import CertificateError
+from slimnet.example import doubled
 from slimnet.network import Network
 from slimnet.proof.comparison import (
     Broken,
-    Collected,
+    CollectingRun,
+    ComparingRun,
     Shorter,
     follow,
     moved,
@@ -34,6 +36,7 @@ from slimnet.proof.inputs import variants
 from slimnet.proof.raised import Raised
 from slimnet.proof.reference import CutContext
 from slimnet.proof.stand_ins import weights_of
+from slimnet.text import first_line
 
 TOLERANCE = 1e-9
 """Largest relative error that is accepted, everything computed in float64."""
@@ -146,7 +149,7 @@ def certify(
     unseen = _removed(network.first, context) - pair.seen
     for other in others if unseen else ():
         more = _Pair(network, slim, other, seed, None)
-        checks.append(more.check("random", tuple(tree_map(_doubled, example))))
+        checks.append(more.check("random", doubled(example)))
         unseen -= more.seen
     if unseen or not pair.seen:
         name = min(unseen, default="this network")
@@ -248,7 +251,8 @@ class _Pair:
                 reference = self._observed(kind, inputs, strict=not last)
             except Exception as error:  # whatever the user's forward raises
                 if last:
-                    raise CertificateError(f"the original does not run: {_first(error)}") from error
+                    why = first_line(error) or type(error).__name__
+                    raise CertificateError(f"the original does not run: {why}") from error
                 continue
             if not _finite(reference.outputs) or not (last or reference.follows):
                 continue
@@ -272,15 +276,48 @@ class _Pair:
         else:
             yield weights, example
 
-    def _observed(self, kind: str, inputs: tuple[Any, ...], *, strict: bool = False) -> Collected:
+    def _observed(
+        self, kind: str, inputs: tuple[Any, ...], *, strict: bool = False
+    ) -> CollectingRun:
         full, _ = weights_of(kind, self.network.tensors, self.context.plan, self.seed)
         return observe(self.network, full, self.context, inputs, self.seed, strict=strict)
 
-    def _followed(self, kind: str, inputs: tuple[Any, ...], reference: Collected) -> Check:
+    def _followed(self, kind: str, inputs: tuple[Any, ...], reference: CollectingRun) -> Check:
         """The check that the slim network passes; raises :class:`Mismatch`."""
+        compared = self._compared(kind, inputs, reference)
+        errors, outputs = compared.errors, difference(reference.outputs, compared.outputs)
+        tolerance, tolerances = TOLERANCE, dict.fromkeys(errors, TOLERANCE)
+        if max(outputs, *errors.values(), 0.0) > TOLERANCE:
+            tolerance, tolerances = self._tolerances(kind, inputs, reference, compared)
+        wrong = min((n for n, most in tolerances.items() if errors[n] > most), default=None)
+        if wrong is not None:
+            where = f"they differ at {_place(reference, wrong)}"
+            raise self._mismatch(
+                kind, inputs, reference, wrong, where, errors[wrong], tolerances[wrong]
+            )
+        if outputs > tolerance:
+            end = len(reference.rows) - 1
+            where = "their outputs differ"
+            raise self._mismatch(kind, inputs, reference, end, where, outputs, tolerance)
+        alive = [n for n in tolerances if any(compared.norms.get(n, ()))]
+        self.seen.update(parameters_read(reference, alive))
+        rows = [n for n, most in tolerances.items() if most <= AMPLIFIED]
+        return Check(
+            kind,
+            max(outputs, *(errors[n] for n in rows), 0.0),
+            max(tolerance, *(tolerances[n] for n in rows), 0.0),
+            len(rows),
+            sum(len(compared.norms[n]) for n in rows),
+            _batch(inputs),
+        )
+
+    def _compared(
+        self, kind: str, inputs: tuple[Any, ...], reference: CollectingRun
+    ) -> ComparingRun:
+        """The slim network's run; raises :class:`Mismatch` where it does not run."""
         _, small = weights_of(kind, self.network.tensors, self.context.plan, self.seed)
         try:
-            compared = follow(
+            return follow(
                 self.slim, small, self.context, inputs, self.seed, reference, self.shorter
             )
         except Broken as broken:
@@ -292,42 +329,27 @@ class _Pair:
                 f"fails on the slim network ({raised.text})",
                 raised,
             ) from broken.__cause__
-        outputs, rows = difference(reference.outputs, compared.outputs), dict(compared.errors)
-        tolerance, tolerances = TOLERANCE, dict.fromkeys(rows, TOLERANCE)
-        if max(outputs, *rows.values(), 0.0) > TOLERANCE:
-            shaken = self._shaken(kind, inputs)
-            tolerance = _allowed(difference(reference.outputs, shaken.outputs))
-            noise = moved(reference, shaken, compared.norms)
-            rows = {n: e for n, e in rows.items() if noise.get(n, 0.0) <= UNCLEAR or isinf(e)}
-            tolerances = {n: _allowed(noise.get(n, 0.0), most=10 * UNCLEAR) for n in rows}
-        wrong = min((n for n, error in rows.items() if error > tolerances[n]), default=None)
-        if wrong is not None:
-            where = f"they differ at {_place(reference, wrong)}"
-            raise self._mismatch(
-                kind, inputs, reference, wrong, where, rows[wrong], tolerances[wrong]
-            )
-        if outputs > tolerance:
-            end = len(reference.rows) - 1
-            where = "their outputs differ"
-            raise self._mismatch(kind, inputs, reference, end, where, outputs, tolerance)
-        alive = [n for n in rows if any(compared.norms.get(n, ()))]
-        self.seen.update(parameters_read(reference, alive))
-        rows = {n: error for n, error in rows.items() if tolerances[n] <= AMPLIFIED}
-        tolerances = {n: tolerances[n] for n in rows}
-        return Check(
-            kind,
-            max(outputs, *rows.values(), 0.0),
-            max(tolerance, *tolerances.values(), 0.0),
-            len(rows),
-            sum(len(compared.norms[n]) for n in rows),
-            _batch(inputs),
-        )
+
+    def _tolerances(
+        self,
+        kind: str,
+        inputs: tuple[Any, ...],
+        reference: CollectingRun,
+        compared: ComparingRun,
+    ) -> tuple[float, dict[int, float]]:
+        """What rounding alone explains: of the outputs, and of each row that shows something."""
+        shaken = self._shaken(kind, inputs)
+        noise = moved(reference, shaken, compared.norms)
+        errors = compared.errors.items()
+        rows = [n for n, error in errors if noise.get(n, 0.0) <= UNCLEAR or isinf(error)]
+        outputs = _allowed(difference(reference.outputs, shaken.outputs))
+        return outputs, {n: _allowed(noise.get(n, 0.0), most=10 * UNCLEAR) for n in rows}
 
     def _mismatch(
         self,
         kind: str,
         inputs: tuple[Any, ...],
-        reference: Collected,
+        reference: CollectingRun,
         row: int,
         where: str,
         error: float,
@@ -347,7 +369,7 @@ class _Pair:
             "gives another result when cut",
         )
 
-    def _shaken(self, kind: str, inputs: tuple[Any, ...]) -> Collected:
+    def _shaken(self, kind: str, inputs: tuple[Any, ...]) -> CollectingRun:
         """The reference again, every number that it starts from moved by some units of rounding."""
         generator = torch.Generator().manual_seed(self.seed)
 
@@ -367,7 +389,7 @@ class _Pair:
         )
 
     def _takes_samples_apart(
-        self, kind: str, inputs: tuple[Any, ...], reference: Collected
+        self, kind: str, inputs: tuple[Any, ...], reference: CollectingRun
     ) -> bool:
         """Whether the original gives of two samples what it gives of each, so both must hold."""
         one = tree_map(lambda x: x[:1] if isinstance(x, Tensor) and x.dim() > 1 else x, inputs)
@@ -383,16 +405,11 @@ def _allowed(noise: float, most: float = AMPLIFIED) -> float:
     return min(max(TOLERANCE, 10 * noise), most)
 
 
-def _first(error: BaseException | None) -> str:
-    """The first line of what the user's code raised, or its kind."""
-    return str(error).strip().split("\n")[0] or type(error).__name__
-
-
-def _calls(reference: Collected, rows: int) -> list[Call]:
+def _calls(reference: CollectingRun, rows: int) -> list[Call]:
     return [row.call for row in reference.rows[:rows] if row.call is not None]
 
 
-def _place(reference: Collected, row: int) -> str:
+def _place(reference: CollectingRun, row: int) -> str:
     call = reference.rows[row].call
     return str(reference.rows[row].op) if call is None else f"{call.op} ({call.site})"
 
@@ -404,10 +421,6 @@ def _finite(outputs: Sequence[Tensor]) -> bool:
 def _batch(inputs: tuple[Any, ...]) -> int:
     lengths = {x.shape[0] for x in tree_leaves(inputs) if isinstance(x, Tensor) and x.dim() > 1}
     return lengths.pop() if len(lengths) == 1 else 0
-
-
-def _doubled(leaf: Any) -> Any:
-    return torch.cat([leaf, leaf]) if isinstance(leaf, Tensor) and leaf.dim() > 1 else leaf
 
 
 def difference(reference: Sequence[Tensor], slim: Sequence[Tensor]) -> float:

@@ -20,12 +20,18 @@ from slimnet.example import tensors_of
 from slimnet.network import Network
 from slimnet.operator import Layout, of
 from slimnet.proof.projection import Projection, Projector
-from slimnet.proof.reference import CutContext, Reference, Slim, SurvivingPlaces, run
+from slimnet.proof.reference import (
+    CutContext,
+    ReferenceRun,
+    SlimRun,
+    SurvivingPlaces,
+    run_in_double,
+)
 from slimnet.proof.stand_ins import Values
 
 
 @dataclass(frozen=True)
-class Row:
+class OperatorRow:
     """One operator of a run: which recorded call it is, and its results (None: not comparable)."""
 
     op: Any
@@ -33,7 +39,7 @@ class Row:
     results: tuple[Projection | None, ...]
 
 
-class Collected(Reference):
+class CollectingRun(ReferenceRun):
     """A run of the reference that keeps a row for each operator."""
 
     def __init__(
@@ -41,7 +47,7 @@ class Collected(Reference):
     ) -> None:
         super().__init__(context, projector.places, seed)
         self._strict = strict
-        self.rows: list[Row] = []
+        self.rows: list[OperatorRow] = []
         self.place: dict[int, int] = {}  # recorded call → row
         self.outputs: list[Tensor] = []
         self.projector = projector
@@ -78,17 +84,17 @@ class Collected(Reference):
         """Keep a row."""
         tensors, call = tensors_in(result), self._advance(op)
         if call is None or len(call.outputs) != len(tensors):
-            self.rows.append(Row(op, None, ()))
+            self.rows.append(OperatorRow(op, None, ()))
             return
         results = tuple(
             self.projector.of_reference(x, ref, self._multiplied.get(ref.id, ()))
             for x, ref in zip(tensors, call.outputs, strict=True)
         )
         self.place[call.index] = len(self.rows)
-        self.rows.append(Row(op, call, results))
+        self.rows.append(OperatorRow(op, call, results))
 
 
-class Compared(Slim):
+class ComparingRun(SlimRun):
     """A run of the slim network, compared with the reference's rows while it runs.
 
     ``partners`` says for a network that runs fewer calls which of the reference's each one is;
@@ -98,7 +104,7 @@ class Compared(Slim):
     def __init__(
         self,
         context: CutContext,
-        reference: Collected,
+        reference: CollectingRun,
         seed: int,
         partners: Mapping[int, int] | None = None,
     ) -> None:
@@ -181,10 +187,11 @@ def tensors_in(result: Any) -> list[Tensor]:
     return [x for x in outputs if isinstance(x, Tensor)]
 
 
-def read_tensors(trace: Trace) -> frozenset[int]:
+def tensors_compared(trace: Trace) -> frozenset[int]:
     """The recorded tensors to compare: those that some call reads, or the network gives.
 
-    A norm's own statistics, say, nobody reads. Of a call none of whose results is read, all count.
+    The statistics that a norm gives as well, say, no call reads. Where no result of a call is read,
+    all are compared.
     """
     read = {*trace.graph.readers, *(ref.id for ref in trace.outputs)}
     dead = (call for call in trace.calls if not any(ref.id in read for ref in call.outputs))
@@ -203,14 +210,16 @@ def observe(
     seed: int,
     *,
     strict: bool = False,
-) -> Collected:
+) -> CollectingRun:
     """Run the original on what stands for its weights, and keep a row for each operator.
 
     With ``strict``, raises :class:`Departed` as soon as it runs something else than was recorded.
     """
-    projector = Projector(SurvivingPlaces(context), read_tensors(context.trace), seed)
-    reference = Collected(context, projector, seed, strict=strict)
-    output = run(network, values, example, reference, seed=seed, training=context.training)
+    projector = Projector(SurvivingPlaces(context), tensors_compared(context.trace), seed)
+    reference = CollectingRun(context, projector, seed, strict=strict)
+    output = run_in_double(
+        network, values, example, reference, seed=seed, training=context.training
+    )
     reference.outputs = tensors_of(output)
     return reference
 
@@ -221,18 +230,20 @@ def follow(
     context: CutContext,
     example: tuple[Any, ...],
     seed: int,
-    reference: Collected,
+    reference: CollectingRun,
     shorter: Shorter | None = None,
-) -> Compared:
+) -> ComparingRun:
     """Run the slim network on the same inputs, and hold each result against its row.
 
     ``shorter`` is for a network that runs fewer calls. Raises :class:`Broken` for whatever the
     network's own code raises.
     """
     own = context if shorter is None else replace(context, trace=shorter.trace)
-    compared = Compared(own, reference, seed, None if shorter is None else shorter.partners)
+    compared = ComparingRun(own, reference, seed, None if shorter is None else shorter.partners)
     try:
-        output = run(slim, values, example, compared, seed=seed, training=context.training)
+        output = run_in_double(
+            slim, values, example, compared, seed=seed, training=context.training
+        )
         compared.outputs = tensors_of(output)
     except Exception as error:  # whatever the user's forward raises
         raise Broken(compared) from error
@@ -240,7 +251,7 @@ def follow(
 
 
 def moved(
-    reference: Collected, other: Collected, norms: Mapping[int, Sequence[float]]
+    reference: CollectingRun, other: CollectingRun, norms: Mapping[int, Sequence[float]]
 ) -> dict[int, float]:
     """Row → how far its results are from those of another run, relative to norms."""
     distances = {}
@@ -252,7 +263,7 @@ def moved(
     return distances
 
 
-def parameters_read(reference: Collected, places: Iterable[int]) -> Iterator[str]:
+def parameters_read(reference: CollectingRun, places: Iterable[int]) -> Iterator[str]:
     """The weights that the calls of these rows read, as they are or laid out anew."""
     laid: dict[int, str] = {}
     calls = {row.call.index for place in places if (row := reference.rows[place]).call is not None}
@@ -268,7 +279,7 @@ def parameters_read(reference: Collected, places: Iterable[int]) -> Iterator[str
 class Broken(Exception):
     """The slim network does not run; how far it came is known."""
 
-    def __init__(self, compared: Compared) -> None:
+    def __init__(self, compared: ComparingRun) -> None:
         super().__init__()
         self.compared = compared
 

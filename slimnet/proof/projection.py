@@ -51,7 +51,7 @@ class Projector:
         """What survives of a result of the original, multiplied as folding does."""
         kept = self.places.of(ref)
         if ref.id not in self._read or not _fits(x, ref, kept):
-            return None  # nobody reads it, or it is as long as the inputs happen to make it
+            return None  # no call reads it, or its length depends on the inputs
         shape = tuple(len(kept[d]) if d in kept else n for d, n in enumerate(x.shape))
         lengths = dict(enumerate(x.shape))
         vectors = [self._vector(d, n, x.device) for d, n in lengths.items()]

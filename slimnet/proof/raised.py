@@ -20,6 +20,7 @@ from torch import Tensor
 from slimnet.capture.graph import Call, Ref
 from slimnet.coupling.couple import Pin
 from slimnet.proof.reference import CutContext, SurvivingPlaces
+from slimnet.text import first_line
 
 
 @dataclass(frozen=True)
@@ -49,14 +50,14 @@ _INTERNAL = (str(Path(torch.__file__).parent), str(Path(__file__).parent.parent)
 
 
 def _message(error: BaseException, place: tuple[FrameType, int] | None) -> str:
-    """One line: the message, or else the kind of exception, and the line of who raised it."""
-    first = str(error).strip().split("\n")[0]
+    """One line: the message, or else the kind of exception, and the line that raised it."""
+    first, kind = first_line(error), type(error).__name__
     if place is None:
-        return first or type(error).__name__
+        return first or kind
     frame, number = place
     file = frame.f_code.co_filename
     code = "" if first else linecache.getline(file, number).strip()
-    where = f"{first or type(error).__name__} at {Path(file).name}:{number}"
+    where = f"{first or kind} at {Path(file).name}:{number}"
     return f"{where}: {code}" if code else where
 
 

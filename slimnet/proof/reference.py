@@ -98,17 +98,18 @@ class SurvivingPlaces:
         return any(self.of(ref) for ref in (*call.reads, *call.outputs))
 
 
-Places: TypeAlias = Mapping[int, Tensor]
+AxisPlaces: TypeAlias = Mapping[int, Tensor]
+"""Axis → the places that survive along it."""
 
 
-def selected(value: Tensor, places: Places) -> Tensor:
+def selected(value: Tensor, places: AxisPlaces) -> Tensor:
     """What survives."""
     for d, kept in places.items():
         value = value.index_select(d, kept.to(value.device))
     return value
 
 
-def spread(value: Tensor, places: Places, shape: Sequence[int]) -> Tensor:
+def spread(value: Tensor, places: AxisPlaces, shape: Sequence[int]) -> Tensor:
     """What survives, back in its places of a tensor of this shape; zero elsewhere."""
     for d, kept in places.items():
         full = value.new_zeros((*value.shape[:d], shape[d], *value.shape[d + 1 :]))
@@ -125,7 +126,7 @@ def with_tensors(change: Callable[[Tensor, Ref], Tensor], value: Any, recorded: 
     return value
 
 
-def carried(call: Call, output: Ref, places: Callable[[Ref], Places]) -> dict[int, Tensor]:
+def carried(call: Call, output: Ref, places: Callable[[Ref], AxisPlaces]) -> dict[int, Tensor]:
     """Where the places of a result come from: those of an operand's axis of the same length.
 
     Of operators that give each place what they compute for that place. The labels that a rule gave
@@ -140,7 +141,7 @@ def carried(call: Call, output: Ref, places: Callable[[Ref], Places]) -> dict[in
     return along
 
 
-def agree(call: Call, places: Callable[[Ref], Places]) -> bool:
+def agree(call: Call, places: Callable[[Ref], AxisPlaces]) -> bool:
     """Whether the same places of all operands survive, broadcast from the back."""
     first: dict[tuple[int, int], Tensor] = {}  # (axis from the back, length) → places
     return all(
@@ -150,7 +151,7 @@ def agree(call: Call, places: Callable[[Ref], Places]) -> bool:
     )
 
 
-class Run:
+class DoubleRun:
     """How the calls of one run are computed, and what becomes of their results.
 
     A call is recognised as the k-th one of its operator, as in the recorded pass. Conversions do
@@ -177,13 +178,13 @@ class Run:
         self, call: Call | None, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """The operator's result."""
-        return plainly(op, args, kwargs)
+        return in_double(op, args, kwargs)
 
     def tell(self, call: Call | None, op: Any, result: Any) -> None:
         """What the run does with a result: nothing, unless a subclass compares it."""
 
 
-def plainly(op: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+def in_double(op: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     """An operator's result, in float64."""
     double = of(op).double
     if double is Double.SINGLE:  # both sides round to the same coarse grid
@@ -200,11 +201,11 @@ def _is_narrow(value: Any) -> bool:
     return isinstance(value, Tensor) and value.dtype in _NARROW
 
 
-def run(
+def run_in_double(
     network: Network,
     values: Values,
     example: tuple[Any, ...],
-    how: Run,
+    how: DoubleRun,
     *,
     seed: int = 0,
     training: bool = False,
@@ -213,7 +214,7 @@ def run(
 
     Every random number is drawn from ``seed``; what the user's generators would draw next stays.
     """
-    weights = _Weights(network.names, values)
+    weights = _WeightValues(network.names, values)
     with (
         torch.no_grad(),
         evaluation_mode(network, training=training),
@@ -232,7 +233,7 @@ def _own(leaf: Any) -> Any:
     return widened(leaf.clone()) if isinstance(leaf, Tensor) else leaf
 
 
-class _Weights:
+class _WeightValues:
     """What stands for a weight at the moment of use."""
 
     def __init__(self, names: Mapping[int, str], values: Values) -> None:
@@ -255,7 +256,7 @@ class _Weights:
 class _Exchanged(TorchFunctionMode):
     """Exchanges weights where a public function is called: some check types before they run."""
 
-    def __init__(self, weights: _Weights, wide: _Wide) -> None:
+    def __init__(self, weights: _WeightValues, wide: _Wide) -> None:
         super().__init__()
         self.weights = weights
         self.wide = wide
@@ -289,7 +290,7 @@ _READS = {"__get__", "size", "dim", "numel", "is_floating_point", "is_complex", 
 class _Wide(Uncompiled):
     """Lets the run compute every operator, in float64."""
 
-    def __init__(self, weights: _Weights, how: Run) -> None:
+    def __init__(self, weights: _WeightValues, how: DoubleRun) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.weights = weights
         self.how = how
@@ -315,7 +316,7 @@ def _narrowed(leaf: Any) -> Any:
     return leaf.float() if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf
 
 
-class Reference(Run):
+class ReferenceRun(DoubleRun):
     """The original: calls that depend on all channels run on those that survive."""
 
     def __init__(self, context: CutContext, places: SurvivingPlaces, seed: int = 0) -> None:
@@ -332,14 +333,14 @@ class Reference(Run):
     ) -> Any:
         """On what survives, and back in its places, where the call depends on all channels."""
         if call is None or call.index not in self._restricted or not self.places.touch(call):
-            return plainly(op, args, kwargs)
+            return in_double(op, args, kwargs)
         over = self._restricted[call.index]
 
-        def places(ref: Ref) -> Places:
+        def places(ref: Ref) -> AxisPlaces:
             return self.places.along(ref, over)
 
         if over is None and not agree(call, places):
-            return plainly(op, args, kwargs)  # the slim network pairs what the original does not
+            return in_double(op, args, kwargs)  # the slim network pairs what the original does not
 
         def select(value: Tensor, ref: Ref) -> Tensor:
             return selected(value, places(ref))
@@ -356,13 +357,13 @@ class Reference(Run):
         return whole if isinstance(result, (tuple, list)) else whole[0]
 
 
-def _back(value: Tensor, ref: Ref, places: Places) -> Tensor:
+def _back(value: Tensor, ref: Ref, places: AxisPlaces) -> Tensor:
     """A result in its places, along the axes that it kept."""
     kept = {d: p for d, p in places.items() if d < value.dim() and value.shape[d] == len(p)}
     return spread(value, kept, ref.shape)
 
 
-class Slim(Run):
+class SlimRun(DoubleRun):
     """The slim network: what it draws at random are the reference's numbers that survive."""
 
     def __init__(self, context: CutContext, places: SurvivingPlaces, seed: int = 0) -> None:
@@ -374,7 +375,7 @@ class Slim(Run):
     ) -> Any:
         """As the operator does, but for random numbers: drawn for all places, then selected."""
         if call is None or not draws(op) or not self.places.touch(call):
-            return plainly(op, args, kwargs)
+            return in_double(op, args, kwargs)
         output = call.outputs[0]
         places = carried(call, output, self.places.of) or self.places.of(output)
         full = [
@@ -384,7 +385,7 @@ class Slim(Run):
             for value, recorded in zip(args, call.args, strict=True)
         ]
         named = {k: with_tensors(self._spread, v, call.kwargs.get(k)) for k, v in kwargs.items()}
-        result = plainly(op, full, named)
+        result = in_double(op, full, named)
         if op._schema.is_mutable:
             return args[0].copy_(selected(result, places))
         if isinstance(result, (tuple, list)):

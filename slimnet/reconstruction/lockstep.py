@@ -28,6 +28,7 @@ from slimnet.capture.modules import evaluation_mode
 from slimnet.capture.trace import Trace, Uncompiled, fast_paths_off
 from slimnet.errors import CaptureError, InputError, SlimnetError
 from slimnet.network import Network
+from slimnet.text import first_line
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,8 +83,8 @@ class Walk:
         return self._stop
 
     def _failure(self, error: Exception) -> str:
-        first = str(error).strip().split("\n")[0]
-        return f"the network does not run on a batch of {self._images} of the images: {first}"
+        images = f"a batch of {self._images} of the images"
+        return f"the network does not run on {images}: {first_line(error)}"
 
     def reach(self, index: int) -> Stop:
         """Run on to the stop at a call, past those before it."""

@@ -13,6 +13,7 @@ from slimnet.errors import InputError
 from slimnet.network import Network
 from slimnet.progress import Progress
 from slimnet.samples import Samples
+from slimnet.text import first_line
 
 BATCH = 64
 NUMBERS = 1 << 20
@@ -47,10 +48,9 @@ def in_single(network: Network, samples: Samples) -> Network:
         try:
             wide.model(*fitting(wide, samples.first(2)).inputs)
         except Exception as error:  # the user's forward may raise anything
-            first = str(error).strip().split("\n")[0]
             raise InputError(
-                f"{network.name} does not run in single precision, in which images are "
-                f"read for a network in half: {first}; let its code take the type from its "
+                f"{network.name} does not run in single precision, in which images are read for a "
+                f"network in half: {first_line(error)}; let its code take the type from its "
                 "weights (weight.dtype)"
             ) from error
     return wide
@@ -73,7 +73,7 @@ def run(model: nn.Module, batch: Samples) -> Any:
 def does_not_run(model: nn.Module, batch: Samples, error: BaseException) -> InputError:
     """The refusal of samples that a network fails on."""
     size = ", ".join("x".join(map(str, shape[1:])) for shape in batch.shapes)
-    first = str(error).strip().split("\n")[0]
     return InputError(
-        f"{type(model).__name__} does not run on the calibration images of {size}: {first}"
+        f"{type(model).__name__} does not run on the calibration images of {size}: "
+        f"{first_line(error)}"
     )

@@ -24,6 +24,7 @@ from slimnet.progress import Progress
 from slimnet.samples import Samples, check_labels
 from slimnet.statistics.batches import batches, run
 from slimnet.statistics.readers import readers
+from slimnet.text import first_line
 
 GATED = 8
 """Images of a mini-batch whose gates are squared: over many, the gradients of a trained network
@@ -96,8 +97,8 @@ def _differentiated(
     try:
         gradients = torch.autograd.grad(loss, [*named.values()], allow_unused=True)
     except RuntimeError as error:
-        first = str(error).strip().split("\n")[0]
-        raise InputError(f"the network's output has no gradient: {first}") from error
+        why = first_line(error)
+        raise InputError(f"the network's output has no gradient: {why}") from error
     pairs = zip(named, gradients, strict=True)
     return {name: gradient for name, gradient in pairs if gradient is not None}
 

@@ -37,6 +37,7 @@ from slimnet.samples import Samples, check_labels, samples_of
 from slimnet.signature import keywords, option, required
 from slimnet.statistics.batches import fitting
 from slimnet.statistics.outputs import numbers_of
+from slimnet.text import first_line
 
 BATCH = 64  # images per pass
 
@@ -196,9 +197,9 @@ class _Measure:
             return list(self._run(self.network))
         except Exception as error:  # whatever the user's forward raises
             shapes = () if self.images is None else self.images.shapes
-            first = str(error).strip().split("\n")[0]
             listed = ", ".join(str(list(shape[1:])) for shape in shapes) or "[]"
-            raise InputError(f"the network does not run on images of {listed}: {first}") from error
+            why = first_line(error)
+            raise InputError(f"the network does not run on images of {listed}: {why}") from error
 
     def cut(self, group: Group, removed: Mapping[int, Any]) -> _Damage:
         """Without these atoms of one group."""

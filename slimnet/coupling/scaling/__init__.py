@@ -25,7 +25,7 @@ Slices: TypeAlias = "dict[str, tuple[int, tuple[int, ...]]]"
 
 
 @dataclass(frozen=True, eq=False)
-class Path:
+class ScalingPath:
     """How to multiply a tensor: which parameters to multiply, and what is then multiplied too."""
 
     slices: Slices
@@ -33,16 +33,16 @@ class Path:
     targets: frozenset[int]  # the calls that read it so: more than one where a module runs twice
 
 
-def path_to(trace: Trace, call: Call, operand: Ref) -> Path | None:
+def path_to(trace: Trace, call: Call, operand: Ref) -> ScalingPath | None:
     """How to multiply an operand of a call and nothing that others read; None where none is."""
     answers, key = trace.graph.answers, (path_to, call.index, operand.id)
     if key not in answers:
         answers[key] = _path(trace.graph, call, operand)
-    path: Path | None = answers[key]
+    path: ScalingPath | None = answers[key]
     return path
 
 
-def _path(graph: DataflowGraph, call: Call, operand: Ref) -> Path | None:
+def _path(graph: DataflowGraph, call: Call, operand: Ref) -> ScalingPath | None:
     """By this call alone, else by all that the module makes of the operator."""
     argument = next(n for n, arg in enumerate(call.args) if arg is operand)
     alike = graph.by_place[call.op, call.site.module]
@@ -61,7 +61,7 @@ class _Walk:
         self.parameters: dict[str, int] = {}  # name → recorded tensor
         self.queue: list[tuple[int, int]] = []
 
-    def path(self, targets: Sequence[Call], argument: int) -> Path | None:
+    def path(self, targets: Sequence[Call], argument: int) -> ScalingPath | None:
         """The parameters that multiply this argument of all these calls, and nothing else."""
         try:
             for target in targets:
@@ -79,7 +79,7 @@ class _Walk:
             slices = {name: one_axis(self.boxes[n]) for name, n in self.parameters.items()}
         except NotLinear:
             return None
-        return Path(slices, self.boxes, frozenset(target.index for target in targets))
+        return ScalingPath(slices, self.boxes, frozenset(target.index for target in targets))
 
     def _step(self, call: Call, place: int, box: Box) -> Demands:
         """What a call's operands must be for one of its results to be multiplied."""

@@ -11,7 +11,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-Flags: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
+from slimnet.coupling.labels import Flags
+
 Box: TypeAlias = tuple[Flags, ...]
 """Per axis [length]: which places are in it."""
 
