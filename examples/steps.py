@@ -1,4 +1,4 @@
-"""What the examples have in common: digits as data, a short training, and commands that are shown."""
+"""What the examples have in common: digits as data, a short training, commands that are shown."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
 
 
 def scenes(count: int, size: int, seed: int) -> list[tuple[np.ndarray, np.ndarray, list[int]]]:
-    """Digits of twice the size on noise: pictures [S, S], masks of ink [S, S], boxes [x, y, w, h]."""
+    """Digits of twice the size on noise: pictures and masks of ink [S, S], boxes [x, y, w, h]."""
     images, _ = digits()
     draw = np.random.default_rng(seed)
     made = []
@@ -39,9 +39,13 @@ def scenes(count: int, size: int, seed: int) -> list[tuple[np.ndarray, np.ndarra
     return made
 
 
-def train_dense(model: nn.Module, task: Task, epochs: int, file: Path, lr: float = 0.05) -> None:
+def train_dense(
+    model: nn.Module, task: Task, epochs: int, file: Path, lr: float = 0.05, optimizer: str = "sgd"
+) -> None:
     """Train a network from scratch, and write its weights."""
-    history = train(model, task, Schedule(epochs, lr, batch=32, shape="cosine"), seed=0)
+    history = train(
+        model, task, Schedule(epochs, lr, batch=32, shape="cosine", optimizer=optimizer), seed=0
+    )
     metrics = ", ".join(f"{name} {value:.3g}" for name, value in history.metrics.items())
     print(f"trained the dense network: {metrics}")
     torch.save(model.state_dict(), file)
@@ -53,10 +57,13 @@ def slimnet(command: str, folder: Path) -> None:
     subprocess.run([sys.executable, "-m", "slimnet", *shlex.split(command)], cwd=folder, check=True)
 
 
-def whole_way(folder: Path, data: str, arch: str, more: str, epochs: int) -> None:
+def whole_way(
+    folder: Path, data: str, arch: str, more: str, epochs: int, optimizer: str = "sgd"
+) -> None:
     """From model.pt to tuned.onnx."""
     slimnet(f"prune model.pt {arch} {more} --ratio 0.5 -o slim.pt", folder)
     slimnet(f"repair slim.pt --against model.pt {arch} --data {data} -o repaired.pt", folder)
-    slimnet(f"retrain repaired.pt {arch} --data {data} --epochs {epochs} -o tuned.pt", folder)
+    how = f"--epochs {epochs} --optimizer {optimizer}"
+    slimnet(f"retrain repaired.pt {arch} --data {data} {how} -o tuned.pt", folder)
     slimnet(f"verify tuned.pt --against model.pt {arch}", folder)
     slimnet(f"export tuned.pt tuned.onnx {arch} --onnx --against model.pt", folder)

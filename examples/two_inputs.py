@@ -1,4 +1,4 @@
-"""An image and a vector, a loss and a metric of one's own: the sum of a digit and a given number."""
+"""An image and a vector, an own loss and an own metric: the sum of a digit and a number."""
 
 from __future__ import annotations
 
@@ -86,13 +86,13 @@ def update_near(metric: Near, outputs: dict[str, Tensor], batch: dict[str, Tenso
     metric.update(outputs["sum"], batch["sum"])
 
 
-def main(folder: Path, epochs: int = 12) -> None:
+def main(folder: Path, epochs: int = 40) -> None:
     """The whole way."""
     torch.manual_seed(0)
-    train_dense(Sum(), make_task(), epochs, folder / "model.pt", lr=0.02)
+    train_dense(Sum(), make_task(), epochs, folder / "model.pt", 0.003, "adamw")
     here = Path(__file__).resolve()
     example = f"--example {here}:make_inputs"
-    whole_way(folder, f"{here}:make_task", f"--arch {here}:make_model", example, epochs)
+    whole_way(folder, f"{here}:make_task", f"--arch {here}:make_model", example, epochs, "adamw")
 
 
 if __name__ == "__main__":

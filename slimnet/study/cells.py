@@ -60,7 +60,7 @@ class Study:
 
     def to_json(self) -> dict[str, Any]:
         """Every field; ``Study.from_json`` reads it back."""
-        return {**asdict(self), "settings": dict(self.settings)}
+        return {**asdict(self), "base": self.base.to_json(), "settings": dict(self.settings)}
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Study:
