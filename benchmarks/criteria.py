@@ -52,7 +52,9 @@ from slimnet.network import Network
 from slimnet.repairs import reestimated
 from slimnet.samples import Samples
 from slimnet.statistics.moments import batch_of
-from slimnet.train import Dataset, evaluate, load_data
+from slimnet.tasks.classification import Dataset
+from slimnet.tasks.data import load_data
+from slimnet.train import evaluate
 
 COLUMNS = {"raw": "as cut", "norms": "batch norms re-estimated", "repair": "repaired"}
 THEIRS = {

@@ -26,7 +26,9 @@ import torch
 
 import slimnet
 from slimnet.files.access import open_network
-from slimnet.train import Dataset, evaluate, load_data
+from slimnet.tasks.classification import Dataset
+from slimnet.tasks.data import load_data
+from slimnet.train import evaluate
 
 ROOT = Path(__file__).resolve().parents[1]
 

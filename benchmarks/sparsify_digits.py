@@ -23,7 +23,9 @@ import slimnet
 from slimnet.export import export_onnx, measure_latency
 from slimnet.models import MODELS
 from slimnet.sparsity.training import Recipe, sparsify
-from slimnet.train import Dataset, Schedule, evaluate, load_data, train
+from slimnet.tasks.classification import Dataset
+from slimnet.tasks.data import load_data
+from slimnet.train import Schedule, evaluate, train
 
 EXAMPLE = (torch.zeros(1, 1, 8, 8),)
 SCHEDULE = Schedule(epochs=24, lr=0.05)

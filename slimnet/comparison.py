@@ -30,7 +30,7 @@ from slimnet.networks.arch import Arch
 from slimnet.output import scratch, write_json
 from slimnet.progress import Progress
 from slimnet.pruning import Pruned, prune
-from slimnet.repairs import check_images
+from slimnet.repairs import check_number
 from slimnet.report import NetworkReport, Report, slim_networks, write_html
 from slimnet.samples import Samples
 from slimnet.study import (
@@ -47,8 +47,9 @@ from slimnet.study import (
 from slimnet.study.candidate import WHOLE
 from slimnet.study.cells import cells
 from slimnet.study.masked import UNSTRUCTURED, cutting, masked_candidate
+from slimnet.tasks.classification import Dataset, check_fits
+from slimnet.tasks.data import DataSpec
 from slimnet.text import first_line
-from slimnet.train import Dataset, DataSpec, check_fits
 from slimnet.version import __version__
 
 
@@ -113,7 +114,7 @@ def check_cuts(
     if settings.latency_batch is not None:
         check_batch(example, settings.latency_batch)
     if "repaired" in study.starts:
-        check_images(settings.samples)
+        check_number(settings.samples)
         if UNSTRUCTURED in study.criteria:
             raise InputError(
                 f"{UNSTRUCTURED} cuts nothing, so there is nothing to repair: leave it out, or the "

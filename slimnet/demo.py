@@ -26,7 +26,9 @@ from slimnet.progress import Progress, not_shown, remark
 from slimnet.pruning import prune
 from slimnet.report import NetworkReport
 from slimnet.study import Study
-from slimnet.train import Dataset, DataSpec, Schedule, train
+from slimnet.tasks.classification import Dataset
+from slimnet.tasks.data import DataSpec
+from slimnet.train import Schedule, train
 from slimnet.version import __version__
 
 

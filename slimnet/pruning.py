@@ -42,7 +42,7 @@ from slimnet.progress import Progress, not_shown
 from slimnet.proof.certificate import Certificate, Mismatch, certify, joined
 from slimnet.proof.diagnosis import culprits
 from slimnet.proof.reference import CutContext
-from slimnet.repairs import Repair, check_images
+from slimnet.repairs import Repair, check_samples
 from slimnet.repairs import repair as repair_layers
 from slimnet.samples import Samples, samples_of
 from slimnet.signature import keywords, option, required, shared
@@ -158,9 +158,9 @@ def prune(model: nn.Module | Pruned, asked: PruneArguments) -> Pruned:
         CertificateError: where the slim network cannot be proven equal to the zeroed original.
     """
     network, example = _opened(model, asked.example)
-    earlier, request = lineage_of(network), asked.settled()
-    budget, limits, seed = Budget.of(request), Limits.of(request), asked.seed
-    samples = _images(asked)
+    samples, request = _samples(network, asked), asked.settled()
+    earlier, seed = lineage_of(network), asked.seed
+    budget, limits = Budget.of(request), Limits.of(request)
     options = CriterionOptions(str(request.criterion), request.across, request.reduce)
     scoring = ScoringInputs(options, samples, asked.init, seed, asked.watch)
     remembered = request.asked(None if samples is None else len(samples))
@@ -170,8 +170,8 @@ def prune(model: nn.Module | Pruned, asked: PruneArguments) -> Pruned:
     plan, certificate = shorter.whole(made.context.plan, made.certificate)
     slim, repair = made.slim, None
     if request.repair and samples is not None:
-        images = samples.images
-        repaired, repair = repair_layers(network, slim, plan, images, seed=seed, watch=asked.watch)
+        how: dict[str, Any] = {"seed": seed, "watch": asked.watch}
+        repaired, repair = repair_layers(network, slim, plan, samples, **how)
         slim = Network.of(repaired)
     pruned = Pruned(slim.model, plan, certificate, made.inspection, example, repair, earlier)
     remember(slim, *pruned.whole(), trained=pruned.trained)
@@ -185,12 +185,14 @@ def _opened(model: nn.Module | Pruned, example: Example | None) -> tuple[Network
     return Network.of(module), inputs
 
 
-def _images(asked: PruneArguments) -> Samples | None:
+def _samples(network: Network, asked: PruneArguments) -> Samples | None:
     """What it reads of data; refuses a request that needs more than there is."""
     samples = samples_of(asked.data)
+    if samples is not None and isinstance(samples.images, Mapping):
+        samples = samples.by_position(network.model)
     asked.check(data=samples is not None, init=asked.init is not None)
     if asked.repair and samples is not None:
-        check_images(len(samples))
+        check_samples(samples)
     return samples
 
 

@@ -14,13 +14,15 @@ from slimnet.errors import (
     SlimnetError,
     UnknownNameError,
 )
-from slimnet.files.access import load, repair, save, verify
+from slimnet.files.access import apply, load, repair, save, verify
 from slimnet.inspection import Inspection
 from slimnet.operator import rule
+from slimnet.plan.companions import cut_optimizer
 from slimnet.plan.plan import Plan
 from slimnet.proof.certificate import Certificate
 from slimnet.pruning import Pruned, inspect, prune
 from slimnet.samples import Samples
+from slimnet.task import LoaderTask, Measured, Metric, Task
 from slimnet.version import __version__
 
 if TYPE_CHECKING:
@@ -45,15 +47,21 @@ __all__ = [
     "CertificateError",
     "InputError",
     "Inspection",
+    "LoaderTask",
+    "Measured",
+    "Metric",
     "Plan",
     "PruneError",
     "Pruned",
     "Samples",
     "Sensitivity",
     "SlimnetError",
+    "Task",
     "UnknownNameError",
     "__version__",
+    "apply",
     "cost",
+    "cut_optimizer",
     "export_onnx",
     "export_pt2",
     "inspect",

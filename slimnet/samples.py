@@ -1,74 +1,217 @@
-"""Calibration data: some images, ready for the network, and their labels where there are any.
+"""Calibration data: some samples, ready for the network, and their labels where there are any.
 
-What a user hands over enters through :func:`samples_of`, which refuses images that say nothing.
+What a user hands over enters through :func:`samples_of`, which refuses samples that say nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
 
 from slimnet.errors import InputError
+from slimnet.example import positional
+
+Loss: TypeAlias = Callable[[nn.Module, "Samples"], Tensor]
+"""(model, some samples) → the mean loss of these."""
 
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """``images`` as the network takes them [N, C, H, W], normalised; ``labels`` int64 [N] or None.
+    """``images`` as the network takes them, and ``labels`` for what reads them.
 
-    Raises :class:`InputError` where the two do not fit together.
+    Images are a floating point tensor [N, C, H, W] or [N, …], normalised; other inputs are a tuple
+    of positional or a dict of keyword inputs, all of whose tensors are [N, …]. Labels are int64
+    [N] where the loss is the cross-entropy; for a ``loss`` of one's own they are whatever that
+    reads, tensors [N, …] in any containers. Raises :class:`InputError` where these do not fit
+    together.
     """
 
-    images: Tensor
-    labels: Tensor | None = None
+    images: Any
+    labels: Any = None
+    loss: Loss | None = None
+    count: int | None = None  # of a batch that cannot be taken apart: lists of images, say
 
     def __post_init__(self) -> None:
-        for tensor in (self.images, *([] if self.labels is None else [self.labels])):
-            if not isinstance(tensor, Tensor):
-                raise InputError(
-                    f"the calibration data holds a {type(tensor).__name__}: give images as a "
-                    "tensor [N, C, H, W], and labels as one of int64 [N]"
-                )
-        shape = list(self.images.shape)
-        if len(shape) < 2 or 0 in shape or not self.images.is_floating_point():
-            raise InputError(
-                f"the calibration images are {self.images.dtype} of shape {shape}: give floating "
-                "point images [N, C, H, W], normalised as the network takes them"
-            )
-        if self.labels is not None and (
-            self.labels.dtype != torch.int64 or list(self.labels.shape) != shape[:1]
-        ):
-            raise InputError(
-                f"the calibration labels are {self.labels.dtype} of shape "
-                f"{list(self.labels.shape)}: give one whole number (int64) for each of the "
-                f"{shape[0]} images"
-            )
+        if self.count is not None:
+            return
+        if isinstance(self.images, (tuple, Mapping)):
+            _check_lengths(self.images, self.labels)
+            return
+        _check_images(self.images)
+        if self.labels is not None and self.loss is None:
+            _check_labels(self.labels, list(self.images.shape))
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.tensors[0]) if self.count is None else self.count
+
+    @property
+    def inputs(self) -> tuple[Any, ...]:
+        """What the network is called with, by position."""
+        return self.images if isinstance(self.images, tuple) else (self.images,)
+
+    def by_position(self, model: nn.Module) -> Samples:
+        """Keyword inputs in the order of the model's ``forward``."""
+        return replace(self, images=positional(model, self.images))
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """Those of the inputs, each [N, …]."""
+        return [leaf for leaf in tree_leaves(self.images) if isinstance(leaf, Tensor)]
+
+    @property
+    def numbers(self) -> int:
+        """How many one sample has."""
+        return sum(tensor[0].numel() for tensor in self.tensors)
+
+    @property
+    def places(self) -> int:
+        """The pixels of an image, the steps of a sequence: numbers per channel, of the largest."""
+        return max(t[0, 0].numel() if t.dim() > 1 and len(t[0]) else 1 for t in self.tensors)
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Of the inputs' tensors; batches of the same shapes run the same calls."""
+        return tuple(tuple(tensor.shape) for tensor in self.tensors)
 
     def batches(self, size: int) -> Iterator[Samples]:
         """The same in their order, batches as :func:`batch_sizes` says."""
+        if self.count is not None:
+            yield self
+            return
         start = 0
         for count in batch_sizes(len(self), size):
             yield self._part(start, start + count)
             start += count
 
+    def split(self, count: int) -> tuple[Samples, Samples]:
+        """The first so many, and the rest."""
+        return self._part(0, count), self._part(count, len(self))
+
     def first(self, count: int) -> Samples:
         """At most so many of them."""
-        return self._part(0, count)
+        return self._part(0, min(count, len(self)))
 
-    def to(self, device: torch.device) -> Samples:
-        """The same on a device."""
-        labels = None if self.labels is None else self.labels.to(device)
-        return replace(self, images=self.images.to(device), labels=labels)
+    def to(self, device: torch.device, kind: torch.dtype | None = None) -> Samples:
+        """The same on a device, floating point inputs in this type."""
+        labels = tree_map(lambda leaf: _placed(leaf, device, None), self.labels)
+        images = tree_map(lambda leaf: _placed(leaf, device, kind), self.images)
+        return replace(self, images=images, labels=labels)
 
     def _part(self, start: int, stop: int) -> Samples:
-        labels = None if self.labels is None else self.labels[start:stop]
-        return replace(self, images=self.images[start:stop], labels=labels)
+        if self.count is not None:
+            return self
+
+        def cut(leaf: Any) -> Any:
+            return leaf[start:stop] if isinstance(leaf, Tensor) else leaf
+
+        return replace(self, images=tree_map(cut, self.images), labels=tree_map(cut, self.labels))
+
+
+@dataclass(frozen=True, eq=False)
+class SampleBatches(Samples):
+    """Samples that come in batches which cannot be put together: of different sizes, or in lists.
+
+    ``parts`` are the batches, one at least; the other fields are those of the first.
+    """
+
+    parts: Sequence[Samples] = ()
+
+    def __post_init__(self) -> None:
+        """Each part was checked by itself."""
+
+    @classmethod
+    def of(cls, parts: Sequence[Samples]) -> Samples:
+        """One batch is samples as any."""
+        first = parts[0]
+        return (
+            first if len(parts) == 1 else cls(first.images, first.labels, first.loss, None, parts)
+        )
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+    @property
+    def numbers(self) -> int:
+        """How many the largest sample has."""
+        return max(part.numbers for part in self.parts)
+
+    @property
+    def places(self) -> int:
+        """Of the largest sample."""
+        return max(part.places for part in self.parts)
+
+    def batches(self, size: int) -> Iterator[Samples]:
+        """Each batch, in smaller ones where it is larger than this."""
+        for part in self.parts:
+            yield from part.batches(size)
+
+    def split(self, count: int) -> tuple[Samples, Samples]:
+        """Whole batches: at least so many samples, and the rest; one batch stays for either."""
+        number, seen = 0, 0
+        while number < len(self.parts) - 1 and (seen < count or not number):
+            seen += len(self.parts[number])
+            number += 1
+        return self.of(self.parts[:number]), self.of(self.parts[number:])
+
+    def first(self, count: int) -> Samples:
+        """The first batches, at most so many samples where there are as few in one."""
+        if len(self.parts[0]) >= count:
+            return self.parts[0].first(count)
+        return self.split(count)[0]
+
+    def to(self, device: torch.device, kind: torch.dtype | None = None) -> Samples:
+        """The same on a device, floating point inputs in this type."""
+        return self.of([part.to(device, kind) for part in self.parts])
+
+
+def _placed(leaf: Any, device: torch.device, kind: torch.dtype | None) -> Any:
+    if not isinstance(leaf, Tensor):
+        return leaf
+    floating = leaf.is_floating_point() and kind is not None
+    return leaf.to(device, kind if floating else leaf.dtype)
+
+
+def _check_images(images: Any) -> None:
+    if not isinstance(images, Tensor):
+        raise InputError(
+            f"the calibration data holds a {type(images).__name__}: give images as a tensor "
+            "[N, C, H, W], and labels as one of int64 [N]"
+        )
+    shape = list(images.shape)
+    if len(shape) < 2 or 0 in shape or not images.is_floating_point():
+        raise InputError(
+            f"the calibration images are {images.dtype} of shape {shape}: give floating "
+            "point images [N, C, H, W], normalised as the network takes them"
+        )
+
+
+def _check_labels(labels: Any, shape: Sequence[int]) -> None:
+    if not isinstance(labels, Tensor):
+        _check_images(labels)
+    if labels.dtype != torch.int64 or list(labels.shape) != shape[:1]:
+        raise InputError(
+            f"the calibration labels are {labels.dtype} of shape {list(labels.shape)}: give one "
+            f"whole number (int64) for each of the {shape[0]} images"
+        )
+
+
+def _check_lengths(inputs: Any, labels: Any) -> None:
+    """Every tensor of several inputs has a row for each sample."""
+    tensors = [leaf for leaf in tree_leaves((inputs, labels)) if isinstance(leaf, Tensor)]
+    lengths = {len(t) if t.dim() else None for t in tensors}
+    if not any(isinstance(leaf, Tensor) for leaf in tree_leaves(inputs)):
+        raise InputError("the calibration inputs hold no tensor: give tensors [N, …]")
+    if len(lengths) != 1 or not lengths - {None, 0}:
+        shapes = ", ".join(str(list(t.shape)) for t in tensors)
+        raise InputError(
+            f"the calibration inputs and labels have the shapes {shapes}: give tensors [N, …], a "
+            "row for each sample"
+        )
 
 
 def batch_sizes(count: int, size: int) -> list[int]:
@@ -83,18 +226,28 @@ def batch_sizes(count: int, size: int) -> list[int]:
     return [size] * whole + [left] * (left > 0)
 
 
-def samples_of(data: Any) -> Samples | None:
-    """Images alone are samples without labels.
+def samples_of(data: Any, model: nn.Module | None = None) -> Samples | None:
+    """Samples of what a user gives: a tensor of images, several inputs, or samples.
 
-    Raises :class:`InputError` for what is neither, for images that hold NaN or infinite numbers,
-    and for several of which each is the same.
+    Keyword inputs are put into the order of the model's ``forward``. Raises :class:`InputError`
+    for what is none of these, for inputs that hold NaN or infinite numbers, and for several of
+    which each is the same.
     """
     if data is None:
         return None
     samples = data if isinstance(data, Samples) else Samples(data)
-    _check_finite(samples.images)
-    _check_varied(samples.images)
+    if isinstance(samples.images, Mapping) and model is not None:
+        samples = samples.by_position(model)
+    for part in samples.parts if isinstance(samples, SampleBatches) else (samples,):
+        for tensor in part.tensors:
+            _check_finite(tensor)
+    _check_varied(samples)
     return samples
+
+
+def as_samples(data: Samples | Tensor) -> Samples:
+    """Samples, of images alone where they are a tensor."""
+    return data if isinstance(data, Samples) else Samples(data)
 
 
 def check_labels(labels: Tensor, classes: int) -> None:
@@ -107,6 +260,8 @@ def check_labels(labels: Tensor, classes: int) -> None:
 
 
 def _check_finite(images: Tensor) -> None:
+    if not images.is_floating_point():
+        return
     broken = [n for n, image in enumerate(images) if not bool(image.isfinite().all())]
     if broken:
         raise InputError(
@@ -115,9 +270,11 @@ def _check_finite(images: Tensor) -> None:
         )
 
 
-def _check_varied(images: Tensor) -> None:
-    if len(images) > 1 and all(torch.equal(image, images[0]) for image in images[1:]):
+def _check_varied(samples: Samples) -> None:
+    tensors = [tensor for tensor in samples.tensors if len(tensor) > 1]
+    same = [all(torch.equal(row, t[0]) for row in t[1:]) for t in tensors]
+    if tensors and all(same) and not isinstance(samples, SampleBatches):
         raise InputError(
-            f"all {len(images)} calibration images are the same, and nothing can be learnt from "
+            f"all {len(samples)} calibration images are the same, and nothing can be learnt from "
             "how they differ: give images of what the network will see"
         )

@@ -11,7 +11,8 @@ from torch import nn
 
 import slimnet
 from slimnet.study import Candidate, Facts, Study, run_study, slim_candidate
-from slimnet.train import DataSpec, Schedule
+from slimnet.tasks.data import DataSpec
+from slimnet.train import Schedule
 
 STUDY = Study(
     ratios=(0.5,),

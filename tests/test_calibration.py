@@ -2,25 +2,28 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from slimnet.cli.calibration import (
+    Calibration,
+    calibration_of,
     check_recognised,
     network_before,
     read_images,
-    read_samples,
 )
 from slimnet.errors import InputError
 from slimnet.files.access import Opened, open_network
 from slimnet.models import MODELS
 from slimnet.networks.arch import Arch
 from slimnet.samples import Samples
-from slimnet.train import load_data
+from slimnet.tasks.data import load_data
 
 EXAMPLE = (torch.zeros(1, 1, 8, 8),)
 
 
 def test_samples_are_training_images_that_the_seed_draws():
-    drawn, again, other = (read_samples("digits", "none", 20, EXAMPLE, s) for s in (3, 3, 4))
+    source = Calibration("digits", "none", 20, EXAMPLE)
+    drawn, again, other = (source.samples(seed, nn.Identity()) for seed in (3, 3, 4))
     assert torch.equal(drawn.images, again.images) and torch.equal(drawn.labels, again.labels)
     assert not torch.equal(drawn.images, other.images)
     digits = load_data("digits", "none")
@@ -42,7 +45,7 @@ def test_samples_are_normalised_and_not_augmented():
 
 
 def test_without_data_there_are_no_samples():
-    assert read_samples(None, None, 10, EXAMPLE, 0) is None
+    assert calibration_of(None, None, 10, EXAMPLE) is None
 
 
 def test_an_image_folder_is_read_as_large_as_the_example(tmp_path):
@@ -52,7 +55,8 @@ def test_an_image_folder_is_read_as_large_as_the_example(tmp_path):
         (tmp_path / split / "cat").mkdir(parents=True)
         Image.new("RGB", (40, 30), "red").save(tmp_path / split / "cat" / "one.png")
     example = (torch.zeros(1, 3, 16, 16),)
-    samples = read_samples(f"imagefolder:{tmp_path}", None, 10, example, 0)
+    source = Calibration(f"imagefolder:{tmp_path}", None, 10, example)
+    samples = source.samples(0, nn.Identity())
     assert samples.images.shape == (1, 3, 16, 16)
 
 

@@ -15,7 +15,8 @@ from slimnet.cli.typed import built, part, signature
 from slimnet.errors import InputError, UnknownNameError
 from slimnet.signature import options_of
 from slimnet.sparsity import SPARSIFIERS
-from slimnet.train import DATA, REGIMES
+from slimnet.tasks.data import DATA
+from slimnet.train import REGIMES
 
 
 def test_texts_and_what_they_stand_for():

@@ -31,7 +31,8 @@ from slimnet.study import (
     run_study,
     write_results,
 )
-from slimnet.train import Schedule, load_data
+from slimnet.tasks.data import load_data
+from slimnet.train import Schedule
 
 FLIPS = 120
 

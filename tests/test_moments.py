@@ -94,6 +94,6 @@ def test_images_that_do_not_fit_are_refused_in_a_sentence(network):
 def test_places_are_as_many_as_unknowns_want(unknowns, least, rows):
     """Thirty-two rows for each, as many as are kept of very many, or all that there are."""
     stops = [Stop(None, (), torch.zeros(2, 1, 90, 90), {}) for _ in range(2)]
-    places = rows_grid(stops, unknowns, torch.Generator().manual_seed(0), least=least)
+    places = rows_grid(stops, unknowns, torch.Generator().manual_seed(0), least=least)(stops[0])
     found = 4 * (90 * 90 if places is None else len(places[0]) * len(places[1]))
     assert found == pytest.approx(rows, rel=0.05)

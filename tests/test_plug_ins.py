@@ -223,7 +223,8 @@ def test_a_sparsifier_trains(site):
 import torch
 from slimnet.models import MODELS
 from slimnet.sparsity.training import Recipe, sparsify
-from slimnet.train import Schedule, load_data
+from slimnet.tasks.data import load_data
+from slimnet.train import Schedule
 
 model, data = MODELS["digits_vgg"].make(), load_data("digits").limited(train=32, test=16)
 recipe = Recipe("shrink", 0.9, Schedule(epochs=1, lr=1e-6, batch=16))
@@ -261,7 +262,8 @@ from pathlib import Path
 import torch
 from torch import nn
 from slimnet.study import STORES, Candidate, Facts, Study, run_study
-from slimnet.train import STARTS, DataSpec, Schedule
+from slimnet.tasks.data import DataSpec
+from slimnet.train import STARTS, Schedule
 
 made = Candidate(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), Facts(640, 650))
 study = Study((0.5,), ("l1",), ("long",), (0,), Schedule(epochs=1, lr=1e-9))

@@ -11,9 +11,10 @@ import slimnet
 from slimnet import public
 
 NAMES = (
-    "CaptureError Certificate CertificateError InputError Inspection Plan PruneError Pruned "
-    "Samples Sensitivity SlimnetError UnknownNameError __version__ cost export_onnx export_pt2 "
-    "inspect load measure_latency prune repair rule save sensitivity verify"
+    "CaptureError Certificate CertificateError InputError Inspection LoaderTask Measured Metric "
+    "Plan PruneError Pruned Samples Sensitivity SlimnetError Task UnknownNameError __version__ "
+    "apply cost cut_optimizer export_onnx export_pt2 inspect load measure_latency prune repair "
+    "rule save sensitivity verify"
 )
 
 

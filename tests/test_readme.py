@@ -12,7 +12,7 @@ import torch
 import typer
 
 import slimnet
-from slimnet.cli import app
+from slimnet.cli import app, main
 from slimnet.costs.quantity import COSTS
 from slimnet.criteria import load_criteria
 from slimnet.export import BACKENDS
@@ -21,10 +21,11 @@ from slimnet.formats import FORMATS, ExportRequest
 from slimnet.networks.arch import parse_arch
 from slimnet.operator import OPERATORS
 from slimnet.study import ENGINES, Candidate, Facts, Study, run_study
-from slimnet.train import REGIMES, Schedule, load_data
+from slimnet.tasks.data import load_data
+from slimnet.train import REGIMES, Schedule
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "CONTRIBUTING.md")
+PAGES = ("README.md", "CONTRIBUTING.md", "docs/tasks.md")
 README = (ROOT / "README.md").read_text()
 IMAGE = (torch.zeros(1, 3, 8, 8),)
 
@@ -82,6 +83,25 @@ def test_the_python_runs_and_what_it_registers_works(tmp_path, monkeypatch, regi
     order, accuracies = study_with("slimmest-first", "finetune-full", tmp_path)
     assert order == [0.5, 0.3, 0.0]
     assert len(accuracies) == 3
+
+
+def test_the_way_of_an_own_task_from_checkpoint_to_onnx(tmp_path, monkeypatch, capsys):
+    """The page's file, and its commands as they stand."""
+    page = "docs/tasks.md"
+    (tmp_path / "own.py").write_text(blocks("python", page)[0])
+    monkeypatch.chdir(tmp_path)
+    model = parse_arch("own.py:make_model").build(init=True)
+    torch.save(model.state_dict(), "model.pt")
+    lines = [line for block in blocks("bash", page) for line in block.strip().split("\n")]
+    assert [line.split()[1] for line in lines] == ["prune", "repair", "retrain", "export"]
+    for line in lines:
+        with pytest.raises(SystemExit) as ended:
+            main(shlex.split(line)[1:])
+        assert ended.value.code == 0, capsys.readouterr().err
+    text = capsys.readouterr().out
+    assert "proof: slim = original" in text and "equals PyTorch" in text
+    before, after = (float(word) for word in text.split("error  ")[1].split()[:2])
+    assert after < before
 
 
 def prunable(inspection: slimnet.Inspection) -> set[str]:
@@ -153,7 +173,7 @@ def test_the_table_of_criteria_is_complete():
 @pytest.mark.parametrize("page", PAGES)
 def test_links_within_the_repository_lead_somewhere(page):
     targets = re.findall(r"\]\((?!http)([^)#]+)\)", (ROOT / page).read_text())
-    assert targets
+    assert targets or page.startswith("docs/")
     assert [target for target in targets if not (ROOT / target).exists()] == []
 
 

@@ -18,7 +18,7 @@ from slimnet.models.resnet import BasicBlock
 from slimnet.network import Network
 from slimnet.repairs import reestimated, repair
 from slimnet.repairs.layers import LayerRepair, LayerwiseRepair
-from slimnet.train import load_data
+from slimnet.tasks.data import load_data
 
 IMAGES = torch.randn(96, 3, 12, 12, generator=torch.Generator().manual_seed(0))
 

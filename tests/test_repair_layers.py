@@ -15,6 +15,7 @@ from slimnet.reconstruction.least_squares import Fit
 from slimnet.reconstruction.refine import WORTH
 from slimnet.repairs import reestimated, repair
 from slimnet.repairs.layers import SMALL, LayerwiseRepair
+from slimnet.samples import Samples
 
 IMAGES = torch.randn(40, 3, 10, 10, generator=torch.Generator().manual_seed(0))
 HELD, FITTED = IMAGES[:8], IMAGES[8:]
@@ -36,8 +37,9 @@ def repaired(model, *, refine=True, ratio=0.5, batches=(HELD, FITTED), **options
     example = (batches[0][:1],)
     cut = slimnet.prune(model, example, ratio=ratio, align=None, **options)
     slim = copied(Network.of(cut.model))
+    held, *fitted = map(Samples, batches)
     made = LayerwiseRepair(
-        Network.of(model), Network.of(slim), cut.plan, batches[1:], batches[:1], refine=refine
+        Network.of(model), Network.of(slim), cut.plan, fitted, [held], refine=refine
     )
     layers = made.run(torch.Generator().manual_seed(0), lambda *_: None)
     return {layer.layer: layer for layer in layers}, slim, cut.plan, cut.model

@@ -15,7 +15,8 @@ from slimnet.errors import InputError
 from slimnet.network import Network
 from slimnet.sparsity import SPARSIFIERS
 from slimnet.sparsity.sparseness import Share, sparseness
-from slimnet.train import Callback, Schedule, Snapshot, load_data, train
+from slimnet.tasks.data import load_data
+from slimnet.train import Callback, Schedule, Snapshot, train
 from slimnet.train.callback import Moment
 
 METHODS = SPARSIFIERS

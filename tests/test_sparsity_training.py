@@ -17,7 +17,8 @@ from slimnet.files.access import open_network
 from slimnet.models import MODELS
 from slimnet.sparsity import SPARSIFIERS
 from slimnet.sparsity.training import Recipe, checkpoint_of, sparsify, write_state
-from slimnet.train import Schedule, load_data
+from slimnet.tasks.data import load_data
+from slimnet.train import Schedule
 
 EXAMPLE = (torch.zeros(1, 1, 8, 8),)
 RECIPE = Recipe("slimming", 0.05, Schedule(epochs=2, lr=0.05, batch=32))

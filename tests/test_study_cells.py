@@ -11,7 +11,8 @@ from torch import nn
 from slimnet.errors import InputError, UnknownNameError
 from slimnet.study import Study
 from slimnet.study.cells import cells
-from slimnet.train import REGIMES, Schedule, load_data
+from slimnet.tasks.data import load_data
+from slimnet.train import REGIMES, Schedule
 
 STUDY = Study((0.3, 0.5), ("l1", "random"), ("finetune", "scratch-b"), (0, 1), Schedule(epochs=4))
 

@@ -24,7 +24,8 @@ from slimnet.report import table
 from slimnet.sparsity.methods.unstructured import single_weights
 from slimnet.study import Study, repaired, work
 from slimnet.study.masked import masked_candidate
-from slimnet.train import Schedule, load_data
+from slimnet.tasks.data import load_data
+from slimnet.train import Schedule
 
 EXAMPLE = (torch.zeros(1, *MODELS["digits_resnet"].input_shape),)
 STUDY = Study((0.5,), ("l1",), ("finetune",), (0,), Schedule(epochs=1, lr=0.05, batch=32))

@@ -10,7 +10,7 @@ from small_study import SPEC
 
 from slimnet.errors import InputError
 from slimnet.study.data import keep_data
-from slimnet.train import DataSpec
+from slimnet.tasks.data import DataSpec
 
 
 @pytest.fixture

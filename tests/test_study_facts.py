@@ -17,7 +17,8 @@ from slimnet.study import (
     run_study,
     slim_candidate,
 )
-from slimnet.train import Schedule, load_data
+from slimnet.tasks.data import load_data
+from slimnet.train import Schedule
 
 
 def net():

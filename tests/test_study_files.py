@@ -16,7 +16,8 @@ from slimnet.comparison import Settings, run_comparison
 from slimnet.report import NetworkReport, Report, render, slim_networks, table
 from slimnet.study import CellResult, Results, Study, work
 from slimnet.study.cells import cells
-from slimnet.train import Dataset, Normalize, Schedule
+from slimnet.tasks.classification import Dataset, Normalize
+from slimnet.train import Schedule
 
 STORED = Path(__file__).parent / "studies"
 EXAMPLE = (torch.zeros(1, 1, 6, 6),)

@@ -7,7 +7,8 @@ from slimnet.models import MODELS
 from slimnet.network import Network
 from slimnet.sparsity.methods.unstructured import single_weights
 from slimnet.study.masked import cutting, holding, masked_candidate
-from slimnet.train import REGIMES, Schedule, load_data, start, train
+from slimnet.tasks.data import load_data
+from slimnet.train import REGIMES, Schedule, start, train
 
 
 def dense():

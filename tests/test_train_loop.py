@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from slimnet.errors import InputError
-from slimnet.train import Callback, Schedule, evaluate, load_data, train
+from slimnet.tasks.data import load_data
+from slimnet.train import Callback, Schedule, evaluate, train
 
 SHORT = Schedule(epochs=2, lr=0.05, batch=32)
 
@@ -187,7 +188,7 @@ def test_a_last_batch_of_one_image_does_not_break_batch_norm():
 
 def test_batches_of_one_image_beside_batch_norm_are_refused(data):
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.BatchNorm1d(10))
-    with pytest.raises(InputError, match=r"does not run on images of shape \[1, 1, 8, 8\]"):
+    with pytest.raises(InputError, match=r"does not run on inputs of shape \[1, 1, 8, 8\]"):
         trained(data, model, schedule=Schedule(epochs=1, batch=1))
 
 
@@ -229,7 +230,7 @@ def test_a_network_in_float64_is_fed_float64(data):
         (net(classes=5), "10 classes and the network 5 outputs"),
         (
             nn.Sequential(nn.Flatten(), nn.Linear(100, 10)),
-            r"does not run on images of shape \[32, 1",
+            r"does not run on inputs of shape \[32, 1",
         ),
     ],
 )

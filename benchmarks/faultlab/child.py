@@ -215,7 +215,7 @@ def _html(path: Path) -> dict[str, Any]:
 
 
 def _data(path: Path) -> dict[str, Any]:
-    from slimnet.train import load_data
+    from slimnet.tasks.data import load_data
 
     return _digested(load_data(f"npz:{path}").fingerprint())
 

@@ -5,8 +5,8 @@ once: what takes seconds to import (torch, runtimes, data sets, plots) is import
 that use it, when they run. :mod:`.commands` says what each takes, :mod:`.typed` makes options of
 it, :mod:`.console` prints, and :mod:`.tables` shows results; :mod:`.stopping` hears the signals.
 Commands share :mod:`.shared`, :mod:`.calibration`, :mod:`.training` and :mod:`.targets`, and are:
-:mod:`.inspect`, :mod:`.prune`, :mod:`.repair`, :mod:`.sensitivity`, :mod:`.verify`,
-:mod:`.export`, :mod:`.compare`, :mod:`.sparsify`, :mod:`.demo`.
+:mod:`.inspect`, :mod:`.prune`, :mod:`.repair`, :mod:`.retrain`, :mod:`.sensitivity`,
+:mod:`.verify`, :mod:`.export`, :mod:`.compare`, :mod:`.sparsify`, :mod:`.demo`.
 """
 
 from __future__ import annotations

@@ -6,8 +6,9 @@ Images also tell whether a network that was recognised by its weights alone is t
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,43 +21,42 @@ from slimnet.files.access import Opened, open_network
 from slimnet.network import Network
 from slimnet.networks.checkpoint import UNSEEN
 from slimnet.samples import Samples
-
-if TYPE_CHECKING:
-    from slimnet.train import Dataset
-
-
-@overload
-def read_samples(
-    data: str, normalize: str | None, count: int, example: tuple[Any, ...], seed: int
-) -> Samples: ...
-@overload
-def read_samples(
-    data: str | None, normalize: str | None, count: int, example: tuple[Any, ...], seed: int
-) -> Samples | None: ...
-def read_samples(
-    data: str | None, normalize: str | None, count: int, example: tuple[Any, ...], seed: int
-) -> Samples | None:
-    """Training images of the data that ``--data`` names, as large as the example."""
-    if data is None:
-        return None
-    return _read(data, normalize, example).samples(count, seed)
+from slimnet.task import Task, samples_from
+from slimnet.tasks.classification import Dataset
+from slimnet.tasks.data import load_task
 
 
-def read_test_images(
+@dataclass(frozen=True)
+class Calibration:
+    """What ``--data``, ``--normalize`` and ``--samples`` name, for networks of such inputs."""
+
+    data: str
+    normalize: str | None
+    count: int
+    example: tuple[Any, ...]
+
+    def samples(self, seed: int, model: nn.Module) -> Samples:
+        """Training samples, images as large as the example; the seed decides which."""
+        return samples_from(self._task(), self.count, seed, model)
+
+    def test_samples(self, model: nn.Module) -> Samples:
+        """At most so many test samples with their labels, always the same ones."""
+        task = self._task()
+        if isinstance(task, Dataset):
+            batches = list(task.limited(test=self.count).batches("test", 256))
+            return Samples(torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches]))
+        return samples_from(task, self.count, 0, model, "test")
+
+    def _task(self) -> Task:
+        size = next((int(x.shape[-1]) for x in tensors_of(self.example) if x.dim() == 4), 224)
+        return load_task(self.data, self.normalize, size=size)
+
+
+def calibration_of(
     data: str | None, normalize: str | None, count: int, example: tuple[Any, ...]
-) -> Samples | None:
-    """At most so many test images with their labels, always the same ones."""
-    if data is None:
-        return None
-    batches = list(_read(data, normalize, example).limited(test=count).test_batches(256))
-    return Samples(torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches]))
-
-
-def _read(data: str, normalize: str | None, example: tuple[Any, ...]) -> Dataset:
-    from slimnet.train import load_data  # data sets take a second to import
-
-    size = next((int(x.shape[-1]) for x in tensors_of(example) if x.dim() == 4), 224)
-    return load_data(data, normalize, size=size)
+) -> Calibration | None:
+    """None where no data are named."""
+    return None if data is None else Calibration(data, normalize, count, example)
 
 
 def read_images(criteria: Iterable[str]) -> bool:
@@ -81,7 +81,7 @@ def check_recognised(path: Path, opened: Opened, samples: Samples | None) -> str
     :class:`InputError` where it is hardly better than one answer for all images: then it is likely
     to have other strides or activations than the one that its names and shapes are of.
     """
-    if not opened.recognised or samples is None or samples.labels is None:
+    if not opened.recognised or samples is None or samples.labels is None or samples.loss:
         return None
     some = samples.first(_CHECKED)
     right = _share_right(opened.model, some)
@@ -112,7 +112,7 @@ def _share_right(model: nn.Module, samples: Samples) -> float | None:
     with torch.no_grad(), evaluation_mode(network):
         for batch in samples.to(network.device).batches(64):
             try:
-                scores = model(batch.images)
+                scores = model(*batch.inputs)
             except Exception:  # whatever the network raises: what comes next says it better
                 return None
             if not isinstance(scores, torch.Tensor) or scores.dim() != 2 or batch.labels is None:

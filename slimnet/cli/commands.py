@@ -28,7 +28,7 @@ _METHODS = ", ".join(
 _ENGINES = ", ".join(declared(_PACKAGE / "study" / "engines", "ENGINES", "slimnet.engines"))
 _STORES = ", ".join(declared(_PACKAGE / "study" / "stores", "STORES", "slimnet.stores"))
 _FORMATS = ", ".join(declared(_PACKAGE / "formats", "FORMATS", "slimnet.formats"))
-KINDS = "digits, npz:FILE, cifar10:ROOT, imagefolder:ROOT, file.py:make_data"
+KINDS = "digits, npz:FILE, cifar10:ROOT, imagefolder:ROOT, task:KIND:…, file.py:make_task"
 
 _OUTPUT = ("-o", "--output")
 _MODEL = Option("state dict (.pt, .pth) or slim.pt", positional=True)
@@ -160,6 +160,45 @@ class Repair:
     output: Path = option(Path("repaired.pt"), "the repaired network", flags=_OUTPUT)
     normalize: str | None = option(None, _NORMALIZE)
     samples: int = option(1024, _SAMPLES)
+    files: Files = part(*TRAINED)
+    run: Run = part()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retrain:
+    """Train a slim network on, alone or with the dense one as its teacher; keeps plan and proof.
+
+    Stopped and started again with the same options, it goes on where it was.
+
+    Example: slimnet retrain slim.pt --data npz:cifar10.npz --epochs 40 -o tuned.pt
+    """
+
+    slim: Path = required(_SLIM)
+    data: str = required(_DATA)
+    output: Path = option(Path("tuned.pt"), "the trained network; resumed", flags=_OUTPUT)
+    against: Path | None = option(None, "the network that it was cut from: to distil, or its class")
+    distill: bool = option(False, "also ask for the outputs of the network that it was cut from")
+    regime: str = option("finetune", f"which weights it starts from, one of: {_REGIMES}")
+    epochs: int = option(40, "of the training", bounds=(1, None))
+    minutes: float | None = option(None, "train as many epochs as fit, in place of --epochs")
+    lr: float | None = option(None, "0.01 for SGD (0.1 from fresh weights), 0.001 for AdamW")
+    optimizer: str = option("sgd", "sgd or adamw")
+    shape: str = option("cosine", "of the learning rate: cosine, step or constant")
+    warmup: float = option(0.0, "epochs in which the learning rate rises", bounds=(0, None))
+    batch: int = option(128, "samples per step", bounds=(1, None))
+    accumulate: int = option(1, "batches per step of the optimiser", bounds=(1, None))
+    weight_decay: float = option(5e-4, "of all weights", bounds=(0, None))
+    smoothing: float = option(0.0, "of the labels of a classification", bounds=(0, 1))
+    ema: float | None = option(None, "end with a moving average of the weights: 0.999, say")
+    clip: float | None = option(None, "the largest norm of the gradients")
+    teacher_weight: float = option(0.9, "of the teacher's part in the loss", bounds=(0, 1))
+    temperature: float = option(4.0, "at which class scores are compared with the teacher's")
+    precision: str | None = option(None, "float32 or bfloat16; what is faster, by default")
+    normalize: str | None = option(None, _NORMALIZE)
+    train_images: int | None = option(None, "use only so many", bounds=(1, None))
+    test_images: int | None = option(None, "use only so many", bounds=(1, None))
+    samples: int = option(1024, "images that a repair reads, where the regime starts with one")
+    tensorboard: Path | None = option(None, "also write losses and metrics into this folder")
     files: Files = part(*TRAINED)
     run: Run = part()
 
@@ -298,7 +337,7 @@ class Demo:
 COMMANDS = {
     kind.__name__.lower(): kind
     for kind in (
-        *(Inspect, Prune, Repair, Sensitivity, Verify),
+        *(Inspect, Prune, Repair, Retrain, Sensitivity, Verify),
         *(Export, Compare, Sparsify, Demo),
     )
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from slimnet.cli import commands, console, tables
-from slimnet.cli.calibration import check_recognised, network_before, read_samples
+from slimnet.cli.calibration import calibration_of, check_recognised, network_before
 from slimnet.cli.shared import inputs_of, on_device, open_any, place_of, print_json, write_slim
 from slimnet.cli.targets import SLIM, check_target
 from slimnet.pruning import Pruned
@@ -22,8 +22,9 @@ def prune(options: commands.Prune) -> None:
     check_target(options.output, SLIM, reads, overwrite=files.overwrite)
     opened = open_any(options.model, files)
     inputs, described = inputs_of(options.model, opened, files)
+    drawn = calibration_of(options.data, options.normalize, options.samples, inputs)
     with console.watching(quiet=run.json) as watch:
-        images = read_samples(options.data, options.normalize, options.samples, inputs, run.seed)
+        images = None if drawn is None else drawn.samples(run.seed, opened.model)
         recognised = check_recognised(options.model, opened, images)
         before = network_before(options.init, opened, allow_pickle=files.allow_pickle)
         watch("cutting and proving" if request.verify else "cutting", 0.0)

@@ -6,11 +6,10 @@ from dataclasses import replace
 
 from slimnet.cli import commands, console
 from slimnet.cli.calibration import (
+    calibration_of,
     check_recognised,
     network_before,
     read_images,
-    read_samples,
-    read_test_images,
 )
 from slimnet.cli.shared import inputs_of, on_device, open_any, place_of, print_json
 from slimnet.cli.targets import PAGE, check_target
@@ -33,13 +32,12 @@ def sensitivity(options: commands.Sensitivity) -> None:
     inputs, described = inputs_of(options.model, opened, files)
     with console.watching(quiet=run.json) as watch:
         watch("reading images", 0.0)
-        calibrating = data if read_images([request.criterion]) else None
         before = network_before(options.init, opened, allow_pickle=files.allow_pickle)
-        images = read_test_images(data, options.normalize, options.samples, inputs)
+        drawn = calibration_of(data, options.normalize, options.samples, inputs)
+        images = None if drawn is None else drawn.test_samples(opened.model)
         check_recognised(options.model, opened, images)
-        calibration = read_samples(
-            calibrating, options.normalize, options.samples, inputs, run.seed
-        )
+        reads_images = drawn is not None and read_images([request.criterion])
+        calibration = drawn.samples(run.seed, opened.model) if drawn and reads_images else None
         network, inputs = on_device(place, opened.model, inputs)
         measured = measure_sensitivity(
             network,

@@ -8,8 +8,9 @@ from slimnet.cli.targets import STATE, check_target
 from slimnet.cli.training import data_of, schedule_of
 from slimnet.comparison import one_image
 from slimnet.sparsity import SPARSIFIERS
-from slimnet.sparsity.training import Recipe, checkpoint_of, write_state
+from slimnet.sparsity.training import Recipe, write_state
 from slimnet.sparsity.training import sparsify as sparsify_network
+from slimnet.train.checkpoint import checkpoint_of
 
 
 def sparsify(options: commands.Sparsify) -> None:

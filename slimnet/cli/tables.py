@@ -24,7 +24,9 @@ from slimnet.text import count
 if TYPE_CHECKING:  # the comparison imports runtimes and data sets
     from slimnet.demo import DemoResult
     from slimnet.repairs import Repair
+    from slimnet.retraining import Retrained
     from slimnet.sparsity.training import Sparse
+    from slimnet.task import Metric
 
 
 def show_inspection(inspection: Inspection) -> None:
@@ -199,6 +201,22 @@ def _few(texts: Sequence[str], number: int = 3, between: str = ", ") -> str:
     """The first of many; all of them are in the file and in --json."""
     rest = len(texts) - number
     return between.join(texts[:number]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def show_retrained(trained: Retrained, metrics: Sequence[Metric]) -> None:
+    """Each metric before and after, and how it was trained."""
+    table = _table("", "before", "after")
+    for metric in metrics:
+        before, after = trained.before[metric.name], trained.history.metrics[metric.name]
+        table.add_row(metric.name, *(f"{value:.4g}{metric.unit}" for value in (before, after)))
+    show(table)
+    history = trained.history
+    say(
+        f"{count(history.epochs, 'epoch')} in {history.seconds:.0f} s, the last loss "
+        f"{history.losses[-1]:.4g}; {trained.trial or f'trained in {trained.execution}'}"
+    )
+    if trained.resumed:
+        say(f"taken up after {count(trained.resumed, 'epoch')} of an earlier run")
 
 
 def show_sparse(sparse: Sparse) -> None:

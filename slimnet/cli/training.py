@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from slimnet.cli.commands import Training
-from slimnet.train import DataSpec, Schedule
+from slimnet.tasks.data import DataSpec
+from slimnet.train import Schedule
 
 
 def schedule_of(training: Training) -> Schedule:

@@ -24,7 +24,9 @@ from slimnet.network import Network
 from slimnet.networks.arch import Arch
 from slimnet.networks.checkpoint import open_model
 from slimnet.networks.userfile import call_in_file
+from slimnet.plan.companions import cut_state
 from slimnet.plan.plan import Plan
+from slimnet.plan.rebuild import rebuild
 from slimnet.program.program import Program
 from slimnet.progress import Progress, not_shown
 from slimnet.proof.certificate import Certificate, difference
@@ -258,7 +260,7 @@ def repair(
     Without ``refine`` each layer is solved by itself. Raises :class:`InputError` where they do not
     fit the network, or the slim network is not one of ``against``.
     """
-    samples = samples_of(data)
+    samples = samples_of(data, against)
     if samples is None:
         raise InputError("repair needs images to solve on: give them as data")
     how: dict[str, Any] = {"seed": seed, "refine": refine, "watch": watch}
@@ -269,13 +271,13 @@ def repair(
         check_cut_from(network, small, plan)
         if small.device != network.device:
             small = Network.of(copied(small).to(network.device))
-        model, report = repair_layers(network, small, plan, samples.images, **how)
+        model, report = repair_layers(network, small, plan, samples, **how)
         repaired = replace(slim, model=model, repair=report)
         remember(Network.of(model), *repaired.whole(), trained=True)
         return repaired
     artifact = _artifact_of(slim)
     small = Network.of(artifact.model(network).to(network.device))
-    model, report = repair_layers(network, small, artifact.plan, samples.images, **how)
+    model, report = repair_layers(network, small, artifact.plan, samples, **how)
     fresh = make_artifact(
         model, artifact.plan, artifact.certificate, artifact.example, artifact.arch, trained=True
     )
@@ -285,6 +287,24 @@ def repair(
 def _artifact_of(slim: Repaired | Artifact | str | Path) -> Artifact:
     held = slim.artifact if isinstance(slim, Repaired) else slim
     return held if isinstance(held, Artifact) else read_slim(held)
+
+
+def apply(plan: Plan | Pruned | Artifact | str | Path, model: nn.Module | Mapping[str, Any]) -> Any:
+    """Cut any checkpoint of the network that a plan was made for, without another look at it.
+
+    ``plan`` may be what :func:`slimnet.prune` returned, or a file. A model gives a new one, and
+    stays as it is; a state dict gives another (moving averages, say). Nothing is proven here:
+    :func:`verify` does that. Raises :class:`InputError` where the plan does not fit.
+    """
+    if isinstance(plan, Pruned):
+        plan = plan.whole()[0]
+    elif not isinstance(plan, Plan):
+        plan = _artifact_of(plan).plan
+    if not isinstance(model, nn.Module):
+        return cut_state(model, plan)
+    slim = rebuild(Network.of(model), plan)
+    remember(Network.of(slim), plan, None, trained=False)
+    return slim
 
 
 def verify(

@@ -33,7 +33,7 @@ from slimnet.plan.plan import Plan
 from slimnet.progress import Progress, not_shown
 from slimnet.repairs.layers import LayerRepair, LayerwiseRepair
 from slimnet.repairs.output_error import check_targets, output_error
-from slimnet.samples import Samples, batch_sizes
+from slimnet.samples import SampleBatches, Samples, as_samples
 from slimnet.statistics.batches import fitting, in_single
 from slimnet.statistics.moments import batch_of
 from slimnet.statistics.outputs import output_rows
@@ -67,7 +67,7 @@ def repair(
     network: Network,
     slim: Network,
     plan: Plan,
-    images: Tensor,
+    samples: Samples | Tensor,
     *,
     seed: int = 0,
     refine: bool = True,
@@ -79,7 +79,7 @@ def repair(
         network: the original, with the blocks that the plan drops; it stays as it is.
         slim: what the plan made of it.
         plan: which says what of the original survives.
-        images: [N, C, H, W], normalised; no label is used.
+        samples: any inputs, or images [N, C, H, W], normalised; no label is used.
         seed: of the places of large feature maps that are looked at.
         refine: whether a layer is refined together with the layers before it that only it reads,
             after least squares of each layer by itself.
@@ -88,59 +88,67 @@ def repair(
     Raises :class:`InputError` where the network does not run on the images, and
     :class:`CaptureError` where its batches do not run the same calls.
     """
-    check_images(len(images))
-    cut, images = single(slim), fitting(network, Samples(images)).images
-    batch, wide = batch_of(images), fitting(cut, Samples(images)).images
-    held = min(max(int(len(images) * HELD_OUT), 1), _MOST_HELD)
-    targets = output_rows(network, images[:held], batch)
+    cut, samples = single(slim), fitting(network, as_samples(samples))
+    check_samples(samples)
+    batch, held = batch_of(samples), min(max(int(len(samples) * HELD_OUT), 1), _MOST_HELD)
+    checked, _ = samples.split(held)
+    measured, fitted = fitting(cut, samples).split(held)
+    targets = output_rows(network, checked, batch)
     check_targets(targets, network.name)
     solved = Network.of(copied(cut))
-    fitted, measured = (x.split(batch_sizes(len(x), batch)) for x in (wide[held:], wide[:held]))
-    original = in_single(network, Samples(images))
-    layerwise = LayerwiseRepair(original, solved, plan, fitted, measured, refine=refine)
+    original = in_single(network, samples)
+    parts = [list(part.batches(batch)) for part in (fitted, measured)]
+    layerwise = LayerwiseRepair(original, solved, plan, *parts, refine=refine)
     layers = layerwise.run(torch.Generator().manual_seed(seed), watch)
     watch("measuring", 1.0)
-    candidates = _candidates(solved, cut, wide[held:], batch)
+    candidates = _candidates(solved, cut, fitted, batch)
     networks = {how: _narrowed(candidate, slim) for how, candidate in candidates.items()}
-    errors = _errors(networks, targets, images[:held], batch)
+    errors = _errors(networks, targets, checked, batch)
     best = min(errors, key=errors.__getitem__)
     before = errors[False, False]
-    report = Repair(tuple(layers), len(images) - held, held, before, errors[best], *best)
+    report = Repair(tuple(layers), len(fitted), len(checked), before, errors[best], *best)
     return copied(networks[best]), report
 
 
 _MOST_HELD = 128
 
 
-def check_images(count: int) -> None:
+def check_number(count: int) -> None:
     """Raise :class:`InputError` for fewer images than a repair can do with."""
     if count < 2:
         raise InputError("repair needs at least 2 images: one to solve for and one to measure on")
+
+
+def check_samples(samples: Samples) -> None:
+    """The same of these, which must also be two batches where they are of several sizes."""
+    check_number(len(samples))
+    if isinstance(samples, SampleBatches) and len(samples.parts) < 2:
+        raise InputError("repair needs at least 2 batches of samples of different sizes")
 
 
 _How: TypeAlias = tuple[bool, bool]
 """Whether a candidate has the new weights, and whether it has re-estimated statistics."""
 
 
-def _candidates(solved: Network, cut: Network, images: Tensor, batch: int) -> dict[_How, Network]:
+def _candidates(solved: Network, cut: Network, samples: Samples, batch: int) -> dict[_How, Network]:
     """The networks of which the best is kept."""
     candidates = {(True, False): solved, (False, False): cut}
-    if len(images) < 2:  # which have no statistics
+    if len(samples) < 2:  # which have no statistics
         return candidates
     return {
         (True, False): solved,
-        (True, True): reestimated(solved, images, batch),
+        (True, True): reestimated(solved, samples, batch),
         (False, False): cut,
-        (False, True): reestimated(cut, images, batch),
+        (False, True): reestimated(cut, samples, batch),
     }
 
 
 def _errors(
-    networks: Mapping[_How, Network], targets: Tensor, images: Tensor, batch: int
+    networks: Mapping[_How, Network], targets: Tensor, samples: Samples, batch: int
 ) -> dict[_How, float]:
     """The output error of each; raises :class:`InputError` where all are infinite."""
     errors = {
-        how: output_error(targets, output_rows(network, images, batch))
+        how: output_error(targets, output_rows(network, samples, batch))
         for how, network in networks.items()
     }
     if min(errors.values()) == math.inf:
@@ -159,8 +167,8 @@ def _narrowed(network: Network, slim: Network) -> Network:
     return Network.of(clone(network, lambda name, tensor: tensor.detach().to(kinds[name])))
 
 
-def reestimated(network: Network, images: Tensor, batch: int) -> Network:
-    """A copy whose batch norms hold the statistics of what they now read, over all images."""
+def reestimated(network: Network, samples: Samples | Tensor, batch: int) -> Network:
+    """A copy whose batch norms hold the statistics of what they now read, over all samples."""
     copy = Network.of(copied(network))
     norms = [module for module in copy.modules.values() if isinstance(module, _BatchNorm)]
     with torch.no_grad(), evaluation_mode(copy):  # which puts attributes back, but no statistics
@@ -168,6 +176,6 @@ def reestimated(network: Network, images: Tensor, batch: int) -> Network:
             norm.reset_running_stats()
             norm.momentum = None  # the mean over all batches
             norm.train()
-        for part in images.split(batch_sizes(len(images), batch)) if norms else ():
-            copy.model(part)
+        for part in as_samples(samples).batches(batch) if norms else ():
+            copy.model(*part.inputs)
     return copy

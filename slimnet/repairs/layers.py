@@ -9,8 +9,9 @@ that follow read what the new weights make: nothing is run twice but the few cal
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -26,7 +27,11 @@ from slimnet.reconstruction.least_squares import fit_of
 from slimnet.reconstruction.lockstep import Stop, Walk, together, walking
 from slimnet.reconstruction.refine import ROWS, WORTH, Part, Whitening, refined
 from slimnet.reconstruction.segments import Segment, aligned, segments_of
+from slimnet.samples import Samples
 from slimnet.statistics.moments import overflow, recorded, rows_grid
+
+Shapes: TypeAlias = tuple[tuple[int, ...], ...]
+"""Of the inputs' tensors."""
 
 LEAST_ROWS = 1 << 16
 """Of least squares, as far as there are as many."""
@@ -52,8 +57,8 @@ class LayerwiseRepair:
         network: Network,
         slim: Network,
         plan: Plan,
-        fitted: Sequence[Tensor],
-        measured: Sequence[Tensor],
+        fitted: Sequence[Samples],
+        measured: Sequence[Samples],
         *,
         refine: bool,
     ) -> None:
@@ -77,9 +82,9 @@ class LayerwiseRepair:
         self._segments = self._cut_segments() if refine and self._passes else {}
         self._whitenings: dict[str, Whitening] = {}
 
-    def _aligned_passes(self, slim: Network) -> dict[int, list[Call]]:
-        """The slim network's calls, by the size of a batch; empty where one size does not align."""
-        firsts = {len(batch): batch for batch in self._batches}
+    def _aligned_passes(self, slim: Network) -> dict[Shapes, list[Call]]:
+        """The slim network's calls, by a batch's shapes; empty where one of them does not align."""
+        firsts = {batch.shapes: batch for batch in self._batches}
         passes = {size: aligned(self._trace, recorded(slim, x)) for size, x in firsts.items()}
         if any(calls is None for calls in passes.values()):
             return {}
@@ -109,10 +114,12 @@ class LayerwiseRepair:
         whole = {c.call.index: _other(c) for c in self._originals.values()}
         places = {i: c.call.index for i, c in self._originals.items()}
         outputs = [
-            Walk(original, (batch,), self._whole, whole, after=True, places=places)
+            Walk(original, batch.inputs, self._whole, whole, after=True, places=places)
             for batch in self._batches
         ]
-        inputs = [Walk(slim, (batch,), self._trace, stops, after=False) for batch in self._batches]
+        inputs = [
+            Walk(slim, batch.inputs, self._trace, stops, after=False) for batch in self._batches
+        ]
         return outputs, inputs
 
     def _kept_for(self, index: int) -> frozenset[int]:
@@ -179,12 +186,13 @@ class LayerwiseRepair:
                 stop.kept[number].copy_(results[number])
 
     def _pass(self, n: int) -> Sequence[Call]:
-        return self._passes[len(self._batches[n])]
+        return self._passes[self._batches[n].shapes]
 
     def _values(self, segment: Segment, n: int, stop: Stop) -> dict[int, Tensor]:
         """The inputs of the segment in one batch."""
-        images = {ref.id: self._batches[n] for ref in self._trace.inputs}
-        return {n: images[n] if n in images else stop.kept[n] for n in segment.inputs}
+        numbers = [ref.id for ref in self._trace.inputs]
+        given = dict(zip(numbers, self._batches[n].tensors, strict=True))
+        return {n: given[n] if n in given else stop.kept[n] for n in segment.inputs}
 
     def _forget(self, index: int) -> None:
         """Drop the whitenings that no later segment needs."""
@@ -288,12 +296,15 @@ class _LayerProblem:
         return LayerRepair(name, before, fit.error(change, constants))
 
     def _rows(
-        self, original: Sequence[Stop], slim: Sequence[Stop], places: Places
+        self,
+        original: Sequence[Stop],
+        slim: Sequence[Stop],
+        places: Callable[[Stop], Places],
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """The layer's inputs and its targets, piece by piece."""
         for whole, cut in zip(original, slim, strict=True):
             inputs = cut.args[self.consumer.place]
-            for rows, *parts in self.form.pieces(inputs, places, *self._outputs(whole, cut)):
+            for rows, *parts in self.form.pieces(inputs, places(whole), *self._outputs(whole, cut)):
                 yield rows, self._targets(*parts)
 
     def _whitening(self, lower: Tensor, mean: Tensor) -> Whitening:

@@ -18,7 +18,7 @@ from slimnet.output import write_text
 from slimnet.report import columns, plots, words
 from slimnet.report.templates import filled
 from slimnet.study import Facts, LatencyFacts, Results
-from slimnet.train import describe
+from slimnet.tasks.classification import describe
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ the result; started again with the same arguments, it goes on from there to the 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +17,14 @@ from torch import Tensor, nn
 
 from slimnet.capture.modules import copied
 from slimnet.capture.trace import map_tensors
-from slimnet.digest import sealed, unsealed, weights_digest
-from slimnet.errors import InputError
 from slimnet.network import Network
-from slimnet.networks.payload import load_payload
-from slimnet.output import set_aside, write_torch
-from slimnet.progress import remark
+from slimnet.output import write_torch
 from slimnet.sparsity.method import SPARSIFIERS
 from slimnet.sparsity.sparseness import Sparseness, sparseness
-from slimnet.train import Dataset, History, Schedule, Snapshot, evaluate, train
+from slimnet.tasks.classification import Dataset
+from slimnet.train import History, Schedule, evaluate, train
+from slimnet.train.checkpoint import Checkpoint, checkpoint_of
 from slimnet.train.loop import check_held
-from slimnet.version import __version__
 
 
 @dataclass(frozen=True)
@@ -70,7 +67,7 @@ class Sparse:
             "cut": self.cut,
             "accuracy": {"before": self.accuracy, "after": self.history.accuracy},
             "sparseness": {"before": self.before.to_json(), "after": self.after.to_json()},
-            "history": asdict(self.history),
+            "history": self.history.to_json(),
             "resumed": self.resumed,
         }
 
@@ -95,7 +92,10 @@ def sparsify(
     check_held(copy.parameters(), **{row.knob: recipe.amount})
     callback = row.make(copy, example, recipe.amount)
     before, accuracy = sparseness(Network.of(copy), example), evaluate(copy, dataset, device)
-    file = None if checkpoint is None else _Checkpoint.of(checkpoint, model, dataset, recipe)
+    file = None
+    if checkpoint is not None:
+        identity = {"data": dataset.fingerprint(), **recipe.to_json()}
+        file = Checkpoint.of(checkpoint, model, identity)
     snapshot = None if file is None else file.read()
     history = train(
         copy,
@@ -114,11 +114,6 @@ def sparsify(
     return Sparse(copy, recipe, history, accuracy, before, after, epochs)
 
 
-def checkpoint_of(output: Path) -> Path:
-    """Where the training that makes ``output`` is kept until it is through."""
-    return output.with_name(f"{output.name}.training")
-
-
 def write_state(model: nn.Module, output: Path) -> None:
     """Write a plain state dict, whole or not at all, and forget the training's checkpoint."""
     state = {name: _on_cpu(value) for name, value in model.state_dict().items()}
@@ -128,49 +123,3 @@ def write_state(model: nn.Module, output: Path) -> None:
 
 def _on_cpu(value: Any) -> Any:
     return value.detach().cpu() if isinstance(value, Tensor) else value
-
-
-@dataclass(frozen=True)
-class _Checkpoint:
-    """A file that holds the latest snapshot of one training."""
-
-    path: Path
-    identity: dict[str, Any]  # what the training depends on
-
-    @classmethod
-    def of(cls, path: Path, model: nn.Module, dataset: Dataset, recipe: Recipe) -> _Checkpoint:
-        identity = {
-            "slimnet": __version__,
-            "weights": weights_digest(model),
-            "data": dataset.fingerprint(),
-            **recipe.to_json(),
-        }
-        return cls(path, identity)
-
-    def read(self) -> Snapshot | None:
-        """The snapshot of this training; None where there is none.
-
-        One that is damaged, or of another training, is set aside.
-        """
-        if not self.path.exists():
-            return None
-        try:
-            payload = unsealed(load_payload(self.path))
-            identity, state = dict(payload["identity"]), payload["snapshot"]
-            if identity == self.identity:
-                # a copy: the file that these are mapped from is about to be replaced
-                return Snapshot.from_payload(map_tensors(Tensor.clone, state))
-        except (InputError, KeyError, TypeError, AttributeError, ValueError):
-            self._set_aside("damaged", "is damaged")
-            return None
-        others = [name for name in self.identity if identity.get(name) != self.identity[name]]
-        self._set_aside("other", f"is of a training with other {' and '.join(others)}")
-        return None
-
-    def _set_aside(self, kind: str, why: str) -> None:
-        aside = set_aside(self.path, kind)
-        remark(f"{self.path} {why}: it is kept as {aside.name}, and the training starts anew")
-
-    def write(self, snapshot: Snapshot) -> None:
-        content = {"identity": self.identity, "snapshot": snapshot.to_payload()}
-        write_torch(self.path, sealed(content))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -26,7 +25,7 @@ def batches(
     network: Network, samples: Samples, what: str, watch: Progress, size: int | None = None
 ) -> Iterator[Samples]:
     """Batches where the model is, in its precision; smaller ones of large images."""
-    size = max(min(size or BATCH, NUMBERS // samples.images[0].numel()), 1)
+    size = max(min(size or BATCH, NUMBERS // max(samples.numbers, 1)), 1)
     for number, batch in enumerate(samples.batches(size)):
         watch(f"{what} of {len(samples)} images", number * size / len(samples))
         yield fitting(network, batch)
@@ -34,8 +33,7 @@ def batches(
 
 def fitting(network: Network, samples: Samples) -> Samples:
     """The same where the model is, in its precision."""
-    kind = network.dtype or samples.images.dtype
-    return replace(samples, images=samples.images.to(kind)).to(network.device)
+    return samples.to(network.device, network.dtype)
 
 
 def in_single(network: Network, samples: Samples) -> Network:
@@ -48,7 +46,7 @@ def in_single(network: Network, samples: Samples) -> Network:
         return network
     with torch.no_grad(), evaluation_mode(wide):
         try:
-            wide.model(fitting(wide, samples.first(2)).images)
+            wide.model(*fitting(wide, samples.first(2)).inputs)
         except Exception as error:  # the user's forward may raise anything
             raise InputError(
                 f"{network.name} does not run in single precision, in which images are read for a "
@@ -67,13 +65,15 @@ def working_copy(network: Network, samples: Samples) -> Network:
 def run(model: nn.Module, batch: Samples) -> Any:
     """The network's output; raises :class:`InputError` where it does not run on the images."""
     try:
-        return model(batch.images)
+        return model(*batch.inputs)
     except Exception as error:  # the user's forward may raise anything
-        raise does_not_run(model, batch.images.shape, error) from error
+        raise does_not_run(model, batch, error) from error
 
 
-def does_not_run(model: nn.Module, shape: Sequence[int], error: BaseException) -> InputError:
-    """The refusal of images that a network fails on."""
-    size = "x".join(map(str, shape))
-    name, why = type(model).__name__, first_line(error)
-    return InputError(f"{name} does not run on the calibration images of {size}: {why}")
+def does_not_run(model: nn.Module, batch: Samples, error: BaseException) -> InputError:
+    """The refusal of samples that a network fails on."""
+    size = ", ".join("x".join(map(str, shape[1:])) for shape in batch.shapes)
+    return InputError(
+        f"{type(model).__name__} does not run on the calibration images of {size}: "
+        f"{first_line(error)}"
+    )

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
-import torch
 from torch import Tensor
 
 from slimnet.coupling.groups import Group
@@ -20,7 +19,7 @@ from slimnet.network import Network
 from slimnet.progress import Progress, not_shown
 from slimnet.samples import Samples
 from slimnet.statistics.activations import activations
-from slimnet.statistics.batches import batches, in_single, working_copy
+from slimnet.statistics.batches import fitting, in_single, working_copy
 from slimnet.statistics.gradients import loss_gradients, squared_gates
 from slimnet.statistics.moments import input_moments
 from slimnet.statistics.statistics import Need, Statistics
@@ -53,8 +52,8 @@ def gather(
             gathered = replace(gathered, activations=activations(copy, groups, samples, watch))
     if samples is not None and "inputs" in needs:
         wide = in_single(network, samples)
-        images = torch.cat([part.images for part in batches(wide, samples, "inputs", watch)])
-        gathered = replace(gathered, inputs=input_moments(wide, images, watch=watch))
+        fit = fitting(wide, samples)
+        gathered = replace(gathered, inputs=input_moments(wide, fit, watch=watch))
     return gathered
 
 

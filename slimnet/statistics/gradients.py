@@ -1,8 +1,8 @@
 """Gradients of the loss on calibration images, by weight and by channel.
 
 The network is changed (its parameters get ``requires_grad``): give a copy. The loss is the mean
-cross-entropy in evaluation mode, so that batch norms use their running statistics and nothing is
-dropped out.
+cross-entropy, or the task's own, in evaluation mode, so that batch norms use their running
+statistics and nothing is dropped out.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def _differentiated(
     model: nn.Module, batch: Samples, named: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """The gradient of a batch's mean loss by each of these tensors that it depends on."""
-    loss = _loss(run(model, batch), batch)
+    loss = batch.loss(model, batch) if batch.loss else _cross_entropy(run(model, batch), batch)
     try:
         gradients = torch.autograd.grad(loss, [*named.values()], allow_unused=True)
     except RuntimeError as error:
@@ -103,7 +103,7 @@ def _differentiated(
     return {name: gradient for name, gradient in pairs if gradient is not None}
 
 
-def _loss(scores: Any, batch: Samples) -> Tensor:
+def _cross_entropy(scores: Any, batch: Samples) -> Tensor:
     if not isinstance(scores, Tensor) or scores.dim() != 2 or len(scores) != len(batch):
         raise InputError(
             "gradients are of the cross-entropy, which needs a network whose output is one score "
@@ -119,7 +119,7 @@ def _loss(scores: Any, batch: Samples) -> Tensor:
     return cross_entropy(scores, labels)
 
 
-def _labels(samples: Samples) -> Tensor:
+def _labels(samples: Samples) -> Any:
     if samples.labels is None:
         raise InputError("gradients need labels: give images with labels, Samples(images, labels)")
     return samples.labels

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -23,6 +23,7 @@ from slimnet.reconstruction.consumers import Consumer, consumers_of
 from slimnet.reconstruction.forms import Form, Places, grid
 from slimnet.reconstruction.least_squares import WIDE, KeptRows, Moments, moments_of
 from slimnet.reconstruction.lockstep import Stop, Walk, together, walking
+from slimnet.samples import Samples, as_samples
 from slimnet.statistics.batches import does_not_run
 
 ROWS = 32
@@ -49,17 +50,17 @@ class InputMoments:
     depth: float  # where in the pass: 0 for the first layer, 1 for the last
 
 
-def batch_of(images: Tensor) -> int:
-    """How many images run at once: as many as have an eighth of a million pixels, but 4 or more."""
-    return max(_PIXELS // max(images[0, 0].numel(), 1), _IMAGES)
+def batch_of(samples: Samples | Tensor) -> int:
+    """How many samples run at once: as many as have an eighth of a million places, or 4."""
+    return max(_PIXELS // max(as_samples(samples).places, 1), _IMAGES)
 
 
-def recorded(network: Network, images: Tensor) -> Trace:
-    """The pass over some of the calibration images; :class:`InputError` where there is none."""
+def recorded(network: Network, batch: Samples) -> Trace:
+    """The pass over some of the samples; :class:`InputError` where there is none."""
     try:
-        return capture(network, (images,))
+        return capture(network, batch.inputs)
     except CaptureError as error:
-        raise does_not_run(network.model, images.shape[1:], error.__cause__ or error) from error
+        raise does_not_run(network.model, batch, error.__cause__ or error) from error
 
 
 def overflow(weight: str) -> InputError:
@@ -72,28 +73,36 @@ def overflow(weight: str) -> InputError:
 
 def rows_grid(
     stops: Sequence[Stop], unknowns: int, generator: torch.Generator, *, least: int = LEAST_ROWS
-) -> Places:
+) -> Callable[[Stop], Places]:
     """Which places of a layer's output are looked at, for so many unknowns of each output."""
-    sizes = stops[0].result.shape[2:]
     images = sum(len(stop.result) for stop in stops)
     rows = max(ROWS * unknowns, least) if unknowns <= WIDE else KEPT_ROWS
     wanted = rows // images + 1
-    return grid(sizes, wanted, generator) if len(sizes) else None
+    grids: dict[tuple[int, ...], Places] = {}
+
+    def places(stop: Stop) -> Places:
+        size = tuple(stop.result.shape[2:])
+        if size not in grids:
+            grids[size] = grid(size, wanted, generator) if size else None
+        return grids[size]
+
+    places(stops[0])
+    return places
 
 
 def input_moments(
     network: Network,
-    images: Tensor,
+    samples: Samples | Tensor,
     *,
     seed: int = 0,
     watch: Progress = not_shown,
 ) -> dict[str, InputMoments]:
     """For every convolution and linear map, by the name of its weight: the moments of its inputs.
 
-    ``images`` [N, C, H, W], normalised. Raises :class:`InputError` where the network does not run
-    on them, and :class:`CaptureError` where the batches do not run the same calls.
+    ``samples`` are on the network's device. Raises :class:`InputError` where the network does not
+    run on them, and :class:`CaptureError` where the batches do not run the same calls.
     """
-    batches = images.split(batch_of(images))
+    batches = list(as_samples(samples).batches(batch_of(samples)))
     trace = recorded(network, batches[0])
     consumers = {c.call.index: c for c in consumers_of(trace)}
     totals: dict[int, list[Consumer]] = defaultdict(list)
@@ -101,7 +110,7 @@ def input_moments(
         if consumer.total is not None:
             totals[consumer.total.index].append(consumer)
     stops = dict.fromkeys(consumers.keys() | totals.keys(), frozenset[int]())
-    walks = [Walk(network.model, (part,), trace, stops, after=True) for part in batches]
+    walks = [Walk(network.model, part.inputs, trace, stops, after=True) for part in batches]
     reader = _MomentCollector(network.tensors, len(consumers), seed)
     with torch.no_grad(), walking(walks, [network]):
         for (met,) in together(trace, stops, walks):
@@ -136,7 +145,7 @@ class _MomentCollector:
         places = rows_grid(stops, matrix.shape[2], self._generator)
         sums = moments_of(matrix.shape[0], matrix.shape[2], matrix.device)
         for stop in stops:
-            for (rows,) in form.pieces(stop.args[consumer.place], places):
+            for (rows,) in form.pieces(stop.args[consumer.place], places(stop)):
                 sums.add(rows.transpose(0, 1))
         spread = _variances(form, stops)
         if not (sums.finite and bool(spread.isfinite().all())):

@@ -16,8 +16,8 @@ from slimnet.capture.modules import evaluation_mode
 from slimnet.errors import InputError
 from slimnet.example import tensors_of
 from slimnet.network import Network
-from slimnet.samples import batch_sizes
-from slimnet.statistics.batches import does_not_run
+from slimnet.samples import SampleBatches, Samples, as_samples
+from slimnet.statistics.batches import run
 
 
 def numbers_of(outputs: Any) -> list[Tensor]:
@@ -27,44 +27,45 @@ def numbers_of(outputs: Any) -> list[Tensor]:
     return real or tensors
 
 
-def output_rows(network: Network, images: Tensor, batch: int) -> Tensor:
-    """[N, numbers]: for each image all numbers of the network's outputs.
+def output_rows(network: Network, samples: Samples | Tensor, batch: int) -> Tensor:
+    """[N, numbers]: for each sample all numbers of the network's outputs.
 
-    Where an output does not tell the images apart, they go through one at a time. Raises
-    :class:`InputError` where the network does not run on them, or its outputs cannot be compared.
+    Where an output does not tell the samples apart, they go through one at a time; of samples of
+    several sizes all numbers are one row. Raises :class:`InputError` where the network does not
+    run on them, or its outputs cannot be compared.
     """
     model = network.model
     with torch.no_grad(), evaluation_mode(network):
-        parts = [_rows(model, part) for part in images.split(batch_sizes(len(images), batch))]
+        samples = as_samples(samples)
+        parts = [_rows(model, part) for part in samples.batches(batch)]
         if any(part is None for part in parts):
-            parts = [_row(model, image) for image in images.split(1)]
+            parts = [_row(model, sample) for sample in samples.batches(1)]
     rows = [part for part in parts if part is not None]
-    if len({part.shape[1] for part in rows}) > 1:
+    if len({part.shape[1] for part in rows}) == 1:
+        return torch.cat(rows)
+    if not isinstance(samples, SampleBatches):
         raise InputError(
             f"{network.name} gives outputs of another size for another image, which "
             "cannot be compared: wrap it in a module that returns what goes in before them"
         )
-    return torch.cat(rows)
+    return torch.cat([part.flatten() for part in rows])[None]
 
 
-def _rows(model: nn.Module, images: Tensor) -> Tensor | None:
-    """[images, numbers]; None where an output does not tell the images apart."""
-    outputs = _outputs(model, images)
-    if not all(x.dim() and len(x) == len(images) for x in outputs):
+def _rows(model: nn.Module, samples: Samples) -> Tensor | None:
+    """[samples, numbers]; None where an output does not tell the samples apart."""
+    outputs = _outputs(model, samples)
+    if not all(x.dim() and len(x) == len(samples) for x in outputs):
         return None
     return torch.cat([x.flatten(1) if x.dim() > 1 else x[:, None] for x in outputs], 1)
 
 
-def _row(model: nn.Module, image: Tensor) -> Tensor:
+def _row(model: nn.Module, sample: Samples) -> Tensor:
     """[1, numbers]."""
-    return torch.cat([x.flatten() for x in _outputs(model, image)])[None]
+    return torch.cat([x.flatten() for x in _outputs(model, sample)])[None]
 
 
-def _outputs(model: nn.Module, images: Tensor) -> list[Tensor]:
-    try:
-        outputs = numbers_of(model(images))
-    except Exception as error:  # the user's forward may raise anything
-        raise does_not_run(model, images.shape[1:], error) from error
+def _outputs(model: nn.Module, samples: Samples) -> list[Tensor]:
+    outputs = numbers_of(run(model, samples))
     if not outputs:
         raise InputError(f"{type(model).__name__} gives no tensor: there is nothing to compare")
     return outputs

@@ -16,7 +16,8 @@ from torch import nn
 
 from slimnet.digest import weights_digest
 from slimnet.errors import InputError
-from slimnet.train import REGIMES, Dataset, Schedule
+from slimnet.tasks.classification import Dataset
+from slimnet.train import REGIMES, Schedule
 from slimnet.version import __version__
 
 
@@ -59,7 +60,7 @@ class Study:
 
     def to_json(self) -> dict[str, Any]:
         """Every field; ``Study.from_json`` reads it back."""
-        return {**asdict(self), "settings": dict(self.settings)}
+        return {**asdict(self), "base": self.base.to_json(), "settings": dict(self.settings)}
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Study:

@@ -115,8 +115,8 @@ def sensitivity(model: nn.Module, asked: SensitivityArguments) -> Sensitivity:
         PruneError: where the criterion finds nothing to read.
     """
     network, points = Network.of(model), asked.points
-    example, images = positional(model, asked.example), samples_of(asked.data)
-    calibration = samples_of(asked.calibration)
+    example, images = positional(model, asked.example), samples_of(asked.data, model)
+    calibration = samples_of(asked.calibration, model)
     check_needs(asked.criterion, data=calibration is not None, init=asked.init is not None)
     analysis = analyse(network, capture_passes(network, example), (), heads=asked.heads)
     options = CriterionOptions(asked.criterion, asked.across, asked.reduce)
@@ -196,9 +196,10 @@ class _Measure:
         try:
             return list(self._run(self.network))
         except Exception as error:  # whatever the user's forward raises
-            shape = [] if self.images is None else list(self.images.images.shape[1:])
+            shapes = () if self.images is None else self.images.shapes
+            listed = ", ".join(str(list(shape[1:])) for shape in shapes) or "[]"
             why = first_line(error)
-            raise InputError(f"the network does not run on images of {shape}: {why}") from error
+            raise InputError(f"the network does not run on images of {listed}: {why}") from error
 
     def cut(self, group: Group, removed: Mapping[int, Any]) -> _Damage:
         """Without these atoms of one group."""
@@ -223,7 +224,7 @@ class _Measure:
         return _Damage(float(np.sqrt(squared / max(total, 1e-300))), self._percent(right))
 
     def _percent(self, right: int) -> float | None:
-        if self.images is None or self.images.labels is None:
+        if self.images is None or self.images.labels is None or self.images.loss:
             return None
         return 100 * right / len(self.images)
 
@@ -234,12 +235,12 @@ class _Measure:
                 yield network.model(*self.example), None
                 return
             for batch in self.images.batches(BATCH):
-                yield network.model(batch.images), batch.labels
+                yield network.model(*batch.inputs), batch.labels
 
 
 def _right(outputs: Any, labels: Tensor | None) -> int:
     """How many images got their own label; 0 without labels."""
-    if labels is None:
+    if not isinstance(labels, Tensor):
         return 0
     scores = tensors_of(outputs)[0]
     if scores.dim() != 2:

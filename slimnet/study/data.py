@@ -22,7 +22,8 @@ from slimnet.networks.payload import load_payload
 from slimnet.output import set_aside, write_torch
 from slimnet.progress import remark
 from slimnet.study.recent import Recent
-from slimnet.train import Dataset, DataSpec, Normalize
+from slimnet.tasks.classification import Dataset, Normalize
+from slimnet.tasks.data import DataSpec
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from slimnet.plan.plan import Plan
 from slimnet.progress import remark
 from slimnet.repairs import repair
 from slimnet.study.store import Store, turn
-from slimnet.train import Dataset
+from slimnet.tasks.classification import Dataset
 
 
 def write_repaired(
@@ -51,9 +51,9 @@ def repaired(
     place: torch.device,
 ) -> nn.Module:
     """``slim``, repaired on so many images; both networks, the caller's to give away, are moved."""
-    images = dataset.samples(samples, seed).images
+    calibration = dataset.samples(samples, seed)
     original, cut = (Network.of(model.to(place)) for model in (dense, slim))
-    return repair(original, cut, plan, images, seed=seed)[0]
+    return repair(original, cut, plan, calibration, seed=seed)[0]
 
 
 def _stored_weights(path: Path) -> Mapping[str, Tensor] | None:

@@ -32,7 +32,9 @@ from slimnet.study.networks import StoredNetwork, arch_of_cuts, artifact_of
 from slimnet.study.results import CellResult, Results
 from slimnet.study.store import PAUSE, STORES, Store, turn
 from slimnet.study.work import Setup, take_cell
-from slimnet.train import Dataset, DataSpec, evaluate
+from slimnet.tasks.classification import Dataset
+from slimnet.tasks.data import DataSpec
+from slimnet.train import evaluate
 
 MakeSlim: TypeAlias = Callable[[str, float], Candidate]
 """(criterion, ratio) → a network that was cut from the dense one."""

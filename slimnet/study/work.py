@@ -28,7 +28,8 @@ from slimnet.study.recent import Recent
 from slimnet.study.repaired import repaired, write_repaired
 from slimnet.study.results import CellResult
 from slimnet.study.store import STORES, Store
-from slimnet.train import REGIMES, Dataset, Repairer, Schedule, budget, evaluate, start, train
+from slimnet.tasks.classification import Dataset
+from slimnet.train import REGIMES, Repairer, Schedule, budget, evaluate, start, train
 from slimnet.train.loop import History, place_of
 
 Progress: TypeAlias = Callable[[float], None]
@@ -119,7 +120,7 @@ def _retrained(setup: Setup, cell: Cell, stored: StoredNetwork, progress: Progre
 
 
 def _untrained(accuracy: float, seconds: float) -> History:
-    return History(losses=(), accuracy=accuracy, epochs=0, samples=0, seconds=seconds)
+    return History((), {"accuracy": accuracy}, epochs=0, samples=0, seconds=seconds)
 
 
 def _repairer(setup: Setup, cell: Cell, stored: StoredNetwork, dataset: Dataset) -> Repairer | None:

@@ -1,16 +1,19 @@
-"""The one training loop: a network, data and a schedule in, a history out.
+"""The one training loop: a network, a task and a schedule in, a history out.
 
-Everything that differs between ways of training is an argument: the schedule, the weights that the
-network starts with, and callbacks that look in while it trains. The same seed gives the same
-weights to the bit on the same device, also where the training was stopped and taken up again.
+Everything that differs between ways of training is an argument: the task (what is read, the loss),
+the schedule, the weights that the network starts with, and callbacks that look in while it trains.
+The same seed gives the same weights to the bit on the same device, also where the training was
+stopped and taken up again, in the middle of an epoch too.
 """
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 import torch
@@ -18,29 +21,59 @@ from torch import Tensor, nn
 
 from slimnet.capture.randomness import drawing_from
 from slimnet.errors import InputError
-from slimnet.train.callback import Callback, Moment, call
-from slimnet.train.dataset import Dataset, check_classes
+from slimnet.task import Batch, Task, device_of, number_of, samples_in, to_device
+from slimnet.tasks.classification import Dataset, check_classes
+from slimnet.train.callback import Callback, call
+from slimnet.train.execution import AS_IT_IS, Execution
+from slimnet.train.extras import extras
 from slimnet.train.schedule import Schedule
-from slimnet.train.snapshot import Snapshot, Training
+from slimnet.train.snapshot import Place, Snapshot, Training
 
 Progress = Callable[[float], None]  # told after each step which part of the training is done
-Keep = Callable[[Snapshot], None]  # told after each epoch where the training stands
+Keep = Callable[[Snapshot], None]  # told where the training stands
 
 
 @dataclass(frozen=True)
 class History:
-    """What one training did: the loss of each epoch, and the accuracy of the last, in percent."""
+    """What one training did: the loss of each epoch, and the metrics after the last."""
 
     losses: tuple[float, ...]
-    accuracy: float
+    metrics: Mapping[str, float]
     epochs: int
-    samples: int  # training images seen, each epoch's counted anew
+    samples: int  # of the training split, each epoch's counted anew
     seconds: float
+    measured: tuple[Mapping[str, float], ...] = ()  # after each epoch, where that was asked for
+
+    @property
+    def accuracy(self) -> float:
+        """The metric that counts: of classification the accuracy, in percent."""
+        return next(iter(self.metrics.values()))
+
+    def to_json(self) -> dict[str, Any]:
+        """Numbers by name; the metrics beside the rest."""
+        rest = asdict(self)
+        return {"losses": rest.pop("losses"), **rest.pop("metrics"), **rest}
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """One call of :func:`train`, apart from what changes while it trains."""
+
+    task: Task
+    schedule: Schedule
+    training: Training
+    execution: Execution
+    progress: Progress
+    keep: Keep | None
+    interval: float
+    settled: Mapping[str, Any]
+    losses: list[float] = field(default_factory=list)
+    done: list[tuple[int, int]] = field(default_factory=list)  # steps and samples of each epoch
 
 
 def train(
     model: nn.Module,
-    dataset: Dataset,
+    task: Task,
     schedule: Schedule,
     *,
     seed: int,
@@ -48,49 +81,58 @@ def train(
     progress: Progress | None = None,
     callbacks: Sequence[Callback] = (),
     keep: Keep | None = None,
+    interval: float = math.inf,
     resume: Snapshot | None = None,
+    execution: Execution = AS_IT_IS,
+    settled: Mapping[str, Any] | None = None,
 ) -> History:
-    """Train ``model``, which the caller owns, in place, and test it after the last epoch.
+    """Train ``model``, which the caller owns, in place, and measure it after the last epoch.
 
     It ends in eval mode on the device where it was. ``device`` defaults to the GPU where there is
-    one. The accuracy is that of the last epoch, never of the best. ``keep`` is handed a snapshot
-    after each epoch, which it must copy or write at once; ``resume`` goes on from such a one, of a
-    call with the same arguments. Raises ``InputError`` where the loss is no longer finite, or
-    network and data do not fit.
+    one. The metrics are those of the last epoch, never of the best. ``keep`` is handed a snapshot
+    after each epoch, and every ``interval`` seconds, which it must copy or write at once;
+    ``resume`` goes on from such a one, of a call with the same arguments; ``settled`` is what a
+    snapshot should remember beside. Raises ``InputError``
+    where the loss is no longer finite, or network and data do not fit.
     """
-    check_classes(dataset)
-    home = _device_of(model)
-    place = place_of(device)
-    start = time.perf_counter()
-    with _deterministic(seed, place):
-        model.to(place)
+    if isinstance(task, Dataset):
+        check_classes(task)
+    home, place = device_of(model), place_of(device)
+    started = time.perf_counter()
+    callbacks = (*callbacks, *extras(schedule))
+    with _deterministic(seed, place), execution.applied(model.to(place)) as running:
         generator = torch.Generator().manual_seed(seed)
-        training = Training(model, _optimizer(model, schedule), callbacks, generator, place)
-        losses = _epochs(training, dataset, schedule, progress, keep, resume)
-        accuracy = evaluate(model, dataset, place)
+        training = Training(
+            model, _optimizer(model, schedule), callbacks, generator, place, running
+        )
+        told = progress or (lambda part: None)
+        run = _Run(task, schedule, training, execution, told, keep, interval, settled or {})
+        _epochs(run, resume)
+        metrics = measure(model, task, place)
         model.to(home)
-    seconds = time.perf_counter() - start
-    samples = schedule.epochs * len(dataset.y_train)
-    return History(losses, accuracy, schedule.epochs, samples, seconds)
+    seconds = time.perf_counter() - started
+    samples = sum(seen for _, seen in run.done)
+    return History(tuple(run.losses), metrics, schedule.epochs, samples, seconds)
+
+
+def measure(
+    model: nn.Module, task: Task, device: torch.device | str | None = None, batch: int = 256
+) -> dict[str, float]:
+    """Each metric of the task over its test split; the model ends in eval mode where it was."""
+    home, place = device_of(model), place_of(device)
+    model.to(place).eval()
+    with torch.inference_mode():
+        batches = (to_device(each, place) for each in task.batches("test", batch))
+        metrics = dict(task.measure(model, batches))
+    model.to(home)
+    return metrics
 
 
 def evaluate(
-    model: nn.Module,
-    dataset: Dataset,
-    device: torch.device | str | None = None,
-    batch: int = 256,
+    model: nn.Module, task: Task, device: torch.device | str | None = None, batch: int = 256
 ) -> float:
-    """The share of test images that ``model`` labels right, in percent; it ends in eval mode."""
-    home = _device_of(model)
-    place = place_of(device)
-    model.to(place).eval()
-    right = 0
-    with torch.inference_mode():
-        for images, labels in dataset.test_batches(batch):
-            predicted = _logits(model, images.to(place), dataset.num_classes).argmax(1).cpu()
-            right += int((predicted == labels).sum())
-    model.to(home)
-    return 100 * right / len(dataset.y_test)
+    """The metric that counts, e.g. the share of test images that are labelled right, in percent."""
+    return measure(model, task, device, batch)[task.metrics[0].name]
 
 
 def place_of(device: torch.device | str | None) -> torch.device:
@@ -99,72 +141,86 @@ def place_of(device: torch.device | str | None) -> torch.device:
     return torch.device(usual if device is None else device)
 
 
-def _epochs(
-    training: Training,
-    dataset: Dataset,
-    schedule: Schedule,
-    progress: Progress | None,
-    keep: Keep | None,
-    resume: Snapshot | None,
-) -> tuple[float, ...]:
-    """Train epoch by epoch; gives the mean loss of each."""
-    model, optimizer, callbacks = training.model, training.optimizer, training.callbacks
-    losses: list[float] = []
-    call(callbacks, "on_start", Moment(model, optimizer, 0, 0))
+def _epochs(run: _Run, resume: Snapshot | None) -> None:
+    """Train epoch by epoch, from the snapshot on where there is one."""
+    training, epochs = run.training, run.schedule.epochs
+    call(training.callbacks, "on_start", training.moment(0, 0))
+    place = Place() if resume is None else training.restore(resume)
     if resume is not None:
-        training.restore(resume)
-        losses += resume.losses
-    for epoch in range(len(losses), schedule.epochs):
-        _set_rate(optimizer, schedule.lr_at(epoch))
-        loss = _epoch(training, dataset, schedule, epoch, progress)
-        losses.append(_finite(loss, epoch, schedule))
-        if keep is not None:
-            keep(training.snapshot(losses))
-    call(callbacks, "on_end", Moment(model, optimizer, schedule.epochs, 0))
-    return tuple(losses)
+        run.losses.extend(resume.losses)
+        run.done.extend(resume.done)
+    for epoch in range(len(run.losses), epochs):
+        end = _epoch(run, epoch, place)
+        run.losses.append(_finite(float(end.total) / end.steps, epoch, run.schedule))
+        run.done.append((end.steps, end.samples))
+        place = Place()
+        if run.keep is not None:
+            run.keep(training.snapshot(run.losses, run.done, settled=run.settled))
+    call(training.callbacks, "on_end", training.moment(epochs, 0))
 
 
-def _epoch(
-    training: Training,
-    dataset: Dataset,
-    schedule: Schedule,
-    epoch: int,
-    progress: Progress | None,
-) -> float:
-    """Train on every image once; gives the mean loss."""
+def _epoch(run: _Run, epoch: int, place: Place) -> Place:
+    """Train on every sample once, from a place in the epoch on; gives the place at its end."""
+    training, order = run.training, run.training.generator.get_state()
     training.model.train()
-    batches = _order(len(dataset.y_train), schedule.batch, training.generator)
-    total = torch.zeros((), dtype=torch.float64)
-    for number, indices in enumerate(batches):
-        images, labels = dataset.training_batch(indices, training.generator)
-        step = epoch * len(batches) + number
-        moment = Moment(training.model, training.optimizer, epoch, step)
-        loss = _step(moment, images, labels, dataset.num_classes, training.callbacks)
-        total = total.to(loss.device) + loss.double()
-        if progress is not None:
-            progress((epoch + (number + 1) / len(batches)) / schedule.epochs)
-    last = Moment(training.model, training.optimizer, epoch, step, loss)
-    call(training.callbacks, "on_epoch_end", last)
-    return float(total) / len(batches)
+    batches = run.task.batches("train", run.schedule.batch, training.generator)
+    number, kept = number_of(batches), time.monotonic()
+    before = sum(steps for steps, _ in run.done)
+    for batch in _from(batches, place, training):
+        part = place.steps / number if number else 0.0
+        training.set_rate(run.schedule.lr_at(epoch + part))
+        step = _Step(epoch, place.steps, before + place.steps, place.steps + 1 == number)
+        loss = _train_on(run, step, batch)
+        total = place.total.to(loss.device) + loss.double()
+        place = Place(place.steps + 1, total, place.samples + samples_in(batch), order)
+        if number:
+            run.progress((epoch + place.steps / number) / run.schedule.epochs)
+        if run.keep is not None and time.monotonic() - kept > run.interval:
+            waiting = training.gradients() if run.schedule.accumulate > 1 else ()
+            here = replace(place, gradients=waiting)
+            run.keep(training.snapshot(run.losses, run.done, here, settled=run.settled))
+            kept = time.monotonic()
+    if not place.steps:
+        raise InputError(f"{run.task.name} gives no batch to train on")
+    call(training.callbacks, "on_epoch_end", training.moment(epoch, step.number, loss))
+    return place
 
 
-def _step(
-    moment: Moment,
-    images: Tensor,
-    labels: Tensor,
-    classes: int,
-    callbacks: Sequence[Callback],
-) -> Tensor:
-    """One step of the optimiser on one batch; gives the batch's loss."""
-    place = _device_of(moment.model)
-    logits = _logits(moment.model, images.to(place), classes)
-    loss = nn.functional.cross_entropy(logits, labels.to(place))
-    moment.optimizer.zero_grad()
-    torch.autograd.backward(loss)
-    after = Moment(moment.model, moment.optimizer, moment.epoch, moment.step, loss.detach())
-    call(callbacks, "on_gradients", after)
-    moment.optimizer.step()
-    call(callbacks, "on_step_end", after)
+@dataclass(frozen=True)
+class _Step:
+    """One batch of a training."""
+
+    epoch: int
+    place: int  # in the epoch
+    number: int  # in the whole training
+    last: bool  # of the epoch
+
+
+def _from(batches: Iterable[Batch], place: Place, training: Training) -> Iterator[Batch]:
+    """The batches after those that were done; what these draw is drawn, and thrown away."""
+    if not place.steps:
+        return iter(batches)
+    drawn = iter(batches)
+    for _ in islice(drawn, place.steps):
+        pass
+    training.restore_random(place)
+    return drawn
+
+
+def _train_on(run: _Run, step: _Step, batch: Batch) -> Tensor:
+    """The gradients of one batch and, where it is due, a step; gives the batch's loss."""
+    training, often = run.training, run.schedule.accumulate
+    with run.execution.computing(training.device):
+        placed = run.execution.laid_out(to_device(batch, training.device))
+        loss = run.task.loss(training.running, placed)
+    if step.place % often == 0:
+        training.optimizer.zero_grad()
+    torch.autograd.backward(loss / often if often > 1 else loss)
+    if step.last or (step.place + 1) % often == 0:
+        after = training.moment(step.epoch, step.number, loss.detach())
+        call(training.callbacks, "on_gradients", after)
+        training.optimizer.step()
+        call(training.callbacks, "on_step_end", after)
     return loss.detach()
 
 
@@ -173,6 +229,8 @@ def _optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
     if not trained:
         raise InputError("the network has no parameter to train: every one is frozen")
     check_held(trained, **{"learning rate": schedule.lr, "weight decay": schedule.weight_decay})
+    if schedule.optimizer == "adamw":
+        return torch.optim.AdamW(trained, lr=schedule.lr, weight_decay=schedule.weight_decay)
     return torch.optim.SGD(
         trained,
         lr=schedule.lr,
@@ -193,54 +251,13 @@ def check_held(trained: Iterable[nn.Parameter], **numbers: float) -> None:
             raise InputError(f"the {name} {number:g} is more than {narrowest} holds; try less")
 
 
-def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-
-
-def _order(count: int, batch: int, generator: torch.Generator) -> tuple[Tensor, ...]:
-    """The training images in a random order, batch by batch."""
-    batches = torch.split(torch.randperm(count, generator=generator), batch)
-    # batch norm cannot train on one image: a last batch of one sits this epoch out
-    return batches[:-1] if len(batches) > 1 and len(batches[-1]) == 1 else batches
-
-
-def _logits(model: nn.Module, images: Tensor, classes: int) -> Tensor:
-    """The network's class scores; what auxiliary heads add after them is left out."""
-    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), images.dtype)
-    output: Any = _run(model, images.to(dtype))
-    logits = output[0] if isinstance(output, (tuple, list)) else output
-    if not isinstance(logits, Tensor) or logits.ndim != 2:
-        raise InputError("training needs a network that gives one score per class, [N, classes]")
-    if logits.shape[1] < classes:
-        raise InputError(
-            f"the data has {classes} classes and the network {logits.shape[1]} outputs; "
-            f"give a network with at least {classes}"
-        )
-    return logits
-
-
-def _run(model: nn.Module, images: Tensor) -> Any:
-    try:
-        return model(images)
-    except (RuntimeError, ValueError) as error:
-        if isinstance(error, torch.cuda.OutOfMemoryError):
-            raise
-        shape = list(images.shape)
-        raise InputError(f"the network does not run on images of shape {shape}: {error}") from error
-
-
 def _finite(loss: float, epoch: int, schedule: Schedule) -> float:
-    if not torch.isfinite(torch.tensor(loss)):
+    if not math.isfinite(loss):
         raise InputError(
             f"the training diverged: the loss is {loss} in epoch {epoch + 1} of {schedule.epochs} "
             f"at learning rate {schedule.lr_at(epoch):g}; try a smaller one"
         )
     return loss
-
-
-def _device_of(model: nn.Module) -> torch.device:
-    return next((p.device for p in model.parameters()), torch.device("cpu"))
 
 
 @contextmanager

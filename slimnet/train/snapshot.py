@@ -1,15 +1,28 @@
-"""A training between two epochs, as a value: taken up again, it ends as if never stopped."""
+"""Where a training stands, as a value: taken up again, it ends as if it had never stopped."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from slimnet.train.callback import Callback
+from slimnet.train.callback import Callback, Moment
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """A place in an epoch: batches that are done, and what the rest of the epoch needs of them."""
+
+    steps: int = 0
+    total: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))  # of losses
+    samples: int = 0
+    order: Tensor | None = None  # state of what draws batches, at the start of the epoch
+    gradients: tuple[Tensor | None, ...] = ()  # that wait for their step; empty where none does
+    random: Tensor | None = None  # torch's own at this place
+    random_gpu: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +36,9 @@ class Snapshot:
     order: Tensor  # state of what draws batches and augments images
     random: Tensor  # torch's own, which dropout draws from
     random_gpu: Tensor | None  # the same of the GPU that it trains on
+    done: tuple[tuple[int, int], ...] = ()  # steps and samples of the epochs done
+    place: Mapping[str, Any] | None = None  # a :class:`Place`, of one taken within an epoch
+    settled: Mapping[str, Any] = field(default_factory=dict)  # what was found out before it began
 
     def to_payload(self) -> dict[str, Any]:
         """Plain containers and tensors, for ``torch.save``."""
@@ -43,27 +59,65 @@ class Training:
     callbacks: Sequence[Callback]
     generator: torch.Generator
     device: torch.device
+    running: nn.Module  # what the task calls: the model itself, or compiled
 
-    def snapshot(self, losses: Sequence[float]) -> Snapshot:
-        """The training as it stands after the epochs of these losses."""
+    def moment(self, epoch: int, step: int, loss: Tensor | None = None) -> Moment:
+        """What a callback is told."""
+        return Moment(self.model, self.optimizer, epoch, step, loss)
+
+    def set_rate(self, rate: float) -> None:
+        """The learning rate of the next step."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+
+    def gradients(self) -> tuple[Tensor | None, ...]:
+        """Those that wait for their step."""
+        return tuple(parameter.grad for parameter in self.model.parameters())
+
+    def snapshot(
+        self,
+        losses: Sequence[float],
+        done: Sequence[tuple[int, int]],
+        place: Place | None = None,
+        settled: Mapping[str, Any] | None = None,
+    ) -> Snapshot:
+        """The training after the epochs of these losses, and at a place in the next."""
         on_gpu = self.device.type == "cuda"
+        order = None if place is None else place.order
         return Snapshot(
             losses=tuple(losses),
             model=self.model.state_dict(),
             optimizer=self.optimizer.state_dict(),
             callbacks=tuple(callback.state() for callback in self.callbacks),
-            order=self.generator.get_state(),
+            order=self.generator.get_state() if order is None else order,
             random=torch.get_rng_state(),
             random_gpu=torch.cuda.get_rng_state(self.device) if on_gpu else None,
+            done=tuple(done),
+            place=None if place is None else vars(place),
+            settled=settled or {},
         )
 
-    def restore(self, snapshot: Snapshot) -> None:
+    def restore(self, snapshot: Snapshot) -> Place:
         """Stand where a snapshot of the same training was taken."""
         self.model.load_state_dict(snapshot.model)
         self.optimizer.load_state_dict(dict(snapshot.optimizer))
         for callback, state in zip(self.callbacks, snapshot.callbacks, strict=True):
             callback.restore(state)
         self.generator.set_state(snapshot.order)
-        torch.set_rng_state(snapshot.random)
-        if snapshot.random_gpu is not None and self.device.type == "cuda":
-            torch.cuda.set_rng_state(snapshot.random_gpu, self.device)
+        self._set_random(snapshot.random, snapshot.random_gpu)
+        if snapshot.place is None:
+            return Place()
+        place = Place(**snapshot.place)
+        for parameter, gradient in zip(self.model.parameters(), place.gradients, strict=False):
+            parameter.grad = None if gradient is None else gradient.to(parameter.device)
+        return replace(place, random=snapshot.random, random_gpu=snapshot.random_gpu)
+
+    def restore_random(self, place: Place) -> None:
+        """Draw as at a place of an epoch, once its first batches were drawn again."""
+        if place.random is not None:
+            self._set_random(place.random, place.random_gpu)
+
+    def _set_random(self, state: Tensor, gpu: Tensor | None) -> None:
+        torch.set_rng_state(state)
+        if gpu is not None and self.device.type == "cuda":
+            torch.cuda.set_rng_state(gpu, self.device)

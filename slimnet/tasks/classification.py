@@ -1,4 +1,4 @@
-"""A labelled image set: what every data source gives and what the training loop takes.
+"""A labelled image set, and the task of telling its classes apart.
 
 Images stay as they were stored (usually uint8) and are scaled, normalised and, for training,
 augmented batch by batch. Images that do not fit into memory need only give ``images[indices]``.
@@ -7,16 +7,18 @@ augmented batch by batch. Images that do not fit into memory need only give ``im
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from slimnet.errors import InputError
 from slimnet.samples import Samples
-from slimnet.train.augment import augmented
+from slimnet.task import Metric, Split, call
+from slimnet.tasks.augment import augmented
+from slimnet.tasks.batches import Batches
 
 
 class Images(Protocol):
@@ -60,6 +62,7 @@ class Dataset:
     num_classes: int
     normalize: Normalize
     augment: bool = False
+    smoothing: float = 0.0  # of the labels, in the loss alone
 
     def __post_init__(self) -> None:
         for split, images, labels in self._splits():
@@ -80,17 +83,46 @@ class Dataset:
         """``(C, H, W)`` of one training image."""
         return tuple(self.x_train.shape[1:])
 
-    def training_batch(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Images, augmented and normalised, and labels of the training images ``indices``."""
-        images = self.x_train[indices]
-        if self.augment:
-            images = augmented(images, generator)
-        return self.normalize(images), self.y_train[indices]
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """The share of test images that are labelled right."""
+        return (Metric("accuracy", "%"),)
 
-    def test_batches(self, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The test images, normalised, in their order."""
-        for indices in torch.split(torch.arange(len(self.y_test)), batch):
-            yield self.normalize(self.x_test[indices]), self.y_test[indices]
+    def batches(self, split: Split, size: int, generator: torch.Generator | None = None) -> Batches:
+        """Images, normalised, with their labels; in training order augmented as well."""
+        images, labels = (
+            (self.x_train, self.y_train) if split == "train" else (self.x_test, self.y_test)
+        )
+
+        def read(numbers: Tensor, draw: torch.Generator | None) -> Labelled:
+            pixels = images[numbers]
+            if self.augment and draw is not None:
+                pixels = augmented(pixels, draw)
+            return self.normalize(pixels), labels[numbers]
+
+        return Batches(read, len(labels), size, generator)
+
+    def inputs(self, batch: Labelled) -> Tensor:
+        """The images."""
+        return batch[0]
+
+    def loss(self, model: nn.Module, batch: Labelled) -> Tensor:
+        """Cross-entropy on the network's class scores."""
+        images, labels = batch
+        scores = class_scores(call(model, images), self.num_classes)
+        return nn.functional.cross_entropy(scores, labels, label_smoothing=self.smoothing)
+
+    def measure(self, model: nn.Module, batches: Iterable[Labelled]) -> dict[str, float]:
+        """The share of images that ``model`` labels right, in percent."""
+        right = total = 0
+        for images, labels in batches:
+            scores = class_scores(call(model, images), self.num_classes)
+            right += int((scores.argmax(1) == labels).sum())
+            total += len(labels)
+        return {"accuracy": 100 * right / max(total, 1)}
+
+    def _labels(self, split: Split) -> Tensor:
+        return self.y_train if split == "train" else self.y_test
 
     def limited(self, *, train: int | None = None, test: int | None = None) -> Dataset:
         """At most so many images of each split, drawn without replacement, always the same."""
@@ -128,6 +160,23 @@ class Dataset:
             digest.update(_content(images))
             digest.update(_content(labels))
         return digest.hexdigest()
+
+
+Labelled: TypeAlias = tuple[Tensor, Tensor]
+"""Images [N, C, H, W], ready for the network, and their labels int64 [N]."""
+
+
+def class_scores(outputs: Any, classes: int) -> Tensor:
+    """The network's class scores; what auxiliary heads add after them is left out."""
+    scores = outputs[0] if isinstance(outputs, (tuple, list)) else outputs
+    if not isinstance(scores, Tensor) or scores.ndim != 2:
+        raise InputError("training needs a network that gives one score per class, [N, classes]")
+    if scores.shape[1] < classes:
+        raise InputError(
+            f"the data has {classes} classes and the network {scores.shape[1]} outputs; "
+            f"give a network with at least {classes}"
+        )
+    return scores
 
 
 def check_fits(dataset: Dataset, input_shape: tuple[int, ...], classes: int) -> None:

@@ -12,11 +12,15 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from slimnet.errors import InputError
 from slimnet.registry import Registry
-from slimnet.train import sources
-from slimnet.train.dataset import Dataset, Images, Normalize
+from slimnet.task import Task
+from slimnet.tasks import sources
+from slimnet.tasks.classification import Dataset, Images, Normalize
+from slimnet.tasks.kind import read_task
+from slimnet.tasks.unlabelled import Unlabelled
 
 Augment = Literal["auto", "none", "standard"]
 
@@ -26,16 +30,17 @@ class Source:
     """One kind of data: ``read(rest, size)`` reads what stands behind the colon."""
 
     usage: str
-    read: Callable[[str, int], Dataset | sources.Splits]
+    read: Callable[[str, int], Dataset | sources.Splits | Tensor | Task]
     normalize: str | None = None  # a name of NORMALIZE; None: measured on the training images
 
 
-DATA: Registry[Source] = Registry("data source")
+DATA: Registry[Source] = Registry("data source", "slimnet.data")
 DATA.add("digits", Source("digits", sources.read_digits))
 DATA.add("npz", Source("npz:FILE", sources.read_npz))
 DATA.add("cifar10", Source("cifar10:ROOT", sources.read_cifar10, "cifar10"))
 DATA.add("imagefolder", Source("imagefolder:ROOT", sources.read_imagefolder, "imagenet"))
-DATA.add("file", Source("file.py:make_data", sources.read_user_data))
+DATA.add("task", Source("task:KIND:…", read_task))
+DATA.add("file", Source("file.py:make_task", sources.read_user_data))
 
 NORMALIZE: Registry[Normalize] = Registry("normalisation")
 for _row in (
@@ -55,14 +60,41 @@ def load_data(
     0..1); None takes the source's own, or the mean and deviation of the training images.
     ``augment="auto"`` shifts and mirrors colour images of at least 32 pixels, and nothing else
     (a mirrored digit is no digit). ``size`` is the height and width of an image folder's images.
-    Raises ``InputError`` for anything that cannot be used.
+    Raises ``InputError`` for anything that cannot be used, and for a task that is none of labelled
+    images.
+    """
+    task = load_task(spec, normalize, augment=augment, size=size)
+    if isinstance(task, Unlabelled):
+        raise InputError(
+            f"{spec} holds images without labels, and what is asked for needs them: give y_train, "
+            "x_test and y_test as well"
+        )
+    if not isinstance(task, Dataset):
+        raise InputError(f"{spec} is a task of its own: what is asked for needs labelled images")
+    return task
+
+
+def load_task(
+    spec: str, normalize: str | None = None, *, augment: Augment = "auto", size: int = 224
+) -> Task:
+    """The task that ``spec`` names: labelled images, or one of the user's own.
+
+    The other arguments, and what is raised, are those of :func:`load_data`; of a task of the user's
+    own nothing is normalised or augmented here.
     """
     source, rest = _source(spec)
     read = source.read(rest, size)
-    if isinstance(read, Dataset):
-        dataset = read if normalize is None else replace(read, normalize=parse_normalize(normalize))
-    else:
+    if isinstance(read, Tensor):
+        own = normalize or source.normalize
+        return Unlabelled(spec, read, parse_normalize(own) if own else _measured(read))
+    if isinstance(read, sources.Splits):
         dataset = _dataset(read, spec, normalize or source.normalize)
+    elif isinstance(read, Dataset):
+        dataset = read if normalize is None else replace(read, normalize=parse_normalize(normalize))
+    elif normalize is not None:
+        raise InputError(f"{spec} is a task of its own, which normalises itself: leave that out")
+    else:
+        return read
     return replace(dataset, augment=_augment(augment, dataset))
 
 

@@ -6,7 +6,7 @@ Every reader raises ``InputError`` with the file or folder and what is wrong wit
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -24,7 +24,8 @@ from slimnet.errors import InputError
 from slimnet.limits import check_packed
 from slimnet.networks.payload import check_file
 from slimnet.networks.userfile import call_in_file
-from slimnet.train.dataset import Dataset, Images, check_held
+from slimnet.task import Task, check_task
+from slimnet.tasks.classification import Dataset, Images, check_held
 
 if TYPE_CHECKING:  # both take a second to import: readers do when they are called
     from torchvision.datasets import ImageFolder
@@ -59,31 +60,49 @@ def read_digits(rest: str, size: int) -> Splits:
     return Splits(pixels[train], labels[train], pixels[test], labels[test], 10)
 
 
-def read_npz(file: str, size: int) -> Splits:
-    """A NumPy archive with x_train, y_train, x_test, y_test; images uint8 ``[N, H, W, C]``."""
+def read_npz(file: str, size: int) -> Splits | Tensor:
+    """A NumPy archive with x_train, y_train, x_test, y_test; images uint8 ``[N, H, W, C]``.
+
+    One with x_train alone gives images without labels.
+    """
     check_file(Path(file))
+    arrays = read_arrays(file, KEYS, needed=KEYS[:1])
+    if arrays.keys() == {"x_train"}:
+        return _images(f"{file}: x_train", arrays["x_train"])
+    _check_all(file, arrays, KEYS)
+    return _from_arrays(file, [arrays[key] for key in KEYS])
+
+
+def read_arrays(
+    file: str, keys: Sequence[str], needed: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """The arrays of these names in a NumPy archive; refuses one that lacks what is ``needed``."""
     try:
         with Path(file).open("rb") as stream:
-            arrays = _archive(stream, file)
+            arrays = _archive(stream, file, keys)
     except InputError:
         raise
     except _UNREAD as error:
         raise InputError(f"{file}: not a NumPy .npz archive that can be read ({error})") from None
-    missing = [key for key in KEYS if key not in arrays]
+    _check_all(file, arrays, keys if needed is None else needed)
+    return arrays
+
+
+def _check_all(file: str, arrays: Mapping[str, Any], keys: Sequence[str]) -> None:
+    missing = [key for key in keys if key not in arrays]
     if missing:
-        raise InputError(f"{file}: lacks {', '.join(missing)}; it must hold {', '.join(KEYS)}")
-    return _from_arrays(file, [arrays[key] for key in KEYS])
+        raise InputError(f"{file}: lacks {', '.join(missing)}; it must hold {', '.join(keys)}")
 
 
 _UNREAD = (*DAMAGE, MemoryError, OverflowError, SyntaxError)  # and what NumPy raises
 
 
-def _archive(stream: BinaryIO, file: str) -> dict[str, Any]:
+def _archive(stream: BinaryIO, file: str, keys: Sequence[str]) -> dict[str, Any]:
     with zipfile.ZipFile(stream) as archive:
         check_packed(archive.infolist(), Path(file).stat().st_size, file)
     stream.seek(0)
     with np.load(stream, allow_pickle=False) as archive:
-        return {key: archive[key] for key in KEYS if key in archive.files}
+        return {key: archive[key] for key in keys if key in archive.files}
 
 
 def read_cifar10(root: str, size: int) -> Splits:
@@ -119,19 +138,20 @@ def read_imagefolder(root: str, size: int) -> Splits:
     )
 
 
-def read_user_data(spec: str, size: int) -> Dataset | Splits:
-    """Call ``make_data`` of the user's file.
+def read_user_data(spec: str, size: int) -> Dataset | Splits | Task:
+    """Call a function of the user's file, ``make_task`` or ``make_data``.
 
-    It returns a ``Dataset``, or x_train, y_train, x_test, y_test: NumPy images uint8
-    ``[N, H, W, C]``, or tensors ``[N, C, H, W]``, uint8 or floating point in 0..1.
+    It returns a task (a :class:`~slimnet.task.LoaderTask`, a ``Dataset`` or any object with the
+    members of one), or x_train, y_train, x_test, y_test: NumPy images uint8 ``[N, H, W, C]``, or
+    tensors ``[N, C, H, W]``, uint8 or floating point in 0..1.
     """
     returned = call_in_file(spec, {})
-    if isinstance(returned, Dataset):
-        return returned
-    if not isinstance(returned, (tuple, list)) or len(returned) != len(KEYS):
+    if not isinstance(returned, (tuple, list)):
+        return check_task(returned, spec)
+    if len(returned) != len(KEYS):
         raise InputError(
-            f"{spec}: returned {type(returned).__name__}; it must return a slimnet Dataset or "
-            f"the four arrays {', '.join(KEYS)}"
+            f"{spec} returned {len(returned)} values: return a task, or the four arrays "
+            f"{', '.join(KEYS)}"
         )
     return _from_arrays(spec, returned)
 
@@ -168,24 +188,24 @@ class FolderImages:
     def _decoded(self, index: int) -> Tensor:
         path, _ = self._folder.samples[index]
         try:
-            with Image.open(path) as opened, _turn(opened.size, path):
+            with Image.open(path) as opened, turn(opened.size, path):
                 image = self._view(opened.convert("RGB"))
         except InputError:
             raise
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise InputError(f"{path}: not an image that can be read ({error})") from None
         if not isinstance(image, Tensor):
             raise TypeError(f"the view of {path} is no tensor")
         return image
 
 
-_UNREADABLE = (
+UNREADABLE = (
     *(OSError, ValueError, SyntaxError),
     *(Image.DecompressionBombError, Image.DecompressionBombWarning),
 )
 
 
-def _turn(size: tuple[int, int], path: str) -> AbstractContextManager[Any]:
+def turn(size: tuple[int, int], path: str) -> AbstractContextManager[Any]:
     """Large pictures one after the other; a few hundred bytes may say that they are of any size."""
     if size[0] * size[1] > MOST_PIXELS:
         raise InputError(

@@ -1,0 +1,136 @@
+"""``slimnet retrain``: a slim network trained on, in one file with its plan and its proof."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from slimnet.cli import commands, console, tables
+from slimnet.cli.shared import open_any, place_of, print_json, write_slim
+from slimnet.cli.targets import SLIM, check_target
+from slimnet.errors import InputError
+from slimnet.files.artifact import Artifact
+from slimnet.files.slim_file import read_slim
+from slimnet.network import Network
+from slimnet.networks.arch import parse_arch
+from slimnet.repairs import repair as repair_network
+from slimnet.retraining import Recipe
+from slimnet.retraining import retrain as retrain_network
+from slimnet.task import Task, samples_from
+from slimnet.tasks.classification import Dataset
+from slimnet.tasks.data import load_task
+from slimnet.train import REGIMES, Repairer, Schedule
+from slimnet.train.checkpoint import checkpoint_of
+from slimnet.train.execution import Execution
+
+
+def retrain(options: commands.Retrain) -> None:
+    """Refuse, read, train, write, show."""
+    files, run = options.files, options.run
+    place = place_of(run)
+    recipe = _recipe(options)
+    reads = (options.slim, options.against, options.data, files.arch)
+    check_target(options.output, SLIM, reads, overwrite=files.overwrite)
+    artifact, dense = read_slim(options.slim), _dense(options)
+    task = _task(options, artifact)
+    checkpoint = checkpoint_of(options.output)
+    with console.watching(quiet=run.json) as watch:
+        trained = retrain_network(
+            artifact,
+            task,
+            recipe,
+            dense=dense,
+            repairer=_repairer(options, artifact, dense, task, place),
+            checkpoint=checkpoint,
+            device=place,
+            execution=_execution(options.precision),
+            progress=lambda part: watch(f"training: {options.regime}", part),
+        )
+        write_slim(trained.artifact, trained.model.cpu(), options.output)
+    checkpoint.unlink(missing_ok=True)
+    if run.json:
+        print_json({"output": str(options.output), **trained.to_json()})
+        return
+    tables.show_retrained(trained, task.metrics)
+    console.written(options.output)
+
+
+def _recipe(options: commands.Retrain) -> Recipe:
+    fresh = REGIMES[options.regime].start == "fresh"
+    usual = {"sgd": 0.1 if fresh else 0.01}.get(options.optimizer, 0.001)
+    schedule: dict[str, Any] = {
+        name: getattr(options, name)
+        for name in (
+            *("epochs", "batch", "weight_decay", "optimizer", "shape", "warmup"),
+            *("accumulate", "ema", "clip"),
+        )
+    }
+    if not REGIMES[options.regime].epochs:
+        raise InputError(
+            f"the regime {options.regime} does not train: slimnet repair does what it does"
+        )
+    return Recipe(
+        Schedule(lr=options.lr or usual, nesterov=options.optimizer == "sgd", **schedule),
+        options.regime,
+        options.minutes,
+        options.distill,
+        options.teacher_weight,
+        options.temperature,
+        options.run.seed,
+    )
+
+
+def _dense(options: commands.Retrain) -> nn.Module | None:
+    """The network that it was cut from, or its class alone."""
+    if options.against is not None:
+        return open_any(options.against, options.files).model
+    if options.distill or REGIMES[options.regime].start == "repaired":
+        why = "to distil" if options.distill else "to repair first"
+        raise InputError(f"{why}, give the network that it was cut from: --against model.pt")
+    return parse_arch(options.files.arch).build() if options.files.arch else None
+
+
+def _task(options: commands.Retrain, artifact: Artifact) -> Task:
+    size = next((x.shape[-1] for x in artifact.example if getattr(x, "ndim", 0) == 4), 224)
+    task = load_task(options.data, options.normalize, size=int(size))
+    if isinstance(task, Dataset):
+        limited = task.limited(train=options.train_images, test=options.test_images)
+        return replace(limited, smoothing=options.smoothing)
+    if options.smoothing or options.train_images or options.test_images:
+        raise InputError(
+            f"{options.data} is a task of its own: --smoothing, --train-images and --test-images "
+            "are for labelled images, so leave them out"
+        )
+    return task
+
+
+def _execution(precision: str | None) -> Execution | None:
+    known = {"float32": Execution(), "bfloat16": Execution(bfloat16=True)}
+    if precision is not None and precision not in known:
+        raise InputError(f"unknown precision {precision!r}: the known ones are {', '.join(known)}")
+    return known[precision] if precision else None
+
+
+def _repairer(
+    options: commands.Retrain,
+    artifact: Artifact,
+    dense: nn.Module | None,
+    task: Task,
+    place: torch.device,
+) -> Repairer | None:
+    """Writes the weights of a repair, where the regime starts with one."""
+    if REGIMES[options.regime].start != "repaired":
+        return None
+    if dense is None:
+        return None
+
+    def write(model: nn.Module, seed: int) -> None:
+        samples = samples_from(task, options.samples, seed, model)
+        original, slim = Network.of(dense.to(place)), Network.of(model)
+        made, _ = repair_network(original, slim, artifact.plan, samples, seed=seed)
+        model.load_state_dict(made.state_dict())
+
+    return write

@@ -1,0 +1,163 @@
+"""Retraining: from a slim network to one that is worth deploying, and a file that keeps it.
+
+Takes a slim network, a task and a schedule; gives the network trained on, with the plan and the
+proof of its cut. The start (a regime) says which weights it begins with, a teacher is the network
+that it was cut from.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from slimnet.capture.modules import copied
+from slimnet.errors import InputError
+from slimnet.files.artifact import Artifact, make_artifact
+from slimnet.lineage import remember
+from slimnet.network import Network
+from slimnet.program.program import Program
+from slimnet.task import Task, fingerprint_of, number_of
+from slimnet.train import Callback, History, Repairer, Schedule, measure, start, train
+from slimnet.train.checkpoint import Checkpoint
+from slimnet.train.distillation import Distilled
+from slimnet.train.execution import Execution, Trial, fastest
+from slimnet.train.loop import place_of
+from slimnet.train.regimes import REGIMES
+
+
+@dataclass(frozen=True, eq=False)
+class Retrained:
+    """A slim network that was trained on, its file's content, and what the training did."""
+
+    model: nn.Module
+    artifact: Artifact
+    before: Mapping[str, float]  # metrics of the slim network as it was
+    history: History
+    execution: Execution  # how it was computed
+    trial: Trial | None = None  # None where an earlier run had tried
+    resumed: int = 0  # epochs that an earlier run had done
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the network."""
+        return {
+            "before": dict(self.before),
+            "history": self.history.to_json(),
+            "execution": str(self.execution),
+            "resumed": self.resumed,
+        }
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a slim network is retrained."""
+
+    schedule: Schedule
+    regime: str = "finetune"  # a name of REGIMES, for the weights that it starts from
+    minutes: float | None = None  # as many epochs as fit, in place of the schedule's
+    distill: bool = False  # from the network that it was cut from
+    weight: float = 0.9  # of the teacher's loss
+    temperature: float = 4.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        REGIMES[self.regime]
+        if self.minutes is not None and not 0 < self.minutes < math.inf:
+            raise InputError(f"the minutes to train must be more than 0, not {self.minutes}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Every field."""
+        return {**vars(self), "schedule": self.schedule.to_json()}
+
+
+def retrain(
+    artifact: Artifact,
+    task: Task,
+    recipe: Recipe,
+    *,
+    dense: nn.Module | None = None,
+    repairer: Repairer | None = None,
+    checkpoint: Path | None = None,
+    interval: float = 120.0,
+    device: torch.device | str | None = None,
+    execution: Execution | None = None,
+    callbacks: Sequence[Callback] = (),
+    progress: Callable[[float], None] | None = None,
+) -> Retrained:
+    """Train a slim network on.
+
+    ``dense`` is the network that it was cut from: needed where its class is the user's own, and to
+    distil. ``checkpoint`` is written after every epoch and every ``interval`` seconds; a training
+    that was stopped goes on from there to the same weights. ``execution`` is found by a short trial
+    unless it is told. Raises :class:`~slimnet.errors.InputError` where these do not fit together.
+    """
+    place = place_of(device)
+    model = artifact.model(None if dense is None else Network.of(dense)).to(place)
+    if isinstance(model, Program):
+        raise InputError(
+            f"the network is of the class {artifact.class_name}, which is not known here, and runs "
+            "as an exported program, which cannot be trained: give its class, with --arch "
+            "path/to/file.py:make_model or dense="
+        )
+    whole = _with_teacher(task, recipe, dense, place)
+    before = measure(model, task, place)
+    start(REGIMES[recipe.regime], model, recipe.seed, repairer)
+    kept = _checkpoint(checkpoint, model, task, recipe)
+    snapshot = None if kept is None else kept.read()
+    settled = dict(snapshot.settled) if snapshot else {}
+    trial = None
+    if not settled:
+        trial = fastest(model, whole, recipe.schedule.batch, place, execution)
+        settled = {"execution": vars(trial.taken), "epochs": _epochs(recipe, task, trial)}
+    history = train(
+        model,
+        whole,
+        replace(recipe.schedule, epochs=settled["epochs"]),
+        seed=recipe.seed,
+        device=place,
+        progress=progress,
+        callbacks=callbacks,
+        keep=None if kept is None else kept.write,
+        interval=interval,
+        resume=snapshot,
+        execution=Execution(**settled["execution"]),
+        settled=settled,
+    )
+    made = make_artifact(
+        model, artifact.plan, artifact.certificate, artifact.example, artifact.arch, trained=True
+    )
+    remember(Network.of(model), made.plan, made.certificate, trained=True)
+    done = 0 if snapshot is None else len(snapshot.losses)
+    return Retrained(model, made, before, history, Execution(**settled["execution"]), trial, done)
+
+
+def _with_teacher(task: Task, recipe: Recipe, dense: nn.Module | None, place: torch.device) -> Task:
+    if not recipe.distill:
+        return task
+    if dense is None:
+        raise InputError("to distil, give the network that the slim one was cut from")
+    teacher = copied(Network.of(dense)).to(place).eval().requires_grad_(False)
+    return Distilled(task, teacher, recipe.weight, recipe.temperature)
+
+
+def _checkpoint(
+    path: Path | None, model: nn.Module, task: Task, recipe: Recipe
+) -> Checkpoint | None:
+    if path is None:
+        return None
+    return Checkpoint.of(path, model, {"data": fingerprint_of(task), **recipe.to_json()})
+
+
+def _epochs(recipe: Recipe, task: Task, trial: Trial) -> int:
+    """Those of the schedule, or as many as fit into the minutes."""
+    if recipe.minutes is None:
+        return recipe.schedule.epochs
+    steps = number_of(task.batches("train", recipe.schedule.batch))
+    if steps is None:
+        raise InputError(f"how long an epoch of {task.name} is cannot be told: name the epochs")
+    return max(1, int(60 * recipe.minutes / (steps * trial.seconds[trial.taken])))

@@ -1,0 +1,278 @@
+"""A slim network trained on: better than it was, the same after a kill, and still proven."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from typer.testing import CliRunner
+
+import slimnet
+from slimnet.cli import app, main
+from slimnet.errors import InputError
+from slimnet.files.access import open_network
+from slimnet.files.slim_file import read_slim
+from slimnet.models import MODELS
+from slimnet.retraining import Recipe, retrain
+from slimnet.task import LoaderTask
+from slimnet.tasks.data import load_data
+from slimnet.train import Schedule, train
+from slimnet.train.distillation import Distilled, divergence
+from slimnet.train.execution import Execution
+
+BASE = Schedule(epochs=2, lr=0.05, batch=32, shape="cosine")
+
+
+@pytest.fixture(scope="module")
+def data():
+    return load_data("digits").limited(train=300, test=200)
+
+
+@pytest.fixture(scope="module")
+def dense(data):
+    torch.manual_seed(0)
+    model = MODELS["digits_resnet"].make()
+    train(model, data, replace(BASE, epochs=4), seed=0, device="cpu")
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def files(dense, tmp_path_factory):
+    """A folder with the dense network, and the slim one."""
+    folder = tmp_path_factory.mktemp("retraining")
+    torch.save(dense.state_dict(), folder / "dense.pt")
+    pruned = slimnet.prune(dense, (torch.zeros(1, 1, 8, 8),), ratio=0.6)
+    slimnet.save(pruned, folder / "slim.pt", "slimnet:digits_resnet")
+    return folder
+
+
+def recipe(**options):
+    return Recipe(**{"schedule": BASE, **options})
+
+
+def test_a_slim_network_gets_better_and_keeps_plan_and_proof(files, data, dense):
+    artifact = read_slim(files / "slim.pt")
+    done = retrain(artifact, data, recipe(), device="cpu")
+    assert done.history.accuracy > done.before["accuracy"] + 20
+    assert done.artifact.trained and done.artifact.plan == artifact.plan
+    certificate = slimnet.verify(done.artifact, dense)
+    assert certificate.changed
+    assert slimnet.cost(done.model, (torch.zeros(1, 1, 8, 8),)).to_json() == artifact.plan.after
+
+
+def test_the_dense_network_teaches(files, data, dense):
+    artifact = read_slim(files / "slim.pt")
+    before = {name: t.clone() for name, t in dense.state_dict().items()}
+    alone, taught = (
+        retrain(artifact, data, recipe(distill=distill), dense=dense, device="cpu")
+        for distill in (False, True)
+    )
+    apart = [answers_apart(done.model, dense, data) for done in (alone, taught)]
+    assert apart[1] < apart[0]
+    assert all(torch.equal(t, before[name]) for name, t in dense.state_dict().items())
+    assert all(p.requires_grad for p in dense.parameters())
+    with pytest.raises(InputError, match="give the network that the slim one was cut from"):
+        retrain(artifact, data, recipe(distill=True), device="cpu")
+
+
+def answers_apart(one, other, data):
+    images = data.normalize(data.x_test)
+    with torch.no_grad():
+        return float(divergence(one(images), other(images), 1.0))
+
+
+class Heads(nn.Module):
+    """Scores, and boxes."""
+
+    def __init__(self):
+        super().__init__()
+        self.scores, self.boxes = nn.Linear(4, 3), nn.Linear(4, 2)
+
+    def forward(self, x):
+        return {"scores": self.scores(x), "boxes": (self.boxes(x)[:, None], "no tensor")}
+
+
+def test_any_outputs_are_distilled():
+    torch.manual_seed(0)
+    student, teacher, x = Heads(), Heads(), torch.randn(16, 4)
+    own = lambda outputs, batch: outputs["scores"].square().mean()  # noqa: E731
+    task = LoaderTask([x], [x], own)
+    loss = Distilled(task, teacher, weight=0.5, temperature=2.0).loss(student, x)
+    a, b = student(x), teacher(x)
+    boxes = (a["boxes"][0] - b["boxes"][0]).square().mean() / b["boxes"][0].var()
+    wanted = 0.5 * own(a, x) + 0.25 * (divergence(a["scores"], b["scores"], 2.0) + boxes)
+    torch.testing.assert_close(loss, wanted)
+
+
+def test_a_tasks_own_teacher_loss_counts():
+    task = LoaderTask([torch.ones(2, 4)], loss_of=lambda outputs, batch: outputs["scores"].sum())
+    object.__setattr__(task, "teacher_loss", lambda outputs, targets: torch.tensor(7.0))
+    loss = Distilled(task, Heads(), weight=1.0).loss(Heads(), torch.ones(2, 4))
+    assert float(loss.detach()) == 7
+
+
+def test_the_divergence_is_that_of_its_definition():
+    torch.manual_seed(0)
+    scores, targets = torch.randn(5, 4).double(), torch.randn(5, 4).double()
+    p, q = (targets / 3).softmax(1), (scores / 3).softmax(1)
+    assert float(divergence(scores, targets, 3.0)) == pytest.approx(
+        float(9 * (p * (p / q).log()).sum(1).mean())
+    )
+
+
+def test_minutes_become_epochs(files, data):
+    done = retrain(read_slim(files / "slim.pt"), data, recipe(minutes=0.02), device="cpu")
+    assert done.history.epochs >= 1 and done.history.seconds < 20
+
+
+def test_a_regime_that_does_not_exist_is_refused():
+    with pytest.raises(InputError, match="unknown regime 'tune'"):
+        recipe(regime="tune")
+
+
+def test_a_training_that_was_killed_ends_in_the_same_weights(files, tmp_path):
+    """By kill -9, in the middle of an epoch too."""
+    command = [sys.executable, "-m", "slimnet", "retrain", str(files / "slim.pt")]
+    command += ["--data", "digits", "--epochs", "6", "--threads", "1", "--precision", "float32"]
+    whole, killed = tmp_path / "whole.pt", tmp_path / "killed.pt"
+    subprocess.run([*command, "-o", str(whole)], check=True, capture_output=True)
+    checkpoint, kills = tmp_path / "killed.pt.training", 0
+    while not killed.exists():
+        stamp = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+        process = subprocess.Popen([*command, "-o", str(killed)], stderr=subprocess.DEVNULL)
+        while process.poll() is None and kills < 3:
+            if checkpoint.exists() and checkpoint.stat().st_mtime_ns != stamp:
+                process.send_signal(signal.SIGKILL)
+                kills += 1
+                break
+            time.sleep(0.01)
+        process.wait()
+    assert kills == 3 and not checkpoint.exists()
+    one, other = (read_slim(path).tensors for path in (whole, killed))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_the_command_line(files, tmp_path):
+    tuned = tmp_path / "tuned.pt"
+    given = ["retrain", str(files / "slim.pt"), "--data", "digits", "--against"]
+    given += [str(files / "dense.pt"), "--distill", "--epochs", "2", "--train-images", "300"]
+    result = CliRunner().invoke(app, [*given, "-o", str(tuned), "--json"])
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    assert told["history"]["accuracy"] > told["before"]["accuracy"]
+    assert told["history"]["epochs"] == 2
+    opened = open_network(tuned)
+    assert opened.artifact.trained and opened.trains
+    shown = CliRunner().invoke(app, [*given, "-o", str(tmp_path / "more.pt")]).stdout
+    assert "accuracy" in shown and "2 epochs in" in shown and "trained in" in shown
+
+
+OWN = """
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+from torchmetrics import MeanSquaredError
+from slimnet.task import LoaderTask, Measured
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU())
+        self.head = nn.Linear(32, 1)
+
+    def forward(self, x):
+        return self.head(self.body(x)).squeeze(1)
+
+def make_model():
+    torch.manual_seed(0)
+    return Net()
+
+def make_task():
+    torch.manual_seed(0)
+    x = torch.randn(256, 8)
+    data = TensorDataset(x, x.square().sum(1) - 8)
+    loss = lambda outputs, batch: nn.functional.mse_loss(outputs, batch[1])
+    loaders = DataLoader(data, 32, shuffle=True), DataLoader(data, 64)
+    return LoaderTask(*loaders, loss, {"mse": Measured(MeanSquaredError)}, name="squares")
+"""
+
+
+def test_an_own_network_with_an_own_task_from_cut_to_tuned(tmp_path, capsys):
+    (tmp_path / "own.py").write_text(OWN)
+    own = str(tmp_path / "own.py")
+    sys.path.insert(0, str(tmp_path))
+    import own as module
+
+    torch.save(module.make_model().state_dict(), tmp_path / "dense.pt")
+    sys.path.remove(str(tmp_path))
+    slim, tuned = str(tmp_path / "slim.pt"), str(tmp_path / "tuned.pt")
+    arch = ["--arch", f"{own}:make_model"]
+    dense = str(tmp_path / "dense.pt")
+    run(["prune", dense, *arch, "--input", "1,8", "--ratio", "0.5", "-o", slim])
+    data = ["--data", f"{own}:make_task"]
+    scored = str(tmp_path / "scored.pt")
+    for criterion in ("taylor", "thinet"):
+        options = ["--ratio", "0.5", "--criterion", criterion, "--samples", "64", "--repair"]
+        run(["prune", dense, *arch, *data, "--input", "1,8", *options, "-o", scored])
+    repaired = str(tmp_path / "repaired.pt")
+    run(["repair", slim, *arch, *data, "--against", dense, "-o", repaired])
+    assert read_slim(repaired).trained
+    page = str(tmp_path / "page.html")
+    run(["sensitivity", dense, *arch, *data, "--input", "1,8", "--points", "2", "-o", page])
+    capsys.readouterr()
+    run(["retrain", slim, *arch, *data, "--optimizer", "adamw", "--lr", "0.01", "-o", tuned])
+    said = capsys.readouterr().out
+    before, after = [float(x) for x in said.split("mse")[1].split()[:2]]
+    assert after < before / 2
+    assert read_slim(tuned).trained
+
+
+def run(arguments):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--distill"], "to distil, give the network that it was cut from: --against model.pt"),
+        (["--regime", "repair"], "does not train: slimnet repair does what it does"),
+        (["--precision", "int8"], "unknown precision 'int8': the known ones are float32, bfloat16"),
+        (["--optimizer", "lion"], "unknown optimizer 'lion'"),
+        (["--minutes", "0"], "the minutes to train must be more than 0"),
+    ],
+)
+def test_bad_options_are_one_sentence(files, options, sentence, tmp_path, capsys):
+    given = ["retrain", str(files / "slim.pt"), "--data", "digits", "-o", str(tmp_path / "out.pt")]
+    with pytest.raises(SystemExit) as stopped:
+        main([*given, *options])
+    assert stopped.value.code == 2
+    assert sentence in capsys.readouterr().err.replace("\n", " ")
+    assert not Path(tmp_path / "out.pt").exists()
+
+
+def test_a_program_cannot_be_trained(tmp_path, data):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10)).eval()
+    pruned = slimnet.prune(model, (torch.zeros(1, 1, 8, 8),), ratio=0.5)
+    slimnet.save(pruned, tmp_path / "own.pt")
+    with pytest.raises(InputError, match="an exported program, which cannot be trained"):
+        retrain(read_slim(tmp_path / "own.pt"), data, recipe(), device="cpu")
+    done = retrain(
+        read_slim(tmp_path / "own.pt"),
+        data,
+        recipe(),
+        dense=model,
+        device="cpu",
+        execution=Execution(),
+    )
+    assert done.history.accuracy > 30
