@@ -85,9 +85,9 @@ def capture(network: Network, example: tuple[Any, ...], *, training: bool = Fals
                 trace = _one_pass(network, example, training, notes)
         if notes.converting:
             conversions = remembering_conversions(notes.converting)
-            with suppress(CaptureError):  # code that needs Python's own int: the last trace stays
-                with forgetful(cached), conversions:
-                    trace = _one_pass(network, example, training, Journal())
+            # code that needs Python's own int fails here: the trace of the pass before stays
+            with suppress(CaptureError), forgetful(cached), conversions:
+                trace = _one_pass(network, example, training, Journal())
     return trace
 
 
