@@ -56,7 +56,7 @@ class Task(Protocol):
     def batches(
         self, split: Split, size: int, generator: torch.Generator | None = None
     ) -> Iterable[Batch]:
-        """Batches of at most ``size`` samples, each sample once; ``len`` of them, where it is known.
+        """Batches of at most ``size`` samples, each sample once; ``len`` gives how many, if known.
 
         A task whose loaders have a batch size of their own may ignore ``size``.
         With a generator (for training) in random order, and augmented if the task does that; both
