@@ -27,11 +27,15 @@ from slimnet.version import __version__
 
 if TYPE_CHECKING:
     from slimnet.export import export_onnx, export_pt2, measure_latency
+    from slimnet.retraining import Recipe, retrain
     from slimnet.study.curves import Sensitivity, sensitivity
+    from slimnet.train.schedule import Schedule
 else:
     _LATER = {
         **dict.fromkeys(("export_onnx", "export_pt2", "measure_latency"), "slimnet.export"),
+        **dict.fromkeys(("Recipe", "retrain"), "slimnet.retraining"),
         **dict.fromkeys(("Sensitivity", "sensitivity"), "slimnet.study.curves"),
+        "Schedule": "slimnet.train.schedule",
     }
 
     def __getattr__(name: str) -> Any:
@@ -53,7 +57,9 @@ __all__ = [
     "Plan",
     "PruneError",
     "Pruned",
+    "Recipe",
     "Samples",
+    "Schedule",
     "Sensitivity",
     "SlimnetError",
     "Task",
@@ -69,6 +75,7 @@ __all__ = [
     "measure_latency",
     "prune",
     "repair",
+    "retrain",
     "rule",
     "save",
     "sensitivity",

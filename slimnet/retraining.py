@@ -18,10 +18,13 @@ from torch import nn
 
 from slimnet.capture.modules import copied
 from slimnet.errors import InputError
+from slimnet.files.access import Reweighted
 from slimnet.files.artifact import Artifact, make_artifact
+from slimnet.files.slim_file import read_slim
 from slimnet.lineage import remember
 from slimnet.network import Network
 from slimnet.program.program import Program
+from slimnet.pruning import Pruned
 from slimnet.task import Task, fingerprint_of, number_of
 from slimnet.train import Callback, History, Repairer, Schedule, measure, start, train
 from slimnet.train.checkpoint import Checkpoint
@@ -32,11 +35,9 @@ from slimnet.train.regimes import REGIMES
 
 
 @dataclass(frozen=True, eq=False)
-class Retrained:
-    """A slim network that was trained on, its file's content, and what the training did."""
+class Retrained(Reweighted):
+    """A slim network that was trained on, and what the training did."""
 
-    model: nn.Module
-    artifact: Artifact
     before: Mapping[str, float]  # metrics of the slim network as it was
     history: History
     execution: Execution  # how it was computed
@@ -76,11 +77,11 @@ class Recipe:
 
 
 def retrain(
-    artifact: Artifact,
+    slim: Pruned | Reweighted | Artifact | str | Path,
     task: Task,
     recipe: Recipe,
     *,
-    dense: nn.Module | None = None,
+    against: nn.Module | None = None,
     repairer: Repairer | None = None,
     checkpoint: Path | None = None,
     interval: float = 120.0,
@@ -89,31 +90,26 @@ def retrain(
     callbacks: Sequence[Callback] = (),
     progress: Callable[[float], None] | None = None,
 ) -> Retrained:
-    """Train a slim network on.
+    """Train a slim network on; what is given stays as it is.
 
-    ``dense`` is the network that it was cut from: needed where its class is the user's own, and to
-    distil. ``checkpoint`` is written after every epoch and every ``interval`` seconds; a training
-    that was stopped goes on from there to the same weights. ``execution`` is found by a short trial
-    unless it is told. Raises :class:`~slimnet.errors.InputError` where these do not fit together.
+    ``against`` is the network that it was cut from: needed to distil, and of a file whose class is
+    the user's own. ``checkpoint`` is written after every epoch and every ``interval`` seconds; a
+    training that was stopped goes on from there to the same weights. ``execution`` is found by a
+    short trial unless it is told. Raises :class:`~slimnet.errors.InputError` where these do not fit
+    together.
     """
     place = place_of(device)
-    model = artifact.model(None if dense is None else Network.of(dense)).to(place)
-    if isinstance(model, Program):
-        raise InputError(
-            f"the network is of the class {artifact.class_name}, which is not known here, and runs "
-            "as an exported program, which cannot be trained: give its class, with --arch "
-            "path/to/file.py:make_model or dense="
-        )
-    whole = _with_teacher(task, recipe, dense, place)
-    before = measure(model, task, place)
+    model, artifact = _opened(slim, against)
+    before = measure(model.to(place), task, place)
     start(REGIMES[recipe.regime], model, recipe.seed, repairer)
-    kept = _checkpoint(checkpoint, model, task, recipe)
-    snapshot = None if kept is None else kept.read()
-    settled = dict(snapshot.settled) if snapshot else {}
-    trial = None
+    whole = _with_teacher(task, recipe, against, place)
+    file = _checkpoint(checkpoint, model, task, recipe)
+    snapshot = None if file is None else file.read()
+    settled, trial = dict(snapshot.settled) if snapshot else {}, None
     if not settled:
         trial = fastest(model, whole, recipe.schedule.batch, place, execution)
         settled = {"execution": vars(trial.taken), "epochs": _epochs(recipe, task, trial)}
+    taken = Execution(**settled["execution"])
     history = train(
         model,
         whole,
@@ -122,26 +118,53 @@ def retrain(
         device=place,
         progress=progress,
         callbacks=callbacks,
-        keep=None if kept is None else kept.write,
+        keep=None if file is None else file.write,
         interval=interval,
         resume=snapshot,
-        execution=Execution(**settled["execution"]),
+        execution=taken,
         settled=settled,
     )
+    done = 0 if snapshot is None else len(snapshot.losses)
+    return Retrained(model, _artifact(artifact, model), before, history, taken, trial, done)
+
+
+def _opened(
+    slim: Pruned | Reweighted | Artifact | str | Path, against: nn.Module | None
+) -> tuple[nn.Module, Artifact]:
+    """A network to train, which nobody else holds, and what its file says."""
+    if isinstance(slim, Pruned):
+        artifact = make_artifact(slim.model, *slim.whole(), slim.example, embed=False)
+        return copied(Network.of(slim.model)), artifact
+    if isinstance(slim, Reweighted):
+        return copied(Network.of(slim.model)), slim.artifact
+    artifact = slim if isinstance(slim, Artifact) else read_slim(slim)
+    model = artifact.model(None if against is None else Network.of(against))
+    if isinstance(model, Program):
+        raise InputError(
+            f"the network is of the class {artifact.class_name}, which is not known here, and runs "
+            "as an exported program, which cannot be trained: give its class, with --arch "
+            "path/to/file.py:make_model or against="
+        )
+    return model, artifact
+
+
+def _artifact(artifact: Artifact, model: nn.Module) -> Artifact:
+    """With the weights that it has now; the network is known as cut from the original."""
     made = make_artifact(
         model, artifact.plan, artifact.certificate, artifact.example, artifact.arch, trained=True
     )
     remember(Network.of(model), made.plan, made.certificate, trained=True)
-    done = 0 if snapshot is None else len(snapshot.losses)
-    return Retrained(model, made, before, history, Execution(**settled["execution"]), trial, done)
+    return made
 
 
-def _with_teacher(task: Task, recipe: Recipe, dense: nn.Module | None, place: torch.device) -> Task:
+def _with_teacher(
+    task: Task, recipe: Recipe, against: nn.Module | None, place: torch.device
+) -> Task:
     if not recipe.distill:
         return task
-    if dense is None:
+    if against is None:
         raise InputError("to distil, give the network that the slim one was cut from")
-    teacher = copied(Network.of(dense)).to(place).eval().requires_grad_(False)
+    teacher = copied(Network.of(against)).to(place).eval().requires_grad_(False)
     return Distilled(task, teacher, recipe.weight, recipe.temperature)
 
 

@@ -12,9 +12,9 @@ from slimnet import public
 
 NAMES = (
     "CaptureError Certificate CertificateError InputError Inspection LoaderTask Measured Metric "
-    "Plan PruneError Pruned Samples Sensitivity SlimnetError Task UnknownNameError __version__ "
-    "apply cost cut_optimizer export_onnx export_pt2 inspect load measure_latency prune repair "
-    "rule save sensitivity verify"
+    "Plan PruneError Pruned Recipe Samples Schedule Sensitivity SlimnetError Task UnknownNameError "
+    "__version__ apply cost cut_optimizer export_onnx export_pt2 inspect load measure_latency "
+    "prune repair retrain rule save sensitivity verify"
 )
 
 

@@ -72,7 +72,7 @@ def test_the_dense_network_teaches(files, data, dense):
     artifact = read_slim(files / "slim.pt")
     before = {name: t.clone() for name, t in dense.state_dict().items()}
     alone, taught = (
-        retrain(artifact, data, recipe(distill=distill), dense=dense, device="cpu")
+        retrain(artifact, data, recipe(distill=distill), against=dense, device="cpu")
         for distill in (False, True)
     )
     apart = [answers_apart(done.model, dense, data) for done in (alone, taught)]
@@ -126,6 +126,19 @@ def test_the_divergence_is_that_of_its_definition():
     assert float(divergence(scores, targets, 3.0)) == pytest.approx(
         float(9 * (p * (p / q).log()).sum(1).mean())
     )
+
+
+def test_what_prune_gave_is_trained_saved_and_trained_again(dense, data, tmp_path):
+    pruned = slimnet.prune(dense, (torch.zeros(1, 1, 8, 8),), ratio=0.6)
+    before = {name: t.clone() for name, t in pruned.model.state_dict().items()}
+    once = slimnet.retrain(pruned, data, recipe(), device="cpu")
+    assert all(torch.equal(t, before[name]) for name, t in pruned.model.state_dict().items())
+    twice = slimnet.retrain(once, data, recipe(), device="cpu")
+    assert twice.history.losses[0] < once.history.losses[0]
+    slimnet.save(twice, tmp_path / "tuned.pt")
+    assert slimnet.verify(tmp_path / "tuned.pt", dense).changed
+    again = slimnet.prune(twice.model, (torch.zeros(1, 1, 8, 8),), ratio=0.2)
+    assert again.trained and again.whole()[0].before == pruned.plan.before
 
 
 def test_minutes_become_epochs(files, data):
@@ -271,7 +284,7 @@ def test_a_program_cannot_be_trained(tmp_path, data):
         read_slim(tmp_path / "own.pt"),
         data,
         recipe(),
-        dense=model,
+        against=model,
         device="cpu",
         execution=Execution(),
     )

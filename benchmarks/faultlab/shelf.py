@@ -135,9 +135,9 @@ def _data() -> None:
 
 def _training() -> None:
     """What a training that was stopped before its end leaves behind."""
-    import slimnet.sparsity.training as made
+    import slimnet.cli.sparsify as command
 
-    made.write_state = lambda *_: sys.exit(0)  # the last snapshot stays
+    command.write_state = lambda *_: sys.exit(0)  # the last snapshot stays
     child.slimnet_command(SPARSIFY.split())()
     Path("sparse.pt").unlink(missing_ok=True)
 

@@ -42,7 +42,7 @@ def retrain(options: commands.Retrain) -> None:
             artifact,
             task,
             recipe,
-            dense=dense,
+            against=dense,
             repairer=_repairer(options, artifact, dense, task, place),
             checkpoint=checkpoint,
             device=place,

@@ -131,16 +131,22 @@ def dense_of(
 
 
 @dataclass(frozen=True, eq=False)
-class Repaired:
-    """A slim network with new weights, its file's content, and what the repair did."""
+class Reweighted:
+    """A slim network whose weights changed after the cut, and its file's content."""
 
     model: nn.Module
     artifact: Artifact
+
+
+@dataclass(frozen=True, eq=False)
+class Repaired(Reweighted):
+    """One with the weights of a repair, and what that did."""
+
     repair: Repair
 
 
 def save(
-    pruned: Pruned | Repaired,
+    pruned: Pruned | Reweighted,
     path: str | Path,
     arch: Arch | str | None = None,
     *,
@@ -155,7 +161,7 @@ def save(
     the example (options that no shape shows belong into an :class:`~slimnet.networks.arch.Arch`).
     Warns where torch cannot record the network, so that the file loads only with its class.
     """
-    source = pruned.artifact if isinstance(pruned, Repaired) else pruned
+    source = pruned.artifact if isinstance(pruned, Reweighted) else pruned
     changed = trained or source.trained
     artifact = make_artifact(
         pruned.model, *_made_by(pruned), source.example, arch or _arch_of(pruned), trained=changed
@@ -168,15 +174,15 @@ def save(
     return written
 
 
-def _made_by(slim: Pruned | Repaired) -> tuple[Plan, Certificate | None]:
+def _made_by(slim: Pruned | Reweighted) -> tuple[Plan, Certificate | None]:
     """Plan and certificate from the original on."""
-    if isinstance(slim, Repaired):
+    if isinstance(slim, Reweighted):
         return slim.artifact.plan, slim.artifact.certificate
     return slim.whole()
 
 
-def _arch_of(slim: Pruned | Repaired) -> Arch | None:
-    return slim.artifact.arch if isinstance(slim, Repaired) else None
+def _arch_of(slim: Pruned | Reweighted) -> Arch | None:
+    return slim.artifact.arch if isinstance(slim, Reweighted) else None
 
 
 def _plan_against(slim: Pruned, small: Network, against: Network) -> Plan:
@@ -236,7 +242,7 @@ def repair(
 ) -> Pruned: ...
 @overload
 def repair(
-    slim: Repaired | Artifact | str | Path,
+    slim: Reweighted | Artifact | str | Path,
     against: nn.Module,
     data: Samples | Tensor,
     *,
@@ -245,7 +251,7 @@ def repair(
     watch: Progress = not_shown,
 ) -> Repaired: ...
 def repair(
-    slim: Pruned | Repaired | Artifact | str | Path,
+    slim: Pruned | Reweighted | Artifact | str | Path,
     against: nn.Module,
     data: Samples | Tensor,
     *,
@@ -284,8 +290,8 @@ def repair(
     return Repaired(_remembered(fresh, model), fresh, report)
 
 
-def _artifact_of(slim: Repaired | Artifact | str | Path) -> Artifact:
-    held = slim.artifact if isinstance(slim, Repaired) else slim
+def _artifact_of(slim: Reweighted | Artifact | str | Path) -> Artifact:
+    held = slim.artifact if isinstance(slim, Reweighted) else slim
     return held if isinstance(held, Artifact) else read_slim(held)
 
 
@@ -308,7 +314,7 @@ def apply(plan: Plan | Pruned | Artifact | str | Path, model: nn.Module | Mappin
 
 
 def verify(
-    slim: Pruned | Repaired | Artifact | str | Path, against: nn.Module, *, seed: int = 0
+    slim: Pruned | Reweighted | Artifact | str | Path, against: nn.Module, *, seed: int = 0
 ) -> Certificate:
     """Prove again that a slim network is ``against`` with the removed channels zeroed.
 

@@ -146,6 +146,8 @@ def _epochs(run: _Run, resume: Snapshot | None) -> None:
     training, epochs = run.training, run.schedule.epochs
     call(training.callbacks, "on_start", training.moment(0, 0))
     place = Place() if resume is None else training.restore(resume)
+    if resume is None and run.keep is not None and run.settled:
+        run.keep(training.snapshot((), (), settled=run.settled))
     if resume is not None:
         run.losses.extend(resume.losses)
         run.done.extend(resume.done)
