@@ -168,8 +168,9 @@ def measured(
 
 
 def call(model: nn.Module, inputs: Any) -> Outputs:
-    """Run a network on what :meth:`Task.inputs` gives, cast to the type of its first weight.
+    """Run a network on what :meth:`Task.inputs` gives.
 
+    Floating point inputs are cast to the type of the network's first floating point parameter.
     Raises :class:`InputError` where it does not run on inputs of these shapes.
     """
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
