@@ -41,7 +41,7 @@ from slimnet.planning.outcome import refusal
 from slimnet.planning.request import CutRequest
 from slimnet.planning.scoring import ScoringInputs
 from slimnet.progress import Progress, not_shown
-from slimnet.proof.certificate import Certificate, Mismatch, certify, joined
+from slimnet.proof.certificate import Certificate, Mismatch, certify, join_certificates
 from slimnet.proof.diagnosis import culprits
 from slimnet.proof.reference import CutContext
 from slimnet.repairs import Repair, check_samples
@@ -234,11 +234,11 @@ class _CutTask:
         )
 
     def attempt(
-        self, analysis: Analysis, statistics: Statistics, *, bystanders: bool
+        self, analysis: Analysis, statistics: Statistics, *, change_bystanders: bool
     ) -> _CutAttempt:
         """Plan and rebuild; raises :class:`PruneError` where the budget cannot be met.
 
-        With ``bystanders``, attributes that no recorded call reads are changed as well.
+        With ``change_bystanders``, attributes that no recorded call reads are changed as well.
         """
         network, request = self.shorter.network, self.request
         drawn = draft(
@@ -249,7 +249,7 @@ class _CutTask:
             self.scoring,
             statistics,
             steps=request.steps,
-            beside=bystanders,
+            change_bystanders=change_bystanders,
         )
         notes = (*drawn.plan.notes, *_heads_note(analysis.coupling, request.heads))
         plan = drawn.plan.reporting(asked=self.options, notes=notes)
@@ -257,7 +257,9 @@ class _CutTask:
             raise PruneError(refusal(self.shorter.whole(plan, None)[0], drawn.unmet))
         context = CutContext(analysis.traces[0], analysis.coupling, plan)
         inspection = replace(analysis.inspection, notes=tuple(plan.notes))
-        return _CutAttempt(context, Network.of(rebuild(network, plan)), inspection, drawn.beside)
+        return _CutAttempt(
+            context, Network.of(rebuild(network, plan)), inspection, drawn.bystanders
+        )
 
     def proven(self, attempt: _CutAttempt, traces: Sequence[Trace]) -> _CutAttempt:
         """The attempt with its certificate; raises :class:`CertificateError`."""
@@ -279,12 +281,12 @@ def _cut(task: _CutTask) -> _CutAttempt:
     pins: list[Pin] = []
     refused = 0
     statistics: Statistics | None = None
-    bystanders = verify  # only the proof would notice that such a change was wrong
+    change_bystanders = verify  # only the proof would notice that such a change was wrong
     while True:
         with no_collection():
             analysis = task.analyse(traces, pins)
             statistics = statistics or task.scoring.gather(network, analysis.groups)
-            attempt = task.attempt(analysis, statistics, bystanders=bystanders)
+            attempt = task.attempt(analysis, statistics, change_bystanders=change_bystanders)
         context = fold_constants(network.tensors, attempt.slim, attempt.context, example)
         attempt = replace(attempt, context=context)
         try:
@@ -292,9 +294,10 @@ def _cut(task: _CutTask) -> _CutAttempt:
         except Mismatch as mismatch:
             refuse_unbound(network, attempt.slim, example)
             if attempt.bystanders.changes:  # a call may read one of these after all
-                bystanders = False
+                change_bystanders = False
                 continue
-            bystanders, more = True, [pin for pin in culprits(mismatch) if pin not in pins]
+            change_bystanders = True
+            more = [pin for pin in culprits(mismatch) if pin not in pins]
             refused += 1
             if not more or refused > _MOST_REFUSED:
                 raise
@@ -352,7 +355,7 @@ def prove(
     shorter = shorten_as(network, example, plan, seed=seed)
     network, plan = shorter.network, replace(plan, blocks=())
     check_fits(network, plan)
-    other = changed(network.tensors, slim.tensors, plan)
+    other = changed_tensors(network.tensors, slim.tensors, plan)
     traces = capture_passes(network, example)
     coupling = _coupling_of(plan, traces)
     context = CutContext(traces[0], coupling, plan)
@@ -365,10 +368,10 @@ def prove(
         if not other:
             raise
         raise CertificateError(f"{error}; {_changed_tensors(other, network.name)}") from error
-    return joined(shorter.certificate, replace(proven, changed=other))
+    return join_certificates(shorter.certificate, replace(proven, changed=other))
 
 
-def changed(
+def changed_tensors(
     originals: Mapping[str, Tensor], slim: Mapping[str, Tensor], plan: Plan
 ) -> tuple[str, ...]:
     """The parameters and buffers of a slim network that differ from the original's, cut."""

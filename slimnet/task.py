@@ -148,10 +148,10 @@ class LoaderTask:
         if not self.measured:
             losses = [float(self.loss(model, batch)) for batch in batches]
             return {"loss": sum(losses) / max(len(losses), 1)}
-        return measured(self.measured, model, self.inputs, batches)
+        return compute_metrics(self.measured, model, self.inputs, batches)
 
 
-def measured(
+def compute_metrics(
     rows: Mapping[str, Measured],
     model: nn.Module,
     inputs: Callable[[Batch], Any],

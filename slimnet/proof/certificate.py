@@ -194,7 +194,7 @@ def _cut_parameters(first: Mapping[str, str], context: CutContext) -> set[str]:
     return {first[name] for name in context.plan.removed if first.get(name) in parameters}
 
 
-def joined(first: Certificate | None, second: Certificate) -> Certificate:
+def join_certificates(first: Certificate | None, second: Certificate) -> Certificate:
     """The certificate of two cuts, one after the other: it holds the checks of both."""
     if first is None:  # nothing was cut before
         return second
