@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from slimnet.network import Network
 from slimnet.plan.compose import compose
 from slimnet.plan.plan import Plan
-from slimnet.proof.certificate import Certificate, joined
+from slimnet.proof.certificate import Certificate, join_certificates
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +32,7 @@ class Lineage:
     def and_then(self, plan: Plan, certificate: Certificate | None) -> tuple[Plan, Any]:
         """The plan and the certificate of these cuts and a further one."""
         proven = self.certificate is not None and certificate is not None
-        both = joined(self.certificate, certificate) if certificate and proven else None
+        both = join_certificates(self.certificate, certificate) if certificate and proven else None
         return compose(self.plan, plan, self.shapes), both
 
 

@@ -1,9 +1,11 @@
 """From a model and a budget to a proven slim network: the stages in order.
 
-    model, example ── capture ── couple ── groups ── score ── allocate ── plan ── rebuild ── certify
+    model, example ── capture ── couple ── groups ── score ── allocate ── plan ── rebuild ── fold
+        ── certify ── repair
 
-Where literal code breaks the slim network, the groups behind that line are pinned and the cut is
-planned again: the user gets a valid network and is told what stood in the way.
+Blocks leave before the first stage, where that was asked for; repair runs only if asked for. Where
+the proof finds that a line of the user's code does not work with the new widths, the channels at
+that call are pinned and the cut is planned again. The plan names the line as the reason.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ from slimnet.planning.outcome import refusal
 from slimnet.planning.request import CutRequest
 from slimnet.planning.scoring import ScoringInputs
 from slimnet.progress import Progress, not_shown
-from slimnet.proof.certificate import Certificate, Mismatch, certify, joined
+from slimnet.proof.certificate import Certificate, Mismatch, certify, join_certificates
 from slimnet.proof.diagnosis import culprits
 from slimnet.proof.reference import CutContext
 from slimnet.repairs import Repair, check_samples
@@ -51,10 +53,10 @@ from slimnet.statistics.statistics import Statistics
 
 @dataclass(frozen=True)
 class Pruned:
-    """A slim network with its plan and, unless it was declined, its certificate.
+    """A slim network with its plan and its certificate (None with ``verify=False``).
 
-    Both are of this cut alone: where what was cut was a slim network, :meth:`whole` gives those
-    from the original on.
+    Both describe this cut alone. If the network was already a slim one, :meth:`whole` gives the
+    plan and the certificate of all cuts, relative to the original.
     """
 
     model: nn.Module
@@ -66,7 +68,7 @@ class Pruned:
     earlier: Lineage | None = None  # the cuts before this one
 
     def whole(self) -> tuple[Plan, Certificate | None]:
-        """Plan and certificate of all cuts, relative to the original network."""
+        """The plan and certificate of all cuts, relative to the original network."""
         if self.earlier is None:
             return self.plan, self.certificate
         return self.earlier.and_then(self.plan, self.certificate)
@@ -163,10 +165,10 @@ def prune(model: nn.Module | Pruned, asked: PruneArguments) -> Pruned:
     budget, limits = Budget.of(request), Limits.of(request)
     options = CriterionOptions(str(request.criterion), request.across, request.reduce)
     scoring = ScoringInputs(options, samples, asked.init, seed, asked.watch)
-    remembered = request.asked(None if samples is None else len(samples))
+    recorded = request.asked(None if samples is None else len(samples))
     shorter = shorten(network, example, request.drop_blocks, seed=seed, verify=request.verify)
     budget = budget.after(shorter.plan)
-    made = _cut(_CutTask(request, budget, limits, scoring, remembered, shorter, example))
+    made = _cut(_CutTask(request, budget, limits, scoring, recorded, shorter, example))
     plan, certificate = shorter.whole(made.context.plan, made.certificate)
     slim, repair = made.slim, None
     if request.repair and samples is not None:
@@ -186,7 +188,7 @@ def _opened(model: nn.Module | Pruned, example: Example | None) -> tuple[Network
 
 
 def _samples(network: Network, asked: PruneArguments) -> Samples | None:
-    """What it reads of data; refuses a request that needs more than there is."""
+    """The calibration data; refuses a request that needs data, labels or weights not given."""
     samples = samples_of(asked.data)
     if samples is not None and isinstance(samples.images, Mapping):
         samples = samples.by_position(network.model)
@@ -198,13 +200,13 @@ def _samples(network: Network, asked: PruneArguments) -> Samples | None:
 
 @dataclass(frozen=True, eq=False)
 class _CutAttempt:
-    """A plan, with what it was made for, and the slim network; ``certificate`` once proven."""
+    """A plan, the pass and labels it was made from, and the slim network it gives."""
 
     context: CutContext
     slim: Network
     inspection: Inspection
-    beside: Bystanders  # changes that the recorded pass does not ask for
-    certificate: Certificate | None = None
+    bystanders: Bystanders  # changes of attributes that no recorded call reads
+    certificate: Certificate | None = None  # None until it is proven
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,12 +217,12 @@ class _CutTask:
     budget: Budget
     limits: Limits
     scoring: ScoringInputs
-    remembered: Mapping[str, Any]  # what the plan says was asked for
-    shorter: Shortened
+    options: Mapping[str, Any]  # of the request, as the plan records them
+    shorter: Shortened  # the network without the blocks that were dropped
     example: tuple[Any, ...]
 
     def analyse(self, traces: Sequence[Trace], pins: Sequence[Pin]) -> Analysis:
-        """Read the passes, with these pins."""
+        """Find what can be cut, from the recorded passes and with these pins."""
         request = self.request
         return analyse(
             self.shorter.network,
@@ -231,8 +233,13 @@ class _CutTask:
             least=request.min_channels,
         )
 
-    def attempt(self, analysis: Analysis, statistics: Statistics, *, beside: bool) -> _CutAttempt:
-        """Plan and rebuild; raises :class:`PruneError` where the budget cannot be met."""
+    def attempt(
+        self, analysis: Analysis, statistics: Statistics, *, change_bystanders: bool
+    ) -> _CutAttempt:
+        """Plan and rebuild; raises :class:`PruneError` where the budget cannot be met.
+
+        With ``change_bystanders``, attributes that no recorded call reads are changed as well.
+        """
         network, request = self.shorter.network, self.request
         drawn = draft(
             network,
@@ -242,18 +249,20 @@ class _CutTask:
             self.scoring,
             statistics,
             steps=request.steps,
-            beside=beside,
+            change_bystanders=change_bystanders,
         )
-        notes = (*drawn.plan.notes, *_missed(analysis.coupling, request.heads))
-        plan = drawn.plan.reporting(asked=self.remembered, notes=notes)
+        notes = (*drawn.plan.notes, *_heads_note(analysis.coupling, request.heads))
+        plan = drawn.plan.reporting(asked=self.options, notes=notes)
         if drawn.unmet and not request.best_effort:
             raise PruneError(refusal(self.shorter.whole(plan, None)[0], drawn.unmet))
         context = CutContext(analysis.traces[0], analysis.coupling, plan)
         inspection = replace(analysis.inspection, notes=tuple(plan.notes))
-        return _CutAttempt(context, Network.of(rebuild(network, plan)), inspection, drawn.beside)
+        return _CutAttempt(
+            context, Network.of(rebuild(network, plan)), inspection, drawn.bystanders
+        )
 
     def proven(self, attempt: _CutAttempt, traces: Sequence[Trace]) -> _CutAttempt:
-        """The same with its proof; raises :class:`CertificateError`."""
+        """The attempt with its certificate; raises :class:`CertificateError`."""
         contexts = _contexts(attempt.context, traces)
         network, seed = self.shorter.network, self.request.seed
         certificate = certify(network, attempt.slim, contexts, self.example, seed=seed)
@@ -261,48 +270,56 @@ class _CutTask:
 
 
 def _cut(task: _CutTask) -> _CutAttempt:
-    """Plan, rebuild and prove; where the proof finds code in the way, pin that and plan again."""
+    """Plan, rebuild and prove; where the proof fails at a call, pin its channels and plan again.
+
+    Attributes that no recorded call reads are changed as well, at first. Where the proof fails, the
+    attempt is made again without these changes, before more is pinned.
+    """
     network, example, verify = task.shorter.network, task.example, task.request.verify
     with no_collection():
         traces = capture_passes(network, example)
     pins: list[Pin] = []
     refused = 0
     statistics: Statistics | None = None
-    beside = verify  # nothing but the proof would notice a wrong change
+    change_bystanders = verify  # only the proof would notice that such a change was wrong
     while True:
         with no_collection():
             analysis = task.analyse(traces, pins)
             statistics = statistics or task.scoring.gather(network, analysis.groups)
-            attempt = task.attempt(analysis, statistics, beside=beside)
-        context = folded(network.tensors, attempt.slim, attempt.context, example)
+            attempt = task.attempt(analysis, statistics, change_bystanders=change_bystanders)
+        context = fold_constants(network.tensors, attempt.slim, attempt.context, example)
         attempt = replace(attempt, context=context)
         try:
             return task.proven(attempt, traces) if verify else attempt
         except Mismatch as mismatch:
             refuse_unbound(network, attempt.slim, example)
-            if attempt.beside.changes:  # which no call seemed to read: is it those?
-                beside = False
+            if attempt.bystanders.changes:  # a call may read one of these after all
+                change_bystanders = False
                 continue
-            beside, more = True, [pin for pin in culprits(mismatch) if pin not in pins]
+            change_bystanders = True
+            more = [pin for pin in culprits(mismatch) if pin not in pins]
             refused += 1
             if not more or refused > _MOST_REFUSED:
                 raise
             pins += more
 
 
-_MOST_REFUSED = 16  # attempts: of each, the lines of code in the way are pinned
+_MOST_REFUSED = 16  # attempts that the proof may refuse; each one pins more channels
 
 
 def _contexts(context: CutContext, traces: Sequence[Trace]) -> list[CutContext]:
-    """Of the pass, and of the one in training mode where that was recorded as well."""
+    """One context for each recorded pass: evaluation first, then training if it was recorded."""
     more = enumerate(traces[1:], 1)
     return [context, *(replace(context, trace=t, number=n, training=True) for n, t in more)]
 
 
-def folded(
+def fold_constants(
     originals: Mapping[str, Tensor], slim: Network, context: CutContext, example: tuple[Any, ...]
 ) -> CutContext:
-    """The slim network, and the plan, with the numbers that changed folded into weights."""
+    """Fold numbers that changed with the widths (such as 1/√d) into the slim network's weights.
+
+    Writes into ``slim``; gives the context with the plan that records it.
+    """
     numbers = _folds(context.trace, slim, example)
     plan = replace(context.plan, scaled=numbers.scales)
     for name, tensor in slim.tensors.items():
@@ -312,9 +329,9 @@ def folded(
 
 
 def _folds(trace: Trace, slim: Network, example: tuple[Any, ...]) -> Folds:
-    """What makes up for numbers that code computes from lengths."""
+    """What to multiply so that numbers computed from lengths (1/√d) change nothing."""
     if depends_on_lengths(trace):
-        with suppress(CaptureError):  # the proof finds the line
+        with suppress(CaptureError):  # the slim network does not run: the proof names the line
             return folds(trace, capture(slim, example))
     return Folds({}, {})
 
@@ -330,14 +347,15 @@ def prove(
 ) -> Certificate:
     """Prove again that ``slim`` is ``network`` cut by ``plan``.
 
-    Which tensors hold other numbers than the cut's is measured, and in the certificate. Of weights
-    that were ``trained`` after the cut only the structure is proven, with random weights; where
-    none was changed, all is. Raises :class:`CertificateError`.
+    Every tensor is compared with what the cut gives; the certificate lists those that differ. If
+    some differ and the network was ``trained`` after the cut, only its structure is proven: with
+    random weights. Else it is proven with the real weights as well. Raises
+    :class:`CertificateError`.
     """
     shorter = shorten_as(network, example, plan, seed=seed)
     network, plan = shorter.network, replace(plan, blocks=())
     check_fits(network, plan)
-    other = changed(network.tensors, slim.tensors, plan)
+    other = changed_tensors(network.tensors, slim.tensors, plan)
     traces = capture_passes(network, example)
     coupling = _coupling_of(plan, traces)
     context = CutContext(traces[0], coupling, plan)
@@ -349,14 +367,14 @@ def prove(
     except CertificateError as error:
         if not other:
             raise
-        raise CertificateError(f"{error}; {_few(other, network.name)}") from error
-    return joined(shorter.certificate, replace(proven, changed=other))
+        raise CertificateError(f"{error}; {_changed_tensors(other, network.name)}") from error
+    return join_certificates(shorter.certificate, replace(proven, changed=other))
 
 
-def changed(
+def changed_tensors(
     originals: Mapping[str, Tensor], slim: Mapping[str, Tensor], plan: Plan
 ) -> tuple[str, ...]:
-    """The parameters and buffers of a slim network that are not just the original's, cut."""
+    """The parameters and buffers of a slim network that differ from the original's, cut."""
     return tuple(
         name
         for name, tensor in slim.items()
@@ -364,7 +382,7 @@ def changed(
     )
 
 
-def _few(names: Sequence[str], network: str) -> str:
+def _changed_tensors(names: Sequence[str], network: str) -> str:
     return (
         f"{len(names)} of its tensors ({', '.join(names[:3])}{', …' * (len(names) > 3)}) hold "
         f"other numbers than what was cut of this {network}"
@@ -372,19 +390,19 @@ def _few(names: Sequence[str], network: str) -> str:
 
 
 def same_numbers(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors hold the same numbers, wherever they lie."""
+    """Whether two tensors hold the same numbers; they may be on different devices."""
     return one.shape == other.shape and bool(torch.equal(one.to(other), other))
 
 
 def _coupling_of(plan: Plan, traces: Sequence[Trace]) -> Coupling:
-    """The reading of the network that the plan was made with: widths of heads, or whole heads."""
+    """The labels that the plan was made with: attention loses head widths, or whole heads."""
     apart = {name: plan.of(name) for name in plan.grouped}
     couplings = (couple(traces, heads=heads, removals=apart) for heads in (False, True))
     first = next(couplings)
     return first if agrees(first, plan) else next(couplings)
 
 
-def _missed(coupling: Coupling, heads: bool) -> list[str]:
+def _heads_note(coupling: Coupling, heads: bool) -> list[str]:
     if heads and not coupling.whole_heads:
         return ["no attention was found whose heads could leave: asking for heads changed nothing"]
     return []

@@ -1,6 +1,7 @@
-"""Calibration data: some samples, ready for the network, and their labels where there are any.
+"""Calibration data: some samples, as the network takes them, with labels where there are any.
 
-What a user hands over enters through :func:`samples_of`, which refuses samples that say nothing.
+:func:`samples_of` reads a user's data, and refuses numbers that are not finite and samples that are
+all the same.
 """
 
 from __future__ import annotations
@@ -17,24 +18,23 @@ from slimnet.errors import InputError
 from slimnet.example import positional
 
 Loss: TypeAlias = Callable[[nn.Module, "Samples"], Tensor]
-"""(model, some samples) → the mean loss of these."""
+"""(model, samples) → the mean loss over these samples."""
 
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """``images`` as the network takes them, and ``labels`` for what reads them.
+    """The network's inputs (``images``, also where these are no images) and their ``labels``.
 
     Images are a floating point tensor [N, C, H, W] or [N, …], normalised; other inputs are a tuple
-    of positional or a dict of keyword inputs, all of whose tensors are [N, …]. Labels are int64
-    [N] where the loss is the cross-entropy; for a ``loss`` of one's own they are whatever that
-    reads, tensors [N, …] in any containers. Raises :class:`InputError` where these do not fit
-    together.
+    of positional or a dict of keyword inputs, all of whose tensors are [N, …]. Without a ``loss``,
+    the loss is the cross-entropy and labels are int64 [N]. With one, labels are whatever it reads:
+    tensors [N, …] in any containers. Raises :class:`InputError` where these do not fit together.
     """
 
     images: Any
     labels: Any = None
     loss: Loss | None = None
-    count: int | None = None  # of a batch that cannot be taken apart: lists of images, say
+    count: int | None = None  # samples in a batch that cannot be split, such as a list of images
 
     def __post_init__(self) -> None:
         if self.count is not None:
@@ -60,26 +60,26 @@ class Samples:
 
     @property
     def tensors(self) -> list[Tensor]:
-        """Those of the inputs, each [N, …]."""
+        """The tensors of the inputs, each [N, …]."""
         return [leaf for leaf in tree_leaves(self.images) if isinstance(leaf, Tensor)]
 
     @property
     def numbers(self) -> int:
-        """How many one sample has."""
+        """How many numbers (elements) the inputs of one sample have."""
         return sum(tensor[0].numel() for tensor in self.tensors)
 
     @property
     def places(self) -> int:
-        """The pixels of an image, the steps of a sequence: numbers per channel, of the largest."""
+        """Positions of one sample (pixels, steps of a sequence), of the input with the most."""
         return max(t[0, 0].numel() if t.dim() > 1 and len(t[0]) else 1 for t in self.tensors)
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
-        """Of the inputs' tensors; batches of the same shapes run the same calls."""
+        """The shapes of the inputs' tensors; batches of the same shapes run the same calls."""
         return tuple(tuple(tensor.shape) for tensor in self.tensors)
 
     def batches(self, size: int) -> Iterator[Samples]:
-        """The same in their order, batches as :func:`batch_sizes` says."""
+        """Batches of about ``size`` samples, in order (:func:`batch_sizes`)."""
         if self.count is not None:
             yield self
             return
@@ -89,11 +89,11 @@ class Samples:
             start += count
 
     def split(self, count: int) -> tuple[Samples, Samples]:
-        """The first so many, and the rest."""
+        """The first ``count`` samples, and the rest."""
         return self._part(0, count), self._part(count, len(self))
 
     def first(self, count: int) -> Samples:
-        """At most so many of them."""
+        """The first ``count`` samples, or all where there are fewer."""
         return self._part(0, min(count, len(self)))
 
     def to(self, device: torch.device, kind: torch.dtype | None = None) -> Samples:
@@ -114,19 +114,19 @@ class Samples:
 
 @dataclass(frozen=True, eq=False)
 class SampleBatches(Samples):
-    """Samples that come in batches which cannot be put together: of different sizes, or in lists.
+    """Batches that cannot be joined to one tensor: images of different sizes, or lists of them.
 
-    ``parts`` are the batches, one at least; the other fields are those of the first.
+    ``parts`` are the batches, at least one; ``images``, ``labels`` and ``loss`` are the first's.
     """
 
     parts: Sequence[Samples] = ()
 
     def __post_init__(self) -> None:
-        """Each part was checked by itself."""
+        """Check nothing: each part was checked when it was made."""
 
     @classmethod
     def of(cls, parts: Sequence[Samples]) -> Samples:
-        """One batch is samples as any."""
+        """The samples of these batches; of a single one, that batch itself."""
         first = parts[0]
         return (
             first if len(parts) == 1 else cls(first.images, first.labels, first.loss, None, parts)
@@ -137,21 +137,24 @@ class SampleBatches(Samples):
 
     @property
     def numbers(self) -> int:
-        """How many the largest sample has."""
+        """How many numbers the inputs of one sample have, in the batch with the most."""
         return max(part.numbers for part in self.parts)
 
     @property
     def places(self) -> int:
-        """Of the largest sample."""
+        """Positions of one sample, in the batch with the most."""
         return max(part.places for part in self.parts)
 
     def batches(self, size: int) -> Iterator[Samples]:
-        """Each batch, in smaller ones where it is larger than this."""
+        """Each batch; one of more than ``size`` samples is split where it can be."""
         for part in self.parts:
             yield from part.batches(size)
 
     def split(self, count: int) -> tuple[Samples, Samples]:
-        """Whole batches: at least so many samples, and the rest; one batch stays for either."""
+        """The first batches, with ``count`` samples or more if there are as many, and the rest.
+
+        No batch is split. Either side has at least one.
+        """
         number, seen = 0, 0
         while number < len(self.parts) - 1 and (seen < count or not number):
             seen += len(self.parts[number])
@@ -159,7 +162,7 @@ class SampleBatches(Samples):
         return self.of(self.parts[:number]), self.of(self.parts[number:])
 
     def first(self, count: int) -> Samples:
-        """The first batches, at most so many samples where there are as few in one."""
+        """The first batches with ``count`` samples together; of a single one, only its first."""
         if len(self.parts[0]) >= count:
             return self.parts[0].first(count)
         return self.split(count)[0]
@@ -201,7 +204,7 @@ def _check_labels(labels: Any, shape: Sequence[int]) -> None:
 
 
 def _check_lengths(inputs: Any, labels: Any) -> None:
-    """Every tensor of several inputs has a row for each sample."""
+    """Raise :class:`InputError` unless every tensor has a row for each sample."""
     tensors = [leaf for leaf in tree_leaves((inputs, labels)) if isinstance(leaf, Tensor)]
     lengths = {len(t) if t.dim() else None for t in tensors}
     if not any(isinstance(leaf, Tensor) for leaf in tree_leaves(inputs)):
@@ -215,10 +218,10 @@ def _check_lengths(inputs: Any, labels: Any) -> None:
 
 
 def batch_sizes(count: int, size: int) -> list[int]:
-    """Of ``size``, the last of what is left; no image is left alone.
+    """Split ``count`` samples into batches of ``size`` and a smaller last one, but none of one.
 
-    Norms that take their statistics from the batch cannot run on a single vector. So the last but
-    one gives an image away, or, where it has two only, takes the last one's.
+    Batch norms that use the statistics of the batch cannot run on a single vector. So the last but
+    one gives a sample to the last, or, where it has only two, takes the last one's.
     """
     whole, left = divmod(count, size)
     if left == 1 and whole and size > 1:
@@ -229,9 +232,9 @@ def batch_sizes(count: int, size: int) -> list[int]:
 def samples_of(data: Any, model: nn.Module | None = None) -> Samples | None:
     """Samples of what a user gives: a tensor of images, several inputs, or samples.
 
-    Keyword inputs are put into the order of the model's ``forward``. Raises :class:`InputError`
-    for what is none of these, for inputs that hold NaN or infinite numbers, and for several of
-    which each is the same.
+    With a ``model``, keyword inputs are put into the order of its ``forward``. Raises
+    :class:`InputError` for data of another kind, for NaN or infinite numbers, and where all of
+    several samples are the same.
     """
     if data is None:
         return None
@@ -246,7 +249,7 @@ def samples_of(data: Any, model: nn.Module | None = None) -> Samples | None:
 
 
 def as_samples(data: Samples | Tensor) -> Samples:
-    """Samples, of images alone where they are a tensor."""
+    """Samples; of a tensor of images, samples without labels. Checks less than samples_of."""
     return data if isinstance(data, Samples) else Samples(data)
 
 

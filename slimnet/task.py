@@ -1,9 +1,10 @@
-"""What a network is for, as one value: its batches, what it is called with, its loss and metrics.
+"""A task: the batches of a data set, what of them the network takes, a loss and metrics.
 
-All that slimnet reads of a user's data it reads through a :class:`Task`. A batch is anything: a
-tensor, a tuple, a dict, lists of images of different sizes. Only the task takes it apart.
-:class:`LoaderTask` is one made of two loaders and a loss; any object with the members of
-:class:`Task` is as good.
+The command line and training read data through a :class:`Task`; :func:`samples_from` takes
+calibration data (:mod:`slimnet.samples`) from one. A batch may be anything: a tensor, a tuple, a
+dict, lists of images of different sizes. Only the task's own methods take it apart.
+:class:`LoaderTask` makes a task of two loaders and a loss. Any other object with the members of
+:class:`Task` will do.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ from slimnet.example import positional, tensors_of
 from slimnet.samples import SampleBatches, Samples
 
 Batch: TypeAlias = Any
-"""What ``batches`` gives, in any containers; its tensors may lie on any device."""
+"""One batch, as a task gives it: tensors on any device, in any containers."""
 
 Split: TypeAlias = Literal["train", "test"]
 
 
 @dataclass(frozen=True)
 class Metric:
-    """How one number of a task is called, printed, and which way is better."""
+    """A number that says how good a network is: its name, its unit, and which way is better."""
 
     name: str  # "accuracy"
     unit: str = ""  # "%"
@@ -42,54 +43,55 @@ class Metric:
 
 @runtime_checkable
 class Task(Protocol):
-    """What a network is for. Labels are needed only by what uses them: loss and metrics."""
+    """Data with a loss and metrics. Only loss and metrics read labels."""
 
     @property
     def name(self) -> str:
-        """How a report calls it."""
+        """The name to print."""
 
     @property
     def metrics(self) -> Sequence[Metric]:
-        """What :meth:`measure` gives; the first counts."""
+        """The metrics that :meth:`measure` gives; training and tables go by the first."""
 
     def batches(
         self, split: Split, size: int, generator: torch.Generator | None = None
     ) -> Iterable[Batch]:
-        """Batches of at most ``size`` samples; the number of them by ``len``, where it is known.
+        """Batches of at most ``size`` samples, each sample once; ``len`` gives how many, if known.
 
-        With a generator each sample once in a random order, changed at random if the task wants
-        that, and both follow the generator alone; without one as they are, in their order.
+        A task whose loaders have a batch size of their own may ignore ``size``.
+        With a generator (for training) in random order, and augmented if the task does that; both
+        depend on the generator alone. Without one in a fixed order, and not augmented.
         """
 
     def inputs(self, batch: Batch) -> Any:
         """What the network is called with: a tensor, a tuple, or a dict of keyword inputs."""
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """The mean loss of a batch, a tensor of one number; calls the network itself."""
+        """Call the network; the mean loss over the batch, a tensor of one element."""
 
     def measure(self, model: nn.Module, batches: Iterable[Batch]) -> Mapping[str, float]:
-        """Each metric over these batches, of a network in evaluation mode, without gradients."""
+        """Metric → its value over these batches; called in evaluation mode, without gradients."""
 
 
 Outputs: TypeAlias = Any
 """Whatever the network returns."""
 
 Update: TypeAlias = Callable[[Any, Outputs, Batch], None]
-"""(a metric of torchmetrics, outputs, batch): adds what a batch says to the metric."""
+"""(metric, outputs, batch): adds one batch to a metric of torchmetrics."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A metric of torchmetrics and how a batch reaches it, for :class:`LoaderTask`.
+    """A metric of torchmetrics and how it is updated, for :class:`LoaderTask`.
 
-    ``make`` gives a fresh one: ``lambda: MeanAbsoluteError()``. Without an ``update`` it is told
-    ``(outputs, target)``, of a batch that is a pair.
+    ``make`` gives a new metric, such as the class ``MeanAbsoluteError``. Without ``update``, every
+    batch must be a pair (inputs, target), and ``metric.update(outputs, target)`` is called.
     """
 
     make: Callable[[], Any]
     update: Update | None = None
     unit: str = ""
-    best: Literal["highest", "lowest"] | None = None  # None: as the metric itself says
+    best: Literal["highest", "lowest"] | None = None  # None: by its own ``higher_is_better``
     scale: float = 1.0  # 100 for a share that is printed in percent
 
 
@@ -97,10 +99,10 @@ class Measured:
 class LoaderTask:
     """A task made of a loader for each split, a loss and metrics.
 
-    ``train`` and ``test`` are ``DataLoader`` objects or any iterables that can be gone through
-    again, and give batches of their own size. ``loss_of(outputs, batch)`` is called on what the
-    network returns. ``inputs_of(batch)`` is by default the batch itself, or the first of a pair.
-    Raises :class:`InputError` where it is asked for what it does not have.
+    ``train`` and ``test`` are ``DataLoader`` objects, or other iterables that can be iterated more
+    than once; their batch size is their own. ``loss_of(outputs, batch)`` gets what the network
+    returns. Without ``inputs_of(batch)``, the inputs are the batch itself, or the first of a pair.
+    Raises :class:`InputError` where a loss is needed and none was given.
     """
 
     train: Iterable[Batch]
@@ -112,7 +114,7 @@ class LoaderTask:
 
     @property
     def metrics(self) -> Sequence[Metric]:
-        """Those that were given; the loss alone where none was."""
+        """The metrics of ``measured``; the loss where that is empty."""
         if not self.measured:
             return (Metric("loss", best="lowest"),)
         return tuple(Metric(name, row.unit, _best(row)) for name, row in self.measured.items())
@@ -120,7 +122,10 @@ class LoaderTask:
     def batches(
         self, split: Split, size: int, generator: torch.Generator | None = None
     ) -> Iterable[Batch]:
-        """The loader's own batches. What it draws follows torch's generator, which is seeded."""
+        """The loader's own batches, whatever ``size``.
+
+        With a generator, torch's global one is seeded from it: a loader draws from that.
+        """
         loader = self.train if split == "train" else self.test
         if generator is not None:
             torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
@@ -133,28 +138,28 @@ class LoaderTask:
         return batch[0] if isinstance(batch, (tuple, list)) and len(batch) == 2 else batch
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """The given loss of the network's outputs."""
+        """``loss_of`` for the network's outputs."""
         if self.loss_of is None:
             raise InputError(f"{self.name} has no loss: give one to train, or to read gradients")
         return self.loss_of(call(model, self.inputs(batch)), batch)
 
     def measure(self, model: nn.Module, batches: Iterable[Batch]) -> Mapping[str, float]:
-        """Each metric over all batches."""
+        """Metric → its value over all batches; without metrics, the mean of the batches' losses."""
         if not self.measured:
             losses = [float(self.loss(model, batch)) for batch in batches]
             return {"loss": sum(losses) / max(len(losses), 1)}
-        return measured(self.measured, model, self.inputs, batches)
+        return compute_metrics(self.measured, model, self.inputs, batches)
 
 
-def measured(
+def compute_metrics(
     rows: Mapping[str, Measured],
     model: nn.Module,
     inputs: Callable[[Batch], Any],
     batches: Iterable[Batch],
 ) -> dict[str, float]:
-    """Metrics of torchmetrics over batches, with one pass of the network for each batch."""
-    place = device_of(model)
-    metrics = {name: row.make().to(place) for name, row in rows.items()}
+    """Metric → its value over the batches; the network runs once for each batch."""
+    device = device_of(model)
+    metrics = {name: row.make().to(device) for name, row in rows.items()}
     for batch in batches:
         outputs = call(model, inputs(batch))
         for name, row in rows.items():
@@ -163,45 +168,48 @@ def measured(
 
 
 def call(model: nn.Module, inputs: Any) -> Outputs:
-    """Run a network on what :meth:`Task.inputs` gives, floating point in the network's own type.
+    """Run a network on what :meth:`Task.inputs` gives.
 
-    Raises :class:`InputError` where it does not run on inputs of such shapes.
+    Floating point inputs are cast to the type of the network's first floating point parameter.
+    Raises :class:`InputError` where it does not run on inputs of these shapes.
     """
-    kind = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
-    given = tree_map(lambda leaf: _as(kind, leaf), inputs)
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
+    cast = tree_map(lambda leaf: _cast(leaf, dtype), inputs)
     try:
-        if isinstance(given, Mapping):
-            return model(**given)
-        return model(*given) if isinstance(given, tuple) else model(given)
+        if isinstance(cast, Mapping):
+            return model(**cast)
+        return model(*cast) if isinstance(cast, tuple) else model(cast)
     except (RuntimeError, ValueError, TypeError) as error:
         if isinstance(error, torch.cuda.OutOfMemoryError):
             raise
-        raise InputError(f"the network does not run on {in_words(inputs)}: {error}") from error
+        raise InputError(
+            f"the network does not run on {shapes_in_words(inputs)}: {error}"
+        ) from error
 
 
-def _as(kind: torch.dtype | None, leaf: Any) -> Any:
+def _cast(leaf: Any, dtype: torch.dtype | None) -> Any:
     floating = isinstance(leaf, Tensor) and leaf.is_floating_point()
-    return leaf.to(kind) if floating and kind is not None else leaf
+    return leaf.to(dtype) if floating and dtype is not None else leaf
 
 
 def first_tensor(outputs: Outputs) -> Tensor:
-    """The output that counts where there are several: the first, or ``out`` among names."""
-    given = outputs.get("out", outputs) if isinstance(outputs, Mapping) else outputs
-    found = tensors_of(given)
-    if not found:
+    """One tensor of the outputs: of a dict the one named ``out``, else the first."""
+    chosen = outputs.get("out", outputs) if isinstance(outputs, Mapping) else outputs
+    tensors = tensors_of(chosen)
+    if not tensors:
         raise InputError(f"the network gives a {type(outputs).__name__} without tensors")
-    return found[0]
+    return tensors[0]
 
 
-def in_words(inputs: Any) -> str:
-    """What inputs look like, in words."""
-    found = [list(leaf.shape) for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)]
-    few = ", ".join(map(str, found[:3])) + ", …" * (len(found) > 3)
-    return f"inputs of shape {few}" if found else f"a {type(inputs).__name__} without tensors"
+def shapes_in_words(inputs: Any) -> str:
+    """The shapes of some inputs, for an error's text."""
+    shapes = [list(leaf.shape) for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)]
+    few = ", ".join(map(str, shapes[:3])) + ", …" * (len(shapes) > 3)
+    return f"inputs of shape {few}" if shapes else f"a {type(inputs).__name__} without tensors"
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """A batch with its tensors on a device; other leaves stay as they are."""
+    """A batch with its tensors on a device; what is no tensor stays as it is."""
     return tree_map(lambda leaf: _placed(leaf, device), batch)
 
 
@@ -210,7 +218,7 @@ def _placed(leaf: Any, device: torch.device) -> Any:
 
 
 def samples_in(batch: Batch) -> int:
-    """How many samples a batch holds, by its first part: a tensor's length, or a list's."""
+    """How many samples a batch holds: the length of the first tensor, or list, in it."""
     part = _first(batch) if isinstance(batch, (Mapping, tuple, list)) else batch
     while isinstance(part, (Mapping, tuple)):
         part = _first(part)
@@ -225,7 +233,7 @@ def _first(parts: Any) -> Any:
 
 
 def number_of(batches: Iterable[Batch]) -> int | None:
-    """How many batches there are; None where nobody knows before the end."""
+    """How many batches there are; None where that is not known in advance."""
     try:
         return len(batches) if isinstance(batches, Sized) else None
     except TypeError:  # a loader of an iterable data set
@@ -233,12 +241,15 @@ def number_of(batches: Iterable[Batch]) -> int | None:
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where its parameters lie; the CPU where it has none."""
+    """The device of its first parameter; the CPU for a network without parameters."""
     return next((p.device for p in model.parameters()), torch.device("cpu"))
 
 
 def check_task(made: Any, where: str) -> Task:
-    """A user's task; raises :class:`InputError` for what is none, and says what it lacks."""
+    """The task that a user's function made; raises :class:`InputError` if it lacks a member.
+
+    ``where`` names that function.
+    """
     lacks = [name for name in _MEMBERS if not hasattr(made, name)]
     if lacks:
         raise InputError(
@@ -262,14 +273,14 @@ def _by_target(metric: Any, outputs: Outputs, batch: Batch) -> None:
 
 
 def _best(row: Measured) -> Literal["highest", "lowest"]:
-    """Which way is better, where the metric itself must say."""
+    """Which way is better: as stated, else by the metric's ``higher_is_better``."""
     if row.best is not None:
         return row.best
     return "lowest" if getattr(row.make(), "higher_is_better", True) is False else "highest"
 
 
 def fingerprint_of(task: Task) -> str:
-    """What tells the data of a task from others: its own digest where it has one, else its name."""
+    """What identifies a task's data: its method ``fingerprint`` if it has one, else its name."""
     digest: Callable[[], str] | None = getattr(task, "fingerprint", None)
     return digest() if digest is not None else task.name
 
@@ -277,9 +288,10 @@ def fingerprint_of(task: Task) -> str:
 def samples_from(
     task: Task, count: int, seed: int, model: nn.Module, split: Split = "train"
 ) -> Samples:
-    """At most about ``count`` samples of a task; the seed alone decides which.
+    """About ``count`` samples of a task, fewer if it has fewer; the seed decides which.
 
-    One tensor for each input where all batches have the same shapes, else the batches as they come.
+    Batches whose tensors fit together are joined to one tensor per input, with ``count`` samples at
+    most. Others stay as they are (:class:`SampleBatches`), and the last may go beyond ``count``.
     """
     own: Callable[[int, int], Samples] | None = getattr(task, "samples", None)
     if own is not None and split == "train":
@@ -295,43 +307,44 @@ def samples_from(
 
 
 PART = 8
-"""Samples that are asked for at a time: what may be the smallest batch."""
+"""The batch size that calibration samples are asked for in."""
 
 
 def _samples(task: Task, model: nn.Module, batch: Batch) -> Samples:
+    """One batch; with a ``count`` where its tensors do not have a row for each sample."""
     inputs = task.inputs(batch)
-    given = inputs if isinstance(inputs, (tuple, Mapping)) else (inputs,)
+    arguments = inputs if isinstance(inputs, (tuple, Mapping)) else (inputs,)
     rows = {len(leaf) if leaf.dim() else None for leaf in _tensors((inputs, batch))}
-    other = any(isinstance(leaf, str) for leaf in tree_leaves(batch))
-    whole = len(rows) != 1 or None in rows or other or isinstance(inputs, list)
-    count = samples_in(batch) if whole else None
-    inputs = positional(model, given)
+    has_texts = any(isinstance(leaf, str) for leaf in tree_leaves(batch))
+    indivisible = len(rows) != 1 or None in rows or has_texts or isinstance(inputs, list)
+    count = samples_in(batch) if indivisible else None
+    inputs = positional(model, arguments)
     return Samples(inputs, batch, lambda model, some: task.loss(model, some.labels), count)
 
 
 def _joined(parts: Sequence[Samples]) -> Samples | None:
-    """One tensor for each input, and for each part of a batch; None where they do not fit."""
+    """All batches as one, each tensor concatenated; None where their layouts differ."""
     first = parts[0]
-    alike = {_outline(part) for part in parts}
-    if len(alike) > 1 or any(part.count is not None for part in parts):
+    layouts = {_layout(part) for part in parts}
+    if len(layouts) > 1 or any(part.count is not None for part in parts):
         return None
     images, labels = (
-        tree_map(lambda *leaves: _along(leaves), *(getattr(part, name) for part in parts))
+        tree_map(lambda *leaves: _concatenated(leaves), *(getattr(part, name) for part in parts))
         for name in ("images", "labels")
     )
     return replace(first, images=images, labels=labels)
 
 
-def _along(leaves: Sequence[Any]) -> Any:
+def _concatenated(leaves: Sequence[Any]) -> Any:
     return torch.cat(list(leaves)) if isinstance(leaves[0], Tensor) else leaves[0]
 
 
-def _outline(part: Samples) -> str:
-    """The containers, the shapes of single samples, and what is no tensor."""
-    return repr(tree_map(_brief, (part.images, part.labels)))
+def _layout(part: Samples) -> str:
+    """Containers, shape and type of a single sample's tensors, and all that is no tensor."""
+    return repr(tree_map(_shape_and_type, (part.images, part.labels)))
 
 
-def _brief(leaf: Any) -> Any:
+def _shape_and_type(leaf: Any) -> Any:
     return (tuple(leaf.shape[1:]), str(leaf.dtype)) if isinstance(leaf, Tensor) else leaf
 
 
@@ -340,7 +353,7 @@ def _tensors(value: Any) -> list[Tensor]:
 
 
 def each_first(batches: Iterable[Batch], count: int) -> Iterator[Batch]:
-    """Batches until ``count`` samples were seen; the last may go beyond."""
+    """The first batches that hold ``count`` samples together; the last may go beyond."""
     seen = 0
     for batch in batches:
         yield batch

@@ -23,7 +23,7 @@ from slimnet.network import Network
 from slimnet.plan.compose import compose
 from slimnet.plan.plan import BlockCut, Plan
 from slimnet.plan.rebuild import without_blocks
-from slimnet.proof.certificate import Certificate, certify, joined
+from slimnet.proof.certificate import Certificate, certify, join_certificates
 from slimnet.proof.comparison import paired
 from slimnet.proof.reference import CutContext
 from slimnet.text import first_line
@@ -46,7 +46,7 @@ class Shortened:
         if not self.plan.blocks:
             return plan, certificate
         both = compose(self.plan, plan, self.dense.shapes).reporting(notes=plan.notes)
-        return both, certificate and joined(self.certificate, certificate)
+        return both, certificate and join_certificates(self.certificate, certificate)
 
 
 def shorten(

@@ -1,7 +1,7 @@
 """``int`` and ``len`` that keep a size's source.
 
-Python's own make a plain integer of any number. Where a user's code applied them to a size, the
-second recording puts these in their place: in the global names of that code alone, and until the
+Python's own make a plain integer of any number. Where a user's code applied them to a size, it is
+recorded again with these in their place: in the global names of that code alone, and until the
 pass is over. For everything else they give what Python's own give.
 """
 

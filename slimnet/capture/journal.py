@@ -2,8 +2,8 @@
 
 Two numbers that the code found equal must be equal after a cut too. Code that hashed a size may
 have got its answer from a cache (:mod:`.caches`), and code that made a plain integer of one lost
-its source (:mod:`.conversions`): both are recorded in a second pass. Each thread has its own
-journal, while it records.
+its source (:mod:`.conversions`): for each of the two, the model is recorded again. Each thread has
+its own journal, while it records.
 """
 
 from __future__ import annotations

@@ -1,9 +1,13 @@
 """Record one forward pass: every ATen call that really ran.
 
 Takes a model and example inputs, gives a :class:`Trace`. Nothing has to be scriptable, exportable
-or free of Python control flow: whatever runs can be recorded. Tensors are recognised by identity
-and held weakly, so no activation is kept; parameters and buffers are too, so tied weights, shared
-modules and raw parameters need no special case.
+or free of Python control flow: whatever runs can be recorded. A tensor is known by the identity of
+its Python object. The recorder holds only weak references, so no activation is kept alive. As
+parameters and buffers are known in the same way, tied weights, shared modules and raw parameters
+need no special case.
+
+Two modes record together: :class:`_SizeTracking` sees the public torch functions that the user's
+code calls, :class:`_Recorder` the ATen calls below them.
 """
 
 from __future__ import annotations
@@ -45,26 +49,28 @@ from slimnet.text import first_line
 
 @dataclass(eq=False)
 class Trace:
-    """A recorded pass: calls in order, and which tensors came in and went out."""
+    """A recorded pass: the calls in order, and the network's inputs and outputs."""
 
     calls: list[Call] = field(default_factory=list)
     tensors: dict[str, Ref] = field(default_factory=dict)  # parameters and buffers that were used
     inputs: list[Ref] = field(default_factory=list)
     outputs: list[Ref] = field(default_factory=list)
     equalities: list[Equality] = field(default_factory=list)  # numbers that the code found equal
-    holders: Collection[str] = ()  # paths of modules that only hold others: they are never called
+    holders: Collection[str] = ()  # paths of modules without a forward, such as a ModuleList
 
     @cached_property
     def graph(self) -> DataflowGraph:
-        """Which call makes each tensor and which read it; only once the pass is over."""
+        """Which call makes each tensor and which calls read it; use it once the pass is over."""
         return DataflowGraph(self.calls, self.inputs, self.outputs, self.holders)
 
 
 def capture(network: Network, example: tuple[Any, ...], *, training: bool = False) -> Trace:
     """Record the model on the example in evaluation mode, without gradients.
 
-    With ``training`` the pass runs in training mode, on two copies of the example stacked along
-    the batch; running statistics are put back afterwards.
+    With ``training`` the pass runs in training mode (the example should then hold two samples or
+    more, for batch norms); running statistics are put back afterwards. The model runs up to three
+    times: again with empty caches where its code hashed a size (:mod:`.caches`), and again with
+    another ``int`` and ``len`` where its code made a plain integer of one (:mod:`.conversions`).
     Raises :class:`CaptureError` where the model does not run on the example.
     """
     with exclusive():
@@ -72,14 +78,15 @@ def capture(network: Network, example: tuple[Any, ...], *, training: bool = Fals
         try:
             trace = _one_pass(network, example, training, notes)
         finally:
-            functions = remembering(notes.hashing)
-            forget_sizes(functions)
-        if functions:
-            with forgetful(functions):
+            cached = remembering(notes.hashing)
+            forget_sizes(cached)
+        if cached:
+            with forgetful(cached):
                 trace = _one_pass(network, example, training, notes)
         if notes.converting:
-            again = forgetful(functions), remembering_conversions(notes.converting)
-            with suppress(CaptureError), again[0], again[1]:  # code may want Python's own int
+            conversions = remembering_conversions(notes.converting)
+            # code that needs Python's own int fails here: the trace of the pass before stays
+            with suppress(CaptureError), forgetful(cached), conversions:
                 trace = _one_pass(network, example, training, Journal())
     return trace
 
@@ -91,7 +98,7 @@ def _one_pass(network: Network, example: tuple[Any, ...], training: bool, notes:
         stack.enter_context(torch.no_grad())
         stack.enter_context(evaluation_mode(network, training=training))
         stack.enter_context(fast_paths_off())
-        stack.enter_context(drawing_from(0))  # two passes of one network draw alike
+        stack.enter_context(drawing_from(0))  # two passes draw the same random numbers
         stack.enter_context(unwarned())
         example = map_tensors(Tensor.clone, example)  # a forward may write into its input
         recorder.read_inputs(example)
@@ -104,7 +111,7 @@ def _one_pass(network: Network, example: tuple[Any, ...], training: bool, notes:
             output = network.model(*example)
         except Exception as error:
             raise CaptureError(_failure(network.name, example, error)) from error
-    recorder.trace.outputs = [recorder.used(tensor) for tensor in tensors_of(output)]
+    recorder.trace.outputs = [recorder.register_use(tensor) for tensor in tensors_of(output)]
     recorder.trace.equalities = list(notes.equalities.values())
     return recorder.trace
 
@@ -121,7 +128,7 @@ def _failure(name: str, example: tuple[Any, ...], error: Exception) -> str:
 
 @contextmanager
 def fast_paths_off() -> Iterator[None]:
-    """Fused multi-head attention hides the operators that it replaces; so do compiled functions."""
+    """Without fused multi-head attention and compiled functions, which hide their operators."""
     with exclusive():
         before = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)
@@ -133,20 +140,27 @@ def fast_paths_off() -> Iterator[None]:
 
 
 def _uncompiled() -> AbstractContextManager[Any]:
-    """What torch.compile made runs as it was written; importing the compiler takes two seconds."""
+    """Compiled functions run their Python code.
+
+    Where the compiler was not imported, nothing is compiled; importing it takes two seconds.
+    """
     used = "torch._dynamo" in sys.modules
     return torch.compiler.set_stance("force_eager") if used else nullcontext()
 
 
 def outside_transforms() -> AbstractContextManager[Any]:
-    """Outside of ``torch.func.vmap`` and the like, which batch what is made inside them."""
-    machinery = sys.modules.get("torch._functorch.pyfunctorch")  # loaded where it is used
+    """As outside of ``torch.func.vmap`` and the like: inside, a new tensor is a batched one."""
+    machinery = sys.modules.get("torch._functorch.pyfunctorch")  # there if vmap was ever used
     clear = getattr(machinery, "temporarily_clear_interpreter_stack", None)
     return clear() if clear is not None else nullcontext()
 
 
 class _SizeTracking(TorchFunctionMode):
-    """Sees the public torch calls: gives shapes as sizes, and notes which call asks for what."""
+    """Sees the calls of public torch functions.
+
+    A shape that is read is given as :class:`~slimnet.capture.sizes.Size`, which remember where they
+    are from. Of every other function the recorder notes that the next ATen calls belong to it.
+    """
 
     def __init__(self, recorder: _Recorder) -> None:
         super().__init__()
@@ -158,14 +172,14 @@ class _SizeTracking(TorchFunctionMode):
         kwargs = kwargs or {}
         if func in _SHAPE_READS:
             return self._shape(func, args, kwargs)
-        if func in _COUNTS:
+        if func in _ELEMENT_COUNTS:
             return shape_of(self.recorder.ref(args[0]).id, tuple(args[0].shape)).numel()
         if func is Tensor.__len__ and (notes := journal()):
             notes.converted()
         op = composite(func, args)
-        if op is not None:
-            return self.recorder.whole(op, func, args, kwargs)
-        if func in OPENED:
+        if op is not None:  # recorded as one call, such as an LSTM
+            return self.recorder.record_composite(op, func, args, kwargs)
+        if func in OPENED:  # Python code of torch: its own calls are seen too
             with self:
                 return opened(func)(*args, **kwargs)
         recorder, outer = self.recorder, self.recorder.request
@@ -179,6 +193,7 @@ class _SizeTracking(TorchFunctionMode):
         return result
 
     def _shape(self, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
+        """What a read of a shape gives: all lengths, or the one of ``dim``."""
         answer = func(*args, **kwargs)
         lengths = shape_of(self.recorder.ref(args[0]).id, tuple(args[0].shape))
         if isinstance(answer, torch.Size):
@@ -192,20 +207,20 @@ _SHAPE_READS = {
     Tensor.size,
     torch.ops.aten.sym_size.int,
 }
-_COUNTS = {Tensor.numel, Tensor.nelement, torch.numel}
+_ELEMENT_COUNTS = {Tensor.numel, Tensor.nelement, torch.numel}
 
 
-class Uncompiled(TorchDispatchMode):
-    """A mode that looks at ATen calls; nothing that runs under it is compiled."""
+class AtenMode(TorchDispatchMode):
+    """A mode that sees ATen calls, for networks that run without the compiler."""
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """Importing the compiler would take two seconds."""
+        """With True, torch would import the compiler for this mode, which takes two seconds."""
         return False
 
 
-class _Recorder(Uncompiled):
-    """Sees the ATen calls below autograd and writes them down."""
+class _Recorder(AtenMode):
+    """Sees the ATen calls below autograd and adds them to the trace."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -225,34 +240,42 @@ class _Recorder(Uncompiled):
                 self.trace.inputs.append(self._remember(leaf, kind="input"))
 
     def ref(self, tensor: Tensor) -> Ref:
-        """The record of a tensor; one never seen before is a constant."""
+        """The :class:`Ref` of a tensor; one seen for the first time is a weight or a constant."""
         entry = self._refs.get(id(tensor))
         if entry is not None and entry[0]() is tensor:
             return entry[1]
         name = self._weights.get(id(tensor))
         if name is None:
             ref = self._remember(tensor, kind="constant")
-            return replace(ref, values=np.asarray(tensor.tolist())) if _is_one(tensor) else ref
+            return (
+                replace(ref, values=np.asarray(tensor.tolist()))
+                if _has_one_element(tensor)
+                else ref
+            )
         kind = "parameter" if isinstance(tensor, nn.Parameter) else "buffer"
         return self._remember(tensor, kind=kind, name=name)
 
-    def used(self, tensor: Tensor) -> Ref:
-        """The same, of a tensor that takes part: asking for a weight's shape is no use of it."""
+    def register_use(self, tensor: Tensor) -> Ref:
+        """The :class:`Ref` of a tensor that a call takes or the network returns.
+
+        Parameters and buffers are then among the trace's tensors; one whose shape alone is read is
+        not.
+        """
         ref = self.ref(tensor)
         if ref.name is not None:
             self.trace.tensors.setdefault(ref.name, ref)
         return ref
 
     def is_weight(self, number: int) -> bool:
-        """Whether this is the number of a parameter or buffer."""
+        """Whether the :class:`Ref` of this number is a parameter's or buffer's."""
         return any(ref.id == number and ref.name is not None for _, ref in self._refs.values())
 
     def site(self) -> Site:
         """The user's line that is running."""
         return self._sites.here()
 
-    def whole(self, op: Any, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
-        """Record a composite as one call, without what it is made of."""
+    def record_composite(self, op: Any, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
+        """Record a public function as one call, without the ATen calls that it makes."""
         recorded = tuple(self._with_refs(op, arg) for arg in args)
         named = {key: self._with_refs(op, value) for key, value in kwargs.items()}
         with _disable_current_modes():
@@ -266,13 +289,13 @@ class _Recorder(Uncompiled):
         return result
 
     def request_of(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Request:
-        """The user's call, its tensors replaced by records so that none is kept."""
+        """The user's call, with a :class:`Ref` for each tensor, so that no tensor is kept."""
         named = {key: self._with_refs(None, value) for key, value in kwargs.items()}
         plain = tuple(self._with_refs(None, value) for value in args)
         return _request(func, plain, named)
 
     def alias(self, new: Tensor, old: Tensor) -> None:
-        """``x.data`` is a second Python object for the same tensor."""
+        """Give ``new`` the :class:`Ref` of ``old``: ``x.data`` is a new object, the same tensor."""
         self._refs[id(new)] = (weakref.ref(new), self.ref(old))
 
     def _remember(self, tensor: Tensor, *, kind: str, name: str | None = None) -> Ref:
@@ -284,7 +307,7 @@ class _Recorder(Uncompiled):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func in _NO_CALLS:
+        if func in _NOT_RECORDED:
             return func(*args, **kwargs)
         if is_composite(func):
             with self:
@@ -318,9 +341,9 @@ class _Recorder(Uncompiled):
             tensor.copy_(value)
 
     def _with_refs(self, func: Any, value: Any) -> Any:
-        """An argument with its tensors replaced by their records."""
+        """An argument with a :class:`Ref` in place of each tensor."""
         if isinstance(value, Tensor):
-            return self._with_values(func, value, self.used(value))
+            return self._with_values(func, value, self.register_use(value))
         if isinstance(value, (list, tuple)):
             return [self._with_refs(func, entry) for entry in value]
         if isinstance(value, slice):
@@ -328,6 +351,7 @@ class _Recorder(Uncompiled):
         return value
 
     def _with_values(self, func: Any, tensor: Tensor, ref: Ref) -> Ref:
+        """With an index tensor's values, where the operator's rule reads them."""
         if tensor.is_floating_point() or tensor.numel() > _INDEX_LIMIT:
             return ref
         if func is None or not of(func).values:
@@ -336,7 +360,7 @@ class _Recorder(Uncompiled):
         return replace(ref, values=values)
 
 
-def _is_one(tensor: Tensor) -> bool:
+def _has_one_element(tensor: Tensor) -> bool:
     return tensor.numel() == 1 and not tensor.is_meta and tensor.layout == torch.strided
 
 
@@ -346,12 +370,12 @@ def _request(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Req
 
 
 _NUMBERS = count(1)  # of tensors: no two passes share one
-_NO_CALLS = {torch.ops.prim.device.default}
-_INDEX_LIMIT = 1 << 20
+_NOT_RECORDED = {torch.ops.prim.device.default}
+_INDEX_LIMIT = 1 << 20  # elements of an index tensor whose values are kept
 
 
 def source(value: Any) -> SizeSource | None:
-    """Where a number came from; None for a literal."""
+    """Which shape or attribute a number came from; None for a literal in the user's code."""
     return value.source if isinstance(value, (Size, Amount)) else None
 
 

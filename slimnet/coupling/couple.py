@@ -1,10 +1,16 @@
-"""Run the rules over recorded passes: which slots hang together, which stay, and why.
+"""Run the operators' rules over recorded passes: which slots leave together, which stay, and why.
 
-Takes traces of one model, gives a :class:`Coupling`. Parameters and buffers get labels of their
-own on first use; inputs are inert; outputs are pinned. An operator without a rule pins what it
-touches. Sizes that code states are then settled (:mod:`slimnet.coupling.settle`): they follow by
-themselves, an attribute gets another value, slots are tied, or they are pinned with the line as
-the reason.
+A slot is one index of one axis of a tensor, such as one channel; each has a label. Takes the traces
+of one model, gives a :class:`Coupling`. Parameters and buffers get new labels on first use. Inputs
+and constants get none: their lengths do not change. Outputs of the network are pinned. An operator
+without a rule pins all that it reads.
+
+Then :mod:`slimnet.coupling.settle` looks at sizes that code states, such as the arguments of
+``view``: each changes with the tensors by itself, or an attribute gets another value, or slots are
+tied, or they are pinned and the line of code is the reason.
+
+A view may be read in several ways: of the axes that it splits one into, any may carry the labels.
+So the rules run several times, and the reading that lets most slots leave is kept.
 """
 
 from __future__ import annotations
@@ -39,7 +45,7 @@ from slimnet.operator import OPERATORS, of
 
 @dataclass(frozen=True, eq=False)
 class Remap:
-    """An integer buffer that points into an axis, whose slots get new places."""
+    """An integer buffer that holds indices of an axis; they change when slots of it leave."""
 
     name: str
     axis: Labels
@@ -47,29 +53,30 @@ class Remap:
 
 @dataclass(frozen=True, eq=False)
 class Coupling:
-    """The solved labels of a network, and what its calls ask of a cut."""
+    """Which slots of a network leave together or stay, and what its calls require of a cut."""
 
     atoms: Atoms
     weights: Mapping[str, Labelled]  # parameters and buffers that were used
-    tensors: Sequence[Mapping[int, Labelled]]  # per trace: every recorded tensor
+    tensors: Sequence[Mapping[int, Labelled]]  # per trace: every recorded tensor by its number
     reasons: Sequence[Reason]
     statistics: Sequence[Statistic]
-    undefined: Sequence[Statistic]  # calls that give no number where slots are removed
-    balanced: Sequence[Statistic]  # calls that need the same places in each block of an axis
-    counted: Sequence[Statistic]  # calls that need the same number in each block of an axis
-    # (trace, call) → the axes along which the reference runs it on what survives; None: all
+    undefined: Sequence[Statistic]  # calls that give no number (0/0) where slots are zeroed
+    balanced: Sequence[Statistic]  # calls that need the same places kept in each block of an axis
+    counted: Sequence[Statistic]  # calls that need as many slots kept in each block of an axis
+    # (trace, call) → axes; the proof's reference runs the call on their surviving slots only
+    # (None: on those of every axis)
     restricted: Mapping[tuple[int, int], Sequence[Labels] | None]
     fixes: Sequence[AttributeFix]
     remaps: Sequence[Remap]
-    squeezed: Sequence[Labels]  # made by convolutions of one single position
-    multiples: Sequence[Multiple] = ()  # atoms that leave in steps
-    whole_heads: int = 0  # views of attention that were read as whole heads
-    # weights of grouped convolutions → groups, which lose other columns: axis 1 has a label for
-    # each input channel
+    squeezed: Sequence[Labels]  # channels of convolutions that read maps of one single position
+    multiples: Sequence[Multiple] = ()  # atoms of which only a multiple of some number may leave
+    whole_heads: int = 0  # views in attention whose slots are whole heads
+    # weight of a grouped convolution → its number of groups, where each group may lose different
+    # columns: axis 1 then has a label for each input channel, not for each column
     apart: Mapping[str, int] = field(default_factory=dict)
 
     def reasons_of(self, atoms: Labels) -> dict[Reason, int]:
-        """Why these atoms stay, the most frequent reason first, and for how many of them."""
+        """Why these atoms stay: reason → number of atoms, the most frequent first."""
         numbers, counts = np.unique(self.atoms.reason[atoms], return_counts=True)
         return {
             self.reasons[numbers[i]]: int(counts[i])
@@ -80,12 +87,12 @@ class Coupling:
 
 @dataclass(frozen=True)
 class Pin:
-    """A pin that was found by trying a cut: slots behind a call of a trace stay."""
+    """Keep all slots at a call, because the proof of a cut failed there."""
 
     call: int
     because: str
     trace: int = 0
-    outputs_only: bool = False  # what the call reads may go
+    outputs_only: bool = False  # slots of what the call reads may still leave
 
 
 def couple(
@@ -98,10 +105,11 @@ def couple(
 ) -> Coupling:
     """Group the slots of a network from recorded passes.
 
-    With ``heads``, attention loses whole heads instead of a part of the width of each. The groups
-    of a convolution lose the same columns; others where the same ones could leave only all at once
-    or not at all, or where ``removals``, what a plan takes of such weights, says so. Raises
-    :class:`PruneError` with ``strict`` where an operator has no rule.
+    With ``heads``, attention loses whole heads instead of a part of the width of each. All groups
+    of a grouped convolution lose the same columns. Where these could leave only all at once or not
+    at all, each group may lose different ones; with ``removals`` (weight → what a plan removes)
+    that holds for these weights instead. Raises :class:`PruneError` with ``strict`` where an
+    operator has no rule.
     """
     attempt = partial(_attempt, traces, strict, pins)
     best = _best_views(partial(attempt, {}), heads)
@@ -109,14 +117,14 @@ def couple(
     apart = best.only_convolved(stuck, traces)
     if apart:
         other = _best_views(partial(attempt, apart), heads)
-        best = other if removals or other.is_as_fine_as(best) else best
+        best = other if removals or other.is_no_coarser_than(best) else best
     return best.coupling()
 
 
 def _best_views(attempt: Callable[[Choices], _Attempt], heads: bool) -> _Attempt:
-    """The reading of views that lets most slots leave."""
+    """The reading of views that lets most slots leave: the best first, then others for some."""
     best = attempt({})
-    whole = best.attended() if heads else {}
+    whole = best.whole_heads_reading() if heads else {}
     if whole:
         best = attempt(whole)
     for _ in range(_ROUNDS):
@@ -128,22 +136,22 @@ def _best_views(attempt: Callable[[Choices], _Attempt], heads: bool) -> _Attempt
     return replace(best, whole_heads=len(whole))
 
 
-_ROUNDS = 3  # of other readings for views that ended up pinned; each starts from the best so far
+_ROUNDS = 3  # in which pinned views are read in other ways; each starts from the best so far
 
 
 @dataclass(frozen=True, eq=False)
 class _Attempt:
-    """What the rules gave for one reading of the views, settled."""
+    """What the rules give for one reading of the views."""
 
     constraints: Constraints
     weights: Mapping[str, Labelled]
     tensors: Sequence[Mapping[int, Labelled]]
     settled: Settled
-    whole_heads: int = 0  # views of attention that were read as whole heads
+    whole_heads: int = 0  # views in attention whose slots are whole heads
 
     @property
     def atoms(self) -> Atoms:
-        """The solved ties."""
+        """The sets of slots that leave together."""
         return self.settled.atoms
 
     @cached_property
@@ -156,15 +164,15 @@ class _Attempt:
             if axis is not None
         )
 
-    def is_as_fine_as(self, other: _Attempt) -> bool:
-        """Whether as many slots may leave, in as many parts."""
-        parts, others = (int(x.atoms.free.sum()) for x in (self, other))
-        return self.freedom >= other.freedom and parts >= others
+    def is_no_coarser_than(self, other: _Attempt) -> bool:
+        """Whether at least as many slots may leave, in at least as many separate sets."""
+        sets, others = (int(x.atoms.free.sum()) for x in (self, other))
+        return self.freedom >= other.freedom and sets >= others
 
     def stuck_weights(self) -> dict[str, Removal]:
-        """Of grouped convolutions whose input can leave only whole, or not at all.
+        """Weights of grouped convolutions whose input channels leave all at once, or not at all.
 
-        There the other reading can only be finer: what it ties was tied, or stayed, already.
+        Labels per input channel can only help them: all that these tie is tied, or pinned, now.
         """
         stuck = (g for g in self.constraints.grouped if self._is_stuck(g.channels))
         return {g.weight: Removal(groups=g.groups) for g in stuck}
@@ -172,7 +180,7 @@ class _Attempt:
     def only_convolved(
         self, removals: Mapping[str, Removal], traces: Sequence[Trace]
     ) -> dict[str, Removal]:
-        """Those of some weights that nothing but convolutions of so many groups reads."""
+        """Those weights that only convolutions read, with the same number of groups each time."""
         reads = Counter(
             ref.name
             for trace in (traces if removals else ())
@@ -187,38 +195,44 @@ class _Attempt:
         }
 
     def _is_stuck(self, axis: Labels) -> bool:
+        """Whether fewer than two separate sets of its slots may leave."""
         atoms = self.atoms.of[axis]
         return len(np.unique(atoms[self.atoms.free[atoms]])) < 2
 
-    def attended(self) -> Choices:
-        """Views that gave the labels to the width of heads: now the axis of the heads gets them."""
-        widths = {self._slots(axis) for axis in self.constraints.attended}
+    def whole_heads_reading(self) -> Choices:
+        """For each view that splits channels into heads: the labels go to the axis of the heads.
+
+        These are the views in which the width of a head, which attention sums over, has them now.
+        """
+        widths = {self._sorted_atoms(axis) for axis in self.constraints.attended}
         views = self.constraints.open_choices.items()
-        return {key: view.next for key, view in views if self._slots(view.labels) in widths}
+        return {key: view.next for key, view in views if self._sorted_atoms(view.labels) in widths}
 
     def other_readings(self, fixed: Collection[View]) -> list[Choices]:
-        """Views that ended up pinned, read anew: each its next way, or all alike.
+        """Other choices for the views that are pinned now.
 
-        What meets has to agree: queries and keys that name their sizes in different ways want the
-        innermost of their axes, or the outermost.
+        In one, each takes its next axis; in the others all take the last, or all the first. Tensors
+        that are multiplied, such as queries and keys, need labels on the same axis, also where the
+        code splits them by different views.
         """
         stuck = {
             key: view
             for key, view in self.constraints.open_choices.items()
             if key not in fixed and not self.atoms.free[self.atoms.of[view.labels]].any()
         }
-        now = {key: view.chosen for key, view in stuck.items()}
+        chosen = {key: view.chosen for key, view in stuck.items()}
         readings: list[Choices] = []
         for read in _READINGS:
             others = {key: read(view) for key, view in stuck.items()}
-            if others != now and others not in readings:
+            if others != chosen and others not in readings:
                 readings.append(others)
         return [{**self.constraints.choices, **others} for others in readings]
 
-    def _slots(self, axis: Labels) -> tuple[int, ...]:
+    def _sorted_atoms(self, axis: Labels) -> tuple[int, ...]:
         return tuple(np.sort(self.atoms.of[axis]).tolist())
 
     def coupling(self) -> Coupling:
+        """The result, without what only the search needs."""
         constraints = self.constraints
         names = {id(weight): name for name, weight in self.weights.items()}
         return Coupling(
@@ -267,7 +281,7 @@ def _attempt(
 def _pin_call(
     constraints: Constraints, call: Call, tensors: Mapping[int, Labelled], pin: Pin
 ) -> None:
-    """Pin every axis at a call."""
+    """Pin every axis of a call's results and, unless ``outputs_only``, of what it reads."""
     read = () if pin.outputs_only else call.reads
     refs = [*call.outputs, *read]
     for ref in refs:
@@ -276,6 +290,7 @@ def _pin_call(
                 constraints.pin(axis, pin.because, call.site)
 
 
+# ways to choose another axis for the labels of a pinned view
 _READINGS: Sequence[Callable[[Choice], int]] = (
     lambda view: view.next,
     lambda view: max(view.axes),
@@ -296,25 +311,24 @@ class _Labeller:
         self.tensors: dict[int, Labelled] = {}
 
     def run(self) -> dict[int, Labelled]:
-        """The labels of every recorded tensor."""
+        """The labels of every recorded tensor, by its number."""
         for call in self.trace.calls:
             self._call(call)
         for ref in self.trace.outputs:
             for axis in self._labelled(ref).axes:
                 if axis is not None:
                     self.constraints.pin(axis, "it is an output of the network")
-        self._fold()
+        self._pin_unfoldable()
         return self.tensors
 
-    def _fold(self) -> None:
-        """A length whose number cannot be folded into weights stays."""
-        folded = self.constraints.folded
-        for call, axis, text in folded:
+    def _pin_unfoldable(self) -> None:
+        """Pin axes from whose length a call takes a factor (1/√d) that no weight can absorb."""
+        for call, axis, text in self.constraints.folded:
             if all(
                 path_to(self.trace, call, operand) is None for operand in refs_in(call.args[:2])
             ):
                 self.constraints.pin(axis, f"{text}, and no weight can make up for it", call.site)
-        folded.clear()
+        self.constraints.folded.clear()
 
     def _call(self, call: Call) -> None:
         args = tuple(self._argument(arg) for arg in call.args)
@@ -345,7 +359,7 @@ class _Labeller:
         return outputs
 
     def _unknown(self, at: At, operands: list[Labelled], because: str) -> list[tuple[Axis, ...]]:
-        """No rule, no guess: everything that it touches stays."""
+        """An operator that cannot be followed: all that it reads stays, its results are inert."""
         if self.strict and any(x.live for x in operands):
             raise PruneError(
                 f"{at.call.op} {because} ({at.call.site}); register one with @slimnet.rule "
@@ -358,7 +372,10 @@ class _Labeller:
         return [(None,) * len(ref.shape) for ref in at.call.outputs]
 
     def _storage(self, call: Call, ref: Ref, operands: list[Labelled]) -> Storage:
-        """Views and in-place results share their operand's storage."""
+        """What a result shares with its operand where it is a view, or written in place.
+
+        After a write into a part of a tensor, its removed slots hold zeros only if they did before.
+        """
         flag = self.constraints.vanishing
         if operands and call.op._schema.is_mutable:
             storage = operands[0].storage
@@ -387,7 +404,7 @@ class _Labeller:
         return labelled
 
     def _new(self, ref: Ref) -> Labelled:
-        """A parameter or buffer gets labels; inputs and constants are inert."""
+        """Labels for a parameter or buffer; none for an input or a constant."""
         size = int(np.prod(ref.shape))
         if ref.name is None:
             axes: tuple[Axis, ...] = (None,) * len(ref.shape)
@@ -411,7 +428,7 @@ def _labelled(tree: Any) -> list[Labelled]:
 
 
 def _fits(refs: Sequence[Ref], outputs: Sequence[tuple[Axis, ...]]) -> bool:
-    """Whether labels have the lengths of what the operator really gave."""
+    """Whether a rule's labels have the shapes of the recorded results."""
     return len(refs) == len(outputs) and all(
         len(axes) == len(ref.shape)
         and all(axis is None or len(axis) == n for axis, n in zip(axes, ref.shape, strict=True))

@@ -1,8 +1,8 @@
 """The plan: which indices of which parameters go, and what else has to change with them.
 
 A plan is plain data: it can be read, saved as JSON, and applied to any checkpoint of the same
-network. Whatever decides on a cut ends in one and changes no model; whatever applies one needs no
-graph.
+network. The stages that decide on a cut change no model; they give a plan. To apply a plan, the
+model's tensors and modules are enough: no pass has to be recorded.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ class AttributeChange:
 
     module: str
     attribute: str
-    path: tuple[int | str, ...]  # indices, keys, names of attributes
+    path: tuple[int | str, ...]  # into the attribute's value: indices, keys, attributes
     old: int
     new: int
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> AttributeChange:
         """Read what :func:`dataclasses.asdict` gave."""
-        change = cls(**{**row, "path": tuple(map(_step, row["path"]))})
+        change = cls(**{**row, "path": tuple(map(_path_entry, row["path"]))})
         checked_path(change.module, "module")
         checked_name(change.attribute, "attribute's name")
         whole_number(change.old), whole_number(change.new)
@@ -47,7 +47,7 @@ class AttributeChange:
 
 @dataclass(frozen=True)
 class Scale:
-    """Indices of one axis of a parameter, counted before the cut, that are multiplied."""
+    """A factor for some indices of one axis of a parameter; indices count before the cut."""
 
     axis: int
     indices: tuple[int, ...]
@@ -56,11 +56,11 @@ class Scale:
 
 @dataclass(frozen=True)
 class BlockCut:
-    """A residual branch that left: the block is its shortcut."""
+    """A residual branch that leaves: only the shortcut of the block stays."""
 
     name: str
-    stubs: tuple[Stub, ...]  # which modules left, and what stands there
-    zeroed: tuple[str, ...]  # parameters whose zeros make the original's branch exactly zero
+    stubs: tuple[Stub, ...]  # which modules leave, and what replaces each
+    zeroed: tuple[str, ...]  # parameters; with these at zero, the original's branch gives zero
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> BlockCut:
@@ -76,16 +76,18 @@ class BlockCut:
 class Plan:
     """A cut, as data: whole blocks leave first, then indices of what is left.
 
-    :attr:`outcome` says what was asked for and what came of it; nothing is cut by it.
+    :attr:`outcome` only reports: what was asked for, what was achieved, and why.
     """
 
     removed: Mapping[str, Mapping[int, tuple[int, ...]]]  # parameter or buffer → axis → indices
     changes: tuple[AttributeChange, ...] = ()
-    remapped: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # index buffers
-    scaled: Mapping[str, tuple[Scale, ...]] = field(default_factory=dict)  # constants folded in
+    remapped: Mapping[str, tuple[int, ...]] = field(
+        default_factory=dict
+    )  # buffer → old → new index
+    scaled: Mapping[str, tuple[Scale, ...]] = field(default_factory=dict)  # parameter → factors
     blocks: tuple[BlockCut, ...] = ()
-    # weights of grouped convolutions, whose groups lose other columns → how many; their indices
-    # along axis 1 are input channels
+    # weight of a grouped convolution → its number of groups, where each loses different columns:
+    # the indices along axis 1 are then input channels (:mod:`slimnet.coupling.removal`)
     grouped: Mapping[str, int] = field(default_factory=dict)
     outcome: Outcome = field(default_factory=Outcome)
 
@@ -106,34 +108,34 @@ class Plan:
 
     @property
     def before(self) -> Mapping[str, float] | None:
-        """What the network cost: macs, params, bytes, and what plug-ins count."""
+        """Costs of the network before the cut: macs, params, bytes, and those of plug-ins."""
         return self.outcome.before
 
     @property
     def after(self) -> Mapping[str, float] | None:
-        """The same of what is left."""
+        """Costs after the cut, by the same names."""
         return self.outcome.after
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Sentences: what came out otherwise than was asked, and why."""
+        """Sentences: where the result differs from what was asked for, and why."""
         return self.outcome.notes
 
     def reporting(self, **facts: Any) -> Plan:
-        """The same cut, with other facts in its outcome."""
+        """The same cut, with these fields of its outcome replaced."""
         return replace(self, outcome=replace(self.outcome, **facts))
 
     @property
     def stubs(self) -> tuple[Stub, ...]:
-        """What stands for the modules of all blocks that left."""
+        """What replaces the modules of all blocks that leave."""
         return tuple(stub for block in self.blocks for stub in block.stubs)
 
     def of(self, name: str) -> Removal:
-        """What leaves a parameter or buffer."""
+        """What is removed from a parameter or buffer."""
         return Removal(self.removed.get(name, {}), self.grouped.get(name, 1))
 
     def to_json(self) -> dict[str, Any]:
-        """Plain dicts and lists; the outcome's facts beside what leaves."""
+        """Plain dicts and lists; the outcome's fields stand on the same level."""
         data = asdict(self)
         data |= data.pop("outcome")
         data["removed"] = {
@@ -150,7 +152,7 @@ class Plan:
     def from_json(cls, data: Mapping[str, Any]) -> Plan:
         """The inverse of :meth:`to_json`; raises :class:`InputError` for anything else."""
         try:
-            _check_count(data)
+            _check_index_count(data)
             return cls(
                 removed={
                     checked_path(name): {int(axis): _indices(runs) for axis, runs in axes.items()}
@@ -180,11 +182,11 @@ _WRITTEN = (
     *("removed", "changes", "remapped", "scaled", "groups", "blocks", "grouped"),
     *("untouched", "asked", "before", "after", "notes"),
 )
-"""What a plan is in JSON, in this order."""
+"""The keys of a plan in JSON, in this order."""
 
 
 def _runs(indices: Sequence[int]) -> list[list[int]]:
-    """Sorted indices as runs [first, last]: short, and legible in a review."""
+    """Sorted indices as runs [first, last], both included: short and easy to read."""
     values = np.asarray(indices, np.int64)
     if not len(values):
         return []
@@ -198,8 +200,8 @@ def _indices(runs: Sequence[Sequence[int]]) -> tuple[int, ...]:
     return tuple(i for first, last in runs for i in range(first, last + 1))
 
 
-def _check_count(data: Mapping[str, Any]) -> None:
-    """Runs are short whatever they stand for: [[0, 10^10]] would fill the memory."""
+def _check_index_count(data: Mapping[str, Any]) -> None:
+    """Refuse a file whose few runs stand for more indices than memory holds: [[0, 10^10]]."""
     tables = [axes.values() for axes in data["removed"].values()]
     tables += [[row[1] for row in rows] for rows in data.get("scaled", {}).values()]
     runs = [run for table in tables for runs in table for run in runs]
@@ -209,10 +211,10 @@ def _check_count(data: Mapping[str, Any]) -> None:
 
 
 MOST_INDICES = 2**24
-"""Indices in a whole plan; half of all channels of ViT-H are 800 000."""
+"""Most indices that a plan may hold; half of all channels of ViT-H are 800 000."""
 
 
-def _step(value: Any) -> int | str:
+def _path_entry(value: Any) -> int | str:
     return (
         checked_name(value, "attribute's name") if isinstance(value, str) else whole_number(value)
     )
@@ -234,7 +236,7 @@ def make_plan(
     layers: Sequence[LayerReport],
     removed: Mapping[int, Labels],
 ) -> Plan:
-    """Write down what leaves when these atoms go: by group, as numbered within it."""
+    """The plan that removes these atoms: group number → atoms, counted from 0 in each group."""
     return plan_with_survival(coupling, groups, layers, removed)[0]
 
 
@@ -244,7 +246,7 @@ def plan_with_survival(
     layers: Sequence[LayerReport],
     removed: Mapping[int, Labels],
 ) -> tuple[Plan, Survival]:
-    """The same, and what it leaves."""
+    """The plan of :func:`make_plan`, and which slots survive it."""
     axes = _removed_axes(groups, removed)
     apart = coupling.apart.items()
     grouped = {name: number for name, number in apart if COLUMNS in axes.get(name, ())}
@@ -255,7 +257,7 @@ def plan_with_survival(
         changes=_changes(coupling, survival),
         remapped=_remapped(coupling, survival),
         outcome=Outcome(
-            groups=tuple(_cut(group, removed) for group in groups),
+            groups=tuple(_group_cut(group, removed) for group in groups),
             untouched=tuple((x.name, x.reasons[0]) for x in layers if not x.prunable and x.reasons),
         ),
     )
@@ -278,9 +280,10 @@ def _removed_axes(
 
 
 def surviving(coupling: Coupling, plan: Plan) -> Survival:
-    """What a plan leaves of a coupling.
+    """Which slots of a coupling survive a plan.
 
-    Raises :class:`InputError` where the plan counts across groups that the network does not have.
+    Raises :class:`InputError` where the plan numbers a weight's columns across other groups than
+    the coupling does.
     """
     return _surviving(coupling, plan.removed, plan.grouped)
 
@@ -292,7 +295,7 @@ def _surviving(
 ) -> Survival:
     gone = [np.empty(0, np.int64)]
     for name, axes in removed.items():
-        if not _counts_alike(coupling, name, axes, grouped):
+        if not _number_columns_alike(coupling, name, axes, grouped):
             raise InputError(f"the plan counts input channels of {name}, which has no such groups")
         weight = coupling.weights.get(name)
         for d, indices in axes.items():
@@ -303,9 +306,9 @@ def _surviving(
 
 
 def agrees(coupling: Coupling, plan: Plan) -> bool:
-    """Whether the plan removes whole atoms of this coupling."""
+    """Whether the plan fits this coupling: of each atom, it removes all slots or none."""
     removed = plan.removed.items()
-    if not all(_counts_alike(coupling, name, axes, plan.grouped) for name, axes in removed):
+    if not all(_number_columns_alike(coupling, name, axes, plan.grouped) for name, axes in removed):
         return False
     survival = surviving(coupling, plan)
     return all(
@@ -317,16 +320,16 @@ def agrees(coupling: Coupling, plan: Plan) -> bool:
     )
 
 
-def _counts_alike(
+def _number_columns_alike(
     coupling: Coupling, name: str, axes: Collection[int], grouped: Mapping[str, int]
 ) -> bool:
-    """Whether indices across groups, where the plan has any, are across those of the coupling."""
+    """Whether both number the columns of a grouped convolution's weight in the same way."""
     if name not in coupling.weights or COLUMNS not in axes:
         return True
     return coupling.apart.get(name, 1) == grouped.get(name, 1)
 
 
-def _cut(group: Group, removed: Mapping[int, Labels]) -> GroupCut:
+def _group_cut(group: Group, removed: Mapping[int, Labels]) -> GroupCut:
     gone = removed.get(group.number, np.empty(0, np.int64))
     after = group.width - int(group.channels[gone].sum())
     reasons = tuple(str(reason) for reason in group.approximate) if len(gone) else ()
@@ -334,7 +337,7 @@ def _cut(group: Group, removed: Mapping[int, Labels]) -> GroupCut:
 
 
 def _changes(coupling: Coupling, survival: Survival) -> tuple[AttributeChange, ...]:
-    """Attributes that must hold another number, where the cut touches them."""
+    """Integer attributes of modules that need a new value after the cut."""
     changes = []
     for fix in coupling.fixes:
         new = fix.value(survival)
@@ -345,7 +348,7 @@ def _changes(coupling: Coupling, survival: Survival) -> tuple[AttributeChange, .
 
 
 def _remapped(coupling: Coupling, survival: Survival) -> dict[str, tuple[int, ...]]:
-    """Index buffers whose targets move up: for each, the new place of every old one."""
+    """Index buffer → for every index of the axis that it points into, its index after the cut."""
     tables = {remap.name: survival.along(remap.axis) for remap in coupling.remaps}
     return {
         name: tuple((np.cumsum(kept) - 1).tolist())

@@ -45,7 +45,7 @@ class Draft:
 
     plan: Plan
     survival: Survival  # what the plan leaves
-    beside: Bystanders = NONE  # changes of the plan that the recorded pass does not ask for
+    bystanders: Bystanders = NONE  # changes of attributes that no recorded call reads
     unmet: str = ""  # why the budget is exceeded; empty where it is met
 
 
@@ -58,13 +58,14 @@ def draft(
     statistics: Statistics,
     *,
     steps: int = 1,
-    beside: bool = True,
+    change_bystanders: bool = True,
 ) -> Draft:
     """Plan a cut in ``steps`` rounds that end at the same budget.
 
-    ``statistics`` is what the scoring needs of the dense network; ``beside``: attributes that only
-    other methods read are changed too. Raises :class:`PruneError` where
-    nothing can be cut, and for a ratio that would leave a layer without channels.
+    ``statistics`` are those of the dense network that the criterion reads. With
+    ``change_bystanders``, attributes that no recorded call reads are changed too. Raises
+    :class:`PruneError` where nothing can be cut, and for a ratio that would leave a layer without
+    channels.
     """
     groups, whole = analysis.groups, budget.whole(analysis.inspection.cost)
     removes = budget.remains(whole) < 1
@@ -94,7 +95,7 @@ def draft(
     notes = (*_notes(groups, scores, scoring, steps), *_idle_notes(groups, idle))
     allocation = _with_reasons(allocation, groups, idle)
     base = _written(network.first, analysis, allocation, removed, notes)
-    return _with_bystanders(network, analysis, base, beside)
+    return _with_bystanders(network, analysis, base, change_bystanders)
 
 
 def _unread(analysis: Analysis, limits: Limits) -> dict[int, Labels]:

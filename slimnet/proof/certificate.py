@@ -1,9 +1,11 @@
-"""The proof: slim = the original with the removed channels zeroed, at every call.
+"""The proof: slim = the original with the removed channels zeroed, call by call.
 
-Both networks get the same inputs, with real and with random weights. Every recorded call's result
-is compared (:mod:`.comparison`), and all outputs, element by element; the certificate holds the
-largest relative error and how much was seen. Where removal changes a statistic, the reference
-takes it over what survives only, and the certificate lists the group as approximate.
+Both networks run on the same inputs in float64, with real and with random weights. The *reference*
+is the original with the removed parameter elements set to zero. The results of its calls are
+compared with the slim network's as projections on random vectors (:mod:`.comparison`), the outputs
+of the networks element by element. The certificate holds the largest relative error, and how many
+calls were compared. Where removal changes a statistic (a LayerNorm's mean), the reference takes it
+over the surviving channels only, and the certificate lists the group as approximate.
 """
 
 from __future__ import annotations
@@ -42,23 +44,23 @@ TOLERANCE = 1e-9
 """Largest relative error that is accepted, everything computed in float64."""
 
 AMPLIFIED = 1e-6
-"""The most that is ever accepted, for networks that amplify float64's own rounding beyond that."""
+"""Largest tolerance, for networks that amplify float64's own rounding beyond TOLERANCE."""
 
 UNCLEAR = 1e-2
-"""Where rounding alone moves a call's result by more (relative), comparing it shows nothing."""
+"""A call whose result changes by more (relative) through rounding alone is not compared."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One comparison: which weights and inputs, the largest relative error, and of how much."""
+    """One run of both networks: with which weights, the largest relative error, and its extent."""
 
     weights: str  # "real" | "random" | "positive" | "perturbed"
     error: float
     tolerance: float = TOLERANCE
     calls: int = 0  # recorded calls whose results were compared
-    tensors: int = 0  # their results
-    batch: int = 0  # samples at a time; 0 where the inputs show no batch
-    cut: int = 1  # which of several cuts in a row
+    tensors: int = 0  # results of these calls that were compared
+    batch: int = 0  # batch size of the inputs; 0 where their first axes differ
+    cut: int = 1  # of which cut, where a network was cut several times
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Check:
@@ -80,17 +82,17 @@ class Certificate:
     approximate: tuple[Mapping[str, Any], ...]  # groups whose removal changes a statistic
     dtype: str = "float64"
     seed: int = 0
-    layers: int = 0  # cut layers; the result of each was compared
-    changed: tuple[str, ...] = field(default=())  # tensors that hold other values than the cut's
+    layers: int = 0  # modules whose parameters were cut; a result of each was compared
+    changed: tuple[str, ...] = field(default=())  # tensors that were changed after the cut
 
     @property
     def exact(self) -> bool:
-        """Whether no removed group changes a statistic."""
+        """Whether the removal changes no statistic, such as the mean of a LayerNorm."""
         return not self.approximate
 
     @property
     def calls(self) -> int:
-        """Calls whose results were compared, in the check that saw the fewest."""
+        """Calls whose results were compared, in the check that compared the fewest."""
         return min((check.calls for check in self.checks), default=0)
 
     def __str__(self) -> str:
@@ -108,9 +110,9 @@ class Certificate:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Certificate:
-        """The inverse of :meth:`to_json`, also of those written before calls were compared.
+        """The inverse of :meth:`to_json`; older files without ``layers`` and ``changed`` open too.
 
-        Raises ValueError and the like for anything else.
+        Raises ValueError, KeyError or TypeError for anything else.
         """
         return cls(
             float(data["error"]),
@@ -139,16 +141,19 @@ def certify(
 ) -> Certificate:
     """Compare both networks, call by call, with real and with random weights.
 
-    Of several ``proofs`` the first is of the pass on ``example``; others, such as of a pass in
-    training mode, are run where it does not see all cut layers. Raises :class:`CertificateError`
-    where the networks differ by more than :data:`TOLERANCE`, and where a cut layer was not seen.
+    Of several ``contexts`` the first is of the pass on ``example``. The others, such as that of a
+    pass in training mode, are used only where the first does not reach all cut layers. ``kinds``
+    are the weights to compare with, "real" and "random"; ``shorter`` is for a slim network without
+    some blocks, which makes fewer calls than the original. Raises :class:`CertificateError` where
+    the networks differ by more than the tolerance (:data:`TOLERANCE`, :data:`AMPLIFIED`), and where
+    no result of a cut layer was compared.
     """
     context, *others = [contexts] if isinstance(contexts, CutContext) else contexts
-    pair = _Pair(network, slim, context, seed, shorter)
+    pair = _NetworkPair(network, slim, context, seed, shorter)
     checks = [pair.check(kind, example) for kind in kinds]
-    unseen = _removed(network.first, context) - pair.seen
+    unseen = _cut_parameters(network.first, context) - pair.seen
     for other in others if unseen else ():
-        more = _Pair(network, slim, other, seed, None)
+        more = _NetworkPair(network, slim, other, seed, None)
         checks.append(more.check("random", doubled(example)))
         unseen -= more.seen
     if unseen or not pair.seen:
@@ -156,7 +161,7 @@ def certify(
         raise Mismatch(
             f"nothing can be proven of {name}: no result that depends on it was compared",
             context,
-            [_until(context, name) for name in sorted(unseen) or [name]],
+            [_calls_until(context, name) for name in sorted(unseen) or [name]],
             "gives nothing that could be compared",
         )
     approximate = tuple(
@@ -170,18 +175,18 @@ def certify(
         tuple(checks),
         approximate,
         seed=seed,
-        layers=len({name.rpartition(".")[0] for name in _removed(network.first, context)}),
+        layers=len({name.rpartition(".")[0] for name in _cut_parameters(network.first, context)}),
     )
 
 
-def _until(context: CutContext, name: str) -> list[Call]:
-    """The recorded calls, to the last one that reads a parameter."""
+def _calls_until(context: CutContext, name: str) -> list[Call]:
+    """The recorded calls up to and including the last one that reads a parameter."""
     graph = context.trace.graph
     return list(graph.calls[: max(graph.readers_of(name), default=-1) + 1])
 
 
-def _removed(first: Mapping[str, str], context: CutContext) -> set[str]:
-    """The first names of the parameters that lose something."""
+def _cut_parameters(first: Mapping[str, str], context: CutContext) -> set[str]:
+    """The parameters that are cut; of a tied one, the first of its names."""
     parameters = {name for name, ref in context.trace.tensors.items() if ref.kind == "parameter"}
     parameters |= {
         n for n, ref in context.coupling.weights.items() if n not in context.trace.tensors
@@ -189,8 +194,8 @@ def _removed(first: Mapping[str, str], context: CutContext) -> set[str]:
     return {first[name] for name in context.plan.removed if first.get(name) in parameters}
 
 
-def joined(first: Certificate | None, second: Certificate) -> Certificate:
-    """Two cuts in a row: the checks of both."""
+def join_certificates(first: Certificate | None, second: Certificate) -> Certificate:
+    """The certificate of two cuts, one after the other: it holds the checks of both."""
     if first is None:  # nothing was cut before
         return second
     last = max((check.cut for check in first.checks), default=0)
@@ -208,7 +213,10 @@ def joined(first: Certificate | None, second: Certificate) -> Certificate:
 
 
 class Mismatch(CertificateError):
-    """The networks differ, or the slim one does not run: at the last call of each of these runs."""
+    """The networks differ, the slim one does not run, or a cut layer was not compared.
+
+    Each of ``runs`` is a list of recorded calls, to the one where that happened.
+    """
 
     def __init__(
         self,
@@ -225,8 +233,8 @@ class Mismatch(CertificateError):
         self.why = why
 
 
-class _Pair:
-    """Two networks and a recorded pass; collects the parameters that its checks have seen."""
+class _NetworkPair:
+    """Both networks and a recorded pass; ``seen`` are the parameters whose effect was compared."""
 
     def __init__(
         self,
@@ -244,11 +252,16 @@ class _Pair:
         self.seen: set[str] = set()
 
     def check(self, weights: str, example: tuple[Any, ...]) -> Check:
-        """Compare on the first weights of this kind, and inputs, that the original can compute."""
-        for kind, inputs in self._ways(weights, example):
+        """Compare with weights of this kind, on the first inputs that the original runs on.
+
+        The original may raise, give NaN, or take another branch on changed inputs: then the next
+        inputs are tried, the example itself last. A mismatch counts where the inputs are the
+        example, or hold two samples that the original treats separately.
+        """
+        for kind, inputs in self._trials(weights, example):
             last = inputs is example
             try:
-                reference = self._observed(kind, inputs, strict=not last)
+                reference = self._run_reference(kind, inputs, strict=not last)
             except Exception as error:  # whatever the user's forward raises
                 if last:
                     why = first_line(error) or type(error).__name__
@@ -257,34 +270,34 @@ class _Pair:
             if not _finite(reference.outputs) or not (last or reference.follows):
                 continue
             try:
-                return self._followed(kind, inputs, reference)
+                return self._compare(kind, inputs, reference)
             except Mismatch:
-                if last or self._takes_samples_apart(kind, inputs, reference):
+                if last or self._treats_samples_separately(kind, inputs, reference):
                     raise
         raise CertificateError(
             f"nothing can be proven: with {weights} weights the original itself gives NaN or "
             "infinite outputs"
         )
 
-    def _ways(
+    def _trials(
         self, weights: str, example: tuple[Any, ...]
     ) -> Iterator[tuple[str, tuple[Any, ...]]]:
-        """Kinds of weights and inputs, those that show most first."""
+        """Kinds of weights, and inputs to run on; first those that reveal most mistakes."""
         if weights == "random":
             yield from ((weights, inputs) for inputs in variants(example, self.seed))
             yield from ((kind, example) for kind in ("positive", "perturbed"))
         else:
             yield weights, example
 
-    def _observed(
+    def _run_reference(
         self, kind: str, inputs: tuple[Any, ...], *, strict: bool = False
     ) -> CollectingRun:
         full, _ = weights_of(kind, self.network.tensors, self.context.plan, self.seed)
         return observe(self.network, full, self.context, inputs, self.seed, strict=strict)
 
-    def _followed(self, kind: str, inputs: tuple[Any, ...], reference: CollectingRun) -> Check:
-        """The check that the slim network passes; raises :class:`Mismatch`."""
-        compared = self._compared(kind, inputs, reference)
+    def _compare(self, kind: str, inputs: tuple[Any, ...], reference: CollectingRun) -> Check:
+        """Run the slim network against a run of the reference; raises :class:`Mismatch`."""
+        compared = self._run_slim(kind, inputs, reference)
         errors, outputs = compared.errors, difference(reference.outputs, compared.outputs)
         tolerance, tolerances = TOLERANCE, dict.fromkeys(errors, TOLERANCE)
         if max(outputs, *errors.values(), 0.0) > TOLERANCE:
@@ -299,8 +312,8 @@ class _Pair:
             end = len(reference.rows) - 1
             where = "their outputs differ"
             raise self._mismatch(kind, inputs, reference, end, where, outputs, tolerance)
-        alive = [n for n in tolerances if any(compared.norms.get(n, ()))]
-        self.seen.update(parameters_read(reference, alive))
+        nonzero = [n for n in tolerances if any(compared.norms.get(n, ()))]
+        self.seen.update(parameters_read(reference, nonzero))
         rows = [n for n, most in tolerances.items() if most <= AMPLIFIED]
         return Check(
             kind,
@@ -311,7 +324,7 @@ class _Pair:
             _batch(inputs),
         )
 
-    def _compared(
+    def _run_slim(
         self, kind: str, inputs: tuple[Any, ...], reference: CollectingRun
     ) -> ComparingRun:
         """The slim network's run; raises :class:`Mismatch` where it does not run."""
@@ -337,12 +350,15 @@ class _Pair:
         reference: CollectingRun,
         compared: ComparingRun,
     ) -> tuple[float, dict[int, float]]:
-        """What rounding alone explains: of the outputs, and of each row that shows something."""
-        shaken = self._shaken(kind, inputs)
-        noise = moved(reference, shaken, compared.norms)
+        """Tolerances that allow for rounding: of the outputs, and of each row of the reference.
+
+        Rows that rounding alone changes by more than :data:`UNCLEAR` are left out.
+        """
+        perturbed = self._perturbed_reference(kind, inputs)
+        noise = moved(reference, perturbed, compared.norms)
         errors = compared.errors.items()
         rows = [n for n, error in errors if noise.get(n, 0.0) <= UNCLEAR or isinf(error)]
-        outputs = _allowed(difference(reference.outputs, shaken.outputs))
+        outputs = _allowed(difference(reference.outputs, perturbed.outputs))
         return outputs, {n: _allowed(noise.get(n, 0.0), most=10 * UNCLEAR) for n in rows}
 
     def _mismatch(
@@ -355,8 +371,8 @@ class _Pair:
         error: float,
         tolerance: float,
     ) -> CertificateError:
-        again = self._observed(kind, inputs)
-        if difference(reference.outputs, again.outputs) > 0:
+        second = self._run_reference(kind, inputs)
+        if difference(reference.outputs, second.outputs) > 0:
             return CertificateError(
                 f"{self.network.name} differs from itself: two passes on the same inputs, "
                 "from the same random state, give other outputs, so no cut of it can be proven"
@@ -369,11 +385,11 @@ class _Pair:
             "gives another result when cut",
         )
 
-    def _shaken(self, kind: str, inputs: tuple[Any, ...]) -> CollectingRun:
-        """The reference again, every number that it starts from moved by some units of rounding."""
+    def _perturbed_reference(self, kind: str, inputs: tuple[Any, ...]) -> CollectingRun:
+        """A run of the reference with every weight and input changed by about 2^-48 (relative)."""
         generator = torch.Generator().manual_seed(self.seed)
 
-        def moved(x: Tensor) -> Tensor:
+        def perturbed(x: Tensor) -> Tensor:
             if not x.is_floating_point():
                 return x
             noise = torch.randn(x.shape, generator=generator, dtype=torch.float64)
@@ -382,19 +398,22 @@ class _Pair:
         full, _ = weights_of(kind, self.network.tensors, self.context.plan, self.seed)
         return observe(
             self.network,
-            lambda name, tensor: moved(full(name, tensor)),
+            lambda name, tensor: perturbed(full(name, tensor)),
             self.context,
-            map_tensors(moved, inputs),
+            map_tensors(perturbed, inputs),
             self.seed,
         )
 
-    def _takes_samples_apart(
+    def _treats_samples_separately(
         self, kind: str, inputs: tuple[Any, ...], reference: CollectingRun
     ) -> bool:
-        """Whether the original gives of two samples what it gives of each, so both must hold."""
+        """Whether the first of two samples gives the same output alone as beside the second.
+
+        If so, the slim network has to match on both samples together too.
+        """
         one = tree_map(lambda x: x[:1] if isinstance(x, Tensor) and x.dim() > 1 else x, inputs)
         try:
-            alone = self._observed(kind, one).outputs
+            alone = self._run_reference(kind, one).outputs
         except Exception:  # whatever the user's forward raises
             return False
         first = [x[:1] if x.dim() and len(x) == 2 else x for x in reference.outputs]
@@ -402,6 +421,7 @@ class _Pair:
 
 
 def _allowed(noise: float, most: float = AMPLIFIED) -> float:
+    """Ten times the noise of rounding, within :data:`TOLERANCE` and ``most``."""
     return min(max(TOLERANCE, 10 * noise), most)
 
 
@@ -424,7 +444,7 @@ def _batch(inputs: tuple[Any, ...]) -> int:
 
 
 def difference(reference: Sequence[Tensor], slim: Sequence[Tensor]) -> float:
-    """The largest relative error over all outputs; infinite where shapes or numbers break."""
+    """The largest relative error over all outputs; infinite where shapes differ, or for NaN."""
     if len(reference) != len(slim):
         return float("inf")
     return max((_relative(a, b) for a, b in zip(reference, slim, strict=True)), default=0.0)

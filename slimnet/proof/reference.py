@@ -26,7 +26,7 @@ from slimnet.capture.composites import OPENED, composite, is_composite, is_whole
 from slimnet.capture.graph import Call, Ref
 from slimnet.capture.modules import evaluation_mode
 from slimnet.capture.randomness import drawing_from
-from slimnet.capture.trace import Trace, Uncompiled, fast_paths_off, outside_transforms
+from slimnet.capture.trace import AtenMode, Trace, fast_paths_off, outside_transforms
 from slimnet.coupling.couple import Coupling
 from slimnet.coupling.labels import Labels
 from slimnet.coupling.scaling.boxes import Box
@@ -287,7 +287,7 @@ _DTYPE = Tensor.dtype.__get__  # type: ignore[attr-defined]
 _READS = {"__get__", "size", "dim", "numel", "is_floating_point", "is_complex", "stride"}
 
 
-class _Wide(Uncompiled):
+class _Wide(AtenMode):
     """Lets the run compute every operator, in float64."""
 
     def __init__(self, weights: _WeightValues, how: DoubleRun) -> None:

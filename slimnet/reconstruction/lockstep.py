@@ -25,7 +25,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from slimnet.capture.composites import OPENED, composite, is_composite, opened
 from slimnet.capture.graph import Call
 from slimnet.capture.modules import evaluation_mode
-from slimnet.capture.trace import Trace, Uncompiled, fast_paths_off
+from slimnet.capture.trace import AtenMode, Trace, fast_paths_off
 from slimnet.errors import CaptureError, InputError, SlimnetError
 from slimnet.network import Network
 from slimnet.text import first_line
@@ -135,7 +135,7 @@ class _Left(BaseException):
     """Not an Exception: no ``forward`` may take it for a failing call."""
 
 
-class _Watched(Uncompiled):
+class _Watched(AtenMode):
     """Counts the calls of a pass as the recorded one did, and waits at some."""
 
     def __init__(

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.utils import parametrize
 
 from slimnet.capture.modules import evaluation_mode
-from slimnet.capture.trace import Uncompiled, fast_paths_off
+from slimnet.capture.trace import AtenMode, fast_paths_off
 from slimnet.coupling.groups import Group
 from slimnet.network import Network
 from slimnet.operator import of
@@ -68,7 +68,7 @@ class _Sums:
         return self.totals / self.count
 
 
-class _Watcher(Uncompiled):
+class _Watcher(AtenMode):
     """Sees the ATen calls that sum over channels, and adds up what the given weights read."""
 
     def __init__(self, weights: Sequence[Reader]) -> None:

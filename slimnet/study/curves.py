@@ -32,7 +32,7 @@ from slimnet.planning.request import SensitivityRequest
 from slimnet.planning.scoring import ScoringInputs
 from slimnet.progress import Progress, not_shown
 from slimnet.proof.reference import CutContext
-from slimnet.pruning import folded
+from slimnet.pruning import fold_constants
 from slimnet.samples import Samples, check_labels, samples_of
 from slimnet.signature import keywords, option, required
 from slimnet.statistics.batches import fitting
@@ -210,7 +210,7 @@ class _Measure:
                 return self._compared(self.working)
         slim = Network.of(rebuild(self.network, plan))
         context = CutContext(self.analysis.traces[0], coupling, plan)
-        folded(self.network.tensors, slim, context, self.example)
+        fold_constants(self.network.tensors, slim, context, self.example)
         return self._compared(slim)
 
     def _compared(self, network: Network) -> _Damage:

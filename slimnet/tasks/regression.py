@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from slimnet.errors import InputError
 from slimnet.networks.payload import check_file
-from slimnet.task import Measured, Metric, Split, call, first_tensor, measured
+from slimnet.task import Measured, Metric, Split, call, compute_metrics, first_tensor
 from slimnet.tasks.batches import Batches
 from slimnet.tasks.kind import TASKS, Kind
 from slimnet.tasks.sources import read_arrays
@@ -70,7 +70,7 @@ class Regression:
             "mse": Measured(MeanSquaredError, _update),
             "mae": Measured(MeanAbsoluteError, _update),
         }
-        return measured(rows, model, self.inputs, batches)
+        return compute_metrics(rows, model, self.inputs, batches)
 
     def fingerprint(self) -> str:
         """A digest of all numbers."""

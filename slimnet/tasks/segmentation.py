@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from slimnet.errors import InputError
-from slimnet.task import Measured, Metric, Split, call, device_of, first_tensor, measured
+from slimnet.task import Measured, Metric, Split, call, compute_metrics, device_of, first_tensor
 from slimnet.tasks.batches import Batches
 from slimnet.tasks.classification import Normalize
 from slimnet.tasks.data import NORMALIZE
@@ -78,7 +78,7 @@ class Segmentation:
                 lambda: MulticlassAccuracy(**counted, average="micro"), _update, scale=100
             ),
         }
-        return measured(rows, model, self.inputs, batches)
+        return compute_metrics(rows, model, self.inputs, batches)
 
     def fingerprint(self) -> str:
         """A digest of the files' names and sizes."""
