@@ -114,6 +114,32 @@ MODULES = {
             def claim(self, name):
                 yield True
     """,
+    "task": """
+        import torch
+        from torch import nn
+
+        from slimnet.task import LoaderTask
+        from slimnet.tasks.kind import Kind
+
+        def read(rest, size):
+            x = torch.linspace(-1, 1, int(rest))[:, None]
+            loss = lambda outputs, batch: nn.functional.mse_loss(outputs, 2 * batch)
+            return LoaderTask([x], [x], loss, name=f"doubling {rest}")
+
+        DOUBLING = Kind("task:doubling:COUNT", "twice the number", read)
+    """,
+    "source": """
+        import torch
+
+        from slimnet.tasks.data import Source
+        from slimnet.tasks.sources import Splits
+
+        def read(rest, size):
+            x, y = torch.rand(8, 1, 4, 4), torch.arange(8) % 2
+            return Splits(x, y, x, y, 2)
+
+        NOISE = Source("noise", read)
+    """,
     "broken": "import a_module_that_is_not_there",
 }
 POINTS = """
@@ -139,6 +165,10 @@ backwards = lion.engine:backwards
 taken = lion.regime:NOT_THERE
 [slimnet.stores]
 memory = lion.store:Memory
+[slimnet.tasks]
+doubling = lion.task:DOUBLING
+[slimnet.data]
+noise = lion.source:NOISE
 """
 
 
@@ -279,6 +309,23 @@ print(list(STORES), (folder / "cells").exists(), STARTS["halved"].__module__)
 def test_a_study_runs_by_an_engine_a_store_a_regime_and_a_start_of_others(site, tmp_path):
     said = run(site, STUDY, tmp_path / "study").split("\n")
     assert said == ["[0, 2] 2", "['folder', 'memory'] False lion.regime"]
+
+
+def test_a_task_and_a_data_source_are_named_as_any(site):
+    said = run(
+        site,
+        """
+import torch
+from slimnet.tasks.data import load_data, load_task
+from slimnet.train import Schedule, train
+
+task, model = load_task("task:doubling:64"), torch.nn.Linear(1, 1)
+history = train(model, task, Schedule(epochs=200, lr=0.1), seed=0, device="cpu")
+print(task.name, round(float(model.weight.detach()), 2), history.metrics["loss"] < 1e-3)
+print(load_data("noise").image_shape)
+""",
+    )
+    assert said.split("\n") == ["doubling 64 2.0 True", "(1, 4, 4)"]
 
 
 def test_the_command_line_knows_what_a_plug_in_adds(site):
