@@ -8,7 +8,7 @@ in tuples and dicts, dataclasses and any other object.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from inspect import Parameter
 from math import prod
@@ -142,6 +142,11 @@ def check_numbers(shape: Sequence[int]) -> None:
 
 MOST_NUMBERS = 2**28
 """Of an input that is made of a shape: 1 GB in float32; a volume of 512³ is half of that."""
+
+
+def map_tensors(function: Callable[[Tensor], Any], tree: Any) -> Any:
+    """Apply a function to every tensor of a tree of inputs or outputs."""
+    return tree_map(lambda leaf: function(leaf) if isinstance(leaf, Tensor) else leaf, tree)
 
 
 def tensors_of(value: Any) -> list[Tensor]:

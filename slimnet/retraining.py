@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from slimnet.capture.modules import copied
+from slimnet.capture.randomness import drawing_from
 from slimnet.errors import InputError
 from slimnet.files.access import Reweighted
 from slimnet.files.artifact import Artifact, make_artifact
@@ -100,10 +101,11 @@ def retrain(
     """
     place = place_of(device)
     model, artifact = _opened(slim, against)
-    before = measure(model.to(place), task, place)
+    with drawing_from(recipe.seed):
+        before = measure(model.to(place), task, place)
     start(REGIMES[recipe.regime], model, recipe.seed, repairer)
     whole = _with_teacher(task, recipe, against, place)
-    file = _checkpoint(checkpoint, model, task, recipe)
+    file = _checkpoint(checkpoint, model, whole, recipe, execution)
     snapshot = None if file is None else file.read()
     settled, trial = dict(snapshot.settled) if snapshot else {}, None
     if not settled:
@@ -169,11 +171,14 @@ def _with_teacher(
 
 
 def _checkpoint(
-    path: Path | None, model: nn.Module, task: Task, recipe: Recipe
+    path: Path | None, model: nn.Module, task: Task, recipe: Recipe, told: Execution | None
 ) -> Checkpoint | None:
+    """Where this training is kept: its file says all that its outcome depends on."""
     if path is None:
         return None
-    return Checkpoint.of(path, model, {"data": fingerprint_of(task), **recipe.to_json()})
+    execution = None if told is None else vars(told)
+    identity = {"data": fingerprint_of(task), "execution": execution, **recipe.to_json()}
+    return Checkpoint.of(path, model, identity)
 
 
 def _epochs(recipe: Recipe, task: Task, trial: Trial) -> int:

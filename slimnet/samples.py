@@ -12,10 +12,10 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves
 
 from slimnet.errors import InputError
-from slimnet.example import positional
+from slimnet.example import map_tensors, positional
 
 Loss: TypeAlias = Callable[[nn.Module, "Samples"], Tensor]
 """(model, samples) → the mean loss over these samples."""
@@ -98,18 +98,19 @@ class Samples:
 
     def to(self, device: torch.device, kind: torch.dtype | None = None) -> Samples:
         """The same on a device, floating point inputs in this type."""
-        labels = tree_map(lambda leaf: _placed(leaf, device, None), self.labels)
-        images = tree_map(lambda leaf: _placed(leaf, device, kind), self.images)
+        labels = map_tensors(lambda tensor: tensor.to(device), self.labels)
+        images = map_tensors(lambda tensor: _placed(tensor, device, kind), self.images)
         return replace(self, images=images, labels=labels)
 
     def _part(self, start: int, stop: int) -> Samples:
         if self.count is not None:
             return self
 
-        def cut(leaf: Any) -> Any:
-            return leaf[start:stop] if isinstance(leaf, Tensor) else leaf
-
-        return replace(self, images=tree_map(cut, self.images), labels=tree_map(cut, self.labels))
+        images, labels = (
+            map_tensors(lambda tensor: tensor[start:stop], part)
+            for part in (self.images, self.labels)
+        )
+        return replace(self, images=images, labels=labels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,18 +166,16 @@ class SampleBatches(Samples):
         """The first batches with ``count`` samples together; of a single one, only its first."""
         if len(self.parts[0]) >= count:
             return self.parts[0].first(count)
-        return self.split(count)[0]
+        return self if count >= len(self) else self.split(count)[0]
 
     def to(self, device: torch.device, kind: torch.dtype | None = None) -> Samples:
         """The same on a device, floating point inputs in this type."""
         return self.of([part.to(device, kind) for part in self.parts])
 
 
-def _placed(leaf: Any, device: torch.device, kind: torch.dtype | None) -> Any:
-    if not isinstance(leaf, Tensor):
-        return leaf
-    floating = leaf.is_floating_point() and kind is not None
-    return leaf.to(device, kind if floating else leaf.dtype)
+def _placed(tensor: Tensor, device: torch.device, kind: torch.dtype | None) -> Tensor:
+    floating = tensor.is_floating_point() and kind is not None
+    return tensor.to(device, kind if floating else tensor.dtype)
 
 
 def _check_images(images: Any) -> None:

@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from slimnet.capture.randomness import drawing_from
 from slimnet.errors import InputError
-from slimnet.example import positional, tensors_of
+from slimnet.example import map_tensors, positional, tensors_of
 from slimnet.samples import SampleBatches, Samples
 
 Batch: TypeAlias = Any
@@ -174,7 +174,7 @@ def call(model: nn.Module, inputs: Any) -> Outputs:
     Raises :class:`InputError` where it does not run on inputs of these shapes.
     """
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
-    cast = tree_map(lambda leaf: _cast(leaf, dtype), inputs)
+    cast = map_tensors(lambda tensor: _cast(tensor, dtype), inputs)
     try:
         if isinstance(cast, Mapping):
             return model(**cast)
@@ -187,9 +187,8 @@ def call(model: nn.Module, inputs: Any) -> Outputs:
         ) from error
 
 
-def _cast(leaf: Any, dtype: torch.dtype | None) -> Any:
-    floating = isinstance(leaf, Tensor) and leaf.is_floating_point()
-    return leaf.to(dtype) if floating and dtype is not None else leaf
+def _cast(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    return tensor.to(dtype) if tensor.is_floating_point() and dtype is not None else tensor
 
 
 def first_tensor(outputs: Outputs) -> Tensor:
@@ -203,18 +202,14 @@ def first_tensor(outputs: Outputs) -> Tensor:
 
 def shapes_in_words(inputs: Any) -> str:
     """The shapes of some inputs, for an error's text."""
-    shapes = [list(leaf.shape) for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)]
+    shapes = [list(tensor.shape) for tensor in _tensors(inputs)]
     few = ", ".join(map(str, shapes[:3])) + ", …" * (len(shapes) > 3)
     return f"inputs of shape {few}" if shapes else f"a {type(inputs).__name__} without tensors"
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """A batch with its tensors on a device; what is no tensor stays as it is."""
-    return tree_map(lambda leaf: _placed(leaf, device), batch)
-
-
-def _placed(leaf: Any, device: torch.device) -> Any:
-    return leaf.to(device, non_blocking=True) if isinstance(leaf, Tensor) else leaf
+    return map_tensors(lambda tensor: tensor.to(device, non_blocking=True), batch)
 
 
 def samples_in(batch: Batch) -> int:
@@ -341,11 +336,11 @@ def _concatenated(leaves: Sequence[Any]) -> Any:
 
 def _layout(part: Samples) -> str:
     """Containers, shape and type of a single sample's tensors, and all that is no tensor."""
-    return repr(tree_map(_shape_and_type, (part.images, part.labels)))
+    return repr(map_tensors(_shape_and_type, (part.images, part.labels)))
 
 
-def _shape_and_type(leaf: Any) -> Any:
-    return (tuple(leaf.shape[1:]), str(leaf.dtype)) if isinstance(leaf, Tensor) else leaf
+def _shape_and_type(tensor: Tensor) -> tuple[tuple[int, ...], str]:
+    return tuple(tensor.shape[1:]), str(tensor.dtype)
 
 
 def _tensors(value: Any) -> list[Tensor]:

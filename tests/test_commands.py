@@ -1,6 +1,8 @@
 """What commands take: texts and what they stand for, and one row for what several have."""
 
+import re
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 import torch
@@ -48,6 +50,13 @@ def test_an_unknown_name_lists_the_known_ones(text):
 def test_a_device_that_is_not_here(name):
     with pytest.raises(InputError, match=r"there is no device .* the known ones are cpu"):
         device_called(name)
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_no_option_is_shown_that_the_command_does_not_read(name):
+    source = (Path(commands.__file__).parent / f"{name}.py").read_text()
+    unread = [o for o in options_of(COMMANDS[name]) if not re.search(rf"\b{o}\b", source)]
+    assert unread == []
 
 
 def test_names_in_help_are_those_of_the_registries():

@@ -412,7 +412,8 @@ def test_masks_choose_as_many_as_they_have():
 
 def test_larger_inputs_may_take_more():
     program = record_program(Network.of(nn.Upsample(scale_factor=64)), (torch.ones(1, 3, 8, 8),))
-    Program(program, {}, example=(torch.ones(1, 3, 8, 8),))(torch.ones(100, 3, 8, 8))
+    made = Program(program, {}, example=(torch.ones(1, 3, 8, 8),))(torch.ones(100, 3, 8, 8))
+    assert torch.equal(made, torch.ones(100, 3, 512, 512))
 
 
 def test_an_operator_that_no_program_may_hold_is_not_recorded():

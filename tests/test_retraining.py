@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 from typer.testing import CliRunner
 
 import slimnet
@@ -24,7 +26,7 @@ from slimnet.models import MODELS
 from slimnet.retraining import Recipe, retrain
 from slimnet.task import LoaderTask
 from slimnet.tasks.data import load_data
-from slimnet.train import Schedule, train
+from slimnet.train import Callback, Schedule, train
 from slimnet.train.distillation import Distilled, divergence
 from slimnet.train.execution import Execution
 
@@ -141,6 +143,56 @@ def test_what_prune_gave_is_trained_saved_and_trained_again(dense, data, tmp_pat
     assert again.trained and again.whole()[0].before == pruned.plan.before
 
 
+def test_images_of_one_class_teach_nothing_with_a_teacher_either(files, data, dense):
+    alike = replace(data, y_train=torch.full_like(data.y_train, 3))
+    for distill in (False, True):
+        with pytest.raises(InputError, match="all 300 training images are of class 3"):
+            options = {"against": dense, "device": "cpu"}
+            retrain(files / "slim.pt", alike, recipe(distill=distill), **options)
+
+
+def test_the_callers_random_state_stays_as_it_was(files):
+    images = torch.randn(64, 1, 8, 8)
+    loader = DataLoader(TensorDataset(images, torch.arange(64) % 10), 16, shuffle=True)
+
+    def loss(outputs, batch):
+        return nn.functional.cross_entropy(nn.functional.dropout(outputs, 0.1), batch[1])
+
+    state = torch.get_rng_state()
+    retrain(files / "slim.pt", LoaderTask(loader, loader, loss), recipe(), device="cpu")
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+class Stopped(Exception):
+    """In place of a kill."""
+
+
+class AfterAnEpoch(Callback):
+    def on_epoch_end(self, moment):
+        if moment.epoch == 1:
+            raise Stopped
+
+
+def test_a_training_with_another_teacher_or_another_precision_starts_anew(
+    files, data, dense, tmp_path, caplog
+):
+    other = copy.deepcopy(dense)
+    with torch.no_grad():
+        next(other.parameters()).mul_(0.5)
+    file, taught = tmp_path / "t.training", recipe(distill=True)
+    options = {"checkpoint": file, "device": "cpu", "execution": Execution()}
+    for changes in ({"against": other}, {"execution": Execution(channels_last=True)}):
+        with pytest.raises(Stopped):
+            stopping = {"against": dense, "callbacks": [AfterAnEpoch()], **options}
+            retrain(files / "slim.pt", data, taught, **stopping)
+        assert file.exists()
+        done = retrain(files / "slim.pt", data, taught, **{"against": dense, **options, **changes})
+        assert done.resumed == 0
+        assert "is of a training with other" in caplog.text
+        caplog.clear()
+        file.unlink()
+
+
 def test_minutes_become_epochs(files, data):
     done = retrain(read_slim(files / "slim.pt"), data, recipe(minutes=0.02), device="cpu")
     assert done.history.epochs >= 1 and done.history.seconds < 20
@@ -191,6 +243,7 @@ def test_the_command_line(files, tmp_path):
 OWN = """
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics import MeanSquaredError
 from slimnet.task import LoaderTask, Measured

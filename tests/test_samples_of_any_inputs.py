@@ -127,7 +127,8 @@ def test_batches_are_split_as_wholes():
     held, rest = data.split(3)
     assert len(held) == 8 and len(rest) == 40
     assert [len(part) for part in data.batches(5)] == [5, 3] * 6
-    assert len(data.first(4)) == 4
+    assert len(data.first(4)) == 4 and len(data.first(20)) == 24
+    assert len(data.first(48)) == len(data.first(1000)) == 48
     assert data.numbers == 3 * 16 * 24 and data.places == 16 * 24
     with pytest.raises(InputError, match="at least 2 batches of samples of different sizes"):
         lone = SampleBatches(data.images, parts=(data.parts[0],))

@@ -13,8 +13,9 @@ from torch import nn
 
 import slimnet
 from slimnet.capture.sizes import AttributeOf, ShapeOf, Size
-from slimnet.capture.trace import capture, map_tensors, source
+from slimnet.capture.trace import capture, source
 from slimnet.errors import CaptureError
+from slimnet.example import map_tensors
 from slimnet.network import Network
 
 IMAGE = (torch.randn(2, 3, 8, 8),)

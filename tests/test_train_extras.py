@@ -10,8 +10,8 @@ import pytest
 import torch
 from test_train_loop import equal, net
 
-from slimnet.capture.trace import map_tensors
 from slimnet.errors import InputError
+from slimnet.example import map_tensors
 from slimnet.tasks.data import load_data
 from slimnet.train import Callback, Schedule, Snapshot, train
 from slimnet.train.execution import WAYS, Execution, fastest

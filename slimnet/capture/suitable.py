@@ -23,9 +23,8 @@ from torch.utils._pytree import tree_leaves
 
 from slimnet.capture.copying import leading_back
 from slimnet.capture.modules import evaluation_mode, parts_of
-from slimnet.capture.trace import map_tensors
 from slimnet.errors import InputError
-from slimnet.example import hides_results
+from slimnet.example import hides_results, map_tensors
 from slimnet.network import Network
 
 

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves
 
 from slimnet.capture.attributes import remember_attributes
 from slimnet.capture.caches import forget_sizes, forgetful, remembering
@@ -39,7 +39,7 @@ from slimnet.capture.randomness import drawing_from
 from slimnet.capture.sites import Site, Sites
 from slimnet.capture.sizes import Amount, Size, SizeSource, shape_of
 from slimnet.errors import CaptureError
-from slimnet.example import tensors_of
+from slimnet.example import map_tensors, tensors_of
 from slimnet.exclusive import exclusive
 from slimnet.network import Network
 from slimnet.operator import of
@@ -377,8 +377,3 @@ _INDEX_LIMIT = 1 << 20  # elements of an index tensor whose values are kept
 def source(value: Any) -> SizeSource | None:
     """Which shape or attribute a number came from; None for a literal in the user's code."""
     return value.source if isinstance(value, (Size, Amount)) else None
-
-
-def map_tensors(function: Any, tree: Any) -> Any:
-    """Apply a function to every tensor of a tree of inputs or outputs."""
-    return tree_map(lambda leaf: function(leaf) if isinstance(leaf, Tensor) else leaf, tree)

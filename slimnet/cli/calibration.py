@@ -48,8 +48,13 @@ class Calibration:
         return samples_from(task, self.count, 0, model, "test")
 
     def _task(self) -> Task:
-        size = next((int(x.shape[-1]) for x in tensors_of(self.example) if x.dim() == 4), 224)
-        return load_task(self.data, self.normalize, size=size)
+        return task_called(self.data, self.normalize, self.example)
+
+
+def task_called(data: str, normalize: str | None, example: tuple[Any, ...]) -> Task:
+    """The task that ``--data`` names, its images as large as the example."""
+    size = next((int(x.shape[-1]) for x in tensors_of(example) if x.dim() == 4), 224)
+    return load_task(data, normalize, size=size)
 
 
 def calibration_of(

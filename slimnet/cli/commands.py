@@ -198,7 +198,6 @@ class Retrain:
     train_images: int | None = option(None, "use only so many", bounds=(1, None))
     test_images: int | None = option(None, "use only so many", bounds=(1, None))
     samples: int = option(1024, "images that a repair reads, where the regime starts with one")
-    tensorboard: Path | None = option(None, "also write losses and metrics into this folder")
     files: Files = part(*TRAINED)
     run: Run = part()
 

@@ -9,19 +9,18 @@ import torch
 from torch import nn
 
 from slimnet.cli import commands, console, tables
+from slimnet.cli.calibration import task_called
 from slimnet.cli.shared import open_any, place_of, print_json, write_slim
 from slimnet.cli.targets import SLIM, check_target
 from slimnet.errors import InputError
 from slimnet.files.artifact import Artifact
 from slimnet.files.slim_file import read_slim
-from slimnet.network import Network
 from slimnet.networks.arch import parse_arch
-from slimnet.repairs import repair as repair_network
 from slimnet.retraining import Recipe
 from slimnet.retraining import retrain as retrain_network
-from slimnet.task import Task, samples_from
+from slimnet.study.repaired import repaired
+from slimnet.task import Task
 from slimnet.tasks.classification import Dataset
-from slimnet.tasks.data import load_task
 from slimnet.train import REGIMES, Repairer, Schedule
 from slimnet.train.checkpoint import checkpoint_of
 from slimnet.train.execution import Execution
@@ -94,8 +93,7 @@ def _dense(options: commands.Retrain) -> nn.Module | None:
 
 
 def _task(options: commands.Retrain, artifact: Artifact) -> Task:
-    size = next((x.shape[-1] for x in artifact.example if getattr(x, "ndim", 0) == 4), 224)
-    task = load_task(options.data, options.normalize, size=int(size))
+    task = task_called(options.data, options.normalize, artifact.example)
     if isinstance(task, Dataset):
         limited = task.limited(train=options.train_images, test=options.test_images)
         return replace(limited, smoothing=options.smoothing)
@@ -122,15 +120,12 @@ def _repairer(
     place: torch.device,
 ) -> Repairer | None:
     """Writes the weights of a repair, where the regime starts with one."""
-    if REGIMES[options.regime].start != "repaired":
+    if REGIMES[options.regime].start != "repaired" or dense is None:
         return None
-    if dense is None:
-        return None
+    plan, count = artifact.plan, options.samples
 
     def write(model: nn.Module, seed: int) -> None:
-        samples = samples_from(task, options.samples, seed, model)
-        original, slim = Network.of(dense.to(place)), Network.of(model)
-        made, _ = repair_network(original, slim, artifact.plan, samples, seed=seed)
+        made = repaired(dense, model, plan, task, samples=count, seed=seed, place=place)
         model.load_state_dict(made.state_dict())
 
     return write

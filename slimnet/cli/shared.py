@@ -9,11 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from slimnet.capture.trace import map_tensors
 from slimnet.cli import console
 from slimnet.cli.commands import Files, Run
 from slimnet.errors import InputError
-from slimnet.example import tensors_of
+from slimnet.example import map_tensors, tensors_of
 from slimnet.files.access import Opened, example_for, open_network
 from slimnet.files.artifact import Artifact, write_artifact
 from slimnet.files.slim_file import read_slim, record_of

@@ -14,9 +14,9 @@ from torch.nn.modules.conv import _ConvNd
 
 from slimnet.capture.modules import copied, evaluation_mode
 from slimnet.capture.randomness import drawing_from
-from slimnet.capture.trace import capture, map_tensors
+from slimnet.capture.trace import capture
 from slimnet.errors import CaptureError, InputError
-from slimnet.example import normal, positional, tensors_of
+from slimnet.example import map_tensors, normal, positional, tensors_of
 from slimnet.files.artifact import Artifact, check_cut_from, make_artifact, write_artifact
 from slimnet.files.slim_file import is_slim, read_slim
 from slimnet.lineage import is_cut_from, remember

@@ -27,14 +27,14 @@ def cut_state(state: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
     left out; what no plan speaks of stays. Raises :class:`InputError` where it does not fit.
     """
     prefix = _prefix(state, plan)
-    entries = {name.removeprefix(prefix): value for name, value in state.items()}
-    missing = plan.removed.keys() - entries.keys()
+    missing = [name for name in plan.removed if prefix + name not in state]
     if missing:
         raise InputError(f"the plan cuts {min(missing)}, which this state dict does not have")
+    own = {name: name.removeprefix(prefix) for name in state}
     return {
-        prefix + name if prefix and prefix + name in state else name: _cut(name, value, plan)
-        for name, value in entries.items()
-        if not any(stub.drops(name) for stub in plan.stubs)
+        name: _cut(own[name], value, plan)
+        for name, value in state.items()
+        if not any(stub.drops(own[name]) for stub in plan.stubs)
     }
 
 

@@ -23,8 +23,7 @@ from torch.utils._pytree import (
 
 from slimnet.capture.modules import evaluation_mode
 from slimnet.capture.randomness import drawing_from
-from slimnet.capture.trace import map_tensors
-from slimnet.example import is_plain, names_of, plainly, tensors_of
+from slimnet.example import is_plain, map_tensors, names_of, plainly, tensors_of
 from slimnet.network import Network
 from slimnet.plain import encode
 from slimnet.program.calls import CONSTANTS, INTEGERS

@@ -20,9 +20,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from slimnet.capture.graph import Call
-from slimnet.capture.trace import map_tensors
 from slimnet.errors import CertificateError
-from slimnet.example import doubled
+from slimnet.example import doubled, map_tensors
 from slimnet.network import Network
 from slimnet.proof.comparison import (
     Broken,

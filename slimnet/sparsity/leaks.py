@@ -21,11 +21,12 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from slimnet.capture.modules import evaluation_mode
-from slimnet.capture.trace import capture, map_tensors
+from slimnet.capture.trace import capture
 from slimnet.coupling.groups import Group
 from slimnet.coupling.labels import Labels
 from slimnet.coupling.removal import zero_part
 from slimnet.criteria import cut_rows
+from slimnet.example import map_tensors
 from slimnet.network import Network
 from slimnet.reconstruction.consumers import Consumer, consumers_of
 

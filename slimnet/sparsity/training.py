@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from slimnet.capture.modules import copied
-from slimnet.capture.trace import map_tensors
+from slimnet.example import map_tensors
 from slimnet.network import Network
 from slimnet.output import write_torch
 from slimnet.sparsity.method import SPARSIFIERS

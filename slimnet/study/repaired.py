@@ -21,7 +21,7 @@ from slimnet.plan.plan import Plan
 from slimnet.progress import remark
 from slimnet.repairs import repair
 from slimnet.study.store import Store, turn
-from slimnet.tasks.classification import Dataset
+from slimnet.task import Task, samples_from
 
 
 def write_repaired(
@@ -44,14 +44,14 @@ def repaired(
     dense: nn.Module,
     slim: nn.Module,
     plan: Plan,
-    dataset: Dataset,
+    task: Task,
     *,
     samples: int,
     seed: int,
     place: torch.device,
 ) -> nn.Module:
-    """``slim``, repaired on so many images; both networks, the caller's to give away, are moved."""
-    calibration = dataset.samples(samples, seed)
+    """``slim``, repaired on so many samples; both networks, which the caller gives, are moved."""
+    calibration = samples_from(task, samples, seed, slim)
     original, cut = (Network.of(model.to(place)) for model in (dense, slim))
     return repair(original, cut, plan, calibration, seed=seed)[0]
 

@@ -89,7 +89,12 @@ class Dataset:
         return (Metric("accuracy", "%"),)
 
     def batches(self, split: Split, size: int, generator: torch.Generator | None = None) -> Batches:
-        """Images, normalised, with their labels; in training order augmented as well."""
+        """Images, normalised, with their labels; in training order augmented as well.
+
+        Raises ``InputError`` where all images to train on are of one class.
+        """
+        if split == "train" and generator is not None:
+            check_classes(self)
         images, labels = (
             (self.x_train, self.y_train) if split == "train" else (self.x_test, self.y_test)
         )
@@ -121,9 +126,6 @@ class Dataset:
             total += len(labels)
         return {"accuracy": 100 * right / max(total, 1)}
 
-    def _labels(self, split: Split) -> Tensor:
-        return self.y_train if split == "train" else self.y_test
-
     def limited(self, *, train: int | None = None, test: int | None = None) -> Dataset:
         """At most so many images of each split, drawn without replacement, always the same."""
         x_train, y_train = _drawn(self.x_train, self.y_train, train)
@@ -135,8 +137,7 @@ class Dataset:
 
         The seed alone decides which, and their order.
         """
-        order = torch.randperm(len(self.y_train), generator=torch.Generator().manual_seed(seed))
-        chosen = order[:count]
+        chosen = drawn_numbers(len(self.y_train), count, seed)
         return Samples(self.normalize(self.x_train[chosen]), self.y_train[chosen])
 
     def facts(self) -> dict[str, Any]:
@@ -231,13 +232,17 @@ class _Drawn:
         return _content(self.images) + _content(self.chosen)
 
 
+def drawn_numbers(total: int, count: int, seed: int) -> Tensor:
+    """At most ``count`` of the numbers below ``total``; the seed alone decides which, in order."""
+    return torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:count]
+
+
 def _drawn(images: Images, labels: Tensor, limit: int | None) -> tuple[Images, Tensor]:
     if limit is None or limit >= len(labels):
         return images, labels
     if limit < 1:
         raise InputError(f"{limit} images were asked for: ask for at least 1")
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
-    chosen = order[:limit].sort().values
+    chosen = drawn_numbers(len(labels), limit, 0).sort().values
     drawn = images[chosen] if isinstance(images, Tensor) else _Drawn(images, chosen)
     return drawn, labels[chosen]
 

@@ -23,6 +23,7 @@ from slimnet.task import Metric, Split, call
 from slimnet.tasks.batches import Batches
 from slimnet.tasks.kind import TASKS, Kind
 from slimnet.tasks.pictures import chosen, mirrored, read_pictures
+from slimnet.tasks.sources import test_folder
 
 _Target = dict[str, Tensor]  # boxes [K, 4] as x0, y0, x1, y1 in pixels; labels int64 [K]
 _Batch = tuple[list[Tensor], list[_Target]]
@@ -118,11 +119,7 @@ def _flipped(image: Tensor, target: _Target) -> tuple[Tensor, _Target]:
 
 def read(root: str, size: int) -> Detection:
     """The folders of both splits."""
-    test = next(
-        (Path(root) / name for name in ("val", "test") if (Path(root) / name).is_dir()), None
-    )
-    if test is None:
-        raise InputError(f"{root}: has no val/ or test/ folder with images/ and annotations.json")
+    test = test_folder(root, "images/ and annotations.json")
     return Detection(root, _scenes(Path(root) / "train"), _scenes(test))
 
 

@@ -16,9 +16,8 @@ from slimnet.networks.payload import check_file
 from slimnet.task import Measured, Metric, Split, call, compute_metrics, first_tensor
 from slimnet.tasks.batches import Batches
 from slimnet.tasks.kind import TASKS, Kind
-from slimnet.tasks.sources import read_arrays
+from slimnet.tasks.sources import KEYS, channels_first, read_arrays
 
-_KEYS = ("x_train", "y_train", "x_test", "y_test")
 _Pair = tuple[Tensor, Tensor]
 
 
@@ -102,7 +101,7 @@ def _alike(outputs: object, target: Tensor) -> _Pair:
 def read(file: str, size: int) -> Regression:
     """A NumPy archive; uint8 images [N, H, W, C] become floating point [N, C, H, W] in 0..1."""
     check_file(Path(file))
-    arrays = read_arrays(file, _KEYS)
+    arrays = read_arrays(file, KEYS)
     inputs = [_inputs(file, key, arrays[key]) for key in ("x_train", "x_test")]
     targets = [_targets(file, key, arrays[key]) for key in ("y_train", "y_test")]
     return Regression(file, inputs[0], targets[0], inputs[1], targets[1])
@@ -110,7 +109,7 @@ def read(file: str, size: int) -> Regression:
 
 def _inputs(file: str, key: str, array: np.ndarray) -> Tensor:
     if array.dtype == np.uint8 and array.ndim == 4:
-        return torch.from_numpy(np.ascontiguousarray(array.transpose(0, 3, 1, 2))).float() / 255
+        return channels_first(array).float() / 255
     if array.dtype.kind != "f" or array.ndim < 2:
         raise InputError(
             f"{file}: {key} is {array.dtype} of shape {list(array.shape)}: give floating point "

@@ -22,6 +22,7 @@ from slimnet.tasks.classification import Normalize
 from slimnet.tasks.data import NORMALIZE
 from slimnet.tasks.kind import TASKS, Kind
 from slimnet.tasks.pictures import chosen, mirrored, pictures_in, read_pictures
+from slimnet.tasks.sources import test_folder
 
 IGNORED = 255
 _Pair = tuple[Tensor, Tensor]
@@ -126,11 +127,7 @@ def _scores(outputs: object, masks: Tensor) -> Tensor:
 
 def read(root: str, size: int) -> Segmentation:
     """The folders of both splits."""
-    test = next(
-        (Path(root) / name for name in ("val", "test") if (Path(root) / name).is_dir()), None
-    )
-    if test is None:
-        raise InputError(f"{root}: has no val/ or test/ folder with images/ and masks/")
+    test = test_folder(root, "images/ and masks/")
     return Segmentation(root, _pairs(Path(root) / "train"), _pairs(test), size)
 
 

@@ -123,7 +123,7 @@ def read_imagefolder(root: str, size: int) -> Splits:
     if size < 1:
         raise InputError(f"the image size must be at least 1 pixel, not {size}")
     train = _class_folders(Path(root) / "train")
-    test = _class_folders(_test_folder(Path(root)))
+    test = _class_folders(test_folder(root, "one folder per class"))
     if train.classes != test.classes:
         raise InputError(
             f"{root}: the classes of the two splits differ "
@@ -247,7 +247,12 @@ def _images(where: str, array: Any) -> Tensor:
         return array.detach().cpu()
     if not isinstance(array, np.ndarray) or array.ndim != 4 or array.dtype != np.uint8:
         raise InputError(f"{where} is {_kind(array)}: give uint8 images [N, H, W, C]")
-    return torch.from_numpy(np.ascontiguousarray(array.transpose(0, 3, 1, 2)))
+    return channels_first(array)
+
+
+def channels_first(images: np.ndarray[Any, Any]) -> Tensor:
+    """[N, C, H, W] of [N, H, W, C]."""
+    return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
 
 
 def _labels(where: str, array: Any) -> Tensor:
@@ -266,11 +271,12 @@ def _kind(array: Any) -> str:
     return type(array).__name__ if shape is None else f"{dtype} of shape {list(shape)}"
 
 
-def _test_folder(root: Path) -> Path:
+def test_folder(root: str, holds: str) -> Path:
+    """``val/`` or ``test/``; the refusal of a root with neither says what it should hold."""
     for name in ("val", "test"):
-        if (root / name).is_dir():
-            return root / name
-    raise InputError(f"{root}: has no val/ or test/ folder with one folder per class")
+        if (Path(root) / name).is_dir():
+            return Path(root) / name
+    raise InputError(f"{root}: has no val/ or test/ folder with {holds}")
 
 
 def _class_folders(folder: Path) -> ImageFolder:

@@ -13,7 +13,7 @@ from slimnet.errors import InputError
 from slimnet.samples import Samples
 from slimnet.task import Metric, Split
 from slimnet.tasks.batches import Batches
-from slimnet.tasks.classification import Images, Normalize
+from slimnet.tasks.classification import Images, Normalize, drawn_numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,8 +48,7 @@ class Unlabelled:
 
     def samples(self, count: int, seed: int = 0) -> Samples:
         """At most ``count`` images; the seed alone decides which, and their order."""
-        draw = torch.Generator().manual_seed(seed)
-        chosen = torch.randperm(self.x_train.shape[0], generator=draw)[:count]
+        chosen = drawn_numbers(self.x_train.shape[0], count, seed)
         return Samples(self.normalize(self.x_train[chosen]))
 
     def fingerprint(self) -> str:

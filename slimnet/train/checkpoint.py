@@ -13,9 +13,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from slimnet.capture.trace import map_tensors
 from slimnet.digest import sealed, unsealed, weights_digest
 from slimnet.errors import InputError
+from slimnet.example import map_tensors
 from slimnet.networks.payload import load_payload
 from slimnet.output import set_aside, write_torch
 from slimnet.progress import remark

@@ -17,9 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from slimnet.digest import weights_digest
 from slimnet.errors import InputError
 from slimnet.example import tensors_of
-from slimnet.task import Batch, Metric, Split, Task
+from slimnet.task import Batch, Metric, Split, Task, fingerprint_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +45,10 @@ class Distilled:
     def metrics(self) -> Sequence[Metric]:
         """Those of the task."""
         return self.task.metrics
+
+    def fingerprint(self) -> str:
+        """Of the task's data and the teacher's weights."""
+        return f"{fingerprint_of(self.task)} {weights_digest(self.teacher)}"
 
     def batches(
         self, split: Split, size: int, generator: torch.Generator | None = None

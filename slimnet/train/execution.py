@@ -17,9 +17,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
 from slimnet.capture.modules import copied
+from slimnet.capture.randomness import drawing_from
+from slimnet.example import map_tensors
 from slimnet.network import Network
 from slimnet.task import Task, to_device
 
@@ -63,16 +64,16 @@ class Execution:
 
     def laid_out(self, batch: Any) -> Any:
         """A batch whose images lie in memory as the network's weights do."""
-        return tree_map(_channels_last, batch) if self.channels_last else batch
+        return map_tensors(_channels_last, batch) if self.channels_last else batch
 
 
 AS_IT_IS = Execution()
 """What gives the same weights to the bit as any earlier version."""
 
 
-def _channels_last(leaf: Any) -> Any:
-    images = isinstance(leaf, Tensor) and leaf.dim() == 4
-    return leaf.contiguous(memory_format=torch.channels_last) if images else leaf
+def _channels_last(tensor: Tensor) -> Tensor:
+    images = tensor.dim() == 4
+    return tensor.contiguous(memory_format=torch.channels_last) if images else tensor
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,23 @@ def fastest(
 
     Where the way is ``told``, only that is timed.
     """
-    batch = to_device(next(iter(task.batches("train", batch_size, _generator()))), device)
+    with drawing_from(0):  # loaders and dropout draw from generators that all share
+        batch = next(iter(task.batches("train", batch_size, torch.Generator().manual_seed(0))))
+        times = _times(model, task, to_device(batch, device), told, device, rounds)
+    seconds = {way: median(taken[1:]) for way, taken in times.items()}  # the first warms up
+    plain, best = next(iter(seconds)), min(seconds, key=lambda way: seconds[way])
+    return Trial(seconds, best if seconds[plain] > ENOUGH * seconds[best] else plain)
+
+
+def _times(
+    model: nn.Module,
+    task: Task,
+    batch: Any,
+    told: Execution | None,
+    device: torch.device,
+    rounds: int,
+) -> dict[Execution, list[float]]:
+    """Seconds of each step, by the way it was computed; the plain way, or the told one, first."""
     single = next(model.parameters()).dtype == torch.float32
     ways = [told] if told else [way for way in WAYS if single or way == AS_IT_IS]
     stepping = {way: _stepping(model, task, batch, way, device) for way in ways}
@@ -125,18 +142,11 @@ def fastest(
             times[way].append(stepping[way]())
             if number == 0 and times[way][0] > _HOPELESS * times[ways[0]][0]:
                 del times[way]
-    seconds = {way: median(taken[1:]) for way, taken in times.items()}  # the first warms up
-    best = min(seconds, key=lambda way: seconds[way])
-    taken = best if seconds[ways[0]] > ENOUGH * seconds[best] else ways[0]
-    return Trial(seconds, taken)
+    return times
 
 
 _HOPELESS = 5
 """What takes so many times as long in the first round is not tried again."""
-
-
-def _generator() -> torch.Generator:
-    return torch.Generator().manual_seed(0)
 
 
 def _stepping(

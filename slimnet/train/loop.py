@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from slimnet.capture.randomness import drawing_from
 from slimnet.errors import InputError
 from slimnet.task import Batch, Task, device_of, number_of, samples_in, to_device
-from slimnet.tasks.classification import Dataset, check_classes
 from slimnet.train.callback import Callback, call
 from slimnet.train.execution import AS_IT_IS, Execution
 from slimnet.train.extras import extras
@@ -42,7 +41,6 @@ class History:
     epochs: int
     samples: int  # of the training split, each epoch's counted anew
     seconds: float
-    measured: tuple[Mapping[str, float], ...] = ()  # after each epoch, where that was asked for
 
     @property
     def accuracy(self) -> float:
@@ -92,11 +90,9 @@ def train(
     one. The metrics are those of the last epoch, never of the best. ``keep`` is handed a snapshot
     after each epoch, and every ``interval`` seconds, which it must copy or write at once;
     ``resume`` goes on from such a one, of a call with the same arguments; ``settled`` is what a
-    snapshot should remember beside. Raises ``InputError``
-    where the loss is no longer finite, or network and data do not fit.
+    snapshot should remember beside. Raises ``InputError`` where the loss is no longer finite, or
+    network and data do not fit.
     """
-    if isinstance(task, Dataset):
-        check_classes(task)
     home, place = device_of(model), place_of(device)
     started = time.perf_counter()
     callbacks = (*callbacks, *extras(schedule))
