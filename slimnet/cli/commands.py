@@ -135,8 +135,12 @@ class Prune:
     """
 
     model: Path = required(_MODEL)
-    output: Path = option(Path("slim.pt"), "the slim network", flags=_OUTPUT)
+    output: Path | None = option(
+        None, "the slim network, slim.pt by default; with --dry-run plan.json", flags=_OUTPUT
+    )
     cut: CutRequest = part()
+    dry_run: bool = option(False, "write the plan alone, to review and edit")
+    plan: Path | None = option(None, "cut as such a file says, in place of a budget")
     data: str | None = option(
         None, f"training images, for criteria that read gradients or activations: {KINDS}"
     )
