@@ -264,8 +264,8 @@ class Export:
 
 
 COMPARED = (
-    *("across", "reduce", "scope", "align", "min_channels", "keep", "layer_ratio", "heads"),
-    "best_effort",
+    *("across", "reduce", "scope", "align", "min_channels", "keep", "layer_ratio", "widths"),
+    *("heads", "best_effort"),
 )
 """What all cuts of a comparison share; ratio and criterion are what it compares."""
 

@@ -102,7 +102,7 @@ def _what_next(pruned: Pruned, slim: Path, options: commands.Prune) -> Iterator[
     data = ["--data", options.data or "DATA"]
     data += ["--normalize", options.normalize] if options.normalize else []
     data += ["--arch", options.files.arch] if options.files.arch else []
-    against = ["--against", options.model]
+    against = ["--against", str(options.model)]
     if pruned.repair is None:
         yield f"now: {_typed('repair', slim, *against, *data)} (no training, no labels)"
     yield f"now: {_typed('retrain', slim, *data, *against, '--distill')}"
