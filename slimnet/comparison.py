@@ -94,7 +94,7 @@ def one_sample(opened: Opened, task: Task) -> tuple[Any, ...]:
     model = opened.model
     if isinstance(task, Dataset):
         usual = opened.arch.input_shape if opened.arch is not None else None
-        check_fits(task, usual or task.image_shape, task.num_classes)
+        check_fits(task, usual or task.image_shape)
     example = sample_of(task, model)
     try:
         capture(Network.of(model), example)
