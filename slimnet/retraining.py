@@ -35,6 +35,10 @@ from slimnet.train.loop import place_of
 from slimnet.train.regimes import REGIMES
 
 
+class NoTime(InputError):
+    """No epoch fits into the minutes that there are."""
+
+
 @dataclass(frozen=True, eq=False)
 class Retrained(Reweighted):
     """A slim network that was trained on, and what the training did."""
@@ -188,4 +192,10 @@ def _epochs(recipe: Recipe, task: Task, trial: Trial) -> int:
     steps = number_of(task.batches("train", recipe.schedule.batch))
     if steps is None:
         raise InputError(f"how long an epoch of {task.name} is cannot be told: name the epochs")
-    return max(1, int(60 * recipe.minutes / (steps * trial.seconds[trial.taken])))
+    epoch = steps * trial.seconds[trial.taken] / 60
+    if recipe.minutes < epoch:
+        raise NoTime(
+            f"an epoch takes about {epoch:.2g} minutes here, more than there are "
+            f"({recipe.minutes:.2g}): give more, or name the epochs"
+        )
+    return int(recipe.minutes / epoch)

@@ -10,7 +10,7 @@ from torch import nn
 
 from slimnet.cli import commands, console, tables
 from slimnet.cli.calibration import size_of
-from slimnet.cli.shared import open_any, place_of, print_json, write_slim
+from slimnet.cli.shared import execution_called, open_any, place_of, print_json, write_slim
 from slimnet.cli.targets import SLIM, check_target
 from slimnet.errors import InputError
 from slimnet.files.artifact import Artifact
@@ -24,7 +24,6 @@ from slimnet.tasks.classification import Dataset
 from slimnet.tasks.data import DataSpec
 from slimnet.train import REGIMES, Repairer, Schedule
 from slimnet.train.checkpoint import checkpoint_of
-from slimnet.train.execution import Execution
 
 
 def retrain(options: commands.Retrain) -> None:
@@ -46,7 +45,7 @@ def retrain(options: commands.Retrain) -> None:
             repairer=_repairer(options, artifact, dense, task, place),
             checkpoint=checkpoint,
             device=place,
-            execution=_execution(options.precision),
+            execution=execution_called(options.precision),
             progress=lambda part: watch(f"training: {options.regime}", part),
         )
         write_slim(trained.artifact, trained.model.cpu(), options.output)
@@ -104,13 +103,6 @@ def _task(options: commands.Retrain, artifact: Artifact) -> Task:
             "out"
         )
     return task
-
-
-def _execution(precision: str | None) -> Execution | None:
-    known = {"float32": Execution(), "bfloat16": Execution(bfloat16=True)}
-    if precision is not None and precision not in known:
-        raise InputError(f"unknown precision {precision!r}: the known ones are {', '.join(known)}")
-    return known[precision] if precision else None
 
 
 def _repairer(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from slimnet.cli.commands import Files, Training
+from slimnet.cli.commands import Auto, Files, Training
 from slimnet.files.access import Opened
 from slimnet.tasks.data import DataSpec
 from slimnet.train import Schedule
@@ -18,7 +18,7 @@ def schedule_of(training: Training) -> Schedule:
     )
 
 
-def data_of(name: str, training: Training, opened: Opened, files: Files) -> DataSpec:
+def data_of(name: str, training: Training | Auto, opened: Opened, files: Files) -> DataSpec:
     """What loads as much of the data as was asked for, pictures as large as the network's usual."""
     usual = None if opened.arch is None else opened.arch.input_shape
     shape = files.input[0] if files.input else usual
