@@ -86,6 +86,7 @@ class Files:
 
 STATED = ("arch", "weights", "allow_pickle")  # where the file itself says what it takes
 TRAINED = ("overwrite", *STATED)  # where images do
+SIZED = ("input", *TRAINED)  # and are as large as asked for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -303,7 +304,7 @@ class Compare:
             bounds=(1, 4096),
         ),
     )
-    files: Files = part(*TRAINED)
+    files: Files = part(*SIZED)
     run: Run = part()
 
 
@@ -323,7 +324,7 @@ class Sparsify:
     strength: float | None = option(None, "of the penalty; the method's own by default")
     rate: float | None = option(None, "share that soft-filters, unstructured set to zero")
     training: Training = part()
-    files: Files = part(*TRAINED)
+    files: Files = part(*SIZED)
     run: Run = part()
 
 
