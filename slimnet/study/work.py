@@ -3,14 +3,16 @@
 :func:`run_cell` takes what every cell of a study reads (:class:`Setup`) and the cell. It pickles
 small, reads its networks and its task from the study's folder (and holds the last that it read),
 and depends on nothing else: not on the order of the cells, nor on what ran before in this process.
-:func:`take_cell` shares the cells of a study between workers.
+:func:`take_cell` shares the cells of a study between workers. A long training is snapshotted, and
+goes on inside the cell when it was killed: ``DIR/cells/<id>.training`` lies there until the result
+is kept.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeAlias
@@ -20,6 +22,7 @@ from torch import nn
 from slimnet.errors import InputError
 from slimnet.exclusive import exclusive
 from slimnet.network import Network
+from slimnet.output import make_folder
 from slimnet.study.cells import Cell
 from slimnet.study.data import StudyData
 from slimnet.study.masked import holding
@@ -30,7 +33,9 @@ from slimnet.study.results import CellResult, check_finite
 from slimnet.study.store import STORES, Store
 from slimnet.task import Task
 from slimnet.train import REGIMES, Repairer, Schedule, budget, measure, start, train
+from slimnet.train.checkpoint import Checkpoint
 from slimnet.train.loop import History, place_of
+from slimnet.train.snapshot import Snapshot
 
 Progress: TypeAlias = Callable[[float], None]
 """Told which part of a cell is done (0..1)."""
@@ -59,6 +64,10 @@ class Setup:
         """The networks in the folder."""
         return Networks(self.folder / "networks", self.skeleton, self.recent)
 
+    def training(self, cell: Cell) -> Path:
+        """Where the training of a cell is kept until it is through."""
+        return make_folder(self.folder / "cells") / f"{cell.id}.training"
+
     def open_store(self) -> Store:
         """The finished cells."""
         return STORES[self.store](self.folder)
@@ -74,6 +83,7 @@ def take_cell(setup: Setup, cell: Cell, progress: Progress) -> CellResult | None
         if result is None:
             result = run_cell(setup, cell, progress)
             store.write(result)
+        setup.training(cell).unlink(missing_ok=True)
         return result
 
 
@@ -108,7 +118,10 @@ def _retrained(setup: Setup, cell: Cell, stored: StoredNetwork, progress: Progre
     if not regime.epochs:
         seconds = time.perf_counter() - began
         return _untrained(measure(model, task, setup.device), seconds)
-    return train(
+    file = Checkpoint.of(setup.training(cell), model, {"cell": cell.id})
+    snapshot = file.read()
+    before = 0.0 if snapshot is None else float(snapshot.settled["seconds"])
+    history = train(
         model,
         task,
         budget(regime, setup.base, baseline.facts.macs / stored.facts.macs),
@@ -116,7 +129,29 @@ def _retrained(setup: Setup, cell: Cell, stored: StoredNetwork, progress: Progre
         device=setup.device,
         progress=lambda part: progress(min(part, 0.99)),  # 1: tested and kept
         callbacks=() if stored.masked is None else (holding(dense, stored.masked),),
+        keep=_sparing(file, before),
+        interval=INTERVAL,
+        resume=snapshot,
     )
+    return replace(history, seconds=before + history.seconds)
+
+
+INTERVAL = 60.0  # seconds between two snapshots inside an epoch
+SPARED = 10.0  # seconds of training that cost less than writing them down
+
+
+def _sparing(file: Checkpoint, before: float) -> Callable[[Snapshot], None]:
+    """Writes a snapshot where enough was done since the last, and the seconds that it all took."""
+    began = last = time.perf_counter()
+
+    def keep(snapshot: Snapshot) -> None:
+        nonlocal last
+        now = time.perf_counter()
+        if now - last >= SPARED:
+            last = now
+            file.write(replace(snapshot, settled={"seconds": before + now - began}))
+
+    return keep
 
 
 def _untrained(metrics: Mapping[str, float], seconds: float) -> History:
