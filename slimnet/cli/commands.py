@@ -291,6 +291,11 @@ class Compare:
     latency: bool = option(True, _LATENCY)
     engine: str | None = option(None, f"where trainings run, one of: {_ENGINES}")
     store: str = option("folder", f"where results are kept, one of: {_STORES}")
+    keep_networks: str = option(
+        "best",
+        "which trained networks are kept, each with its ONNX: best (of the seeds of each row, by "
+        "the metric after the last epoch), all or none",
+    )
     workers: int | None = option(
         None,
         Option(

@@ -36,6 +36,7 @@ class NetworkReport:
     facts: Facts
     slim: Sequence[Slim] = ()
     results: Results | None = None
+    folder: Path | None = None  # where the study lies, with the networks that it keeps
 
 
 @dataclass(frozen=True)

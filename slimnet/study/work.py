@@ -25,6 +25,7 @@ from slimnet.network import Network
 from slimnet.output import make_folder
 from slimnet.study.cells import Cell
 from slimnet.study.data import StudyData
+from slimnet.study.kept import KeptNetworks
 from slimnet.study.masked import holding
 from slimnet.study.networks import Networks, StoredNetwork
 from slimnet.study.recent import Recent
@@ -49,6 +50,7 @@ class Setup:
     base: Schedule
     baseline: Cell  # of the dense network as it was handed over
     data: StudyData
+    keep: bool = False  # whether the network of a finished cell is left in the folder
     samples: int = 1024  # images that a repair reads, others for each seed
     device: str | None = None
     store: str = "folder"
@@ -63,6 +65,11 @@ class Setup:
     def networks(self) -> Networks:
         """The networks in the folder."""
         return Networks(self.folder / "networks", self.skeleton, self.recent)
+
+    @property
+    def kept(self) -> KeptNetworks:
+        """What becomes of the networks that were trained."""
+        return KeptNetworks(self.folder, self.networks, self.baseline)
 
     def training(self, cell: Cell) -> Path:
         """Where the training of a cell is kept until it is through."""
@@ -92,7 +99,9 @@ def run_cell(setup: Setup, cell: Cell, progress: Progress = lambda part: None) -
     progress(0.0)
     try:
         stored = setup.networks.get(cell.network(setup.baseline))
-        history = _retrained(setup, cell, stored, progress)
+        model, history = _retrained(setup, cell, stored, progress)
+        if setup.keep and not cell.is_baseline:
+            setup.kept.leave(cell, stored.artifact, model)
     except InputError as error:
         raise InputError(f"{cell}: {error}") from error
     return CellResult(
@@ -106,18 +115,20 @@ def run_cell(setup: Setup, cell: Cell, progress: Progress = lambda part: None) -
     )
 
 
-def _retrained(setup: Setup, cell: Cell, stored: StoredNetwork, progress: Progress) -> History:
-    if cell.regime is None:
-        return _untrained(stored.metrics, 0.0)
-    regime, task = REGIMES[cell.regime], setup.data.load(setup.folder)
+def _retrained(
+    setup: Setup, cell: Cell, stored: StoredNetwork, progress: Progress
+) -> tuple[nn.Module, History]:
     baseline = setup.networks.get(setup.baseline)
     dense = setup.networks.dense(baseline.artifact)
     model = dense if cell.criterion is None else stored.artifact.model(Network.of(dense))
+    if cell.regime is None:
+        return model, _untrained(stored.metrics, 0.0)
+    regime, task = REGIMES[cell.regime], setup.data.load(setup.folder)
     began = time.perf_counter()
     start(regime, model, cell.seed, _repairer(setup, cell, stored, task))
     if not regime.epochs:
         seconds = time.perf_counter() - began
-        return _untrained(measure(model, task, setup.device), seconds)
+        return model, _untrained(measure(model, task, setup.device), seconds)
     file = Checkpoint.of(setup.training(cell), model, {"cell": cell.id})
     snapshot = file.read()
     before = 0.0 if snapshot is None else float(snapshot.settled["seconds"])
@@ -133,7 +144,7 @@ def _retrained(setup: Setup, cell: Cell, stored: StoredNetwork, progress: Progre
         interval=INTERVAL,
         resume=snapshot,
     )
-    return replace(history, seconds=before + history.seconds)
+    return model, replace(history, seconds=before + history.seconds)
 
 
 INTERVAL = 60.0  # seconds between two snapshots inside an epoch
