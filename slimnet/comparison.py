@@ -48,8 +48,8 @@ from slimnet.study import (
     slim_candidate,
 )
 from slimnet.study.candidate import WHOLE
-from slimnet.study.cells import cells
-from slimnet.study.masked import UNSTRUCTURED, cutting, masked_candidate
+from slimnet.study.cells import UNSTRUCTURED, cells
+from slimnet.study.masked import cutting, masked_candidate
 from slimnet.task import Task, sample_of, shapes_in_words
 from slimnet.tasks.classification import Dataset, check_fits
 from slimnet.tasks.data import DataSpec
@@ -118,10 +118,10 @@ def check_cuts(
         check_batch(example, settings.latency_batch)
     if "repaired" in study.starts:
         check_number(settings.samples)
-        if UNSTRUCTURED in study.criteria:
+        if UNSTRUCTURED in study.criteria and not study.regimes_of(UNSTRUCTURED):
             raise InputError(
-                f"{UNSTRUCTURED} cuts nothing, so there is nothing to repair: leave it out, or the "
-                "regimes that start from repaired weights"
+                f"{UNSTRUCTURED} cuts nothing, so there is nothing to repair: leave it out, or add "
+                "a regime that starts from other weights"
             )
     if settings.data is not None:
         settings = replace(settings, data=settings.data.first(16))  # which channels go is no matter

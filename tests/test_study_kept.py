@@ -57,7 +57,7 @@ def test_of_each_row_the_best_seed_is_kept_and_the_others_leave(kept):
             if (record.cell.criterion, record.cell.regime) == (one.cell.criterion, one.cell.regime)
         ]
         assert record_of(results, one).metrics["accuracy"] == max(seeds)
-    assert {path.suffix for path in (folder / "cells").iterdir()} == {".json"}
+    assert not (folder / "trained").exists()
     assert len(list((folder / "kept").iterdir())) == 3 * len(rows)
 
 
@@ -129,7 +129,7 @@ def test_a_kill_before_the_networks_are_kept_loses_none(data, tmp_path, monkeypa
         ran(data, tmp_path, one, keep="all")
     monkeypatch.setattr(work, "train", None)
     assert len(ran(data, tmp_path, one, keep="all").kept) == 2
-    assert not list((tmp_path / "cells").glob("*.pt"))
+    assert not (tmp_path / "trained").exists()
 
 
 def test_a_network_without_an_onnx_form_is_kept_and_the_reason_said(data, tmp_path, monkeypatch):

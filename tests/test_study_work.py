@@ -210,7 +210,7 @@ def test_a_cell_that_was_killed_goes_on_inside_to_the_same_end(
     child = process(KILLED, tmp_path, moment)
     told, _ = child.communicate(timeout=120)
     assert child.returncode == -signal.SIGKILL, told
-    (left,) = (tmp_path / "cells").glob("*.training")
+    (left,) = (tmp_path / "trained").glob("*.training")
     taken_up, train = [], work.train
 
     def watched(*arguments, resume, **options):
@@ -221,7 +221,7 @@ def test_a_cell_that_was_killed_goes_on_inside_to_the_same_end(
     ran(data, tmp_path, LONG, masked)
     assert len(taken_up) == (moment - 1) % 8 + 1
     assert cells_of(tmp_path) == unstopped
-    assert not left.exists()
+    assert not left.parent.exists()
     assert {path.suffix for path in (tmp_path / "cells").iterdir()} == {".json"}
 
 
@@ -236,7 +236,8 @@ def test_a_snapshot_of_another_training_is_set_aside(data, tmp_path, monkeypatch
     study = dataclasses.replace(STUDY, criteria=("l1",), seeds=(0,))
     results = ran(data, tmp_path, study, engine="backwards")
     ((cells, run),) = jobs.runs
-    file = tmp_path / "cells" / f"{cells[1].id}.training"
+    file = tmp_path / "trained" / f"{cells[1].id}.training"
+    file.parent.mkdir(exist_ok=True)
     file.write_text("none")
     again = run_cell(run.job.args[0], cells[1])
     assert again.metrics == results.records[1].metrics

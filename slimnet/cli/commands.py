@@ -283,7 +283,9 @@ class Compare:
     criterion: str = option("l1", f"what ranks the channels, any of: {CRITERIA}, unstructured")
     samples: int = option(1024, _SAMPLES)
     init: Path | None = option(None, _INIT)
-    regime: str = option("finetune,scratch-e,scratch-b", f"how to retrain, any of: {_REGIMES}")
+    regime: str = option(
+        "repair,finetune,scratch-e,scratch-b", f"how to retrain, any of: {_REGIMES}"
+    )
     seeds: int = option(3, _SEEDS)
     training: Training = part()
     cut: CutRequest = part(*COMPARED, scope="local")

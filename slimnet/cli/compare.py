@@ -20,7 +20,8 @@ from slimnet.output import make_folder
 from slimnet.planning.request import CutRequest, is_number
 from slimnet.report import table
 from slimnet.study import ENGINES, KEEP, STORES, Study
-from slimnet.study.masked import UNSTRUCTURED, cutting
+from slimnet.study.cells import UNSTRUCTURED
+from slimnet.study.masked import cutting
 from slimnet.task import samples_from
 from slimnet.tasks.classification import Dataset
 from slimnet.text import count

@@ -1,6 +1,6 @@
 """The networks that a study trained, kept beside its results: each a slim network with its ONNX.
 
-Who runs a cell leaves its network in ``DIR/cells/<id>.pt``. Once all cells are there, those that
+Who runs a cell leaves its network in ``DIR/trained/<id>.pt``. Once all cells are there, those that
 were asked for become ``DIR/kept/<network>-<regime>-seed<n>-<id>.pt``, with plan and proof as
 ``slimnet retrain`` writes them, an ``.onnx`` that was compared with PyTorch, and a ``.json`` that
 says how near it comes. The weights are those of the last epoch. All others leave.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
@@ -63,6 +64,8 @@ def keep_networks(results: Results, choice: str, files: KeptNetworks, store: Sto
             kept = [files.read(cell) or files.make(cell) for cell in chosen]
     for record in results.records:
         files.clear(record.cell)
+    with suppress(OSError):  # none, or trainings of another study stand there
+        files.trained.rmdir()
     if missing := kept.count(None):
         remark(
             f"{count(missing, 'network')} cannot be kept: the cells were run before, and their "
@@ -83,7 +86,16 @@ class KeptNetworks:
         """Where who ran a cell leaves its network; the dense one lies there from the start."""
         if cell.is_baseline:
             return self.networks.path(cell)
-        return self.folder / "cells" / f"{cell.id}.pt"
+        return self.trained / f"{cell.id}.pt"
+
+    @property
+    def trained(self) -> Path:
+        """The folder of what is being trained; gone once all is through."""
+        return self.folder / "trained"
+
+    def snapshot(self, cell: Cell) -> Path:
+        """Where the training of a cell stands until its result is kept."""
+        return self.trained / f"{cell.id}.training"
 
     def file(self, cell: Cell) -> Path:
         """Where it is kept."""
@@ -93,6 +105,7 @@ class KeptNetworks:
 
     def leave(self, cell: Cell, artifact: Artifact, model: nn.Module) -> None:
         """Leave the network of a finished cell; ``artifact`` is of how it was cut."""
+        make_folder(self.trained)
         write_artifact(_with_weights(artifact, model, trained=True, embed=False), self.left(cell))
 
     def read(self, cell: Cell) -> Kept | None:

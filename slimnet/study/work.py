@@ -4,8 +4,8 @@
 small, reads its networks and its task from the study's folder (and holds the last that it read),
 and depends on nothing else: not on the order of the cells, nor on what ran before in this process.
 :func:`take_cell` shares the cells of a study between workers. A long training is snapshotted, and
-goes on inside the cell when it was killed: ``DIR/cells/<id>.training`` lies there until the result
-is kept.
+goes on inside the cell when it was killed: ``DIR/trained/<id>.training`` lies there until the
+result is kept.
 """
 
 from __future__ import annotations
@@ -71,10 +71,6 @@ class Setup:
         """What becomes of the networks that were trained."""
         return KeptNetworks(self.folder, self.networks, self.baseline)
 
-    def training(self, cell: Cell) -> Path:
-        """Where the training of a cell is kept until it is through."""
-        return make_folder(self.folder / "cells") / f"{cell.id}.training"
-
     def open_store(self) -> Store:
         """The finished cells."""
         return STORES[self.store](self.folder)
@@ -90,7 +86,7 @@ def take_cell(setup: Setup, cell: Cell, progress: Progress) -> CellResult | None
         if result is None:
             result = run_cell(setup, cell, progress)
             store.write(result)
-        setup.training(cell).unlink(missing_ok=True)
+        setup.kept.snapshot(cell).unlink(missing_ok=True)
         return result
 
 
@@ -129,7 +125,7 @@ def _retrained(
     if not regime.epochs:
         seconds = time.perf_counter() - began
         return model, _untrained(measure(model, task, setup.device), seconds)
-    file = Checkpoint.of(setup.training(cell), model, {"cell": cell.id})
+    file = Checkpoint.of(setup.kept.snapshot(cell), model, {"cell": cell.id})
     snapshot = file.read()
     before = 0.0 if snapshot is None else float(snapshot.settled["seconds"])
     history = train(
@@ -160,6 +156,7 @@ def _sparing(file: Checkpoint, before: float) -> Callable[[Snapshot], None]:
         now = time.perf_counter()
         if now - last >= SPARED:
             last = now
+            make_folder(file.path.parent)
             file.write(replace(snapshot, settled={"seconds": before + now - began}))
 
     return keep
