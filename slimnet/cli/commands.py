@@ -136,8 +136,12 @@ class Prune:
     """
 
     model: Path = required(_MODEL)
-    output: Path = option(Path("slim.pt"), "the slim network", flags=_OUTPUT)
+    output: Path | None = option(
+        None, "the slim network, slim.pt by default; with --dry-run plan.json", flags=_OUTPUT
+    )
     cut: CutRequest = part()
+    dry_run: bool = option(False, "write the plan alone, to review and edit")
+    plan: Path | None = option(None, "cut as such a file says, in place of a budget")
     data: str | None = option(
         None, f"training images, for criteria that read gradients or activations: {KINDS}"
     )
@@ -261,8 +265,8 @@ class Export:
 
 
 COMPARED = (
-    *("across", "reduce", "scope", "align", "min_channels", "keep", "layer_ratio", "heads"),
-    "best_effort",
+    *("across", "reduce", "scope", "align", "min_channels", "keep", "layer_ratio", "widths"),
+    *("heads", "best_effort"),
 )
 """What all cuts of a comparison share; ratio and criterion are what it compares."""
 
