@@ -32,6 +32,8 @@ def write(request: ExportRequest) -> Exported:
     }
     write_json(target.with_name(f"{target.name}.json"), record)
     batch = "dynamic batch" if exported.dynamic_batch else f"fixed batch: {exported.static_reason}"
+    if exported.recorded is not None:
+        batch = f"images of {'any size' if exported.any_size else 'this size only'}"
     return Exported(
         record,
         f"written: {exported.parameters:,} numbers, opset {exported.opset}, {batch}",
@@ -41,7 +43,9 @@ def write(request: ExportRequest) -> Exported:
 
 
 def _sentences(exported: OnnxExport, latency: Latency | None) -> Iterator[str]:
-    """How near it comes to PyTorch, and how long it takes."""
+    """How it was written, how near it comes to PyTorch, and how long it takes."""
+    if exported.recorded is not None:
+        yield f"written as it ran on the example (torch's older exporter): {exported.recorded}"
     if exported.parity is not None:
         yield exported.parity.sentence("onnxruntime")
     if latency is not None:
