@@ -177,8 +177,10 @@ def _named(path: str, value: Any, seen: set[int]) -> Iterator[tuple[str, Tensor]
 
 def _parts(value: Any) -> Any:
     """What PyTorch takes a value apart into; None where it does not."""
-    if type(value) is dict or (isinstance(value, tuple) and hasattr(value, "_fields")):
-        return value if isinstance(value, dict) else value._asdict()
+    if type(value) is dict:
+        return value
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return dict(zip(value._fields, value, strict=True))
     parts, layout = tree_flatten(value, is_leaf=lambda part: part is not value)
     if layout.is_leaf():
         return None

@@ -56,7 +56,9 @@ def test_a_find_that_is_missing_is_seen():
     error, _ = difference(one, reordered(one, (0, 2)), TOLERANCE)
     assert error == np.inf
     nothing = reordered(one, ())
-    assert difference(one, nothing, TOLERANCE)[0] == difference(nothing, one, TOLERANCE)[0] == np.inf
+    assert (
+        difference(one, nothing, TOLERANCE)[0] == difference(nothing, one, TOLERANCE)[0] == np.inf
+    )
     assert difference(nothing, nothing, TOLERANCE) == (0.0, 0)
 
 

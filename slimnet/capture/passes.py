@@ -33,7 +33,9 @@ def capture_passes(
         raise InputError(f"{network.name} has no parameters: there is nothing to prune")
     if network.parameters.keys() - traces[0].tensors.keys():
         with suppress(CaptureError):  # what only training runs stays as it is; inspect says so
-            traces.append(_reading_if_there(capture(network, doubled(example), training=True), outputs))
+            traces.append(
+                _reading_if_there(capture(network, doubled(example), training=True), outputs)
+            )
     return traces
 
 

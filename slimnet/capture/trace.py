@@ -76,6 +76,8 @@ class Trace:
     @property
     def read(self) -> list[Ref]:
         """The outputs that somebody reads."""
+        if not self.wanted:
+            return self.outputs
         pairs = zip(self.names, self.outputs, strict=True)
         return [ref for name, ref in pairs if is_read(name, self.wanted)]
 

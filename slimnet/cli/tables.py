@@ -47,7 +47,7 @@ def show_inspection(inspection: Inspection) -> None:
         f"in {count(len(inspection.groups), 'group')}; {', '.join(_amounts(inspection.cost))}"
     )
     for line in (*blocks_line(inspection.blocks), *outputs_line(inspection.outputs)):
-        say(shown(line))
+        say(line)
 
 
 def _amounts(cost: Cost) -> Iterator[str]:

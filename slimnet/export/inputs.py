@@ -52,7 +52,8 @@ def check_batch(example: Example, batch: int) -> None:
     """Raise :class:`InputError` for a batch that no machine should be asked to make."""
     old = batch_of(example)
     if images := images_of(example):
-        return check_numbers((batch, *images[0].shape))
+        check_numbers((batch, *images[0].shape))
+        return
     for leaf in tensors_of(example):
         check_numbers((batch, *leaf.shape[1:]) if follows_batch(leaf, old) else leaf.shape)
 

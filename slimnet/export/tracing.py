@@ -15,11 +15,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from torch.jit import TracerWarning
+from torch.jit._trace import TracerWarning
 
 from slimnet.capture.modules import evaluation_mode
 from slimnet.example import tensors_of
-from slimnet.export.inputs import Example, images_of
+from slimnet.export.inputs import Example
 from slimnet.export.translate import ExportError, flat, names_read, numbered, refusal
 from slimnet.network import Network
 from slimnet.quiet import quiet

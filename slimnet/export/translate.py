@@ -100,9 +100,7 @@ def flat(network: Network, read: Sequence[str]) -> nn.Module:
     return wrapped
 
 
-def _exported(
-    network: Network, example: Example, read: Sequence[str], dynamic_batch: bool
-) -> Any:
+def _exported(network: Network, example: Example, read: Sequence[str], dynamic_batch: bool) -> Any:
     batch, wrapped = batch_of(example), flat(network, read)
     if not dynamic_batch:
         return torch.export.export(wrapped, random_inputs(example, batch), strict=False)

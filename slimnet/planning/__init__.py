@@ -6,5 +6,6 @@ to leave, and what narrows the choice. :mod:`.allocate` moves widths up and down
 :mod:`.finish` takes the last single steps; what they move is a :mod:`.search`. What is
 :mod:`.unread` goes before all else. :mod:`.draft` cuts to score again, where groups are not
 :mod:`.alike`, and finds what becomes of attributes that only other methods read
-(:mod:`.bystanders`), or of outputs that nobody reads (:mod:`.returned`). :mod:`.outcome` and :mod:`.shortfall` say what was achieved, and why no more.
+(:mod:`.bystanders`); :mod:`.returned` says what becomes of outputs that nobody reads.
+:mod:`.outcome` and :mod:`.shortfall` say what was achieved, and why no more.
 """
