@@ -244,12 +244,10 @@ def test_a_normalisation_that_does_not_fit_is_refused(text, sentence):
 
 def test_data_that_does_not_fit_the_network_is_refused():
     data = load_data("digits")
-    check_fits(data, (1, 8, 8), 10)
-    check_fits(data, (1, 32, 32), 12)
+    check_fits(data, (1, 8, 8))
+    check_fits(data, (1, 32, 32))
     with pytest.raises(InputError, match="images have 1 channels and the network takes 3"):
-        check_fits(data, (3, 8, 8), 10)
-    with pytest.raises(InputError, match="labels run from 0 to 9 and the network has 4 outputs"):
-        check_fits(data, (1, 8, 8), 4)
+        check_fits(data, (3, 8, 8))
 
 
 def made(**changes):
@@ -289,7 +287,7 @@ def test_what_no_network_learns_from_is_refused(changes, sentence):
 
 def test_images_of_one_class_are_no_training_data():
     one = made(y_train=torch.full((6,), 2))
-    for check in (check_classes, lambda data: check_fits(data, (1, 8, 8), 3)):
+    for check in (check_classes, lambda data: check_fits(data, (1, 8, 8))):
         check(made())
         with pytest.raises(InputError, match="all 6 training images are of class 2"):
             check(one)

@@ -86,6 +86,7 @@ class Files:
 
 STATED = ("arch", "weights", "allow_pickle")  # where the file itself says what it takes
 TRAINED = ("overwrite", *STATED)  # where images do
+SIZED = ("input", *TRAINED)  # and are as large as asked for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,8 +136,12 @@ class Prune:
     """
 
     model: Path = required(_MODEL)
-    output: Path = option(Path("slim.pt"), "the slim network", flags=_OUTPUT)
+    output: Path | None = option(
+        None, "the slim network, slim.pt by default; with --dry-run plan.json", flags=_OUTPUT
+    )
     cut: CutRequest = part()
+    dry_run: bool = option(False, "write the plan alone, to review and edit")
+    plan: Path | None = option(None, "cut as such a file says, in place of a budget")
     data: str | None = option(
         None, f"training images, for criteria that read gradients or activations: {KINDS}"
     )
@@ -261,8 +266,8 @@ class Export:
 
 
 COMPARED = (
-    *("across", "reduce", "scope", "align", "min_channels", "keep", "layer_ratio", "heads"),
-    *("outputs", "best_effort"),
+    *("across", "reduce", "scope", "align", "min_channels", "keep", "layer_ratio", "widths"),
+    *("heads", "outputs", "best_effort"),
 )
 """What all cuts of a comparison share; ratio and criterion are what it compares."""
 
@@ -298,7 +303,7 @@ class Compare:
             bounds=(1, 4096),
         ),
     )
-    files: Files = part(*TRAINED)
+    files: Files = part(*SIZED)
     run: Run = part()
 
 
@@ -318,7 +323,7 @@ class Sparsify:
     strength: float | None = option(None, "of the penalty; the method's own by default")
     rate: float | None = option(None, "share that soft-filters, unstructured set to zero")
     training: Training = part()
-    files: Files = part(*TRAINED)
+    files: Files = part(*SIZED)
     run: Run = part()
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from slimnet.cli import commands, console, tables
-from slimnet.cli.calibration import task_called
+from slimnet.cli.calibration import size_of
 from slimnet.cli.shared import open_any, place_of, print_json, write_slim
 from slimnet.cli.targets import SLIM, check_target
 from slimnet.errors import InputError
@@ -21,6 +21,7 @@ from slimnet.retraining import retrain as retrain_network
 from slimnet.study.repaired import repaired
 from slimnet.task import Task
 from slimnet.tasks.classification import Dataset
+from slimnet.tasks.data import DataSpec
 from slimnet.train import REGIMES, Repairer, Schedule
 from slimnet.train.checkpoint import checkpoint_of
 from slimnet.train.execution import Execution
@@ -93,14 +94,14 @@ def _dense(options: commands.Retrain) -> nn.Module | None:
 
 
 def _task(options: commands.Retrain, artifact: Artifact) -> Task:
-    task = task_called(options.data, options.normalize, artifact.example)
+    limits = options.train_images, options.test_images
+    task = DataSpec(options.data, options.normalize, *limits, size=size_of(artifact.example)).load()
     if isinstance(task, Dataset):
-        limited = task.limited(train=options.train_images, test=options.test_images)
-        return replace(limited, smoothing=options.smoothing)
-    if options.smoothing or options.train_images or options.test_images:
+        return replace(task, smoothing=options.smoothing)
+    if options.smoothing:
         raise InputError(
-            f"{options.data} is a task of its own: --smoothing, --train-images and --test-images "
-            "are for labelled images, so leave them out"
+            f"{options.data} is a task of its own: --smoothing is for labelled images, so leave it "
+            "out"
         )
     return task
 

@@ -180,7 +180,7 @@ def class_scores(outputs: Any, classes: int) -> Tensor:
     return scores
 
 
-def check_fits(dataset: Dataset, input_shape: tuple[int, ...], classes: int) -> None:
+def check_fits(dataset: Dataset, input_shape: tuple[int, ...]) -> None:
     """Raise ``InputError`` unless a network with this input ``(C, H, W)`` can train on the data.
 
     Height and width may differ: many networks take any, and the first batch shows it.
@@ -191,11 +191,6 @@ def check_fits(dataset: Dataset, input_shape: tuple[int, ...], classes: int) -> 
             f"takes {input_shape[0]}; give data or a network of the same number of channels"
         )
     check_classes(dataset)
-    if dataset.num_classes > classes:
-        raise InputError(
-            f"{dataset.name}: the labels run from 0 to {dataset.num_classes - 1} and the network "
-            f"has {classes} outputs; give a network with at least {dataset.num_classes}"
-        )
 
 
 def check_held(where: str, array: Tensor) -> None:

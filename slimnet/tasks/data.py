@@ -102,15 +102,23 @@ def load_task(
 class DataSpec:
     """Data as a user names it: what any process needs to load the same again."""
 
-    name: str  # what ``load_data`` takes
+    name: str  # what ``load_task`` takes
     normalize: str | None = None
-    train: int | None = None  # at most so many images; None: all
+    train: int | None = None  # at most so many labelled images; None: all
     test: int | None = None
+    size: int = 224  # height and width of pictures that are read from files
 
-    def load(self) -> Dataset:
+    def load(self) -> Task:
         """Read it; raises ``InputError`` for anything that cannot be used."""
-        dataset = load_data(self.name, self.normalize)
-        return dataset.limited(train=self.train, test=self.test)
+        task = load_task(self.name, self.normalize, size=self.size)
+        if isinstance(task, Dataset):
+            return task.limited(train=self.train, test=self.test)
+        if self.train or self.test:
+            raise InputError(
+                f"{self.name} is a task of its own: --train-images and --test-images are for "
+                "labelled images, so leave them out"
+            )
+        return task
 
 
 def parse_normalize(text: str) -> Normalize:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from slimnet.errors import InputError
 from slimnet.task import Metric, Split, call
-from slimnet.tasks.batches import Batches
+from slimnet.tasks.batches import Batches, counted
 from slimnet.tasks.kind import TASKS, Kind
 from slimnet.tasks.pictures import chosen, mirrored, read_pictures
 from slimnet.tasks.sources import test_folder
@@ -81,6 +81,10 @@ class Detection:
             )
         values = precision.compute()
         return {"mAP": 100 * float(values["map"]), "mAP50": 100 * float(values["map_50"])}
+
+    def facts(self) -> dict[str, Any]:
+        """Its name, and how many samples there are."""
+        return counted(self)
 
     def fingerprint(self) -> str:
         """A digest of the files\' names and what is in them."""

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from slimnet.errors import InputError
 from slimnet.networks.payload import check_file
 from slimnet.task import Measured, Metric, Split, call, compute_metrics, first_tensor
-from slimnet.tasks.batches import Batches
+from slimnet.tasks.batches import Batches, counted
 from slimnet.tasks.kind import TASKS, Kind
 from slimnet.tasks.sources import KEYS, channels_first, read_arrays
 
@@ -70,6 +71,10 @@ class Regression:
             "mae": Measured(MeanAbsoluteError, _update),
         }
         return compute_metrics(rows, model, self.inputs, batches)
+
+    def facts(self) -> dict[str, Any]:
+        """Its name, and how many samples there are."""
+        return counted(self)
 
     def fingerprint(self) -> str:
         """A digest of all numbers."""

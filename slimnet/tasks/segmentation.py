@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from slimnet.errors import InputError
 from slimnet.task import Measured, Metric, Split, call, compute_metrics, device_of, first_tensor
-from slimnet.tasks.batches import Batches
+from slimnet.tasks.batches import Batches, counted
 from slimnet.tasks.classification import Normalize
 from slimnet.tasks.data import NORMALIZE
 from slimnet.tasks.kind import TASKS, Kind
@@ -80,6 +80,10 @@ class Segmentation:
             ),
         }
         return compute_metrics(rows, model, self.inputs, batches)
+
+    def facts(self) -> dict[str, Any]:
+        """Its name, and how many samples there are."""
+        return counted(self)
 
     def fingerprint(self) -> str:
         """A digest of the files' names and sizes."""
