@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections import namedtuple
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import onnx
 import pytest
 import torch
 from torch import nn
 
 import slimnet
+from slimnet.cli import main
 from slimnet.errors import CertificateError, InputError
 from slimnet.files.access import open_network
+from slimnet.files.slim_file import read_slim
 from slimnet.network import Network
 from slimnet.plan.plan import Plan
 from slimnet.plan.rebuild import zero_removed
@@ -209,3 +215,72 @@ def test_names_come_as_a_text_or_as_a_sequence():
     assert several.model.b.out_channels == 64
     with pytest.raises(InputError, match="output's name"):
         pruned(outputs=("a\nb",))
+
+
+SOURCE = """
+import torch
+from torch import nn
+
+import slimnet
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 32, 3, padding=1), nn.Conv2d(32, 64, 3, padding=1)
+        self.head = nn.Linear(64, 10)
+
+    def forward(self, x):
+        features = self.b(self.a(x).relu()).relu()
+        return {"features": features, "scores": self.head(features.mean((2, 3)))}
+
+
+def make_task():
+    batches = [(torch.randn(8, 3, 8, 8), torch.arange(8)) for _ in range(4)]
+
+    def loss(outputs, batch):
+        return nn.functional.cross_entropy(outputs["scores"], batch[1])
+
+    return slimnet.LoaderTask(batches, batches[:1], loss_of=loss, outputs=["scores"])
+"""
+
+
+@pytest.fixture
+def typed(tmp_path, monkeypatch, capsys):
+    """Runs one command on such a network; gives what it printed."""
+    monkeypatch.chdir(tmp_path)
+    Path("own.py").write_text(SOURCE)
+    namespace: dict[str, Any] = {}
+    exec(SOURCE, namespace)
+    torch.manual_seed(0)
+    torch.save(namespace["Net"]().state_dict(), "model.pt")
+
+    def run(line):
+        with pytest.raises(SystemExit) as ended:
+            main(shlex.split(f"{line} --arch own.py:Net"))
+        assert ended.value.code == 0
+        return " ".join(capsys.readouterr().out.split())
+
+    return run
+
+
+def test_the_commands_read_what_is_named_and_remember_it(typed):
+    shape = "--input 1,3,8,8"
+    listed = typed(f"inspect model.pt {shape} --outputs scores")
+    assert "outputs: scores [1,10] not read, and may change: features [1,64,8,8]" in listed
+    typed(f"prune model.pt {shape} --ratio 0.5 --outputs scores -o slim.pt")
+    assert "outputs that are read: scores" in typed("verify slim.pt --against model.pt")
+    written = typed("export slim.pt slim.onnx --onnx --against model.pt --threads 1")
+    assert "outputs: scores" in written
+    assert [x.name for x in onnx.load("slim.onnx").graph.output] == ["scores"]
+
+
+def test_a_task_says_what_its_loss_and_metrics_read(typed):
+    task = "--input 1,3,8,8 --data own.py:make_task"
+    typed(f"prune model.pt {task} --ratio 0.5 --repair --dry-run -o plan.json")
+    assert json.loads(Path("plan.json").read_text())["outputs"] == ["scores"]
+    assert "outputs that are read: scores" in typed("prune model.pt --plan plan.json " + task)
+    typed("retrain slim.pt --data own.py:make_task --epochs 1 --precision float32 -o tuned.pt")
+    assert read_slim(Path("tuned.pt")).plan.outputs == ("scores",)
+    both = typed(f"prune model.pt {task} --ratio 0.5 --outputs scores,features -o other.pt")
+    assert "outputs that are read: scores, features" in both

@@ -9,7 +9,12 @@ from dataclasses import replace
 from typing import Any
 
 from slimnet.cli import commands, console
-from slimnet.cli.calibration import check_recognised, network_before, read_images
+from slimnet.cli.calibration import (
+    check_recognised,
+    network_before,
+    outputs_asked,
+    read_images,
+)
 from slimnet.cli.shared import open_to_train, place_of, print_json
 from slimnet.cli.targets import check_apart
 from slimnet.cli.training import data_of, schedule_of
@@ -46,8 +51,9 @@ def compare(options: commands.Compare) -> None:
     if isinstance(task, Dataset):
         check_recognised(options.model, opened, task.samples(512, run.seed))
     chosen = options.samples if read_images(criteria) else 0
+    read = outputs_asked(options.cut.outputs, task)
     settings = Settings(
-        prune=_shared(replace(options.cut, seed=run.seed)),
+        prune=_shared(replace(options.cut, seed=run.seed, outputs=read)),
         latency_batch=options.batch if options.latency else None,
         threads=run.threads,
         device=str(place),

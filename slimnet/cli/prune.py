@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from slimnet.cli import commands, console, tables
-from slimnet.cli.calibration import calibration_of, check_recognised, network_before
+from slimnet.cli.calibration import calibration_of, check_recognised, network_before, outputs_asked
 from slimnet.cli.shared import inputs_of, on_device, open_any, place_of, print_json, write_slim
 from slimnet.cli.targets import PLAN, SLIM, check_target
 from slimnet.errors import InputError
@@ -32,6 +32,8 @@ def prune(options: commands.Prune) -> None:
     drawn = calibration_of(options.data, options.normalize, options.samples, inputs)
     with console.watching(quiet=run.json) as watch:
         images = None if drawn is None else drawn.samples(run.seed, opened.model)
+        read = outputs_asked(request.outputs, drawn and drawn.task)
+        request = replace(request, outputs=read)
         recognised = check_recognised(options.model, opened, images)
         before = network_before(options.init, opened, allow_pickle=files.allow_pickle)
         watch("cutting and proving" if request.verify else "cutting", 0.0)
