@@ -151,7 +151,8 @@ def _as_it_ran(
     network, inputs = request.network, request.example
     write_recorded(network, inputs, path, request.read, any_size=any_size, opset=request.opset)
     record = _finished(request, path)
-    return replace(record, static_reason=str(cause), recorded=str(cause), any_size=any_size)
+    why = str(cause).partition(": ")[2]
+    return replace(record, static_reason=why, recorded=why, any_size=any_size)
 
 
 def _clear(path: Path) -> None:
