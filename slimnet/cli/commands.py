@@ -198,6 +198,12 @@ class Retrain:
     clip: float | None = option(None, "the largest norm of the gradients")
     teacher_weight: float = option(0.9, "of the teacher's part in the loss", bounds=(0, 1))
     temperature: float = option(4.0, "at which class scores are compared with the teacher's")
+    tensorboard: Path | None = option(
+        None, "folder for curves of loss, learning rate and metrics, one point for each epoch"
+    )
+    distill_features: float = option(
+        0.0, "weight of hidden features in the loss: channels that survive beside the teacher's own"
+    )
     precision: str | None = option(None, "float32 or bfloat16; what is faster, by default")
     normalize: str | None = option(None, _NORMALIZE)
     train_images: int | None = option(None, "use only so many", bounds=(1, None))
