@@ -71,9 +71,9 @@ def calibration_of(
     return None if data is None else Calibration(data, normalize, count, example)
 
 
-def outputs_asked(told: Sequence[str], task: Task | None) -> Sequence[str]:
+def outputs_asked(told: Sequence[str], drawn: Calibration | None) -> Sequence[str]:
     """The outputs that somebody reads: those that the user names, else those of the task."""
-    return told or (() if task is None else outputs_read(task))
+    return told or (() if drawn is None else outputs_read(drawn.task))
 
 
 def read_images(criteria: Iterable[str]) -> bool:

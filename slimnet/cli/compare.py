@@ -12,7 +12,6 @@ from slimnet.cli import commands, console
 from slimnet.cli.calibration import (
     check_recognised,
     network_before,
-    outputs_asked,
     read_images,
 )
 from slimnet.cli.shared import open_to_train, place_of, print_json
@@ -26,7 +25,7 @@ from slimnet.planning.request import CutRequest, is_number
 from slimnet.report import table
 from slimnet.study import ENGINES, STORES, Study
 from slimnet.study.masked import UNSTRUCTURED, cutting
-from slimnet.task import samples_from
+from slimnet.task import outputs_read, samples_from
 from slimnet.tasks.classification import Dataset
 from slimnet.train import REGIMES
 
@@ -51,7 +50,7 @@ def compare(options: commands.Compare) -> None:
     if isinstance(task, Dataset):
         check_recognised(options.model, opened, task.samples(512, run.seed))
     chosen = options.samples if read_images(criteria) else 0
-    read = outputs_asked(options.cut.outputs, task)
+    read = options.cut.outputs or outputs_read(task)
     settings = Settings(
         prune=_shared(replace(options.cut, seed=run.seed, outputs=read)),
         latency_batch=options.batch if options.latency else None,

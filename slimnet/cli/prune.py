@@ -32,8 +32,7 @@ def prune(options: commands.Prune) -> None:
     drawn = calibration_of(options.data, options.normalize, options.samples, inputs)
     with console.watching(quiet=run.json) as watch:
         images = None if drawn is None else drawn.samples(run.seed, opened.model)
-        read = outputs_asked(request.outputs, drawn and drawn.task)
-        request = replace(request, outputs=read)
+        request = replace(request, outputs=outputs_asked(request.outputs, drawn))
         recognised = check_recognised(options.model, opened, images)
         before = network_before(options.init, opened, allow_pickle=files.allow_pickle)
         watch("cutting and proving" if request.verify else "cutting", 0.0)

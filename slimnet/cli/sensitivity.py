@@ -36,7 +36,7 @@ def sensitivity(options: commands.Sensitivity) -> None:
         before = network_before(options.init, opened, allow_pickle=files.allow_pickle)
         drawn = calibration_of(data, options.normalize, options.samples, inputs)
         images = None if drawn is None else drawn.test_samples(opened.model)
-        request = replace(request, outputs=outputs_asked(request.outputs, drawn and drawn.task))
+        request = replace(request, outputs=outputs_asked(request.outputs, drawn))
         check_recognised(options.model, opened, images)
         reads_images = drawn is not None and read_images([request.criterion])
         calibration = drawn.samples(run.seed, opened.model) if drawn and reads_images else None
