@@ -8,6 +8,7 @@ that it was cut from.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from slimnet.files.artifact import Artifact, make_artifact
 from slimnet.files.slim_file import read_slim
 from slimnet.lineage import remember
 from slimnet.network import Network
+from slimnet.plan.plan import Plan
 from slimnet.program.program import Program
 from slimnet.pruning import Pruned
 from slimnet.task import Task, fingerprint_of, number_of
@@ -31,7 +33,9 @@ from slimnet.train import Callback, History, Repairer, Schedule, measure, start,
 from slimnet.train.checkpoint import Checkpoint
 from slimnet.train.distillation import Distilled
 from slimnet.train.execution import Execution, Trial, fastest
+from slimnet.train.features import Features
 from slimnet.train.loop import place_of
+from slimnet.train.processes import ALONE, Processes
 from slimnet.train.regimes import REGIMES
 
 
@@ -69,12 +73,17 @@ class Recipe:
     distill: bool = False  # from the network that it was cut from
     weight: float = 0.9  # of the teacher's loss
     temperature: float = 4.0
+    features: float = 0.0  # weight of hidden features beside the teacher's outputs
     seed: int = 0
 
     def __post_init__(self) -> None:
         REGIMES[self.regime]
         if self.minutes is not None and not 0 < self.minutes < math.inf:
             raise InputError(f"the minutes to train must be more than 0, not {self.minutes}")
+        if not 0 <= self.features < math.inf or (self.features and not self.distill):
+            raise InputError(
+                "features are compared with those of a teacher, by a weight from 0 on: distill, too"
+            )
 
     def to_json(self) -> dict[str, Any]:
         """Every field."""
@@ -94,27 +103,34 @@ def retrain(
     execution: Execution | None = None,
     callbacks: Sequence[Callback] = (),
     progress: Callable[[float], None] | None = None,
+    processes: Processes = ALONE,
 ) -> Retrained:
     """Train a slim network on; what is given stays as it is.
 
     ``against`` is the network that it was cut from: needed to distil, and of a file whose class is
     the user's own. ``checkpoint`` is written after every epoch and every ``interval`` seconds; a
     training that was stopped goes on from there to the same weights. ``execution`` is found by a
-    short trial unless it is told. Raises :class:`~slimnet.errors.InputError` where these do not fit
+    short trial unless it is told. Of several ``processes`` each makes this call, and the first one
+    writes. Raises :class:`~slimnet.errors.InputError` where these do not fit
     together.
     """
     place = place_of(device)
     model, artifact = _opened(slim, against)
+    began = time.perf_counter()
     with drawing_from(recipe.seed):
         before = measure(model.to(place), task, place)
+    measuring = processes.share(time.perf_counter() - began)
     start(REGIMES[recipe.regime], model, recipe.seed, repairer)
-    whole = _with_teacher(task, recipe, against, place)
+    whole = _with_teacher(task, recipe, model, artifact.plan, against, place)
     file = _checkpoint(checkpoint, model, whole, recipe, execution)
-    snapshot = None if file is None else file.read()
+    snapshot = processes.share(file.read() if file is not None and processes.first else None)
     settled, trial = dict(snapshot.settled) if snapshot else {}, None
     if not settled:
-        trial = fastest(model, whole, recipe.schedule.batch, place, execution)
-        settled = {"execution": vars(trial.taken), "epochs": _epochs(recipe, task, trial)}
+        trial = processes.share(fastest(model, whole, recipe.schedule.batch, place, execution))
+        settled = {
+            "execution": vars(trial.taken),
+            "epochs": _epochs(recipe, task, trial, measuring),
+        }
     taken = Execution(**settled["execution"])
     history = train(
         model,
@@ -124,11 +140,12 @@ def retrain(
         device=place,
         progress=progress,
         callbacks=callbacks,
-        keep=None if file is None else file.write,
+        keep=file.write if file is not None and processes.first else None,
         interval=interval,
         resume=snapshot,
         execution=taken,
         settled=settled,
+        processes=processes,
     )
     done = 0 if snapshot is None else len(snapshot.losses)
     return Retrained(model, _artifact(artifact, model), before, history, taken, trial, done)
@@ -164,14 +181,20 @@ def _artifact(artifact: Artifact, model: nn.Module) -> Artifact:
 
 
 def _with_teacher(
-    task: Task, recipe: Recipe, against: nn.Module | None, place: torch.device
+    task: Task,
+    recipe: Recipe,
+    slim: nn.Module,
+    plan: Plan,
+    against: nn.Module | None,
+    place: torch.device,
 ) -> Task:
     if not recipe.distill:
         return task
     if against is None:
         raise InputError("to distil, give the network that the slim one was cut from")
     teacher = copied(Network.of(against)).to(place).eval().requires_grad_(False)
-    return Distilled(task, teacher, recipe.weight, recipe.temperature)
+    features = Features.of(plan, slim, teacher) if recipe.features else None
+    return Distilled(task, teacher, recipe.weight, recipe.temperature, features, recipe.features)
 
 
 def _checkpoint(
@@ -185,14 +208,17 @@ def _checkpoint(
     return Checkpoint.of(path, model, identity)
 
 
-def _epochs(recipe: Recipe, task: Task, trial: Trial) -> int:
-    """Those of the schedule, or as many as fit into the minutes."""
+def _epochs(recipe: Recipe, task: Task, trial: Trial, measuring: float) -> int:
+    """Those of the schedule, or as many as fit into the minutes with a measurement after each.
+
+    Raises :class:`NoTime` where not even one fits.
+    """
     if recipe.minutes is None:
         return recipe.schedule.epochs
     steps = number_of(task.batches("train", recipe.schedule.batch))
     if steps is None:
         raise InputError(f"how long an epoch of {task.name} is cannot be told: name the epochs")
-    epoch = steps * trial.seconds[trial.taken] / 60
+    epoch = (steps * trial.seconds[trial.taken] + measuring) / 60
     if recipe.minutes < epoch:
         raise NoTime(
             f"an epoch takes about {epoch:.2g} minutes here, more than there are "

@@ -82,7 +82,9 @@ class AutoRequest:
 
         AdamW for all else: its steps do not depend on the scale of a loss.
         """
-        usual = isinstance(task, Dataset) and any(isinstance(x, _BatchNorm) for x in model.modules())
+        usual = isinstance(task, Dataset) and any(
+            isinstance(x, _BatchNorm) for x in model.modules()
+        )
         optimizer = self.optimizer or ("sgd" if usual else "adamw")
         return Schedule(
             epochs=self.epochs or 1,

@@ -58,7 +58,9 @@ STEP = 0.01
 def _next(tried: Sequence[tuple[float, float]], speed: float, low: float, high: float) -> float:
     """As if time were a power of the MACs through the two nearest points; else the middle."""
     points = sorted([(1.0, 1.0), *tried], key=lambda point: abs(log(point[1] / speed)))
-    (one, fast), (other, slow) = (tuple(map(log, points[place])) for place in (0, min(1, len(tried))))
+    (one, fast), (other, slow) = (
+        tuple(map(log, points[place])) for place in (0, min(1, len(tried)))
+    )
     if fast != slow:
         guess = exp(one + (log(AIM * speed) - fast) * (other - one) / (slow - fast))
         if low < guess < high:

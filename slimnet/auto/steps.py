@@ -37,6 +37,7 @@ from slimnet.task import Metric, Task, samples_from
 from slimnet.text import count
 from slimnet.train import measure
 from slimnet.train.checkpoint import checkpoint_of
+from slimnet.train.reporting import Reporting
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +68,11 @@ class Way:
     def samples(self) -> Samples:
         """What the criterion and the repair read."""
         return samples_from(self.task, self.request.samples, self.request.seed, self.model)
+
+    @property
+    def outputs(self) -> Sequence[str]:
+        """The outputs that somebody reads; all where none is named."""
+        return self.request.cut.outputs
 
     def path(self, name: str) -> Path:
         """A file of the folder."""
@@ -102,7 +108,7 @@ Step: TypeAlias = Callable[[Way], Done]
 def look(way: Way) -> Done:
     """What the dense network is worth, and what of it can be cut."""
     metrics = way.measured()
-    found = inspect(way.model, way.example)
+    found = inspect(way.model, way.example, outputs=way.outputs)
     cuttable = sum(layer.prunable > 0 for layer in found.layers)
     if not found.groups:
         reasons = [layer.reasons[0] for layer in found.layers if layer.reasons]
@@ -119,7 +125,7 @@ def look(way: Way) -> Done:
 def hurts(way: Way) -> Done:
     """Where a cut hurts least: each group alone, on some of the calibration samples."""
     samples = way.samples.first(_SENSITIVE)
-    how: dict[str, Any] = {"points": 3, "seed": way.request.seed}
+    how: dict[str, Any] = {"points": 3, "seed": way.request.seed, "outputs": way.outputs}
     on = replace(samples, labels=None, loss=None)
     found = sensitivity(way.model, way.example, on, watch=way.watch, **how)
     write_sensitivity(way.path("sensitivity.html"), found, "Where a cut hurts", way.versions)
@@ -178,6 +184,7 @@ def _spelled(pruned: Pruned) -> list[str]:
     named = {name: asked[name] for name in _TYPED if asked.get(name) is not None}
     words = [(f"--{name.replace('_', '-')}", str(value)) for name, value in named.items()]
     words += [("--keep", layer) for layer in asked.get("keep", ())]
+    words += [("--outputs", ",".join(asked["outputs"]))] if asked.get("outputs") else []
     words += [("--drop-blocks", block.name) for block in pruned.plan.blocks]
     words += [("--layer-ratio", f"{k}={v}") for k, v in asked.get("layer_ratio", {}).items()]
     words += [("--width", f"{k}={_listed(v)}") for k, v in asked.get("widths", {}).items()]
@@ -214,7 +221,7 @@ def _speed_at(way: Way, macs: float) -> float | None:
         return None
     with scratch() as folder:
         slim = folder / "slim.onnx"
-        export_onnx(pruned.model, way.example, slim, verify=False)
+        export_onnx(pruned.model, way.example, slim, verify=False, outputs=way.outputs)
         return _timed(way, slim).speedup.median
 
 
@@ -256,7 +263,7 @@ def tune(way: Way) -> Done:
             checkpoint=checkpoint,
             device=way.device,
             execution=request.execution,
-            progress=lambda part: way.watch("training", part),
+            callbacks=[Reporting(way.task, "training", way.watch)],
         )
     except NoTime as why:
         return Done(f"not trained: {why}", record={"why": str(why)})
@@ -296,8 +303,8 @@ def ship(way: Way) -> Done:
     artifact = read_slim(way.path(name))
     slim = artifact.model(Network.of(way.model)).eval()
     way.watch("exporting", 0.0)
-    made = export_onnx(slim, way.example, way.path("slim.onnx"))
-    export_onnx(way.model, way.example, way.path("dense.onnx"), verify=False)
+    made = export_onnx(slim, way.example, way.path("slim.onnx"), outputs=way.outputs)
+    _dense_onnx(way)
     parity = "" if made.parity is None else f"; {made.parity.sentence('onnxruntime')}"
     return Done(
         f"slim.onnx is {name}{parity}",
@@ -323,12 +330,16 @@ def clock(way: Way) -> Done:
 
 
 def _timed(way: Way, slim: Path) -> Latency:
-    dense = way.path("dense.onnx")
-    if not dense.exists():
-        export_onnx(way.model, way.example, dense, verify=False)
-    files = {"dense": dense, "slim": slim}
+    files = {"dense": _dense_onnx(way), "slim": slim}
     request = way.request
     return measure_latency(files, way.example, batch=request.latency_batch, threads=request.threads)
+
+
+def _dense_onnx(way: Way) -> Path:
+    path = way.path("dense.onnx")
+    if not path.exists():
+        export_onnx(way.model, way.example, path, verify=False, outputs=way.outputs)
+    return path
 
 
 STEPS: Mapping[str, tuple[str, Step]] = {

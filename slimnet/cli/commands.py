@@ -122,7 +122,7 @@ class Inspect:
     """
 
     model: Path = required(_MODEL)
-    cut: CutRequest = part("heads")
+    cut: CutRequest = part("heads", "outputs")
     graph: Path | None = option(None, "also draw the groups over the network: out.html or out.svg")
     files: Files = part()
     run: Run = part("json", "device", "threads")
@@ -198,6 +198,12 @@ class Retrain:
     clip: float | None = option(None, "the largest norm of the gradients")
     teacher_weight: float = option(0.9, "of the teacher's part in the loss", bounds=(0, 1))
     temperature: float = option(4.0, "at which class scores are compared with the teacher's")
+    tensorboard: Path | None = option(
+        None, "folder for curves of loss, learning rate and metrics, one point for each epoch"
+    )
+    distill_features: float = option(
+        0.0, "weight of hidden features in the loss: channels that survive beside the teacher's own"
+    )
     precision: str | None = option(None, "float32 or bfloat16; what is faster, by default")
     normalize: str | None = option(None, _NORMALIZE)
     train_images: int | None = option(None, "use only so many", bounds=(1, None))
@@ -258,6 +264,7 @@ class Export:
     safetensors: bool = option(False, "write the tensors alone, with plan and proof as metadata")
     format: str | None = option(None, f"the format by its name, one of: {_FORMATS}")
     against: Path | None = option(None, "the dense network to time it against; known for built-ins")
+    cut: CutRequest = part("outputs")
     batch: int = option(1, _BATCH)
     latency: bool = option(True, _LATENCY)
     files: Files = part()
@@ -266,7 +273,7 @@ class Export:
 
 COMPARED = (
     *("across", "reduce", "scope", "align", "min_channels", "keep", "layer_ratio", "widths"),
-    *("heads", "best_effort"),
+    *("heads", "outputs", "best_effort"),
 )
 """What all cuts of a comparison share; ratio and criterion are what it compares."""
 
@@ -287,7 +294,9 @@ class Compare:
     criterion: str = option("l1", f"what ranks the channels, any of: {CRITERIA}, unstructured")
     samples: int = option(1024, _SAMPLES)
     init: Path | None = option(None, _INIT)
-    regime: str = option("finetune,scratch-e,scratch-b", f"how to retrain, any of: {_REGIMES}")
+    regime: str = option(
+        "repair,finetune,scratch-e,scratch-b", f"how to retrain, any of: {_REGIMES}"
+    )
     seeds: int = option(3, _SEEDS)
     training: Training = part()
     cut: CutRequest = part(*COMPARED, scope="local")
@@ -295,6 +304,11 @@ class Compare:
     latency: bool = option(True, _LATENCY)
     engine: str | None = option(None, f"where trainings run, one of: {_ENGINES}")
     store: str = option("folder", f"where results are kept, one of: {_STORES}")
+    keep_networks: str = option(
+        "best",
+        "which trained networks are kept, each with its ONNX: best (of the seeds of each row, by "
+        "the metric after the last epoch), all or none",
+    )
     workers: int | None = option(
         None,
         Option(
@@ -351,7 +365,7 @@ class Auto:
     )
     cut: CutRequest = part(
         *("ratio", "macs", "params", "bytes", "criterion", "scope", "align", "min_channels"),
-        *("keep", "layer_ratio", "widths", "heads", "drop_blocks", "best_effort"),
+        *("keep", "layer_ratio", "widths", "outputs", "heads", "drop_blocks", "best_effort"),
     )
     minutes: float = option(30.0, "for all of it; as many epochs are trained as fit")
     epochs: int | None = option(None, "of the training, in place of --minutes", bounds=(1, None))
@@ -359,7 +373,9 @@ class Auto:
         True, "train on what the dense network says, too", flags=("--distill/--no-distill",)
     )
     lr: float | None = option(None, "0.01 for SGD, 0.0003 for AdamW")
-    optimizer: str | None = option(None, "sgd (images that are classified with batch norms) or adamw (all else)")
+    optimizer: str | None = option(
+        None, "sgd (images that are classified with batch norms) or adamw (all else)"
+    )
     train_batch: int = option(128, "samples per step", bounds=(1, None))
     precision: str | None = option(None, "float32 or bfloat16; what is faster, by default")
     samples: int = option(1024, _SAMPLES)

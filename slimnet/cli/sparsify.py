@@ -11,6 +11,7 @@ from slimnet.sparsity import SPARSIFIERS
 from slimnet.sparsity.training import Recipe, write_state
 from slimnet.sparsity.training import sparsify as sparsify_network
 from slimnet.train.checkpoint import checkpoint_of
+from slimnet.train.reporting import Reporting
 
 
 def sparsify(options: commands.Sparsify) -> None:
@@ -32,7 +33,7 @@ def sparsify(options: commands.Sparsify) -> None:
             recipe,
             checkpoint=checkpoint_of(options.output),
             device=place,
-            progress=lambda part: watch(f"training: {method}", part),
+            callbacks=[] if run.json else [Reporting(task, f"training: {method}", watch)],
         )
     write_state(sparse.model, options.output)
     if run.json:

@@ -7,7 +7,7 @@ the result; started again with the same arguments, it goes on from there to the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from slimnet.output import write_torch
 from slimnet.sparsity.method import SPARSIFIERS
 from slimnet.sparsity.sparseness import Sparseness, sparseness
 from slimnet.task import Task, fingerprint_of
-from slimnet.train import History, Schedule, measure, train
+from slimnet.train import Callback, History, Schedule, measure, train
 from slimnet.train.checkpoint import Checkpoint, checkpoint_of
 from slimnet.train.loop import check_held
 
@@ -81,6 +81,7 @@ def sparsify(
     checkpoint: Path | None = None,
     device: torch.device | str | None = None,
     progress: Callable[[float], None] | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> Sparse:
     """Train a copy of ``model`` sparse.
 
@@ -104,7 +105,7 @@ def sparsify(
         seed=recipe.seed,
         device=device,
         progress=progress,
-        callbacks=[callback],
+        callbacks=[callback, *callbacks],
         keep=None if file is None else file.write,
         resume=snapshot,
     )

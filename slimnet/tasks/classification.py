@@ -273,10 +273,15 @@ def _check_split(where: str, images: Images, labels: Tensor, classes: int) -> No
         raise InputError(
             f"{where} has the label {high}, and labels count classes from 0, at most {MOST_CLASSES}"
         )
-    if low < 0 or high >= classes:
+    if low < 0:
+        raise InputError(
+            f"{where} labels run from {low} to {high}: classes count from 0, so leave images out "
+            f"that have none"
+        )
+    if high >= classes:
         raise InputError(
             f"{where} labels run from {low} to {high}, outside the {classes} classes "
-            f"0 to {classes - 1}"
+            f"0 to {classes - 1} that there are to train on"
         )
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from slimnet.errors import InputError
+from slimnet.progress import remark
 from slimnet.registry import Registry
 from slimnet.task import Task
 from slimnet.tasks import sources
@@ -89,6 +90,7 @@ def load_task(
         return Unlabelled(spec, read, parse_normalize(own) if own else _measured(read))
     if isinstance(read, sources.Splits):
         dataset = _dataset(read, spec, normalize or source.normalize)
+        _say_absent(dataset)
     elif isinstance(read, Dataset):
         dataset = read if normalize is None else replace(read, normalize=parse_normalize(normalize))
     elif normalize is not None:
@@ -163,6 +165,15 @@ def _dataset(splits: sources.Splits, spec: str, normalize: str | None) -> Datase
         num_classes=splits.num_classes,
         normalize=_measured(images) if normalize is None else parse_normalize(normalize),
     )
+
+
+def _say_absent(dataset: Dataset) -> None:
+    """Say which classes no image to train on has."""
+    counts = dataset.y_train.bincount(minlength=dataset.num_classes)
+    absent = (counts == 0).nonzero().flatten().tolist()
+    if absent:
+        few = ", ".join(map(str, absent[:5])) + ", …" * (len(absent) > 5)
+        remark(f"{dataset.name}: no training image is of class {few}: nothing is learnt of it")
 
 
 def _measured(images: Images) -> Normalize:

@@ -141,11 +141,15 @@ def _scenes(folder: Path) -> Scenes:
         raise InputError(f"{file}: not annotations in the form of COCO ({error!r})") from None
     if not names:
         raise InputError(f"{file}: lists no image")
-    targets = [_target(file, rows[number]) for number in names]
     images = tuple(folder / "images" / name for name in names.values())
     outside = [path for path in images if not path.resolve().is_relative_to(folder.resolve())]
     if outside:
         raise InputError(f"{file}: names {outside[0]}, which lies outside {folder}")
+    unknown = [number for number in rows if number not in names]
+    if unknown or not rows:
+        what = f"boxes of image {unknown[0]!r}, which it does not list" if unknown else "no box"
+        raise InputError(f"{file}: holds {what}: list images and boxes that belong together")
+    targets = [_target(file, rows[number]) for number in names]
     return Scenes(images, tuple(targets))
 
 

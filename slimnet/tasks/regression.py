@@ -49,8 +49,16 @@ class Regression:
         return Metric("mse", best="lowest"), Metric("mae", best="lowest")
 
     def batches(self, split: Split, size: int, generator: torch.Generator | None = None) -> Batches:
-        """Inputs and targets."""
+        """Inputs and targets.
+
+        Raises ``InputError`` where all targets to train on are alike.
+        """
         x, y = self._split(split)
+        if generator is not None and split == "train" and bool((y == y[:1]).all()):
+            raise InputError(
+                f"{self.name}: all {len(y)} targets to train on are {y[0].tolist()}: give some "
+                "that differ, or more of them"
+            )
         return Batches(lambda numbers, _: (x[numbers], y[numbers]), len(x), size, generator)
 
     def inputs(self, batch: _Pair) -> Tensor:

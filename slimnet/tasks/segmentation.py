@@ -63,9 +63,10 @@ class Segmentation:
         return batch[0]
 
     def loss(self, model: nn.Module, batch: _Pair) -> Tensor:
-        """Cross-entropy over all pixels that count."""
+        """Cross-entropy over all pixels that count; 0 where none of the batch does."""
         scores = _scores(call(model, batch[0]), batch[1])
-        return nn.functional.cross_entropy(scores, batch[1], ignore_index=IGNORED)
+        total = nn.functional.cross_entropy(scores, batch[1], ignore_index=IGNORED, reduction="sum")
+        return total / (batch[1] != IGNORED).sum().clamp(min=1)
 
     def measure(self, model: nn.Module, batches: Iterable[_Pair]) -> dict[str, float]:
         """Both, over the classes that the network has."""
