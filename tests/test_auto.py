@@ -129,7 +129,7 @@ def test_what_is_done_is_not_done_again(made, opened):
 
 
 def test_another_run_is_not_mixed_in(made, opened):
-    with pytest.raises(InputError, match="holds another run .its request differ"):
+    with pytest.raises(InputError, match=r"holds another run .its request differ"):
         go(opened, made[0], request(samples=40))
 
 
