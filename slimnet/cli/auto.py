@@ -13,9 +13,10 @@ from slimnet.cli import commands, console
 from slimnet.cli.calibration import check_recognised
 from slimnet.cli.shared import execution_called, open_to_train, place_of, print_json
 from slimnet.cli.targets import check_apart
-from slimnet.cli.training import data_of
+from slimnet.cli.training import sized
 from slimnet.comparison import one_sample
 from slimnet.tasks.classification import Dataset
+from slimnet.tasks.data import DataSpec
 
 
 def auto(options: commands.Auto) -> None:
@@ -25,7 +26,9 @@ def auto(options: commands.Auto) -> None:
     pages = [options.output / name for name in ("auto.json", "report.html")]
     check_apart(pages, (options.model, options.data, files.arch), overwrite=files.overwrite)
     opened = open_to_train(options.model, files)
-    task = data_of(options.data, options, opened, files).load()
+    images = options.train_images, options.test_images
+    spec = DataSpec(options.data, options.normalize, *images)
+    task = sized(spec, opened, files).load()
     example = one_sample(opened, task)
     if isinstance(task, Dataset):
         check_recognised(options.model, opened, task.samples(512, run.seed))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from slimnet.cli.commands import Auto, Files, Training
+from dataclasses import replace
+
+from slimnet.cli.commands import Files, Training
 from slimnet.files.access import Opened
 from slimnet.tasks.data import DataSpec
 from slimnet.train import Schedule
@@ -18,10 +20,14 @@ def schedule_of(training: Training) -> Schedule:
     )
 
 
-def data_of(name: str, training: Training | Auto, opened: Opened, files: Files) -> DataSpec:
+def data_of(name: str, training: Training, opened: Opened, files: Files) -> DataSpec:
     """What loads as much of the data as was asked for, pictures as large as the network's usual."""
+    images = training.train_images, training.test_images
+    return sized(DataSpec(name, training.normalize, *images), opened, files)
+
+
+def sized(spec: DataSpec, opened: Opened, files: Files) -> DataSpec:
+    """The same, pictures as large as the network's usual."""
     usual = None if opened.arch is None else opened.arch.input_shape
     shape = files.input[0] if files.input else usual
-    size = {} if shape is None else {"size": shape[-1]}
-    images = training.train_images, training.test_images
-    return DataSpec(name, training.normalize, *images, **size)
+    return spec if shape is None else replace(spec, size=shape[-1])
