@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -173,7 +173,7 @@ def cut(way: Way) -> Done:
             "plan": pruned.plan.to_json(),
             "certificate": None if proof is None else proof.to_json(),
             "proof": str(proof),
-            "sentences": list(asked_and_achieved(pruned.plan)),
+            "sentences": [*_tried(way), *asked_and_achieved(pruned.plan)],
         },
     )
 
@@ -209,6 +209,14 @@ def _macs(way: Way) -> float | None:
         "speed", lambda: asdict(share_for(speed, lambda macs: _speed_at(way, macs)))
     )
     return float(found["macs"])
+
+
+def _tried(way: Way) -> Iterator[str]:
+    """Which speeds were measured, where one was asked for."""
+    if way.request.speed is not None:
+        tried = way.journal.settled["speed"]["tried"]
+        measured = ", ".join(f"{macs:.0%} of the MACs {fast:.2f}x" for macs, fast in tried)
+        yield f"asked for: {way.request.speed:g} times as fast; measured: {measured}"
 
 
 def _speed_at(way: Way, macs: float) -> float | None:
