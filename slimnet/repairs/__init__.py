@@ -4,9 +4,10 @@ In forward order every convolution and linear map of the slim network gets the w
 reproduce the *original's* output from its inputs in the slim network (:mod:`.layers`). So its
 inputs hold the error of the layers before it, and where its output is added to a residual stream,
 the error of that stream is part of its target (after He, Zhang and Sun, Channel Pruning for
-Accelerating Very Deep Neural Networks, 2017, on any network that can be recorded). Then the layer
-is refined together with the layers before it that only it reads. No label is used, and no loss of
-the network as a whole.
+Accelerating Very Deep Neural Networks, 2017, on any network that can be recorded). Where heads of
+attention are narrower, its target is the best mixtures of their channels (:mod:`.wanted`,
+:mod:`.heads`) in place of those that were left. Then the layer is refined together with the layers
+before it that only it reads. No label is used, and no loss of the network as a whole.
 
 Some images are held back. They decide how far a refinement goes, and how much of a solution from
 few rows is taken. On them the error of the network's outputs (:mod:`.output_error`) is measured,
