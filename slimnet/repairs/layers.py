@@ -27,6 +27,7 @@ from slimnet.reconstruction.least_squares import fit_of
 from slimnet.reconstruction.lockstep import Stop, Walk, together, walking
 from slimnet.reconstruction.refine import ROWS, WORTH, Part, Whitening, refined
 from slimnet.reconstruction.segments import Segment, aligned, segments_of
+from slimnet.repairs.ahead import Feature, Networks
 from slimnet.repairs.heads import head_mixings
 from slimnet.repairs.wanted import Wanted, can_be_wanted, start_weight, wanted_of
 from slimnet.samples import Samples
@@ -96,10 +97,48 @@ class LayerwiseRepair:
         return {size: calls for size, calls in passes.items() if calls is not None}
 
     def _cut_segments(self) -> dict[int, Segment]:
-        """The segments of the slim network, whose layers may have fewer groups."""
+        """The segments of the slim network."""
+        return segments_of(self._trace, self._narrow())
+
+    @property
+    def networks(self) -> Networks:
+        """Both, with their passes, as :func:`slimnet.repairs.ahead.look_ahead` takes them."""
+        return Networks(*self._networks, self._whole, self._trace)
+
+    def features(self) -> list[Feature]:
+        """The streams after every sum, or each layer's output where there are none; the outputs.
+
+        None where the slim network's calls are not the original's.
+        """
+        if not self._passes:
+            return []
+        streams, layers = {}, {}
+        for index, layer in self._narrow().items():
+            original = self._originals[index]
+            wanted, axis = self._wanted(layer, layer.form), layer.form.axis
+            if wanted.is_selection:
+                layers[index] = Feature(index, original.call.index, axis, wanted.left)
+            if layer.total is not None and original.total is not None:
+                places = layer.total.index, original.total.index
+                streams[layer.total.index] = Feature(*places, axis, wanted.left)
+        return list(((streams or layers) | self._outputs()).values())
+
+    def _narrow(self) -> dict[int, Consumer]:
+        """The layers as they are in the slim network, where they may have fewer groups."""
         cut = self._pass(0)
-        narrow = {i: replace(c, form=c.form_of(cut[i].args)) for i, c in self._consumers.items()}
-        return segments_of(self._trace, narrow)
+        return {i: replace(c, form=c.form_of(cut[i].args)) for i, c in self._consumers.items()}
+
+    def _outputs(self) -> dict[int, Feature]:
+        """The network's outputs, as far as they are real numbers that a call makes first."""
+        made, originally = self._trace.graph.made, self._whole.graph.made
+        found = {}
+        for ref, other in zip(self._trace.outputs, self._whole.outputs, strict=True):
+            call, original = made.get(ref.id), originally.get(other.id)
+            if call is None or original is None or not ref.dtype.is_floating_point:
+                continue
+            if call.outputs[0] is ref and original.outputs[0] is other:
+                found[call.index] = Feature(call.index, original.index)
+        return found
 
     def run(self, generator: torch.Generator, watch: Progress) -> list[LayerRepair]:
         """Repair every layer; ``generator`` draws the places that are looked at."""

@@ -35,6 +35,11 @@ class Wanted:
         )
         return mixed if self.factors is None else mixed * self.factors.to(outputs)
 
+    @property
+    def is_selection(self) -> bool:
+        """Whether it is nothing but channels that are left."""
+        return self.factors is None and self.mixed is None
+
     def channels(self, outputs: Tensor) -> Tensor:
         """The same of a tensor that the outputs are added to: the channels that are left."""
         return outputs.index_select(1, self.left.to(outputs.device))
