@@ -10,17 +10,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from slimnet.capture.modules import copied
+from slimnet.capture.modules import copied, evaluation_mode
 from slimnet.capture.trace import capture
 from slimnet.costs.cost import cost
 from slimnet.digest import sealed_json, weights_digest
 from slimnet.errors import CaptureError, InputError
+from slimnet.example import tensors_of
 from slimnet.export import export_onnx, measure_latency
 from slimnet.export.inputs import check_batch
 from slimnet.files.access import Opened
@@ -47,6 +49,7 @@ from slimnet.study import (
 from slimnet.study.candidate import WHOLE
 from slimnet.study.cells import cells
 from slimnet.study.masked import UNSTRUCTURED, cutting, masked_candidate
+from slimnet.task import Task, sample_of, shapes_in_words
 from slimnet.tasks.classification import Dataset, check_fits
 from slimnet.tasks.data import DataSpec
 from slimnet.text import first_line
@@ -61,54 +64,52 @@ class Settings:
     latency_batch: int | None = 1  # None: latency is not measured
     threads: int | None = None
     device: str | None = None
-    samples: int = 1024  # images that a repair reads, others for each seed
+    samples: int = 1024  # what a repair reads, others for each seed
     data: Samples | None = None  # what criteria read
     init: Network | None = None  # before training
     engine: str = "local"  # where cells run
     workers: int | None = None
     store: str = "folder"  # where results are kept
 
-    def cut(self, model: nn.Module, example: tuple[torch.Tensor, ...], **asked: Any) -> Pruned:
+    def cut(self, model: nn.Module, example: tuple[Any, ...], **asked: Any) -> Pruned:
         """One slim network."""
         init = None if self.init is None else self.init.tensors
         return prune(model, example, data=self.data, init=init, **asked, **self.prune)
 
-    def to_json(self, example: tuple[torch.Tensor, ...], study: Study) -> dict[str, Any]:
+    def to_json(self, example: tuple[Any, ...], study: Study) -> dict[str, Any]:
         """What decides the numbers of a study beside its own fields."""
         return {
             "prune": dict(self.prune),
             "latency_batch": self.latency_batch,
             "threads": self.threads,
-            "input": [list(x.shape) for x in example],
+            "input": [list(x.shape) for x in tensors_of(example)],
             **({} if self.data is None else {"samples": len(self.data)}),
             **({} if self.init is None else {"init": weights_digest(self.init.model)}),
             **({"repair": self.samples} if "repaired" in study.starts else {}),
         }
 
 
-def one_image(opened: Opened, dataset: Dataset) -> tuple[torch.Tensor]:
-    """One image as the example; refuses data that the network cannot train on."""
-    usual = opened.arch.input_shape if opened.arch is not None else None
-    check_fits(dataset, usual or dataset.image_shape, dataset.num_classes)
-    example = (torch.zeros(1, *dataset.image_shape),)
+def one_sample(opened: Opened, task: Task) -> tuple[Any, ...]:
+    """One sample as the example; refuses data that the network cannot train on."""
+    model = opened.model
+    if isinstance(task, Dataset):
+        usual = opened.arch.input_shape if opened.arch is not None else None
+        check_fits(task, usual or task.image_shape)
+    example = sample_of(task, model)
     try:
-        capture(Network.of(opened.model), example)
+        capture(Network.of(model), example)
     except CaptureError as error:
-        size = "x".join(map(str, dataset.image_shape))
         why = first_line(error.__cause__)
         raise InputError(
-            f"{dataset.name}: the network does not run on its images of {size}: {why}"
+            f"{task.name}: the network does not run on {shapes_in_words(example)}: {why}"
         ) from error
-    with torch.no_grad():
-        scores = opened.model(*example)
-    if not isinstance(scores, torch.Tensor) or scores.dim() != 2:
-        raise InputError("training takes a network that gives one score per class [N, classes]")
-    check_fits(dataset, dataset.image_shape, int(scores.shape[1]))
+    with torch.no_grad(), evaluation_mode(Network.of(model)):
+        task.measure(model, islice(task.batches("test", 1), 1))
     return example
 
 
 def check_cuts(
-    model: nn.Module, example: tuple[torch.Tensor, ...], study: Study, settings: Settings
+    model: nn.Module, example: tuple[Any, ...], study: Study, settings: Settings
 ) -> None:
     """Raise, before anything is trained or written, where one of the cuts is not possible."""
     if settings.latency_batch is not None:
@@ -130,8 +131,8 @@ def check_cuts(
 def run_comparison(
     name: str,
     model: nn.Module,
-    example: tuple[torch.Tensor, ...],
-    dataset: Dataset,
+    example: tuple[Any, ...],
+    task: Task,
     study: Study,
     directory: Path,
     settings: Settings,
@@ -142,20 +143,20 @@ def run_comparison(
 ) -> NetworkReport:
     """Run a study of one network; what was finished in ``directory`` before is not run again.
 
-    ``arch`` builds ``model`` and ``spec`` loads ``dataset`` in other processes, as
+    ``arch`` builds ``model`` and ``spec`` loads ``task`` in other processes, as
     :func:`slimnet.study.run_study` says.
     """
     study = replace(study, settings={**study.settings, **settings.to_json(example, study)})
     with scratch() as folder:
         timer = _Timer(model, example, settings, folder)
-        dense = _dense_candidate(model, example, dataset, study, directory, timer)
+        dense = _dense_candidate(model, example, task, study, directory, timer)
         if arch is not None and (lineage := lineage_of(Network.of(model))) is not None:
             dense = replace(dense, plan=lineage.plan)
         results = run_study(
             study,
             _Cutter(name, dense, settings, timer, watch),
             dense,
-            dataset,
+            task,
             directory,
             arch=arch,
             spec=spec,
@@ -199,15 +200,15 @@ class _Cutter:
 
 def _dense_candidate(
     model: nn.Module,
-    example: tuple[torch.Tensor, ...],
-    dataset: Dataset,
+    example: tuple[Any, ...],
+    task: Task,
     study: Study,
     directory: Path,
     timer: _Timer,
 ) -> Candidate:
     """The dense network, timed unless the folder holds its record already."""
     dense = cost(model, example)
-    finished = STORES["folder"](directory).read(cells(study, model, dataset)[0])
+    finished = STORES["folder"](directory).read(cells(study, model, task)[0])
     latency = timer.dense() if finished is None else finished.facts.latency
     return Candidate(
         model, Facts(dense.macs, dense.params, latency=latency), WHOLE, example=example
@@ -257,8 +258,9 @@ def write_comparison(
 ) -> Path:
     """Write ``results.json`` and ``report.html``; gives the page's path."""
     measured = [
-        "Accuracy: on all test images, of the last epoch; mean and standard deviation over seeds.",
-        "Cost: one MAC is one multiply-add of a convolution or linear layer, for one image.",
+        "Metrics: on the whole test split, of the last epoch; mean and standard deviation over "
+        "seeds.",
+        "Cost: one MAC is one multiply-add of a convolution or linear layer, for one sample.",
     ]
     if conditions := conditions_of(networks):
         measured.append(f"Latency: {conditions}.")

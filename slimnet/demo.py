@@ -26,7 +26,7 @@ from slimnet.progress import Progress, not_shown, remark
 from slimnet.pruning import prune
 from slimnet.report import NetworkReport
 from slimnet.study import Study
-from slimnet.tasks.classification import Dataset
+from slimnet.task import Task, fingerprint_of
 from slimnet.tasks.data import DataSpec
 from slimnet.train import Schedule, train
 from slimnet.version import __version__
@@ -70,10 +70,10 @@ def run_demo(
     """
     settings = Settings(latency_batch=DEMO_BATCH, threads=threads, device=device)
     spec = DataSpec("digits")
-    dataset = spec.load()
+    task = spec.load()
     networks = []
     for row in DEMO:
-        model = _trained(row.name, dataset, schedule, directory / row.name, device, watch)
+        model = _trained(row.name, task, schedule, directory / row.name, device, watch)
         example = (torch.zeros(1, *MODELS[row.name].input_shape),)
         study = Study(
             ratios=(DEMO_RATIO,),
@@ -87,7 +87,7 @@ def run_demo(
                 row.name,
                 model,
                 example,
-                dataset,
+                task,
                 study,
                 directory / row.name,
                 settings,
@@ -104,14 +104,14 @@ def run_demo(
 
 def _trained(
     name: str,
-    dataset: Dataset,
+    task: Task,
     schedule: Schedule,
     directory: Path,
     device: str | None,
     watch: Progress,
 ) -> nn.Module:
     """The dense network, trained, or as an earlier run in this folder left it."""
-    told = json.dumps([name, schedule.to_json(), dataset.fingerprint(), __version__])
+    told = json.dumps([name, schedule.to_json(), fingerprint_of(task), __version__])
     digest = hashlib.blake2b(told.encode(), digest_size=8).hexdigest()
     kept = directory / f"dense-{digest}.pt"
     with drawing_from(0):
@@ -120,7 +120,7 @@ def _trained(
         watch(f"{name}: training the dense network", 0.0)
         train(
             model,
-            dataset,
+            task,
             schedule,
             seed=0,
             device=device,

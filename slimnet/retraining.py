@@ -24,6 +24,7 @@ from slimnet.files.artifact import Artifact, make_artifact
 from slimnet.files.slim_file import read_slim
 from slimnet.lineage import remember
 from slimnet.network import Network
+from slimnet.plan.plan import Plan
 from slimnet.program.program import Program
 from slimnet.pruning import Pruned
 from slimnet.task import Task, fingerprint_of, number_of
@@ -31,7 +32,9 @@ from slimnet.train import Callback, History, Repairer, Schedule, measure, start,
 from slimnet.train.checkpoint import Checkpoint
 from slimnet.train.distillation import Distilled
 from slimnet.train.execution import Execution, Trial, fastest
+from slimnet.train.features import Features
 from slimnet.train.loop import place_of
+from slimnet.train.processes import ALONE, Processes
 from slimnet.train.regimes import REGIMES
 
 
@@ -65,12 +68,17 @@ class Recipe:
     distill: bool = False  # from the network that it was cut from
     weight: float = 0.9  # of the teacher's loss
     temperature: float = 4.0
+    features: float = 0.0  # weight of hidden features beside the teacher's outputs
     seed: int = 0
 
     def __post_init__(self) -> None:
         REGIMES[self.regime]
         if self.minutes is not None and not 0 < self.minutes < math.inf:
             raise InputError(f"the minutes to train must be more than 0, not {self.minutes}")
+        if not 0 <= self.features < math.inf or (self.features and not self.distill):
+            raise InputError(
+                "features are compared with those of a teacher, by a weight from 0 on: distill, too"
+            )
 
     def to_json(self) -> dict[str, Any]:
         """Every field."""
@@ -90,13 +98,15 @@ def retrain(
     execution: Execution | None = None,
     callbacks: Sequence[Callback] = (),
     progress: Callable[[float], None] | None = None,
+    processes: Processes = ALONE,
 ) -> Retrained:
     """Train a slim network on; what is given stays as it is.
 
     ``against`` is the network that it was cut from: needed to distil, and of a file whose class is
     the user's own. ``checkpoint`` is written after every epoch and every ``interval`` seconds; a
     training that was stopped goes on from there to the same weights. ``execution`` is found by a
-    short trial unless it is told. Raises :class:`~slimnet.errors.InputError` where these do not fit
+    short trial unless it is told. Of several ``processes`` each makes this call, and the first one
+    writes. Raises :class:`~slimnet.errors.InputError` where these do not fit
     together.
     """
     place = place_of(device)
@@ -104,12 +114,12 @@ def retrain(
     with drawing_from(recipe.seed):
         before = measure(model.to(place), task, place)
     start(REGIMES[recipe.regime], model, recipe.seed, repairer)
-    whole = _with_teacher(task, recipe, against, place)
+    whole = _with_teacher(task, recipe, model, artifact.plan, against, place)
     file = _checkpoint(checkpoint, model, whole, recipe, execution)
-    snapshot = None if file is None else file.read()
+    snapshot = processes.share(file.read() if file is not None and processes.first else None)
     settled, trial = dict(snapshot.settled) if snapshot else {}, None
     if not settled:
-        trial = fastest(model, whole, recipe.schedule.batch, place, execution)
+        trial = processes.share(fastest(model, whole, recipe.schedule.batch, place, execution))
         settled = {"execution": vars(trial.taken), "epochs": _epochs(recipe, task, trial)}
     taken = Execution(**settled["execution"])
     history = train(
@@ -120,11 +130,12 @@ def retrain(
         device=place,
         progress=progress,
         callbacks=callbacks,
-        keep=None if file is None else file.write,
+        keep=file.write if file is not None and processes.first else None,
         interval=interval,
         resume=snapshot,
         execution=taken,
         settled=settled,
+        processes=processes,
     )
     done = 0 if snapshot is None else len(snapshot.losses)
     return Retrained(model, _artifact(artifact, model), before, history, taken, trial, done)
@@ -160,14 +171,20 @@ def _artifact(artifact: Artifact, model: nn.Module) -> Artifact:
 
 
 def _with_teacher(
-    task: Task, recipe: Recipe, against: nn.Module | None, place: torch.device
+    task: Task,
+    recipe: Recipe,
+    slim: nn.Module,
+    plan: Plan,
+    against: nn.Module | None,
+    place: torch.device,
 ) -> Task:
     if not recipe.distill:
         return task
     if against is None:
         raise InputError("to distil, give the network that the slim one was cut from")
     teacher = copied(Network.of(against)).to(place).eval().requires_grad_(False)
-    return Distilled(task, teacher, recipe.weight, recipe.temperature)
+    features = Features.of(plan, slim, teacher) if recipe.features else None
+    return Distilled(task, teacher, recipe.weight, recipe.temperature, features, recipe.features)
 
 
 def _checkpoint(

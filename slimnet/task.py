@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from slimnet.capture.randomness import drawing_from
+from slimnet.digest import digest
 from slimnet.errors import InputError
 from slimnet.example import map_tensors, positional, tensors_of
 from slimnet.samples import SampleBatches, Samples
@@ -39,6 +40,10 @@ class Metric:
     def is_better(self, one: float, other: float) -> bool:
         """Whether ``one`` is better than ``other``."""
         return one > other if self.best == "highest" else one < other
+
+    def to_json(self) -> dict[str, str]:
+        """Every field; ``Metric(**fields)`` reads it back."""
+        return dict(vars(self))
 
 
 @runtime_checkable
@@ -142,6 +147,13 @@ class LoaderTask:
         if self.loss_of is None:
             raise InputError(f"{self.name} has no loss: give one to train, or to read gradients")
         return self.loss_of(call(model, self.inputs(batch)), batch)
+
+    def facts(self) -> dict[str, Any]:
+        """Its name, and how many samples each split has, where its loader says that."""
+        loaders = {"train": self.train, "test": self.test}
+        sets = {split: getattr(loader, "dataset", None) for split, loader in loaders.items()}
+        counts = {split: len(rows) for split, rows in sets.items() if isinstance(rows, Sized)}
+        return {"name": self.name, **counts}
 
     def measure(self, model: nn.Module, batches: Iterable[Batch]) -> Mapping[str, float]:
         """Metric → its value over all batches; without metrics, the mean of the batches' losses."""
@@ -274,10 +286,50 @@ def _best(row: Measured) -> Literal["highest", "lowest"]:
     return "lowest" if getattr(row.make(), "higher_is_better", True) is False else "highest"
 
 
+def facts_of(task: Task) -> dict[str, Any]:
+    """What a report says of a task's data: its method ``facts`` if it has one, else its name.
+
+    ``train`` and ``test`` are how many samples there are, where that is known. JSON-able.
+    """
+    own: Callable[[], dict[str, Any]] | None = getattr(task, "facts", None)
+    return own() if own is not None else {"name": task.name}
+
+
 def fingerprint_of(task: Task) -> str:
-    """What identifies a task's data: its method ``fingerprint`` if it has one, else its name."""
-    digest: Callable[[], str] | None = getattr(task, "fingerprint", None)
-    return digest() if digest is not None else task.name
+    """What identifies a task's data: its method ``fingerprint`` if it has one.
+
+    Else a digest of its name, its metrics, how many batches there are, and the first to test on.
+    """
+    own: Callable[[], str] | None = getattr(task, "fingerprint", None)
+    if own is not None:
+        return own()
+    with drawing_from(0, devices=[]):
+        train, test = task.batches("train", PART), task.batches("test", PART)
+        first = tree_leaves(next(iter(test), None))
+    values = [x.detach().cpu().contiguous() if isinstance(x, Tensor) else x for x in first]
+    known = [x for x in values if isinstance(x, (Tensor, str, int, float))]
+    metrics = [metric.to_json() for metric in task.metrics]
+    return digest([task.name, metrics, number_of(train), number_of(test), known])
+
+
+def sample_of(task: Task, model: nn.Module) -> tuple[Any, ...]:
+    """One sample's inputs, by position: of the shapes of the first to test on, not its content.
+
+    Floating point numbers are in another order, so that files that hold them show nothing of the
+    data. Of a batch that cannot be split, all samples.
+    """
+    with drawing_from(0, devices=[]):
+        first = list(each_first(task.batches("test", 1), 1))
+    if not first:
+        raise InputError(f"{task.name} gives no batch to test on")
+    return tuple(map_tensors(_shuffled, _samples(task, model, first[0]).first(1).inputs))
+
+
+def _shuffled(tensor: Tensor) -> Tensor:
+    if not tensor.is_floating_point():
+        return tensor
+    order = torch.randperm(tensor.numel(), generator=torch.Generator().manual_seed(0))
+    return tensor.detach().cpu().flatten()[order].reshape(tensor.shape)
 
 
 def samples_from(

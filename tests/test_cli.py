@@ -260,14 +260,14 @@ CASES = {
     f"{COMPARE} --data foo": "unknown data 'foo': the known kinds are",
     f"{COMPARE} --data npz:missing.npz": "there is no file missing.npz",
     f"{COMPARE} --data npz:dense.pt": "lacks x_train",
-    f"{COMPARE} --data npz:lacking.npz": "holds images without labels, and what is asked",
+    f"{COMPARE} --data npz:lacking.npz": "holds images without labels, and",
     f"{COMPARE} --data npz:flat.npz": r"x_train is uint8 of shape \[24, 8, 8\]",
     f"{COMPARE} --data npz:float.npz": "x_train is float64",
     f"{COMPARE} --data npz:outside.npz": "labels run from 77 to 77, outside",
     f"{COMPARE} --data npz:fewer.npz": "24 images but 3 labels",
-    f"{COMPARE} --data npz:more.npz": "labels run from 0 to 23 and the network has 10 outputs",
+    f"{COMPARE} --data npz:more.npz": "the data has 24 classes and the network 10 outputs",
     f"{COMPARE} --data npz:colour.npz": "images have 3 channels and the network takes 1",
-    f"{COMPARE} --data npz:tiny.npz": "tiny.npz: the network does not run on its images of 1x2x2",
+    f"{COMPARE} --data npz:tiny.npz": "tiny.npz: the network does not run on inputs of shape",
     f"{COMPARE} --data cifar10:missing": "no intact CIFAR-10 there",
     f"{COMPARE} --data imagefolder:missing": "missing",
     f"{GOOD} --regime foo": "unknown regime 'foo': the known ones are finetune",
@@ -329,7 +329,7 @@ def test_inspect_prune_verify(slimnet, shelf):
     code, out, err = slimnet("prune dense.pt --ratio 0.5 -o slim.pt")
     assert (code, err) == (0, "cutting and proving\n")
     assert "asked for: 50% of the channels removed; achieved: 50.0%" in out
-    assert out.endswith("slim.pt written\n")
+    assert "\nslim.pt written\nnow: " in out
     code, out, _ = slimnet("verify slim.pt --against dense.pt")
     assert code == 0
     assert out.startswith("proof: slim = original with the removed channels zeroed")
@@ -845,3 +845,40 @@ def test_a_name_that_is_no_utf8_is_read_and_written(slimnet, shelf):
     (shelf / odd).write_bytes((shelf / "dense.pt").read_bytes())
     assert slimnet(["prune", odd, "--ratio", "0.5", "-o", os.fsdecode(b"\xfe.pt")])[0] == 0
     assert slimnet(["inspect", os.fsdecode(b"\xfe.pt")])[0] == 0
+
+
+def test_a_plan_is_written_reviewed_edited_and_applied(slimnet, shelf):
+    code, out, err = slimnet("prune dense.pt --ratio 0.5 --dry-run -o plan.json")
+    assert code == 0, err
+    assert "now: edit it, and slimnet prune dense.pt --plan plan.json" in out
+    asked = "prune dense.pt --ratio 0.5 -o told.pt --overwrite --json"
+    applied = "prune dense.pt --plan plan.json -o told.pt --overwrite --json"
+    usual, same = (json.loads(slimnet(command)[1]) for command in (asked, applied))
+    assert same["plan"]["removed"] == usual["plan"]["removed"]
+    path = shelf / "plan.json"
+    text = json.loads(path.read_text())
+    text["groups"][0]["keep"] = 9
+    path.write_text(json.dumps(text))
+    edited = json.loads(slimnet(applied)[1])["plan"]
+    assert [cut["after"] for cut in edited["groups"]][:2] == [
+        9,
+        usual["plan"]["groups"][1]["after"],
+    ]
+    code, out, err = slimnet(f"{applied} --macs 0.5")
+    assert code == 2 and "plan.json says every width" in err
+    for keep, words in (("x", "does not name channels"), (None, "keep None is no number")):
+        text["groups"][0]["keep"] = keep
+        path.write_text(json.dumps(text))
+        code, _, err = slimnet(applied)
+        assert code == 2 and words in err
+    for content in ("{}", "[1]", "no", '{"groups": [1]}'):
+        path.write_text(content)
+        code, _, err = slimnet(applied)
+        assert code == 2 and "plan" in err
+
+
+def test_prune_says_what_comes_next(slimnet):
+    _, out, _ = slimnet("prune dense.pt --ratio 0.5 -o next.pt --overwrite")
+    assert "now: slimnet repair next.pt --against dense.pt --data DATA" in out
+    assert "now: slimnet retrain next.pt --data DATA --against dense.pt --distill" in out
+    assert "then: slimnet export tuned.pt --onnx" in out

@@ -109,7 +109,7 @@ def test_plain_progress_comes_now_and_then(capsys):
     lines.say("cutting", 0.5)
     eager = console._Lines(seconds=0)
     eager.say("training [x]", 0.5)
-    assert capsys.readouterr().err == "cutting\ntraining [x] 50%\n"
+    assert capsys.readouterr().err == "cutting\ntraining [x] (50%)\n"
 
 
 def test_a_terminal_gets_a_bar_and_quiet_nothing(monkeypatch, capsys):

@@ -160,7 +160,7 @@ def test_a_damaged_cell_is_set_aside_and_run_again(how, tmp_path, data, caplog):
         path.write_bytes({"truncated": whole[:99], "empty": b"", "foreign": b"[1]"}[how])
     with caplog.at_level(logging.WARNING):
         again = ran(tmp_path, data)
-    assert [r.accuracy for r in again.records] == [r.accuracy for r in expected.records]
+    assert [r.metrics for r in again.records] == [r.metrics for r in expected.records]
     (said,) = caplog.messages
     assert said == (
         f"{path} is damaged: it is kept as {path.name}.damaged, and the cell (l1, ratio 0.5, "
@@ -196,7 +196,7 @@ def test_cells_of_another_version_are_run_again_and_stay(tmp_path, data, caplog)
     FolderStore(tmp_path).write(older)
     with caplog.at_level(logging.WARNING):
         again = ran(tmp_path, data)
-    assert again.records[1].accuracy == record.accuracy
+    assert again.records[1].metrics == record.metrics
     assert caplog.messages == [
         "1 of the cells were finished by slimnet 0.0.9 and are run again: numbers of two versions "
         f"are not compared. They stay in {tmp_path}: that version goes on with them"
@@ -268,7 +268,7 @@ def test_cells_of_before_they_knew_their_version_stay_and_are_run_again(tmp_path
     del fields["digest"], fields["cell"]["version"]
     (tmp_path / "cells" / "0123456789abcdef.json").write_text(json.dumps(fields))
     path.unlink()
-    assert ran(tmp_path, data).records[1].accuracy == record.accuracy
+    assert ran(tmp_path, data).records[1].metrics == record.metrics
     assert "1 of the cells were finished by slimnet 0.1.0 or earlier" in caplog.text
     assert len(list((tmp_path / "cells").iterdir())) == 3
 

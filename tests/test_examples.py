@@ -20,24 +20,36 @@ SHORT = {
     "two_inputs": {"epochs": 1},
     "detection": {"count": 16, "epochs": 1},
 }
+LOOPS = {
+    "own_loop": ("torch", {"count": 128, "epochs": 2}),
+    "lightning_callback": ("lightning", {"count": 128, "epochs": 2}),
+    "huggingface_trainer": ("transformers", {"count": 64, "epochs": 1}),
+    "ultralytics_trainer": ("ultralytics", {"count": 8, "epochs": 1}),
+}
+"""Training loops of others, and the package that each needs."""
 
 
 def test_every_example_is_run_here_and_listed():
     scripts = {path.stem for path in EXAMPLES.glob("*.py")} - {"steps"}
-    assert scripts == set(SHORT)
+    assert scripts == SHORT.keys() | LOOPS.keys()
     listed = (EXAMPLES / "README.md").read_text()
     assert all(f"`{name}.py`" in listed for name in scripts)
+
+
+def imported(name, folder, monkeypatch):
+    """The example as it starts in a folder."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    monkeypatch.chdir(folder)
+    for module in ("steps", name):
+        sys.modules.pop(module, None)
+    return importlib.import_module(name)
 
 
 @pytest.mark.parametrize("name", SHORT)
 def test_an_example(name, tmp_path, monkeypatch):
     if name == "detection":
         pytest.importorskip("pycocotools")
-    monkeypatch.syspath_prepend(str(EXAMPLES))
-    monkeypatch.chdir(tmp_path)
-    for module in ("steps", name):
-        sys.modules.pop(module, None)
-    example = importlib.import_module(name)
+    example = imported(name, tmp_path, monkeypatch)
     steps = importlib.import_module("steps")
     commands = []
 
@@ -57,3 +69,21 @@ def test_an_example(name, tmp_path, monkeypatch):
     assert read_slim(tmp_path / "tuned.pt").trained
     if name != "detection":  # whose code decides by values: ONNX cannot say that
         assert commands[-1] == "export" and (tmp_path / "tuned.onnx").stat().st_size > 1000
+
+
+@pytest.mark.filterwarnings("ignore")  # others' packages warn of each other
+@pytest.mark.parametrize("name", LOOPS)
+def test_a_loop_of_others_trains_what_slimnet_cut(name, tmp_path, monkeypatch):
+    package, short = LOOPS[name]
+    pytest.importorskip(package, exc_type=ImportError)
+    for variable in ("YOLO_OFFLINE", "HF_HUB_OFFLINE"):
+        monkeypatch.setenv(variable, "true")
+    monkeypatch.setenv("YOLO_CONFIG_DIR", str(tmp_path))
+    example = imported(name, tmp_path, monkeypatch)
+    threads = torch.get_num_threads()
+    with torch.random.fork_rng(devices=[]):
+        example.main(tmp_path, **short)
+    torch.set_num_threads(threads)
+    slim = read_slim(tmp_path / "slim.pt")
+    assert slim.trained and slim.certificate is not None and slim.certificate.error < 1e-9
+    assert slim.plan.after["macs"] < 0.9 * slim.plan.before["macs"]

@@ -20,8 +20,9 @@ from slimnet.coupling.removal import Removal
 from slimnet.errors import InputError
 from slimnet.network import Network
 from slimnet.plan.outcome import GroupCut, Outcome
-from slimnet.plan.plan import AttributeChange, Plan, Scale, _indices, _runs
+from slimnet.plan.plan import AttributeChange, Plan, Scale
 from slimnet.plan.rebuild import rebuild
+from slimnet.ranges import indices_in, ranges_of
 
 IMAGE = (torch.randn(2, 3, 8, 8),)
 WHOLE = Plan(
@@ -83,8 +84,8 @@ def test_indices_are_written_as_runs_that_a_person_can_read():
 @given(st.sets(st.integers(0, 60)))
 def test_runs_are_the_inverse_of_indices(chosen):
     indices = sorted(chosen)
-    runs = _runs(indices)
-    assert _indices(runs) == tuple(indices)
+    runs = ranges_of(indices)
+    assert indices_in(runs) == tuple(indices)
     assert all(later[0] > earlier[1] + 1 for earlier, later in pairwise(runs))
 
 

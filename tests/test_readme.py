@@ -124,7 +124,7 @@ def study_with(engine: str, regime: str, folder: Path) -> tuple[list[float], lis
         engine=engine,
         progress=lambda status: order.append(status.cell.ratio),
     )
-    return list(dict.fromkeys(order)), [record.accuracy for record in results.records]
+    return list(dict.fromkeys(order)), [record.metrics["accuracy"] for record in results.records]
 
 
 def test_the_reasons_it_shows_are_the_reasons_given(mixer):

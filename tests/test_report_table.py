@@ -21,19 +21,20 @@ DATA = {
     "augmented": False,
 }
 STUDY = Study((0.3, 0.5), ("bn-scale",), ("finetune", "scratch-b"), (0, 1, 2), Schedule(epochs=4))
+RIGHT = {"accuracy": 97.8}
 LATENCY = LatencyFacts(0.41, 0.4, 0.45, 1.0)
 
 
 def results(latency=LATENCY, data=DATA):
     whole = Facts(1_812_480, 94_410, 0.0, latency)
-    dense = CellResult(Cell(None, 0.0, None, 0, "x"), whole, 97.8, 97.8, 0, 0, 0.0)
+    dense = CellResult(Cell(None, 0.0, None, 0, "x"), whole, RIGHT, RIGHT, 0, 0, 0.0)
     faster = latency and dataclasses.replace(latency, median_ms=0.2, speedup=2.05)
     slim = [
         CellResult(
             cell=Cell("bn-scale", ratio, regime, seed, "x"),
             facts=Facts(453_120, 47_205, ratio - 0.02, faster),
-            accuracy_cut=31.2,
-            accuracy=96.0 + seed,
+            cut={"accuracy": 31.2},
+            metrics={"accuracy": 96.0 + seed},
             epochs=4,
             samples=4792,
             seconds=1.0,
@@ -97,7 +98,7 @@ def test_a_dense_network_that_is_retrained_stands_under_the_dense_one():
     again = dataclasses.replace(
         whole.records[1],
         cell=Cell(None, 0.0, "finetune", 0, "x"),
-        accuracy=98.2,
+        metrics={"accuracy": 98.2},
         facts=whole.records[0].facts,
     )
     mixed = dataclasses.replace(whole, records=(whole.records[0], again, *whole.records[1:]))

@@ -77,8 +77,11 @@ def test_the_dense_network_teaches(files, data, dense):
         retrain(artifact, data, recipe(distill=distill), against=dense, device="cpu")
         for distill in (False, True)
     )
-    apart = [answers_apart(done.model, dense, data) for done in (alone, taught)]
-    assert apart[1] < apart[0]
+    hinted = retrain(
+        artifact, data, recipe(distill=True, features=1.0), against=dense, device="cpu"
+    )
+    apart = [answers_apart(done.model, dense, data) for done in (alone, taught, hinted)]
+    assert apart[1] < apart[0] and apart[2] < apart[0] and apart[2] != apart[1]
     assert all(torch.equal(t, before[name]) for name, t in dense.state_dict().items())
     assert all(p.requires_grad for p in dense.parameters())
     with pytest.raises(InputError, match="give the network that the slim one was cut from"):
@@ -236,8 +239,10 @@ def test_the_command_line(files, tmp_path):
     assert told["history"]["epochs"] == 2
     opened = open_network(tuned)
     assert opened.artifact.trained and opened.trains
-    shown = CliRunner().invoke(app, [*given, "-o", str(tmp_path / "more.pt")]).stdout
+    result = CliRunner().invoke(app, [*given, "-o", str(tmp_path / "more.pt")])
+    shown = result.stdout
     assert "accuracy" in shown and "2 epochs in" in shown and "trained in" in shown
+    assert "training: finetune: epoch 1/2, loss " in result.stderr
 
 
 OWN = """
@@ -314,6 +319,7 @@ def run(arguments):
         (["--regime", "repair"], "does not train: slimnet repair does what it does"),
         (["--precision", "int8"], "unknown precision 'int8': the known ones are float32, bfloat16"),
         (["--optimizer", "lion"], "unknown optimizer 'lion'"),
+        (["--distill-features", "1"], "features are compared with those of a teacher"),
         (["--minutes", "0"], "the minutes to train must be more than 0"),
     ],
 )

@@ -75,7 +75,7 @@ def test_the_users_network_stays_and_a_sparser_one_comes_back(data):
     record = json.loads(json.dumps(sparse.to_json()))
     assert record["recipe"]["rate"] == 0.5
     assert record["cut"] == "--criterion l2"
-    assert record["accuracy"].keys() == {"before", "after"}
+    assert record["metrics"]["after"].keys() == {"accuracy"}
 
 
 class Killed(BaseException):

@@ -9,7 +9,7 @@ from slimnet.capture.modules import copied
 from slimnet.comparison import (
     Settings,
     check_cuts,
-    one_image,
+    one_sample,
     run_comparison,
     write_comparison,
 )
@@ -100,7 +100,7 @@ def test_repair_stands_beside_retraining_with_images_of_each_seed(data, tmp_path
     assert [r.epochs for r in records] == [0, 0, 1, 1]
     page = write_comparison(tmp_path, "title", "slimnet compare", [network]).read_text()
     assert "by least squares, without labels and without training" in page
-    assert "order of the images and the images that a repair reads" in page
+    assert "order of the samples and the samples that a repair reads" in page
     count = len(cells_in(tmp_path))
     run(model, data, tmp_path, study, replace(SETTINGS, samples=32))
     assert len(cells_in(tmp_path)) == count + 5
@@ -173,15 +173,18 @@ def test_a_cut_that_is_not_possible_is_found_before_anything_runs(model):
 @pytest.mark.parametrize(
     ("network", "reason"),
     [
-        (nn.Sequential(nn.Conv2d(1, 4, 9)), "does not run on its images of 1x8x8"),
-        (nn.Sequential(nn.Conv2d(1, 4, 3)), r"one score per class \[N, classes\]"),
-        (nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), "the network has 3 outputs"),
+        (nn.Sequential(nn.Conv2d(1, 4, 9)), r"does not run on inputs of shape \[1, 1, 8, 8\]"),
+        (nn.Sequential(nn.Conv2d(1, 4, 3)), r"one score per class, \[N, classes\]"),
+        (
+            nn.Sequential(nn.Flatten(), nn.Linear(64, 3)),
+            "the data has 10 classes and the network 3 outputs",
+        ),
     ],
 )
 def test_a_network_that_the_data_do_not_fit_is_refused(data, network, reason):
     with pytest.raises(InputError, match=reason):
-        one_image(Opened(network.eval(), None), data)
-    assert one_image(Opened(MODELS["digits_vgg"].make().eval(), None), data)[0].shape == (
+        one_sample(Opened(network.eval(), None), data)
+    assert one_sample(Opened(MODELS["digits_vgg"].make().eval(), None), data)[0].shape == (
         1,
         1,
         8,

@@ -56,7 +56,7 @@ def test_damaged_images_are_written_again(data, tmp_path, caplog):
 
 def test_other_images_under_the_same_name_are_refused(data, tmp_path):
     kept = elsewhere(keep_data(data, DataSpec("digits", train=199, test=100), tmp_path))
-    with pytest.raises(InputError, match="digits: these are not the images that the study began"):
+    with pytest.raises(InputError, match="digits: these are not the data that the study began"):
         kept.load(tmp_path)
 
 
@@ -78,5 +78,5 @@ def test_images_on_a_disk_that_nobody_named_are_for_one_process(data, tmp_path):
     kept = keep_data(dataclasses.replace(data, x_train=OnDisk(data.x_train)), None, tmp_path)
     assert not list(tmp_path.iterdir())
     assert isinstance(kept.load(tmp_path).x_train, OnDisk)
-    with pytest.raises(InputError, match="read from a disk one by one: name them"):
+    with pytest.raises(InputError, match="do not lie in memory: name them"):
         elsewhere(kept).load(tmp_path)

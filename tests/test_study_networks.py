@@ -71,7 +71,7 @@ def test_a_damaged_network_is_set_aside_and_made_again(file, data, tmp_path, cap
     with caplog.at_level(logging.WARNING):
         again = ran(data, tmp_path, SMALL, pruner)
     assert len(pruner.asked) == file.startswith("l1")
-    assert [r.accuracy for r in again.records] == [r.accuracy for r in first.records]
+    assert [r.metrics for r in again.records] == [r.metrics for r in first.records]
     whole = path.with_suffix(".pt")
     assert caplog.messages == [
         f"{whole} is damaged: it is kept as {whole.name}.damaged, and the network is made again"
@@ -89,7 +89,7 @@ def test_files_of_two_networks_are_not_taken_for_one(data, tmp_path, caplog):
     again = ran(data, tmp_path, study, pruner)
     assert pruner.asked == [("l1", 0.5)]
     assert "l1-0.5" in caplog.text and "is damaged" in caplog.text
-    assert [r.accuracy for r in again.records] == [r.accuracy for r in first.records]
+    assert [r.metrics for r in again.records] == [r.metrics for r in first.records]
 
 
 def test_a_damaged_repair_is_made_again(data, tmp_path, caplog):
@@ -99,7 +99,7 @@ def test_a_damaged_repair_is_made_again(data, tmp_path, caplog):
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     forget_cells(tmp_path)
-    assert ran(data, tmp_path, study).records[1].accuracy == first.records[1].accuracy
+    assert ran(data, tmp_path, study).records[1].metrics == first.records[1].metrics
     assert caplog.messages == [
         f"{path} is damaged: it is kept as {path.name}.damaged, and the repair is made again"
     ]
@@ -124,7 +124,7 @@ def test_a_network_that_a_name_builds_needs_no_class(data, tmp_path):
             ("unnamed", Candidate(cut.model, facts_of(cut)), {}),
         )
     ]
-    first, second = ([r.accuracy for r in one.records] for one in results)
+    first, second = ([r.metrics for r in one.records] for one in results)
     assert first == second
     (path,) = (tmp_path / "named" / "networks").glob("dense*.pt")
     kept = slimnet.load(path).state_dict()
@@ -145,4 +145,4 @@ def test_a_network_with_a_state_beside_its_tensors_is_retrained(data, tmp_path):
 
     dense = dataclasses.replace(candidate(), model=Scaled())
     results = ran(data, tmp_path, SMALL, lambda criterion, ratio: dense, dense)
-    assert results.records[1].accuracy > 10
+    assert results.records[1].metrics["accuracy"] > 10

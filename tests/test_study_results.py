@@ -10,15 +10,16 @@ from slimnet.study import Cell, CellResult, Facts, LatencyFacts, Results, Study
 from slimnet.train import Schedule
 
 STUDY = Study((0.5,), ("l1",), ("finetune", "scratch-e"), (0, 1, 2), Schedule(), dense_compute=1e6)
-DENSE = CellResult(Cell(None, 0.0, None, 0, "x"), Facts(400, 200, 0.0), 90.0, 90.0, 0, 0, 0.0)
+RIGHT = {"accuracy": 90.0}
+DENSE = CellResult(Cell(None, 0.0, None, 0, "x"), Facts(400, 200, 0.0), RIGHT, RIGHT, 0, 0, 0.0)
 
 
 def record(regime, seed, accuracy):
     return CellResult(
         cell=Cell("l1", 0.5, regime, seed, "x"),
         facts=Facts(100, 60, 0.48, LatencyFacts(2.0, speedup=1.5)),
-        accuracy_cut=40.0,
-        accuracy=accuracy,
+        cut={"accuracy": 40.0},
+        metrics={"accuracy": accuracy},
         epochs=4,
         samples=4000,
         seconds=1.0 + seed,
@@ -36,21 +37,21 @@ RUNS = tuple(record("finetune", seed, accuracy) for seed, accuracy in enumerate(
 def test_a_row_is_the_mean_and_the_sample_deviation_of_its_seeds():
     row = results(*RUNS).summary()[1]
     assert row.n == 3
-    assert row.accuracy == pytest.approx(sum(ACCURACIES) / 3)
-    spread = sum((accuracy - row.accuracy) ** 2 for accuracy in ACCURACIES)
-    assert row.std == pytest.approx((spread / 2) ** 0.5)
-    assert row.std == pytest.approx(statistics.stdev(ACCURACIES))
-    assert row.difference == pytest.approx(row.accuracy - 90.0)
+    assert row.first.mean == pytest.approx(sum(ACCURACIES) / 3)
+    spread = sum((accuracy - row.first.mean) ** 2 for accuracy in ACCURACIES)
+    assert row.first.std == pytest.approx((spread / 2) ** 0.5)
+    assert row.first.std == pytest.approx(statistics.stdev(ACCURACIES))
+    assert row.first.difference == pytest.approx(row.first.mean - 90.0)
     assert row.seconds == pytest.approx(2.0)
 
 
 def test_one_run_has_no_spread():
-    assert results(RUNS[0]).summary()[1].std is None
+    assert results(RUNS[0]).summary()[1].first.std is None
 
 
 def test_ratios_are_what_remains_of_the_dense_network():
     dense, slim = results(*RUNS).summary()
-    assert (dense.macs_ratio, dense.params_ratio, dense.difference) == (1, 1, 0)
+    assert (dense.macs_ratio, dense.params_ratio, dense.first.difference) == (1, 1, 0)
     assert (slim.macs_ratio, slim.params_ratio) == (0.25, 0.3)
     assert (slim.latency_ms, slim.speedup) == (2.0, 1.5)
 
@@ -70,7 +71,7 @@ def test_an_unknown_dense_training_is_not_counted_as_nothing():
 def test_rows_keep_the_order_of_the_cells_and_mix_nothing():
     rows = results(record("scratch-e", 0, 80.0), *RUNS).summary()
     assert [(row.regime, row.n) for row in rows] == [(None, 1), ("scratch-e", 1), ("finetune", 3)]
-    assert rows[1].accuracy == 80
+    assert rows[1].first.mean == 80
 
 
 def test_results_survive_json():

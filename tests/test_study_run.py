@@ -84,9 +84,9 @@ def test_a_repair_is_tested_and_not_trained(data, tmp_path, monkeypatch):
     assert trainings.count == 2  # the two seeds of repair-finetune
     for record in repaired[:2]:
         share = 100 * (data.y_test == record.cell.seed).double().mean().item()
-        assert record.accuracy == pytest.approx(share)
+        assert record.metrics["accuracy"] == pytest.approx(share)
         assert (record.epochs, record.samples, record.compute) == (0, 0, 0.0)
-        assert record.accuracy_cut == results.records[-1].accuracy_cut
+        assert record.cut == results.records[-1].cut
     assert all(torch.equal(kept[name], x) for name, x in slim.model.state_dict().items())
 
 
@@ -201,7 +201,10 @@ def test_results_survive_the_file(data, tmp_path):
     results = ran(data, tmp_path)
     path = write_results(results, tmp_path)
     assert read_results(path) == results
-    assert json.loads(path.read_text())["summary"][0]["accuracy"] == results.dense.accuracy
+    assert (
+        json.loads(path.read_text())["summary"][0]["metrics"]["accuracy"]["mean"]
+        == results.summary()[0].first.mean
+    )
     assert not [name for name in tmp_path.iterdir() if name.name.startswith(".")]
 
 

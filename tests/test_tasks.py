@@ -82,6 +82,13 @@ def test_arrays_that_are_no_regression_are_refused(changes, sentence, tmp_path):
         load_task(write_npz(tmp_path / "own.npz", **changes))
 
 
+def test_targets_that_are_all_alike_teach_nothing(tmp_path):
+    task = load_task(write_npz(tmp_path / "own.npz", y_train=np.full(96, 2.5)))
+    assert len(list(task.batches("train", 32))) == 3  # enough for a repair
+    with pytest.raises(InputError, match=r"all 96 targets to train on are 2\.5"):
+        task.batches("train", 32, torch.Generator())
+
+
 def test_a_network_with_another_number_of_outputs_is_refused(tmp_path):
     task = load_task(write_npz(tmp_path / "own.npz"))
     with pytest.raises(InputError, match="a regression needs as many numbers of both"):
@@ -164,6 +171,17 @@ def test_mirrored_images_have_mirrored_masks(masks):
     assert 0 < turned < 16
 
 
+def test_pixels_that_do_not_count_teach_nothing(masks):
+    task = load_task(f"task:segmentation:{masks}", size=24)
+    model, (images, labels) = Dense(), next(iter(task.batches("train", 4)))
+    none = torch.full_like(labels, 255)
+    assert float(task.loss(model, (images, none)).detach()) == 0
+    some = torch.where(torch.arange(24) < 9, none, labels)
+    scores = nn.functional.interpolate(model(images)["out"], size=24, mode="bilinear")
+    wanted = nn.functional.cross_entropy(scores, some, ignore_index=255)
+    torch.testing.assert_close(task.loss(model, (images, some)), wanted)
+
+
 def test_folders_that_do_not_fit_are_refused(masks):
     (masks / "train" / "masks" / "03.png").unlink()
     with pytest.raises(InputError, match="03 has no partner of its name"):
@@ -238,6 +256,11 @@ def test_annotations_that_are_none_are_refused(boxes):
         (
             {"annotations": [{"image_id": 0, "bbox": [0, 0, 5, 5], "category_id": 0}]},
             "category 0: classes count from 1",
+        ),
+        ({"annotations": []}, "holds no box: list images and boxes that belong together"),
+        (
+            {"annotations": [{"image_id": 77, "bbox": [0, 0, 5, 5], "category_id": 1}]},
+            "holds boxes of image 77, which it does not list",
         ),
     ):
         file.write_text(json.dumps({**rows, **change}))

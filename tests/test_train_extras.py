@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import copy
 import math
+import random
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from test_train_loop import equal, net
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader, TensorDataset
 
 from slimnet.errors import InputError
 from slimnet.example import map_tensors
+from slimnet.task import LoaderTask
 from slimnet.tasks.data import load_data
 from slimnet.train import Callback, Schedule, Snapshot, train
 from slimnet.train.execution import WAYS, Execution, fastest
@@ -42,7 +47,7 @@ def kept(at):
 
 
 @pytest.mark.parametrize("extra", [{}, {"accumulate": 3}, {"ema": 0.9, "optimizer": "adamw"}])
-@pytest.mark.parametrize("at", [1, 4, 13, 20])
+@pytest.mark.parametrize("at", [1, 4, 10, 13, 20])
 def test_taken_up_in_the_middle_of_an_epoch_it_ends_in_the_same_weights(data, at, extra):
     schedule = replace(BASE, **extra)
     whole, stopped, resumed = net(dropout=0.3), net(dropout=0.3), net(dropout=0.3)
@@ -164,3 +169,44 @@ def test_the_fastest_way_is_one_of_those_tried_and_the_network_stays(data):
     assert list(told.seconds) == [Execution(True)] and "as told" in str(told)
     halved = fastest(net().half(), data, 32, torch.device("cpu"), rounds=1)
     assert list(halved.seconds) == [Execution()]
+
+
+class Jitter(LoaderTask):
+    """Draws from NumPy's and Python's generators, as others' augmentations do."""
+
+    def loss(self, model, batch):
+        factor = 1 + 0.1 * np.random.rand() + 0.1 * random.random()
+        return factor * super().loss(model, batch)
+
+
+def test_what_numpy_and_python_draw_is_the_same_after_a_stop(data):
+    images, labels = data.normalize(data.x_train), data.y_train
+    loader = DataLoader(TensorDataset(images, labels), 32, shuffle=True)
+    task = Jitter(loader, loader, lambda scores, batch: cross_entropy(scores, batch[1]))
+    whole, stopped, resumed = net(), net(), net()
+    train(whole, task, BASE, seed=1, device="cpu")
+    snapshots, keep = kept(7)
+    with pytest.raises(Stopped):
+        train(stopped, task, BASE, seed=1, device="cpu", keep=keep, interval=-1)
+    random.seed(5)
+    np.random.seed(5)
+    train(resumed, task, BASE, seed=1, device="cpu", resume=snapshots[-1])
+    assert equal(whole, resumed)
+
+
+def test_a_watcher_may_come_and_go(data):
+    whole, stopped, resumed = net(), net(), net()
+    schedule = replace(BASE, ema=0.9)
+    train(whole, data, schedule, seed=1, device="cpu")
+    snapshots, keep = kept(3)
+    with pytest.raises(Stopped):
+        train(
+            *(stopped, data, schedule),
+            seed=1,
+            device="cpu",
+            keep=keep,
+            interval=-1,
+            callbacks=[Callback()],
+        )
+    train(resumed, data, schedule, seed=1, device="cpu", resume=snapshots[-1])
+    assert equal(whole, resumed)

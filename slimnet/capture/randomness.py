@@ -6,8 +6,9 @@ Networks draw from them, and so do torch's own ways to start a layer: there is n
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,3 +39,27 @@ def drawing_from(seed: int, devices: Sequence[torch.device] | None = None) -> It
 def _gpus() -> list[torch.device]:
     """All by name: torch warns of many where it is told of none."""
     return [torch.device("cuda", number) for number in range(torch.cuda.device_count())]
+
+
+def generators(device: torch.device) -> dict[str, Any]:
+    """Where Python's, NumPy's and torch's generators stand: tensors and numbers, for a file."""
+    version, words, gauss = random.getstate()
+    kind, keys, *rest = np.random.get_state()
+    gpu = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    return {
+        "torch": torch.get_rng_state(),
+        "gpu": gpu,
+        "python": (version, torch.tensor(words), gauss),
+        "numpy": (kind, torch.from_numpy(np.asarray(keys, np.int64)), *rest),
+    }
+
+
+def set_generators(state: Mapping[str, Any], device: torch.device) -> None:
+    """Stand where :func:`generators` said."""
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words.tolist()), gauss))
+    kind, keys, *rest = state["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(state["torch"])
+    if state["gpu"] is not None and device.type == "cuda":
+        torch.cuda.set_rng_state(state["gpu"], device)

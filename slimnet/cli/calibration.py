@@ -53,8 +53,12 @@ class Calibration:
 
 def task_called(data: str, normalize: str | None, example: tuple[Any, ...]) -> Task:
     """The task that ``--data`` names, its images as large as the example."""
-    size = next((int(x.shape[-1]) for x in tensors_of(example) if x.dim() == 4), 224)
-    return load_task(data, normalize, size=size)
+    return load_task(data, normalize, size=size_of(example))
+
+
+def size_of(example: tuple[Any, ...]) -> int:
+    """Height and width of the images of an example."""
+    return next((int(x.shape[-1]) for x in tensors_of(example) if x.dim() == 4), 224)
 
 
 def calibration_of(

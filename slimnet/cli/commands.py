@@ -86,6 +86,7 @@ class Files:
 
 STATED = ("arch", "weights", "allow_pickle")  # where the file itself says what it takes
 TRAINED = ("overwrite", *STATED)  # where images do
+SIZED = ("input", *TRAINED)  # and are as large as asked for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,8 +136,12 @@ class Prune:
     """
 
     model: Path = required(_MODEL)
-    output: Path = option(Path("slim.pt"), "the slim network", flags=_OUTPUT)
+    output: Path | None = option(
+        None, "the slim network, slim.pt by default; with --dry-run plan.json", flags=_OUTPUT
+    )
     cut: CutRequest = part()
+    dry_run: bool = option(False, "write the plan alone, to review and edit")
+    plan: Path | None = option(None, "cut as such a file says, in place of a budget")
     data: str | None = option(
         None, f"training images, for criteria that read gradients or activations: {KINDS}"
     )
@@ -193,6 +198,12 @@ class Retrain:
     clip: float | None = option(None, "the largest norm of the gradients")
     teacher_weight: float = option(0.9, "of the teacher's part in the loss", bounds=(0, 1))
     temperature: float = option(4.0, "at which class scores are compared with the teacher's")
+    tensorboard: Path | None = option(
+        None, "folder for curves of loss, learning rate and metrics, one point for each epoch"
+    )
+    distill_features: float = option(
+        0.0, "weight of hidden features in the loss: channels that survive beside the teacher's own"
+    )
     precision: str | None = option(None, "float32 or bfloat16; what is faster, by default")
     normalize: str | None = option(None, _NORMALIZE)
     train_images: int | None = option(None, "use only so many", bounds=(1, None))
@@ -260,8 +271,8 @@ class Export:
 
 
 COMPARED = (
-    *("across", "reduce", "scope", "align", "min_channels", "keep", "layer_ratio", "heads"),
-    "best_effort",
+    *("across", "reduce", "scope", "align", "min_channels", "keep", "layer_ratio", "widths"),
+    *("heads", "best_effort"),
 )
 """What all cuts of a comparison share; ratio and criterion are what it compares."""
 
@@ -297,7 +308,7 @@ class Compare:
             bounds=(1, 4096),
         ),
     )
-    files: Files = part(*TRAINED)
+    files: Files = part(*SIZED)
     run: Run = part()
 
 
@@ -317,7 +328,7 @@ class Sparsify:
     strength: float | None = option(None, "of the penalty; the method's own by default")
     rate: float | None = option(None, "share that soft-filters, unstructured set to zero")
     training: Training = part()
-    files: Files = part(*TRAINED)
+    files: Files = part(*SIZED)
     run: Run = part()
 
 

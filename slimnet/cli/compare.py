@@ -13,7 +13,7 @@ from slimnet.cli.calibration import check_recognised, network_before, read_image
 from slimnet.cli.shared import open_to_train, place_of, print_json
 from slimnet.cli.targets import check_apart
 from slimnet.cli.training import data_of, schedule_of
-from slimnet.comparison import Settings, check_cuts, one_image, run_comparison, write_comparison
+from slimnet.comparison import Settings, check_cuts, one_sample, run_comparison, write_comparison
 from slimnet.criteria import load_criteria
 from slimnet.errors import InputError
 from slimnet.output import make_folder
@@ -21,6 +21,8 @@ from slimnet.planning.request import CutRequest, is_number
 from slimnet.report import table
 from slimnet.study import ENGINES, STORES, Study
 from slimnet.study.masked import UNSTRUCTURED, cutting
+from slimnet.task import samples_from
+from slimnet.tasks.classification import Dataset
 from slimnet.train import REGIMES
 
 
@@ -37,18 +39,20 @@ def compare(options: commands.Compare) -> None:
         request = replace(options.cut, ratio=0.0, criterion=name)
         request.check(data=True, init=options.init is not None)
     engine, _ = _engine(options), STORES[options.store]
-    spec = data_of(options.data, options.training)
-    dataset = spec.load()
     opened = open_to_train(options.model, files)
-    example = one_image(opened, dataset)
-    check_recognised(options.model, opened, dataset.samples(512, run.seed))
+    spec = data_of(options.data, options.training, opened, files)
+    task = spec.load()
+    example = one_sample(opened, task)
+    if isinstance(task, Dataset):
+        check_recognised(options.model, opened, task.samples(512, run.seed))
+    chosen = options.samples if read_images(criteria) else 0
     settings = Settings(
         prune=_shared(replace(options.cut, seed=run.seed)),
         latency_batch=options.batch if options.latency else None,
         threads=run.threads,
         device=str(place),
         samples=options.samples,
-        data=dataset.samples(options.samples, run.seed) if read_images(criteria) else None,
+        data=samples_from(task, chosen, run.seed, opened.model) if chosen else None,
         init=network_before(options.init, opened, allow_pickle=files.allow_pickle),
         engine=engine,
         workers=options.workers,
@@ -57,7 +61,7 @@ def compare(options: commands.Compare) -> None:
     check_cuts(opened.model, example, study, settings)
     folder = make_folder(options.output)
     with console.watching(quiet=run.json) as watch:
-        what = (options.model.stem, opened.model, example, dataset, study, folder, settings)
+        what = (options.model.stem, opened.model, example, task, study, folder, settings)
         network = run_comparison(*what, watch, arch=opened.arch, spec=spec)
         title = f"{options.model.name}: slim networks"
         command = shlex.join(["slimnet", *sys.argv[1:]])

@@ -172,4 +172,4 @@ class _Lines:
         now = time.monotonic()
         if now >= self.next:
             self.next = now + self.seconds
-            err.print(shown(f"{text} {part:.0%}" if part else text))
+            err.print(shown(f"{text} ({part:.0%})" if part else text))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,25 +10,42 @@ import torch
 from torch import nn
 
 from slimnet.cli import commands, console, tables
-from slimnet.cli.calibration import task_called
+from slimnet.cli.calibration import size_of
 from slimnet.cli.shared import open_any, place_of, print_json, write_slim
 from slimnet.cli.targets import SLIM, check_target
 from slimnet.errors import InputError
 from slimnet.files.artifact import Artifact
 from slimnet.files.slim_file import read_slim
 from slimnet.networks.arch import parse_arch
-from slimnet.retraining import Recipe
+from slimnet.progress import Progress
+from slimnet.retraining import Recipe, Retrained
 from slimnet.retraining import retrain as retrain_network
 from slimnet.study.repaired import repaired
-from slimnet.task import Task
+from slimnet.task import Metric, Task
 from slimnet.tasks.classification import Dataset
+from slimnet.tasks.data import DataSpec
 from slimnet.train import REGIMES, Repairer, Schedule
 from slimnet.train.checkpoint import checkpoint_of
 from slimnet.train.execution import Execution
+from slimnet.train.processes import Processes, joined
+from slimnet.train.reporting import Reporting, tensorboard
 
 
 def retrain(options: commands.Retrain) -> None:
-    """Refuse, read, train, write, show."""
+    """Refuse, read, train, write, show; one of several processes trains alone."""
+    with joined() as processes:
+        trained, metrics = _trained(options, processes)
+    if not processes.first:
+        return
+    if options.run.json:
+        print_json({"output": str(options.output), **trained.to_json()})
+        return
+    tables.show_retrained(trained, metrics)
+    console.written(options.output)
+
+
+def _trained(options: commands.Retrain, processes: Processes) -> tuple[Retrained, Sequence[Metric]]:
+    """The trained network, in its file, and the metrics of its task."""
     files, run = options.files, options.run
     place = place_of(run)
     recipe = _recipe(options)
@@ -36,7 +54,7 @@ def retrain(options: commands.Retrain) -> None:
     artifact, dense = read_slim(options.slim), _dense(options)
     task = _task(options, artifact)
     checkpoint = checkpoint_of(options.output)
-    with console.watching(quiet=run.json) as watch:
+    with console.watching(quiet=run.json or not processes.first) as watch:
         trained = retrain_network(
             artifact,
             task,
@@ -46,15 +64,13 @@ def retrain(options: commands.Retrain) -> None:
             checkpoint=checkpoint,
             device=place,
             execution=_execution(options.precision),
-            progress=lambda part: watch(f"training: {options.regime}", part),
+            callbacks=list(_reporting(options, task, watch)) if processes.first else (),
+            processes=processes,
         )
-        write_slim(trained.artifact, trained.model.cpu(), options.output)
-    checkpoint.unlink(missing_ok=True)
-    if run.json:
-        print_json({"output": str(options.output), **trained.to_json()})
-        return
-    tables.show_retrained(trained, task.metrics)
-    console.written(options.output)
+        if processes.first:
+            write_slim(trained.artifact, trained.model.cpu(), options.output)
+            checkpoint.unlink(missing_ok=True)
+    return trained, task.metrics
 
 
 def _recipe(options: commands.Retrain) -> Recipe:
@@ -78,6 +94,7 @@ def _recipe(options: commands.Retrain) -> Recipe:
         options.distill,
         options.teacher_weight,
         options.temperature,
+        options.distill_features,
         options.run.seed,
     )
 
@@ -93,16 +110,23 @@ def _dense(options: commands.Retrain) -> nn.Module | None:
 
 
 def _task(options: commands.Retrain, artifact: Artifact) -> Task:
-    task = task_called(options.data, options.normalize, artifact.example)
+    limits = options.train_images, options.test_images
+    task = DataSpec(options.data, options.normalize, *limits, size=size_of(artifact.example)).load()
     if isinstance(task, Dataset):
-        limited = task.limited(train=options.train_images, test=options.test_images)
-        return replace(limited, smoothing=options.smoothing)
-    if options.smoothing or options.train_images or options.test_images:
+        return replace(task, smoothing=options.smoothing)
+    if options.smoothing:
         raise InputError(
-            f"{options.data} is a task of its own: --smoothing, --train-images and --test-images "
-            "are for labelled images, so leave them out"
+            f"{options.data} is a task of its own: --smoothing is for labelled images, so leave it "
+            "out"
         )
     return task
+
+
+def _reporting(options: commands.Retrain, task: Task, watch: Progress) -> Iterator[Reporting]:
+    """What says where the training stands; nothing where nobody would read it."""
+    board = None if options.tensorboard is None else tensorboard(options.tensorboard)
+    if board is not None or not options.run.json:
+        yield Reporting(task, f"training: {options.regime}", watch, board)
 
 
 def _execution(precision: str | None) -> Execution | None:

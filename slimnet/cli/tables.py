@@ -206,12 +206,8 @@ def _few(texts: Sequence[str], number: int = 3, between: str = ", ") -> str:
 
 def show_retrained(trained: Retrained, metrics: Sequence[Metric]) -> None:
     """Each metric before and after, and how it was trained."""
-    table = _table("", "before", "after")
-    for metric in metrics:
-        before, after = trained.before[metric.name], trained.history.metrics[metric.name]
-        table.add_row(metric.name, *(f"{value:.4g}{metric.unit}" for value in (before, after)))
-    show(table)
     history = trained.history
+    show(_before_and_after(metrics, trained.before, history.metrics))
     say(
         f"{count(history.epochs, 'epoch')} in {history.seconds:.0f} s, the last loss "
         f"{history.losses[-1]:.4g}; {trained.trial or f'trained in {trained.execution}'}"
@@ -220,10 +216,21 @@ def show_retrained(trained: Retrained, metrics: Sequence[Metric]) -> None:
         say(f"taken up after {count(trained.resumed, 'epoch')} of an earlier run")
 
 
-def show_sparse(sparse: Sparse) -> None:
-    """Accuracy, what became zero, and what to do with it."""
+def _before_and_after(
+    metrics: Sequence[Metric], before: Mapping[str, float], after: Mapping[str, float]
+) -> Table:
+    """Each metric of a training."""
     table = _table("", "before", "after")
-    table.add_row("accuracy", f"{sparse.accuracy:.2f}%", f"{sparse.history.accuracy:.2f}%")
+    for metric in metrics:
+        form = ".2f" if metric.unit == "%" else ".4g"
+        values = before[metric.name], after[metric.name]
+        table.add_row(metric.name, *(f"{value:{form}}{metric.unit}" for value in values))
+    return table
+
+
+def show_sparse(sparse: Sparse, metrics: Sequence[Metric]) -> None:
+    """Metrics, what became zero, and what to do with it."""
+    table = _before_and_after(metrics, sparse.metrics, sparse.history.metrics)
     for name, label in _SPARSE.items():
         before, after = getattr(sparse.before, name), getattr(sparse.after, name)
         if after.all:

@@ -32,6 +32,7 @@ _TORCH = (".pt", ".pth", ".bin", ".ckpt")
 _EXPORT = "; slimnet export makes ONNX of it"
 SLIM = Format("a slim network", (*_TORCH, ".pt2", ".safetensors"), _EXPORT)
 STATE = Format("a state dict of torch", _TORCH, beside=(".training",))
+PLAN = Format("a plan", (".json",))
 PAGE = Format("a page", (".html", ".htm"))
 
 _SAYS = {

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from slimnet.cli.commands import Training
+from slimnet.cli.commands import Files, Training
+from slimnet.files.access import Opened
 from slimnet.tasks.data import DataSpec
 from slimnet.train import Schedule
 
@@ -17,6 +18,10 @@ def schedule_of(training: Training) -> Schedule:
     )
 
 
-def data_of(name: str, training: Training) -> DataSpec:
-    """What loads as many images of the data set as were asked for."""
-    return DataSpec(name, training.normalize, training.train_images, training.test_images)
+def data_of(name: str, training: Training, opened: Opened, files: Files) -> DataSpec:
+    """What loads as much of the data as was asked for, pictures as large as the network's usual."""
+    usual = None if opened.arch is None else opened.arch.input_shape
+    shape = files.input[0] if files.input else usual
+    size = {} if shape is None else {"size": shape[-1]}
+    images = training.train_images, training.test_images
+    return DataSpec(name, training.normalize, *images, **size)

@@ -23,6 +23,7 @@ from slimnet.errors import InputError
 from slimnet.limits import checked_name, checked_path, whole_number
 from slimnet.plan.outcome import GroupCut, Outcome
 from slimnet.plan.shortcut import Stub
+from slimnet.ranges import MOST_INDICES, indices_in, ranges_of
 
 
 @dataclass(frozen=True)
@@ -139,11 +140,11 @@ class Plan:
         data = asdict(self)
         data |= data.pop("outcome")
         data["removed"] = {
-            name: {str(axis): _runs(indices) for axis, indices in axes.items()}
+            name: {str(axis): ranges_of(indices) for axis, indices in axes.items()}
             for name, axes in self.removed.items()
         }
         data["scaled"] = {
-            name: [[scale.axis, _runs(scale.indices), scale.factor] for scale in scales]
+            name: [[scale.axis, ranges_of(scale.indices), scale.factor] for scale in scales]
             for name, scales in self.scaled.items()
         }
         return {name: data[name] for name in _WRITTEN}
@@ -155,7 +156,7 @@ class Plan:
             _check_index_count(data)
             return cls(
                 removed={
-                    checked_path(name): {int(axis): _indices(runs) for axis, runs in axes.items()}
+                    checked_path(name): {int(axis): indices_in(runs) for axis, runs in axes.items()}
                     for name, axes in data["removed"].items()
                 },
                 changes=tuple(map(AttributeChange.from_json, data["changes"])),
@@ -185,21 +186,6 @@ _WRITTEN = (
 """The keys of a plan in JSON, in this order."""
 
 
-def _runs(indices: Sequence[int]) -> list[list[int]]:
-    """Sorted indices as runs [first, last], both included: short and easy to read."""
-    values = np.asarray(indices, np.int64)
-    if not len(values):
-        return []
-    breaks = np.flatnonzero(np.diff(values) != 1)
-    firsts = values[np.concatenate([[0], breaks + 1])]
-    lasts = values[np.concatenate([breaks, [len(values) - 1]])]
-    return [[int(a), int(b)] for a, b in zip(firsts, lasts, strict=True)]
-
-
-def _indices(runs: Sequence[Sequence[int]]) -> tuple[int, ...]:
-    return tuple(i for first, last in runs for i in range(first, last + 1))
-
-
 def _check_index_count(data: Mapping[str, Any]) -> None:
     """Refuse a file whose few runs stand for more indices than memory holds: [[0, 10^10]]."""
     tables = [axes.values() for axes in data["removed"].values()]
@@ -208,10 +194,6 @@ def _check_index_count(data: Mapping[str, Any]) -> None:
     lengths = (whole_number(last) - whole_number(first) + 1 for first, last in runs)
     if sum(max(0, length) for length in lengths) > MOST_INDICES:
         raise ValueError(f"it removes more than {MOST_INDICES:,} indices")
-
-
-MOST_INDICES = 2**24
-"""Most indices that a plan may hold; half of all channels of ViT-H are 800 000."""
 
 
 def _path_entry(value: Any) -> int | str:
@@ -227,7 +209,7 @@ def _groups(value: Any) -> int:
 
 
 def _scale(axis: Any, runs: Sequence[Sequence[int]], factor: Any) -> Scale:
-    return Scale(whole_number(axis), _indices(runs), float(factor))
+    return Scale(whole_number(axis), indices_in(runs), float(factor))
 
 
 def make_plan(

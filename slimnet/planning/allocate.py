@@ -339,6 +339,8 @@ class _Shares:
     def _why(self, number: int, wanted: float, width: int, asked: float) -> str:
         rungs = self.ladders[number]
         if self.fixed[number] is not None:
+            if number in self.limits.told:
+                return "a width of its own"
             return "kept by name" if self.limits.is_kept(rungs.group) else "a ratio of its own"
         if width == wanted:
             channels, size = rungs.group.at_a_time, rungs.group.size

@@ -26,6 +26,7 @@ from slimnet.planning.request import (
     BUDGETS,
     Align,
     CutRequest,
+    Keep,
     Scope,
     above_zero,
     up_to_one,
@@ -102,6 +103,8 @@ class Limits:
     min_channels: int | None = None
     keep: tuple[str, ...] = ()
     layer_ratio: Mapping[str, float] = field(default_factory=dict)
+    widths: Mapping[str, Keep] = field(default_factory=dict)
+    told: Mapping[int, int] = field(default_factory=dict)  # group → the atoms that widths prescribe
     finer: int = 1  # what the multiples are divided by, where a budget needs narrower groups
 
     def __post_init__(self) -> None:
@@ -117,6 +120,7 @@ class Limits:
             min_channels=request.min_channels,
             keep=tuple(request.keep),
             layer_ratio=dict(request.layer_ratio or {}),
+            widths=dict(request.widths or {}),
         )
 
     def check(self, groups: Sequence[Group], layers: Sequence[str]) -> None:
@@ -132,6 +136,8 @@ class Limits:
 
     def fixed_ratio(self, group: Group) -> float | None:
         """The ratio that a name pattern prescribes for this group: 0 if it is kept."""
+        if group.number in self.told:
+            return 1 - self.told[group.number] / group.size
         if self.is_kept(group):
             return 0.0
         named = [

@@ -34,6 +34,7 @@ from slimnet.planning.alike import classes
 from slimnet.planning.allocate import Allocation, allocate
 from slimnet.planning.budget import Budget, Limits, removed_atoms
 from slimnet.planning.bystanders import NONE, Bystanders, bystanders
+from slimnet.planning.prescribed import Prescribed, prescribed
 from slimnet.planning.scoring import ScoringInputs
 from slimnet.planning.unread import unread_atoms, without
 from slimnet.statistics.statistics import Statistics
@@ -72,7 +73,9 @@ def draft(
     limits.check(groups, [layer.name for layer in analysis.layers])
     if not groups and removes:
         raise PruneError(_nothing(analysis.layers))
-    scores = scoring.scores(network.tensors, groups, statistics)
+    told = prescribed(limits.widths, groups, analysis.layers)
+    limits = replace(limits, told=told.atoms)
+    scores = _scored(scoring.scores(network.tensors, groups, statistics), groups, told)
     idle = _unread(analysis, limits) if removes else {}
     scores = without(scores, idle)
     like = classes(network, groups) if limits.scope == "isomorphic" else None
@@ -96,6 +99,20 @@ def draft(
     allocation = _with_reasons(allocation, groups, idle)
     base = _written(network.first, analysis, allocation, removed, notes)
     return _with_bystanders(network, analysis, base, change_bystanders)
+
+
+def _scored(
+    scores: Mapping[int, Scores], groups: Sequence[Group], told: Prescribed
+) -> dict[int, Scores]:
+    """With what names say that leaves at -inf, also where the criterion has nothing to read."""
+    blank = {g.number: np.zeros(g.size) for g in groups if g.number in told.gone}
+    for group in groups:
+        if group.number in told.atoms and group.number not in {**blank, **scores}:
+            raise PruneError(
+                f"the criterion has nothing to read in {group.layers[0]}: name the channels that "
+                "stay, not their number, or take another criterion"
+            )
+    return without({**blank, **scores}, told.gone)
 
 
 def _unread(analysis: Analysis, limits: Limits) -> dict[int, Labels]:

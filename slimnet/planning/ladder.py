@@ -48,7 +48,10 @@ class Ladder:
 
 
 def ladder(group: Group, limits: Limits, most: int) -> Ladder:
-    """The rungs of a group of which ``most`` atoms are there."""
+    """The rungs of a group of which ``most`` atoms are there; one where its width is prescribed."""
+    told = limits.told.get(group.number)
+    if told is not None:
+        return Ladder(group, 1, told, told)
     multiple = limits.multiple(group.width) if group.is_even else 1  # no number of atoms meets it
     step = lcm(multiple // gcd(multiple, group.channels_per_atom), group.step)
     fewest = np.cumsum(np.sort(group.channels).clip(min=1))  # channels that are left, at least

@@ -28,7 +28,8 @@ def rows(groups: Sequence[GroupCut]) -> list[list[GroupCut]]:
 def asked_and_achieved(plan: Plan) -> Iterator[str]:
     """Sentences: what was asked for, what came out, and why they differ."""
     asked = plan.asked or {}
-    if plan.blocks and asked.get("ratio") == 0:  # nothing but blocks
+    by_name = plan.blocks or asked.get("widths")
+    if by_name and asked.get("ratio") == 0:  # nothing but what was named
         yield from plan.notes
         return
     wanted, achieved = _budget(plan)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
 from slimnet.errors import InputError
+from slimnet.ranges import parse_indices
 from slimnet.registry import declared
 from slimnet.signature import check_option, option, options_of, shared
 
@@ -23,6 +24,8 @@ Scope: TypeAlias = Literal["local", "global", "isomorphic", "harm"]
 class of like groups (:mod:`slimnet.planning.alike`), every class the same share; harm: the least
 total score for what is saved (:mod:`slimnet.planning.greedy`)."""
 Align: TypeAlias = int | Literal["auto"] | None
+Keep: TypeAlias = int | Sequence[int]
+"""Of a layer's channels: how many stay, or which."""
 
 BUDGETS = ("ratio", "macs", "params", "bytes")
 """Those that are options of their own; the others are said by :attr:`CutRequest.budget`."""
@@ -114,6 +117,23 @@ def parse_ratios(texts: Sequence[str]) -> dict[str, float]:
             raise InputError(f"--layer-ratio {text!r} must be LAYER=RATIO, e.g. features.0=0.2")
         ratios[glob] = float(share)
     return ratios
+
+
+def _widths(name: str, value: Mapping[str, Keep]) -> None:
+    for layer, keep in value.items():
+        if not keep or (keep if isinstance(keep, int) else min(keep)) < 0:
+            raise InputError(f"{layer!r} must keep a channel at least: {keep}")
+
+
+def parse_widths(texts: Sequence[str]) -> dict[str, Keep]:
+    """``LAYER=32`` or ``LAYER=0-7,12`` each."""
+    widths: dict[str, Keep] = {}
+    for text in texts:
+        layer, _, keep = text.rpartition("=")
+        if not layer:
+            raise InputError(f"--width {text!r} must be LAYER=CHANNELS: conv1=32, or conv1=0-7,12")
+        widths[layer] = int(keep) if re.fullmatch(r"\d{1,9}", keep) else parse_indices(keep)
+    return widths
 
 
 def is_number(text: str) -> bool:
@@ -219,6 +239,17 @@ class CutRequest:
         parse=parse_ratios,
         check=_ratios,
     )
+    widths: Mapping[str, Keep] | None = option(
+        None,
+        "how many channels layers keep, by name or pattern, or which",
+        typed=": 'layer1.*.conv1=32', conv1=0-7,12 ; repeatable",
+        python=": 32, or [0, 1, 5]; counted and numbered before the "
+        "cut. Without a budget, nothing else leaves",
+        flags=("--width",),
+        kind=list[str] | None,
+        parse=parse_widths,
+        check=_widths,
+    )
     steps: int = option(
         1,
         "plan in so many rounds, scored anew after each",
@@ -257,6 +288,8 @@ class CutRequest:
         object.__setattr__(self, "keep", tuple(self.keep))  # its own: nobody else changes them
         object.__setattr__(self, "layer_ratio", dict(self.layer_ratio or {}))
         object.__setattr__(self, "budget", dict(self.budget or {}))
+        widths = {name: _keep(keep) for name, keep in (self.widths or {}).items()}
+        object.__setattr__(self, "widths", widths)
         for name in options_of(type(self)):
             check_option(type(self), name, getattr(self, name))
 
@@ -265,19 +298,19 @@ class CutRequest:
 
         Raises :class:`InputError` unless there is one budget, and for names that are not known.
         """
-        only_blocks = self.drop_blocks and not self._budgets
-        request = replace(self, ratio=0.0) if only_blocks else self
+        by_name = (self.drop_blocks or self.widths) and not self.budgets
+        request = replace(self, ratio=0.0, scope="local") if by_name else self
         _ = request.the_budget
         # the registry of criteria imports torch
         from slimnet.criteria import CriterionOptions, usual, usual_scope
 
         criterion = self.criterion or usual(repair=self.repair)
         CriterionOptions(criterion, self.across, self.reduce)
-        scope = self.scope or usual_scope(criterion, repair=self.repair)
+        scope = request.scope or usual_scope(criterion, repair=self.repair)
         return replace(request, criterion=criterion, scope=scope)
 
     @property
-    def _budgets(self) -> list[tuple[str, float]]:
+    def budgets(self) -> list[tuple[str, float]]:
         """Every one that was named, and its number."""
         options = [(name, vars(self)[name]) for name in BUDGETS]
         named = [(name, value) for name, value in options if value is not None]
@@ -286,11 +319,11 @@ class CutRequest:
     @property
     def the_budget(self) -> tuple[str, float]:
         """Which one was named, and its number; raises :class:`InputError` unless it is one."""
-        if len(self._budgets) != 1:
+        if len(self.budgets) != 1:
             raise InputError(
                 "give exactly one budget: a ratio of channels, of macs or of params, or bytes"
             )
-        return self._budgets[0]
+        return self.budgets[0]
 
     def check(self, *, data: bool, init: bool) -> None:
         """Raise :class:`InputError` for what no network could be cut by, or needs what lacks."""
@@ -336,9 +369,13 @@ class SensitivityRequest:
         check_option(type(self), "points", self.points)
 
 
+def _keep(keep: Keep) -> Keep:
+    return keep if isinstance(keep, int) else tuple(sorted(map(int, keep)))
+
+
 def _plain(value: Any) -> Any:
     """As JSON holds it."""
     if isinstance(value, Mapping):
-        return dict(value)
+        return {name: _plain(item) for name, item in value.items()}
     listed = isinstance(value, Sequence) and not isinstance(value, str)
     return list(value) if listed else value

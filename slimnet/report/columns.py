@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from slimnet.report import words
 from slimnet.study import Results, Row
+from slimnet.task import Metric
 
 
 @dataclass(frozen=True)
@@ -33,36 +34,47 @@ class Line:
 
 def narrow(results: Results) -> tuple[Column, ...]:
     """For 80 characters: shares, and the dense network's amounts to take them from."""
-    digits = words.digits_of(results)
+    digits, name = words.digits_of(results, results.metric), words.label(results.metric, short=True)
     return (
         Column("network", lambda row: words.network(row, short=True), left=True),
         Column("channels\nremoved", lambda row: words.part(row.facts.channels_removed)),
         Column("MACs\nleft", lambda row: _left(row, row.facts.macs, row.macs_ratio)),
         Column("params\nleft", lambda row: _left(row, row.facts.params, row.params_ratio)),
         *_latency(results, "ms"),
-        Column("acc. %\nafter\nthe cut", lambda row: _cut(row, digits)),
+        Column(f"{name}\nafter\nthe cut", lambda row: _cut(row, digits)),
         Column("then", lambda row: row.regime or words.NOTHING, of_network=False, left=True),
-        Column("acc. %", lambda row: words.accuracy(row, digits, "±"), of_network=False),
+        Column(name, lambda row: words.spread(row.first, digits, "±"), of_network=False),
         Column("vs\ndense", lambda row: words.difference(row, digits), of_network=False),
     )
 
 
 def full(results: Results) -> tuple[Column, ...]:
-    """For a page: amounts, shares, epochs and compute."""
-    digits = words.digits_of(results)
+    """For a page: amounts, shares, every metric, epochs and compute."""
+    digits, name = words.digits_of(results, results.metric), words.label(results.metric)
     return (
         Column("network", words.network, left=True),
         Column("channels\nremoved", lambda row: words.part(row.facts.channels_removed)),
         Column("MACs\n(left)", lambda row: _amount(row.facts.macs, row.macs_ratio)),
         Column("parameters\n(left)", lambda row: _amount(row.facts.params, row.params_ratio)),
         *_latency(results, "latency\nms"),
-        Column("accuracy %\nafter the cut", lambda row: _cut(row, digits)),
+        Column(f"{name}\nafter the cut", lambda row: _cut(row, digits)),
         Column("then", words.retraining, of_network=False, left=True),
-        Column("accuracy %", lambda row: words.accuracy(row, digits), of_network=False),
+        Column(name, lambda row: words.spread(row.first, digits), of_network=False),
         Column("vs\ndense", lambda row: words.difference(row, digits), of_network=False),
+        *(_other(results, metric) for metric in results.metrics[1:]),
         Column("epochs", lambda row: str(row.epochs or words.NOTHING), of_network=False),
         Column("compute", lambda row: _compute(row.compute), of_network=False),
         Column("in\ntotal", lambda row: _compute(row.total_compute), of_network=False),
+    )
+
+
+def _other(results: Results, metric: Metric) -> Column:
+    """A metric beside the one that counts."""
+    digits = words.digits_of(results, metric)
+    return Column(
+        words.label(metric),
+        lambda row: words.spread(row.metrics[metric.name], digits),
+        of_network=False,
     )
 
 
@@ -82,9 +94,12 @@ def caption(results: Results) -> str:
     spread = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
     regimes = dict.fromkeys((*results.study.regimes, *results.study.dense_regimes))
     meanings = "; ".join(f"{regime}: {words.meaning(regime)}" for regime in regimes)
+    metric, sample, count = results.metric, words.sample(results), words.tested(results)
+    name, better = metric.name, " (lower is better)" if metric.best == "lowest" else ""
+    on = "the test split" if count is None else f"{count} test {sample}s"
     return (
-        f"Accuracy on {results.data['test']} test images, {spread}, of the last epoch. "
-        f"MACs: multiply-adds of one image. {meanings[:1].upper()}{meanings[1:]}."
+        f"{name[:1].upper()}{name[1:]}{better} on {on}, {spread}, of the last epoch. "
+        f"MACs: multiply-adds of one {sample}. {meanings[:1].upper()}{meanings[1:]}."
     )
 
 
@@ -107,7 +122,7 @@ def _amount(value: int, ratio: float) -> str:
 
 
 def _cut(row: Row, digits: int) -> str:
-    return words.NOTHING if row.criterion is None else f"{row.accuracy_cut:.{digits}f}"
+    return words.NOTHING if row.criterion is None else words.value(row.first.cut, digits)
 
 
 def _compute(value: float | None) -> str:

@@ -18,7 +18,6 @@ from slimnet.output import write_text
 from slimnet.report import columns, plots, words
 from slimnet.report.templates import filled
 from slimnet.study import Facts, LatencyFacts, Results
-from slimnet.tasks.classification import describe
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class Report:
     command: str
     networks: Sequence[NetworkReport]
     versions: Mapping[str, str] = field(default_factory=dict)
-    measured: Sequence[str] = ()  # sentences: how latency and accuracy were measured
+    measured: Sequence[str] = ()  # sentences: how latency and metrics were measured
     limits: Sequence[str] = ()  # beside those that follow from each study
 
 
@@ -76,9 +75,8 @@ def render(report: Report) -> str:
         "template.html",
         report=report,
         words=words,
-        describe=describe,
         columns=columns,
-        accuracy_plot=lambda results: Markup(plots.accuracy_plot(results)),
+        metric_plot=lambda results: Markup(plots.metric_plot(results)),
         latency_plot=lambda network: Markup(plots.latency_plot(_latencies(network))),
         plotly=Markup(get_plotlyjs()),
     )

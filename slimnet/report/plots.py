@@ -17,11 +17,14 @@ SYMBOLS = ("circle", "square", "triangle-up", "diamond", "x", "star")
 INK = "#1f2328"
 
 
-def accuracy_plot(results: Results) -> str:
-    """Accuracy against the MACs that remain: a series per criterion and regime, ± one deviation."""
-    rows = results.summary()
-    figure = go.Figure(layout=_layout("MACs remaining, % of the dense network", "accuracy, %"))
-    figure.add_hline(y=results.dense.accuracy, line={"dash": "dot", "width": 1, "color": INK})
+def metric_plot(results: Results) -> str:
+    """The metric that counts against the MACs that remain: a series per criterion and regime."""
+    rows, metric = results.summary(), results.metric
+    title = words.label(metric)
+    figure = go.Figure(layout=_layout("MACs remaining, % of the dense network", title))
+    figure.add_hline(
+        y=results.dense.metrics[metric.name], line={"dash": "dot", "width": 1, "color": INK}
+    )
     figure.add_trace(_points([rows[0]], "dense", INK, "diamond", 0.0))
     for number, (criterion, regime) in enumerate(_series(rows)):
         chosen = [row for row in rows if (row.criterion, row.regime) == (criterion, regime)]
@@ -106,14 +109,14 @@ def _points(rows: Sequence[Row], name: str, colour: str, symbol: str, shift: flo
     ordered = sorted(rows, key=lambda row: row.macs_ratio)
     return go.Scatter(
         x=[100 * row.macs_ratio + shift for row in ordered],
-        y=[row.accuracy for row in ordered],
-        error_y={"array": [row.std or 0 for row in ordered], "thickness": 1.5, "width": 4},
+        y=[row.first.mean for row in ordered],
+        error_y={"array": [row.first.std or 0 for row in ordered], "thickness": 1.5, "width": 4},
         customdata=[[100 * row.macs_ratio, row.n] for row in ordered],
         mode="lines+markers",
         name=name,
         line={"color": colour, "width": 1},
         marker={"color": colour, "symbol": symbol, "size": 9},
-        hovertemplate=f"{name}<br>%{{customdata[0]:.1f}} % of the MACs: %{{y:.2f}} % "
+        hovertemplate=f"{name}<br>%{{customdata[0]:.1f}} % of the MACs: %{{y:.4g}} "
         "(%{customdata[1]} runs)<extra></extra>",
     )
 

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from slimnet.proof.certificate import Certificate
-from slimnet.study import LatencyFacts, Results, Row, Study
+from slimnet.study import LatencyFacts, Results, Row, Spread, Study
+from slimnet.task import Metric
+from slimnet.tasks.classification import describe
 from slimnet.train import REGIMES
 
 NOTHING = "–"
@@ -44,17 +46,31 @@ def meaning(regime: str) -> str:
     return REGIMES[regime].meaning
 
 
-def accuracy(row: Row, digits: int, sign: str = " ± ") -> str:
+def label(metric: Metric, *, short: bool = False) -> str:
+    """The name of a metric with its unit."""
+    name = _SHORT.get(metric.name, metric.name) if short else metric.name
+    return f"{name} {metric.unit}".strip()
+
+
+_SHORT = {"accuracy": "acc."}
+
+
+def value(number: float, digits: int) -> str:
+    """A metric, with a true minus."""
+    return f"{number:.{digits}f}".replace("-", "−")
+
+
+def spread(of: Spread, digits: int, sign: str = " ± ") -> str:
     """The mean, and its spread where there are several runs."""
-    spread = "" if row.std is None else f"{sign}{row.std:.{digits}f}"
-    return f"{row.accuracy:.{digits}f}{spread}"
+    around = "" if of.std is None else f"{sign}{of.std:.{digits}f}"
+    return f"{value(of.mean, digits)}{around}"
 
 
 def difference(row: Row, digits: int) -> str:
-    """Points of accuracy against the dense network, with their sign."""
+    """The metric that counts against the dense network's, with its sign."""
     if row.criterion is None and row.regime is None:
         return NOTHING
-    return f"{row.difference:+.{digits}f}".replace("-", "−")
+    return f"{row.first.difference:+.{digits}f}".replace("-", "−")
 
 
 def milliseconds(value: float | None) -> str:
@@ -67,9 +83,36 @@ def times(value: float | None) -> str:
     return NOTHING if value is None else f"{value:.2f}×"
 
 
-def digits_of(results: Results) -> int:
-    """Decimals that mean something: one where an image weighs more than a hundredth of a point."""
-    return 1 if results.data["test"] < 10_000 else 2
+def digits_of(results: Results, metric: Metric) -> int:
+    """Decimals that mean something.
+
+    Of a percentage one where a sample weighs more than a hundredth of a point; else four figures of
+    the dense network's.
+    """
+    if metric.unit == "%":
+        return 2 if (tested(results) or 0) >= 10_000 else 1
+    dense = abs(results.dense.metrics[metric.name])
+    return min(max(3 - math.floor(math.log10(dense)), 0), 8) if dense else 4
+
+
+def tested(results: Results) -> int | None:
+    """How many samples there are to test on; None where the task does not say."""
+    count = results.data.get("test")
+    return None if count is None else int(count)
+
+
+def sample(results: Results) -> str:
+    """What one sample is called."""
+    return "image" if "image" in results.data else "sample"
+
+
+def data(facts: Mapping[str, Any]) -> str:
+    """One sentence about the data of a study."""
+    if "image" in facts:
+        return describe(facts)
+    counts = {"training": facts.get("train"), "test": facts.get("test")}
+    known = " and ".join(f"{n} {split}" for split, n in counts.items() if n is not None)
+    return f"{facts['name']}: {known} samples" if known else str(facts["name"])
 
 
 def certificate_sentence(certificate: Certificate | None) -> str:
@@ -106,15 +149,10 @@ def speed_sentence(latency: LatencyFacts | None) -> str:
 
 def limits(results: Results) -> tuple[str, ...]:
     """What the numbers of a study cannot say."""
-    tested = results.data["test"]
-    share = min(max(results.dense.accuracy / 100, 1 / tested), 1 - 1 / tested)
-    noise = 196 * math.sqrt(share * (1 - share) / tested)
     sentences = [
-        f"{tested} test images: one of them is {100 / tested:.2g} points, and an accuracy near the "
-        f"dense network's is known to about ±{noise:.1f} points (95 %, binomial). Smaller "
-        "differences between rows are not findings.",
+        _noise(results),
         _seeds(results.study),
-        "Accuracies are those of the last epoch, never of the best one.",
+        "Metrics are those of the last epoch, never of the best one.",
     ]
     if _same_from_scratch(results):
         sentences.append(
@@ -129,10 +167,29 @@ def limits(results: Results) -> tuple[str, ...]:
     return tuple(sentences)
 
 
+def _noise(results: Results) -> str:
+    """What the size of the test split leaves open."""
+    count, metric = tested(results), results.metric
+    if count is None or "classes" not in results.data or metric.name != "accuracy":
+        among = "" if count is None else f"{count} test samples: "
+        sentence = (
+            f"{among}how far {metric.name} would differ on another test split is not known here. "
+            "Differences smaller than the ± of the seeds are not findings."
+        )
+        return sentence[0].upper() + sentence[1:]
+    share = min(max(results.dense.metrics[metric.name] / 100, 1 / count), 1 - 1 / count)
+    noise = 196 * math.sqrt(share * (1 - share) / count)
+    return (
+        f"{count} test images: one of them is {100 / count:.2g} points, and an accuracy near the "
+        f"dense network's is known to about ±{noise:.1f} points (95 %, binomial). Smaller "
+        "differences between rows are not findings."
+    )
+
+
 def _same_from_scratch(results: Results) -> bool:
     """Whether two criteria's rows are one and the same training."""
     fresh = [
-        (row.ratio, row.regime, row.facts.macs, row.accuracy, row.std)
+        (row.ratio, row.regime, row.facts.macs, row.first.mean, row.first.std)
         for row in results.summary()
         if row.regime is not None and REGIMES[row.regime].start == "fresh"
     ]
@@ -143,9 +200,9 @@ def _seeds(study: Study) -> str:
     count = len(study.seeds)
     if count == 1:
         return "One seed: nothing is known about the spread between runs."
-    repaired = " and the images that a repair reads" if "repaired" in study.starts else ""
+    repaired = " and the samples that a repair reads" if "repaired" in study.starts else ""
     return (
-        f"{count} seeds vary the order of the images{repaired} and, from scratch, the initial "
+        f"{count} seeds vary the order of the samples{repaired} and, from scratch, the initial "
         "weights; the dense network and the cut are the same in all of them, so their spread is "
         "not in the ±."
     )

@@ -7,7 +7,7 @@ the result; started again with the same arguments, it goes on from there to the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,8 @@ from slimnet.network import Network
 from slimnet.output import write_torch
 from slimnet.sparsity.method import SPARSIFIERS
 from slimnet.sparsity.sparseness import Sparseness, sparseness
-from slimnet.tasks.classification import Dataset
-from slimnet.train import History, Schedule, evaluate, train
+from slimnet.task import Task, fingerprint_of
+from slimnet.train import Callback, History, Schedule, measure, train
 from slimnet.train.checkpoint import Checkpoint, checkpoint_of
 from slimnet.train.loop import check_held
 
@@ -45,12 +45,12 @@ class Recipe:
 
 @dataclass(frozen=True, eq=False)
 class Sparse:
-    """A network trained sparse, and what that did to it; accuracies in percent."""
+    """A network trained sparse, and what that did to it."""
 
     model: nn.Module
     recipe: Recipe
     history: History
-    accuracy: float  # before
+    metrics: Mapping[str, float]  # of the task, before
     before: Sparseness
     after: Sparseness
     resumed: int = 0  # epochs that an earlier run had done
@@ -65,7 +65,7 @@ class Sparse:
         return {
             "recipe": self.recipe.to_json(),
             "cut": self.cut,
-            "accuracy": {"before": self.accuracy, "after": self.history.accuracy},
+            "metrics": {"before": dict(self.metrics), "after": dict(self.history.metrics)},
             "sparseness": {"before": self.before.to_json(), "after": self.after.to_json()},
             "history": self.history.to_json(),
             "resumed": self.resumed,
@@ -75,12 +75,13 @@ class Sparse:
 def sparsify(
     model: nn.Module,
     example: tuple[Any, ...],
-    dataset: Dataset,
+    task: Task,
     recipe: Recipe,
     *,
     checkpoint: Path | None = None,
     device: torch.device | str | None = None,
     progress: Callable[[float], None] | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> Sparse:
     """Train a copy of ``model`` sparse.
 
@@ -91,27 +92,27 @@ def sparsify(
     copy = copied(Network.of(model))
     check_held(copy.parameters(), **{row.knob: recipe.amount})
     callback = row.make(copy, example, recipe.amount)
-    before, accuracy = sparseness(Network.of(copy), example), evaluate(copy, dataset, device)
+    before, metrics = sparseness(Network.of(copy), example), measure(copy, task, device)
     file = None
     if checkpoint is not None:
-        identity = {"data": dataset.fingerprint(), **recipe.to_json()}
+        identity = {"data": fingerprint_of(task), **recipe.to_json()}
         file = Checkpoint.of(checkpoint, model, identity)
     snapshot = None if file is None else file.read()
     history = train(
         copy,
-        dataset,
+        task,
         recipe.schedule,
         seed=recipe.seed,
         device=device,
         progress=progress,
-        callbacks=[callback],
+        callbacks=[callback, *callbacks],
         keep=None if file is None else file.write,
         resume=snapshot,
     )
     epochs = 0 if snapshot is None else len(snapshot.losses)
     network = Network.of(copy)
     after = sparseness(network, map_tensors(lambda x: x.to(network.device), example))
-    return Sparse(copy, recipe, history, accuracy, before, after, epochs)
+    return Sparse(copy, recipe, history, metrics, before, after, epochs)
 
 
 def write_state(model: nn.Module, output: Path) -> None:

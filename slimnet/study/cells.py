@@ -16,7 +16,7 @@ from torch import nn
 
 from slimnet.digest import weights_digest
 from slimnet.errors import InputError
-from slimnet.tasks.classification import Dataset
+from slimnet.task import Task, fingerprint_of
 from slimnet.train import REGIMES, Schedule
 from slimnet.version import __version__
 
@@ -105,10 +105,10 @@ class Cell:
         return what if self.regime is None else f"{what}, {self.regime}, seed {self.seed}"
 
 
-def cells(study: Study, dense: nn.Module, dataset: Dataset) -> tuple[Cell, ...]:
+def cells(study: Study, dense: nn.Module, task: Task) -> tuple[Cell, ...]:
     """Every cell of a study: the dense network first, then network by network."""
     shared = {
-        "data": dataset.fingerprint(),
+        "data": fingerprint_of(task),
         "weights": weights_digest(dense),
         "settings": dict(study.settings),
     }

@@ -1,4 +1,4 @@
-"""Where the cells of a study find their images, in whatever process they run.
+"""Where the cells of a study find their task, in whatever process they run.
 
 Data that a user named is loaded again by that name; a data set made in memory is written into the
 study's folder once, ``DIR/data-<fingerprint>.pt``. Either way its fingerprint must be the one that
@@ -22,39 +22,40 @@ from slimnet.networks.payload import load_payload
 from slimnet.output import set_aside, write_torch
 from slimnet.progress import remark
 from slimnet.study.recent import Recent
+from slimnet.task import Task, fingerprint_of
 from slimnet.tasks.classification import Dataset, Normalize
 from slimnet.tasks.data import DataSpec
 
 
 @dataclass(frozen=True)
 class StudyData:
-    """Images by their fingerprint, and the name that loads them where they have one."""
+    """A task by its fingerprint, and the name that loads it where it has one."""
 
     fingerprint: str
     spec: DataSpec | None = None
-    held: Dataset | None = field(default=None, compare=False, repr=False)  # by this process alone
-    recent: Recent[Dataset] = field(default_factory=partial(Recent, 1), compare=False, repr=False)
+    held: Task | None = field(default=None, compare=False, repr=False)  # by this process alone
+    recent: Recent[Task] = field(default_factory=partial(Recent, 1), compare=False, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        """What goes to another process: not the images."""
+        """What goes to another process: not the data."""
         return {**vars(self), "held": None}
 
-    def load(self, folder: Path) -> Dataset:
-        """The images, read once; raises ``InputError`` where they are not those of the study."""
+    def load(self, folder: Path) -> Task:
+        """The task, read once; raises ``InputError`` where it is not that of the study."""
         if self.held is not None:
             return self.held
         return self.recent.get(folder, lambda: _loaded(self, folder))
 
 
-def keep_data(dataset: Dataset, spec: DataSpec | None, folder: Path) -> StudyData:
-    """Make sure that other processes find ``dataset``, which ``spec`` names if it is given.
+def keep_data(task: Task, spec: DataSpec | None, folder: Path) -> StudyData:
+    """Make sure that other processes find ``task``, which ``spec`` names if it is given.
 
-    Images that are read from a disk one by one, and that nobody named, are for this process alone.
+    What nobody named is for this process alone, but for labelled images that lie in memory.
     """
-    data = StudyData(dataset.fingerprint(), spec, dataset)
+    data = StudyData(fingerprint_of(task), spec, task)
     path = _path(folder, data)
-    if spec is None and _is_in_memory(dataset) and not _is_kept(path):
-        write_torch(path, sealed(_payload(dataset)))
+    if spec is None and isinstance(task, Dataset) and _is_in_memory(task) and not _is_kept(path):
+        write_torch(path, sealed(_payload(task)))
     return data
 
 
@@ -75,21 +76,21 @@ def _is_kept(path: Path) -> bool:
     return True
 
 
-def _loaded(data: StudyData, folder: Path) -> Dataset:
+def _loaded(data: StudyData, folder: Path) -> Task:
     if data.spec is not None:
-        dataset, where = data.spec.load(), data.spec.name
+        task, where = data.spec.load(), data.spec.name
     elif (path := _path(folder, data)).exists():
-        dataset, where = _dataset(path), str(path)
+        task, where = _dataset(path), str(path)
     else:
         raise InputError(
-            f"{folder} does not hold the images of this study, which are read from a disk one by "
-            "one: name them, as in imagefolder:ROOT, or run the study in one process"
+            f"{folder} does not hold the data of this study, which do not lie in memory: name "
+            "them, as in imagefolder:ROOT or file.py:make_task, or run the study in one process"
         )
-    if dataset.fingerprint() != data.fingerprint:
+    if fingerprint_of(task) != data.fingerprint:
         raise InputError(
-            f"{where}: these are not the images that the study began with (the fingerprint differs)"
+            f"{where}: these are not the data that the study began with (the fingerprint differs)"
         )
-    return dataset
+    return task
 
 
 def _path(folder: Path, data: StudyData) -> Path:

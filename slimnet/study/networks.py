@@ -28,6 +28,7 @@ from slimnet.study.candidate import Candidate
 from slimnet.study.cells import Cell
 from slimnet.study.facts import Facts
 from slimnet.study.recent import Recent
+from slimnet.study.results import metrics_from
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +37,7 @@ class StoredNetwork:
 
     artifact: Artifact
     facts: Facts
-    accuracy: float  # percent, as it was cut
+    metrics: Mapping[str, float]  # of the task, as it was cut
     masked: float | None  # the share of single weights that are held at zero
 
     @property
@@ -48,7 +49,7 @@ class StoredNetwork:
         """What is known of the network, and which numbers it has."""
         return {
             **self.facts.to_json(),
-            "accuracy": self.accuracy,
+            "metrics": dict(self.metrics),
             "masked": self.masked,
             "tensors": digest(dict(self.artifact.tensors)),
         }
@@ -127,7 +128,7 @@ def _stored(path: Path, facts: Path) -> StoredNetwork:
     return StoredNetwork(
         artifact,
         Facts.from_json(fields),
-        float(fields["accuracy"]),
+        metrics_from(fields),
         None if masked is None else float(masked),
     )
 

@@ -1,11 +1,13 @@
 """What a study gives: one result per cell, and rows that sum the seeds up.
 
-A row's accuracy is the mean over the seeds with the sample standard deviation (n - 1), always of
-the last epoch. Its cost is stated in MACs x images: one forward pass per training image.
+Of each metric of the task a row holds the mean over the seeds with the sample standard deviation
+(n - 1), always of the last epoch; the first metric counts. Costs are stated in MACs x samples: one
+forward pass per training sample.
 """
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,6 +16,7 @@ from typing import Any
 from slimnet.errors import InputError
 from slimnet.study.cells import Cell, Study
 from slimnet.study.facts import Facts
+from slimnet.task import Metric
 from slimnet.train import REGIMES
 
 
@@ -23,15 +26,15 @@ class CellResult:
 
     cell: Cell
     facts: Facts  # of the network that was trained
-    accuracy_cut: float  # percent, before any retraining
-    accuracy: float  # percent, after the last epoch
+    cut: Mapping[str, float]  # the task's metrics before any retraining
+    metrics: Mapping[str, float]  # and after the last epoch
     epochs: int
-    samples: int  # training images seen, each epoch's counted anew
+    samples: int  # training samples seen, each epoch's counted anew
     seconds: float
 
     @property
     def compute(self) -> float:
-        """What the retraining took, in MACs x images (forward passes only)."""
+        """What the retraining took, in MACs x samples (forward passes only)."""
         return float(self.facts.macs) * self.samples
 
     def to_json(self) -> dict[str, Any]:
@@ -42,11 +45,41 @@ class CellResult:
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> CellResult:
         """Read what ``to_json`` gave."""
-        own = {name: fields[name] for name in _OWN}
-        return cls(Cell.from_json(fields["cell"]), Facts.from_json(fields), **own)
+        cut, metrics = (metrics_from(fields, *names) for names in (_CUT, _AFTER))
+        counts = {name: fields[name] for name in _OWN[2:]}
+        facts = Facts.from_json(fields)
+        return cls(Cell.from_json(fields["cell"]), facts, cut, metrics, **counts)
 
 
-_OWN = ("accuracy_cut", "accuracy", "epochs", "samples", "seconds")
+_OWN = ("cut", "metrics", "epochs", "samples", "seconds")
+_CUT, _AFTER = ("cut", "accuracy_cut"), ("metrics", "accuracy")
+ACCURACY = Metric("accuracy", "%")
+
+
+def metrics_from(
+    fields: Mapping[str, Any], name: str = "metrics", before: str = "accuracy"
+) -> dict[str, float]:
+    """Metrics in JSON; what was written ``before`` there were tasks is an accuracy alone."""
+    found = fields[name] if name in fields else {ACCURACY.name: fields[before]}
+    return {metric: float(value) for metric, value in found.items()}
+
+
+def check_finite(metrics: Mapping[str, float]) -> dict[str, float]:
+    """The metrics; raises ``InputError`` for one that is no finite number."""
+    for name, value in metrics.items():
+        if not math.isfinite(value):
+            raise InputError(f"the metric {name} is {value}: nothing can be compared with that")
+    return dict(metrics)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """One metric over the seeds of a row."""
+
+    cut: float  # before any retraining
+    mean: float
+    std: float | None  # None where there is one run
+    difference: float  # of the mean to the dense network as it was handed over
 
 
 @dataclass(frozen=True)
@@ -60,14 +93,16 @@ class Row:
     facts: Facts  # of the network
     macs_ratio: float  # what remains, 1 for the dense network
     params_ratio: float
-    accuracy_cut: float
-    accuracy: float
-    std: float | None  # None where there is one run
-    difference: float  # points of accuracy, against the dense network as it was handed over
+    metrics: Mapping[str, Spread]  # the one that counts is the first
     epochs: int
-    compute: float  # MACs x images of the retraining
+    compute: float  # MACs x samples of the retraining
     total_compute: float | None  # the dense network's training included where it was needed
     seconds: float  # mean of the runs
+
+    @property
+    def first(self) -> Spread:
+        """The metric that counts."""
+        return next(iter(self.metrics.values()))
 
     @property
     def latency_ms(self) -> float | None:
@@ -81,9 +116,8 @@ class Row:
 
     def to_json(self) -> dict[str, Any]:
         """Every number, flat, for those who only read."""
-        own = {name: value for name, value in vars(self).items() if name != "facts"}
         return {
-            **own,
+            **{name: value for name, value in asdict(self).items() if name != "facts"},
             "macs": self.facts.macs,
             "params": self.facts.params,
             "channels_removed": self.facts.channels_removed,
@@ -94,11 +128,17 @@ class Row:
 
 @dataclass(frozen=True)
 class Results:
-    """A study, the data it ran on (``Dataset.facts()``) and a result per cell, the dense first."""
+    """A study, its data (:func:`~slimnet.task.facts_of`), a result per cell, the dense first."""
 
     study: Study
     data: Mapping[str, Any]
     records: tuple[CellResult, ...]
+    metrics: tuple[Metric, ...] = (ACCURACY,)  # of the task
+
+    @property
+    def metric(self) -> Metric:
+        """The one that counts."""
+        return self.metrics[0]
 
     @property
     def dense(self) -> CellResult:
@@ -114,13 +154,14 @@ class Results:
         for record in self.records:
             key = (record.cell.criterion, record.cell.ratio, record.cell.regime)
             groups.setdefault(key, []).append(record)
-        return tuple(_row(records, self.dense, self.study) for records in groups.values())
+        return tuple(_row(records, self) for records in groups.values())
 
     def to_json(self) -> dict[str, Any]:
         """The study, every result, and the summary for those who only read."""
         return {
             "study": self.study.to_json(),
             "data": dict(self.data),
+            "metrics": [metric.to_json() for metric in self.metrics],
             "records": [record.to_json() for record in self.records],
             "summary": [row.to_json() for row in self.summary()],
         }
@@ -129,13 +170,12 @@ class Results:
     def from_json(cls, fields: Mapping[str, Any]) -> Results:
         """Read what ``to_json`` gave."""
         records = tuple(CellResult.from_json(record) for record in fields["records"])
-        return cls(Study.from_json(fields["study"]), fields["data"], records)
+        metrics = tuple(Metric(**row) for row in fields.get("metrics", [ACCURACY.to_json()]))
+        return cls(Study.from_json(fields["study"]), fields["data"], records, metrics)
 
 
-def _row(records: Sequence[CellResult], dense: CellResult, study: Study) -> Row:
-    one = records[0]
-    accuracies = [record.accuracy for record in records]
-    accuracy = statistics.fmean(accuracies)
+def _row(records: Sequence[CellResult], results: Results) -> Row:
+    one, dense = records[0], results.dense
     return Row(
         criterion=one.cell.criterion,
         ratio=one.cell.ratio,
@@ -144,15 +184,19 @@ def _row(records: Sequence[CellResult], dense: CellResult, study: Study) -> Row:
         facts=one.facts,
         macs_ratio=one.facts.macs / dense.facts.macs,
         params_ratio=one.facts.params / dense.facts.params,
-        accuracy_cut=one.accuracy_cut,
-        accuracy=accuracy,
-        std=statistics.stdev(accuracies) if len(records) > 1 else None,
-        difference=accuracy - dense.accuracy,
+        metrics={metric.name: _spread(metric.name, records, dense) for metric in results.metrics},
         epochs=one.epochs,
         compute=one.compute,
-        total_compute=_total_compute(one, study),
+        total_compute=_total_compute(one, results.study),
         seconds=statistics.fmean(record.seconds for record in records),
     )
+
+
+def _spread(name: str, records: Sequence[CellResult], dense: CellResult) -> Spread:
+    values = [record.metrics[name] for record in records]
+    mean = statistics.fmean(values)
+    std = statistics.stdev(values) if len(values) > 1 else None
+    return Spread(records[0].cut[name], mean, std, mean - dense.metrics[name])
 
 
 def _total_compute(record: CellResult, study: Study) -> float | None:

@@ -29,12 +29,12 @@ from slimnet.study.cells import Cell, Study, cells
 from slimnet.study.data import keep_data
 from slimnet.study.engine import ENGINES, Engine, Run
 from slimnet.study.networks import StoredNetwork, arch_of_cuts, artifact_of
-from slimnet.study.results import CellResult, Results
+from slimnet.study.results import CellResult, Results, check_finite
 from slimnet.study.store import PAUSE, STORES, Store, turn
 from slimnet.study.work import Setup, take_cell
-from slimnet.tasks.classification import Dataset
+from slimnet.task import Task, facts_of
 from slimnet.tasks.data import DataSpec
-from slimnet.train import evaluate
+from slimnet.train import measure
 
 MakeSlim: TypeAlias = Callable[[str, float], Candidate]
 """(criterion, ratio) → a network that was cut from the dense one."""
@@ -55,7 +55,7 @@ def run_study(
     study: Study,
     make_slim: MakeSlim,
     dense: Candidate,
-    dataset: Dataset,
+    task: Task,
     directory: Path | str,
     *,
     arch: Arch | None = None,
@@ -74,10 +74,10 @@ def run_study(
     for all its regimes and seeds, and lies in the folder from then on.
 
     Args:
-        study, make_slim, dense, dataset: what to run, on which networks and images.
+        study, make_slim, dense, task: what to run, on which networks and data.
         directory: where results, networks and data are kept.
         arch: what builds the dense network; without it, its class must be known to who runs cells.
-        spec: what loads ``dataset`` in another process; without it, a file in the folder does.
+        spec: what loads ``task`` in another process; labelled images in memory need none.
         samples: images that a repair reads, others for each seed.
         engine: where the cells run, a name of ``ENGINES``.
         workers: of an engine that has several; None leaves it to the engine.
@@ -87,20 +87,21 @@ def run_study(
         threads: of each worker of an engine that has several.
     """
     run_all, folder = ENGINES[engine], Path(directory)
-    planned = cells(study, dense.model, dataset)
+    planned = cells(study, dense.model, task)
     opened = STORES[store](folder)
     results = _finished(opened, planned)
     pending = [cell for cell in planned if cell not in results]
     if pending:
         make_folder(folder)
         _say_versions(opened, pending, folder)
-        data, place = keep_data(dataset, spec, folder), None if device is None else str(device)
+        data, place = keep_data(task, spec, folder), None if device is None else str(device)
         skeleton = _skeleton(dense.model) if arch is None else None
         setup = Setup(folder, study.base, planned[0], data, samples, place, store, skeleton)
         _make_networks(setup, opened, pending, _Maker(make_slim, dense, arch))
         run = Run(partial(take_cell, setup), workers=workers, threads=threads)
         results = _run_all(planned, opened, run_all, run, progress)
-    return Results(study, dataset.facts(), tuple(results[cell] for cell in planned))
+    records = tuple(results[cell] for cell in planned)
+    return Results(study, facts_of(task), records, tuple(task.metrics))
 
 
 def _say_versions(store: Store, pending: Sequence[Cell], folder: Path) -> None:
@@ -140,8 +141,8 @@ class _Maker:
         else:
             dense = networks.dense(networks.get(setup.baseline).artifact)
             model = artifact.model(Network.of(dense))
-        accuracy = evaluate(model, setup.data.load(setup.folder), setup.device)
-        return StoredNetwork(artifact, candidate.facts, accuracy, candidate.masked)
+        metrics = check_finite(measure(model, setup.data.load(setup.folder), setup.device))
+        return StoredNetwork(artifact, candidate.facts, metrics, candidate.masked)
 
 
 def _make_networks(setup: Setup, store: Store, pending: Sequence[Cell], maker: _Maker) -> None:

@@ -1,7 +1,7 @@
 """One cell, from the files of its study to its result: a function of plain data.
 
 :func:`run_cell` takes what every cell of a study reads (:class:`Setup`) and the cell. It pickles
-small, reads its networks and images from the study's folder (and holds the last ones that it read),
+small, reads its networks and its task from the study's folder (and holds the last that it read),
 and depends on nothing else: not on the order of the cells, nor on what ran before in this process.
 :func:`take_cell` shares the cells of a study between workers.
 """
@@ -9,7 +9,7 @@ and depends on nothing else: not on the order of the cells, nor on what ran befo
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -26,10 +26,10 @@ from slimnet.study.masked import holding
 from slimnet.study.networks import Networks, StoredNetwork
 from slimnet.study.recent import Recent
 from slimnet.study.repaired import repaired, write_repaired
-from slimnet.study.results import CellResult
+from slimnet.study.results import CellResult, check_finite
 from slimnet.study.store import STORES, Store
-from slimnet.tasks.classification import Dataset
-from slimnet.train import REGIMES, Repairer, Schedule, budget, evaluate, start, train
+from slimnet.task import Task
+from slimnet.train import REGIMES, Repairer, Schedule, budget, measure, start, train
 from slimnet.train.loop import History, place_of
 
 Progress: TypeAlias = Callable[[float], None]
@@ -88,8 +88,8 @@ def run_cell(setup: Setup, cell: Cell, progress: Progress = lambda part: None) -
     return CellResult(
         cell,
         stored.facts,
-        stored.accuracy,
-        history.accuracy,
+        dict(stored.metrics),
+        check_finite(history.metrics),
         history.epochs,
         history.samples,
         history.seconds,
@@ -98,19 +98,19 @@ def run_cell(setup: Setup, cell: Cell, progress: Progress = lambda part: None) -
 
 def _retrained(setup: Setup, cell: Cell, stored: StoredNetwork, progress: Progress) -> History:
     if cell.regime is None:
-        return _untrained(stored.accuracy, 0.0)
-    regime, dataset = REGIMES[cell.regime], setup.data.load(setup.folder)
+        return _untrained(stored.metrics, 0.0)
+    regime, task = REGIMES[cell.regime], setup.data.load(setup.folder)
     baseline = setup.networks.get(setup.baseline)
     dense = setup.networks.dense(baseline.artifact)
     model = dense if cell.criterion is None else stored.artifact.model(Network.of(dense))
     began = time.perf_counter()
-    start(regime, model, cell.seed, _repairer(setup, cell, stored, dataset))
+    start(regime, model, cell.seed, _repairer(setup, cell, stored, task))
     if not regime.epochs:
         seconds = time.perf_counter() - began
-        return _untrained(evaluate(model, dataset, setup.device), seconds)
+        return _untrained(measure(model, task, setup.device), seconds)
     return train(
         model,
-        dataset,
+        task,
         budget(regime, setup.base, baseline.facts.macs / stored.facts.macs),
         seed=cell.seed,
         device=setup.device,
@@ -119,11 +119,11 @@ def _retrained(setup: Setup, cell: Cell, stored: StoredNetwork, progress: Progre
     )
 
 
-def _untrained(accuracy: float, seconds: float) -> History:
-    return History((), {"accuracy": accuracy}, epochs=0, samples=0, seconds=seconds)
+def _untrained(metrics: Mapping[str, float], seconds: float) -> History:
+    return History((), metrics, epochs=0, samples=0, seconds=seconds)
 
 
-def _repairer(setup: Setup, cell: Cell, stored: StoredNetwork, dataset: Dataset) -> Repairer | None:
+def _repairer(setup: Setup, cell: Cell, stored: StoredNetwork, task: Task) -> Repairer | None:
     """Writes repaired weights; None for a network from which nothing was cut."""
     if not stored.is_cut or cell.criterion is None:
         return None
@@ -133,7 +133,7 @@ def _repairer(setup: Setup, cell: Cell, stored: StoredNetwork, dataset: Dataset)
         dense = networks.dense(networks.get(setup.baseline).artifact)
         slim, plan = stored.artifact.model(Network.of(dense)), stored.artifact.plan
         place = place_of(setup.device)
-        return repaired(dense, slim, plan, dataset, samples=setup.samples, seed=seed, place=place)
+        return repaired(dense, slim, plan, task, samples=setup.samples, seed=seed, place=place)
 
     def write(slim: nn.Module, seed: int) -> None:
         path = networks.path(cell.network(setup.baseline))

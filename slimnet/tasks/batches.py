@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
-from slimnet.task import Batch
+from slimnet.task import Batch, Split
 
 Read: TypeAlias = Callable[[Tensor, "torch.Generator | None"], Batch]
 """(numbers int64, what draws changes, or None for none) → the batch of these samples."""
@@ -39,3 +39,23 @@ class Batches:
         """A last batch of one sits a training epoch out: batch norms cannot train on it."""
         single = self.count % self.size == 1 and self.count > self.size > 1
         return single and self.generator is not None
+
+
+class Numbered(Protocol):
+    """A task whose batches are read by number."""
+
+    @property
+    def name(self) -> str:
+        """The name to print."""
+
+    def batches(self, split: Split, size: int) -> Batches:
+        """In their order."""
+
+
+def counted(task: Numbered) -> dict[str, Any]:
+    """The facts of a task: its name, and how many samples each split has."""
+    return {
+        "name": task.name,
+        "train": task.batches("train", 1).count,
+        "test": task.batches("test", 1).count,
+    }

@@ -180,7 +180,7 @@ def class_scores(outputs: Any, classes: int) -> Tensor:
     return scores
 
 
-def check_fits(dataset: Dataset, input_shape: tuple[int, ...], classes: int) -> None:
+def check_fits(dataset: Dataset, input_shape: tuple[int, ...]) -> None:
     """Raise ``InputError`` unless a network with this input ``(C, H, W)`` can train on the data.
 
     Height and width may differ: many networks take any, and the first batch shows it.
@@ -191,11 +191,6 @@ def check_fits(dataset: Dataset, input_shape: tuple[int, ...], classes: int) -> 
             f"takes {input_shape[0]}; give data or a network of the same number of channels"
         )
     check_classes(dataset)
-    if dataset.num_classes > classes:
-        raise InputError(
-            f"{dataset.name}: the labels run from 0 to {dataset.num_classes - 1} and the network "
-            f"has {classes} outputs; give a network with at least {dataset.num_classes}"
-        )
 
 
 def check_held(where: str, array: Tensor) -> None:
@@ -278,10 +273,15 @@ def _check_split(where: str, images: Images, labels: Tensor, classes: int) -> No
         raise InputError(
             f"{where} has the label {high}, and labels count classes from 0, at most {MOST_CLASSES}"
         )
-    if low < 0 or high >= classes:
+    if low < 0:
+        raise InputError(
+            f"{where} labels run from {low} to {high}: classes count from 0, so leave images out "
+            f"that have none"
+        )
+    if high >= classes:
         raise InputError(
             f"{where} labels run from {low} to {high}, outside the {classes} classes "
-            f"0 to {classes - 1}"
+            f"0 to {classes - 1} that there are to train on"
         )
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from slimnet.errors import InputError
+from slimnet.progress import remark
 from slimnet.registry import Registry
 from slimnet.task import Task
 from slimnet.tasks import sources
@@ -89,6 +90,7 @@ def load_task(
         return Unlabelled(spec, read, parse_normalize(own) if own else _measured(read))
     if isinstance(read, sources.Splits):
         dataset = _dataset(read, spec, normalize or source.normalize)
+        _say_absent(dataset)
     elif isinstance(read, Dataset):
         dataset = read if normalize is None else replace(read, normalize=parse_normalize(normalize))
     elif normalize is not None:
@@ -102,15 +104,23 @@ def load_task(
 class DataSpec:
     """Data as a user names it: what any process needs to load the same again."""
 
-    name: str  # what ``load_data`` takes
+    name: str  # what ``load_task`` takes
     normalize: str | None = None
-    train: int | None = None  # at most so many images; None: all
+    train: int | None = None  # at most so many labelled images; None: all
     test: int | None = None
+    size: int = 224  # height and width of pictures that are read from files
 
-    def load(self) -> Dataset:
+    def load(self) -> Task:
         """Read it; raises ``InputError`` for anything that cannot be used."""
-        dataset = load_data(self.name, self.normalize)
-        return dataset.limited(train=self.train, test=self.test)
+        task = load_task(self.name, self.normalize, size=self.size)
+        if isinstance(task, Dataset):
+            return task.limited(train=self.train, test=self.test)
+        if self.train or self.test:
+            raise InputError(
+                f"{self.name} is a task of its own: --train-images and --test-images are for "
+                "labelled images, so leave them out"
+            )
+        return task
 
 
 def parse_normalize(text: str) -> Normalize:
@@ -155,6 +165,15 @@ def _dataset(splits: sources.Splits, spec: str, normalize: str | None) -> Datase
         num_classes=splits.num_classes,
         normalize=_measured(images) if normalize is None else parse_normalize(normalize),
     )
+
+
+def _say_absent(dataset: Dataset) -> None:
+    """Say which classes no image to train on has."""
+    counts = dataset.y_train.bincount(minlength=dataset.num_classes)
+    absent = (counts == 0).nonzero().flatten().tolist()
+    if absent:
+        few = ", ".join(map(str, absent[:5])) + ", …" * (len(absent) > 5)
+        remark(f"{dataset.name}: no training image is of class {few}: nothing is learnt of it")
 
 
 def _measured(images: Images) -> Normalize:

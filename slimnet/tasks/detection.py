@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from slimnet.errors import InputError
 from slimnet.task import Metric, Split, call
-from slimnet.tasks.batches import Batches
+from slimnet.tasks.batches import Batches, counted
 from slimnet.tasks.kind import TASKS, Kind
 from slimnet.tasks.pictures import chosen, mirrored, read_pictures
 from slimnet.tasks.sources import test_folder
@@ -82,6 +82,10 @@ class Detection:
         values = precision.compute()
         return {"mAP": 100 * float(values["map"]), "mAP50": 100 * float(values["map_50"])}
 
+    def facts(self) -> dict[str, Any]:
+        """Its name, and how many samples there are."""
+        return counted(self)
+
     def fingerprint(self) -> str:
         """A digest of the files\' names and what is in them."""
         digest = hashlib.blake2b(digest_size=8)
@@ -137,11 +141,15 @@ def _scenes(folder: Path) -> Scenes:
         raise InputError(f"{file}: not annotations in the form of COCO ({error!r})") from None
     if not names:
         raise InputError(f"{file}: lists no image")
-    targets = [_target(file, rows[number]) for number in names]
     images = tuple(folder / "images" / name for name in names.values())
     outside = [path for path in images if not path.resolve().is_relative_to(folder.resolve())]
     if outside:
         raise InputError(f"{file}: names {outside[0]}, which lies outside {folder}")
+    unknown = [number for number in rows if number not in names]
+    if unknown or not rows:
+        what = f"boxes of image {unknown[0]!r}, which it does not list" if unknown else "no box"
+        raise InputError(f"{file}: holds {what}: list images and boxes that belong together")
+    targets = [_target(file, rows[number]) for number in names]
     return Scenes(images, tuple(targets))
 
 

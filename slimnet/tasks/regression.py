@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from slimnet.errors import InputError
 from slimnet.networks.payload import check_file
 from slimnet.task import Measured, Metric, Split, call, compute_metrics, first_tensor
-from slimnet.tasks.batches import Batches
+from slimnet.tasks.batches import Batches, counted
 from slimnet.tasks.kind import TASKS, Kind
 from slimnet.tasks.sources import KEYS, channels_first, read_arrays
 
@@ -48,8 +49,16 @@ class Regression:
         return Metric("mse", best="lowest"), Metric("mae", best="lowest")
 
     def batches(self, split: Split, size: int, generator: torch.Generator | None = None) -> Batches:
-        """Inputs and targets."""
+        """Inputs and targets.
+
+        Raises ``InputError`` where all targets to train on are alike.
+        """
         x, y = self._split(split)
+        if generator is not None and split == "train" and bool((y == y[:1]).all()):
+            raise InputError(
+                f"{self.name}: all {len(y)} targets to train on are {y[0].tolist()}: give some "
+                "that differ, or more of them"
+            )
         return Batches(lambda numbers, _: (x[numbers], y[numbers]), len(x), size, generator)
 
     def inputs(self, batch: _Pair) -> Tensor:
@@ -70,6 +79,10 @@ class Regression:
             "mae": Measured(MeanAbsoluteError, _update),
         }
         return compute_metrics(rows, model, self.inputs, batches)
+
+    def facts(self) -> dict[str, Any]:
+        """Its name, and how many samples there are."""
+        return counted(self)
 
     def fingerprint(self) -> str:
         """A digest of all numbers."""

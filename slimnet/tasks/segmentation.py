@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from slimnet.errors import InputError
 from slimnet.task import Measured, Metric, Split, call, compute_metrics, device_of, first_tensor
-from slimnet.tasks.batches import Batches
+from slimnet.tasks.batches import Batches, counted
 from slimnet.tasks.classification import Normalize
 from slimnet.tasks.data import NORMALIZE
 from slimnet.tasks.kind import TASKS, Kind
@@ -63,9 +63,10 @@ class Segmentation:
         return batch[0]
 
     def loss(self, model: nn.Module, batch: _Pair) -> Tensor:
-        """Cross-entropy over all pixels that count."""
+        """Cross-entropy over all pixels that count; 0 where none of the batch does."""
         scores = _scores(call(model, batch[0]), batch[1])
-        return nn.functional.cross_entropy(scores, batch[1], ignore_index=IGNORED)
+        total = nn.functional.cross_entropy(scores, batch[1], ignore_index=IGNORED, reduction="sum")
+        return total / (batch[1] != IGNORED).sum().clamp(min=1)
 
     def measure(self, model: nn.Module, batches: Iterable[_Pair]) -> dict[str, float]:
         """Both, over the classes that the network has."""
@@ -80,6 +81,10 @@ class Segmentation:
             ),
         }
         return compute_metrics(rows, model, self.inputs, batches)
+
+    def facts(self) -> dict[str, Any]:
+        """Its name, and how many samples there are."""
+        return counted(self)
 
     def fingerprint(self) -> str:
         """A digest of the files' names and sizes."""

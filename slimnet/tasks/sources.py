@@ -285,7 +285,21 @@ def _class_folders(folder: Path) -> ImageFolder:
     try:
         return ImageFolder(str(folder))
     except OSError as error:
-        raise InputError(f"{folder}: not a folder with one folder per class ({error})") from None
+        raise InputError(_no_classes(folder, error)) from None
+
+
+def _no_classes(folder: Path, error: OSError) -> str:
+    """Why a folder does not hold the pictures of each class, and where these belong."""
+    wanted = f"the pictures of each class belong into a folder of its own, {folder}/CLASS/"
+    if not folder.is_dir():
+        return f"{folder}: there is no such folder; {wanted}"
+    classes = sorted(entry for entry in folder.iterdir() if entry.is_dir())
+    if not classes:
+        return f"{folder}: it holds no folders; {wanted}"
+    empty = {entry.name for entry in classes if not any(entry.iterdir())}
+    if empty:
+        return f"{folder}: no picture of {_named(empty)}; {wanted}, and empty ones have to go"
+    return f"{folder}: cannot be read ({error})"
 
 
 def _named(names: set[str], most: int = 3) -> str:

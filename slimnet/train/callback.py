@@ -17,7 +17,9 @@ class Moment:
     optimizer: torch.optim.Optimizer
     epoch: int
     step: int  # counted from 0 over the whole training
-    loss: Tensor | None = None
+    loss: Tensor | None = None  # of the last batch; at the end of an epoch the mean of all
+    epochs: int = 0  # of the whole training
+    part: float = 0.0  # of the training that is done
 
 
 class Callback:

@@ -10,7 +10,7 @@ parts of the teacher's variance.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,16 +21,22 @@ from slimnet.digest import weights_digest
 from slimnet.errors import InputError
 from slimnet.example import tensors_of
 from slimnet.task import Batch, Metric, Split, Task, fingerprint_of
+from slimnet.train.features import Calls, Features, relative_error
 
 
 @dataclass(frozen=True, eq=False)
 class Distilled:
-    """A task with a teacher; ``weight`` of the loss is the teacher's, in [0, 1]."""
+    """A task with a teacher; ``weight`` of the loss is the teacher's, in [0, 1].
+
+    ``features`` are compared beside, and added to it ``hint`` times.
+    """
 
     task: Task
     teacher: nn.Module  # in evaluation mode, on the device of the training
     weight: float = 0.9
     temperature: float = 4.0
+    features: Features | None = None
+    hint: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.weight <= 1 or self.temperature <= 0:
@@ -66,14 +72,20 @@ class Distilled:
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """The task's loss and the teacher's, by their weights; one pass of each network."""
-        with _watched(model) as calls:
+        with _watched(model) as calls, self._layers(model) as given:
             own = self.task.loss(model, batch)
         if not calls:
             raise InputError(f"the loss of {self.name} never calls the network: nothing to distil")
         args, named, outputs = calls[-1]
-        with torch.no_grad():
+        with torch.no_grad(), self._layers(self.teacher) as wanted:
             targets = self.teacher(*args, **named)
-        return (1 - self.weight) * own + self.weight * self._apart(outputs, targets)
+        loss = (1 - self.weight) * own + self.weight * self._apart(outputs, targets)
+        if self.features is None:
+            return loss
+        return loss + self.hint * self.features.apart(given, wanted)
+
+    def _layers(self, model: nn.Module) -> AbstractContextManager[Calls]:
+        return nullcontext({}) if self.features is None else self.features.watched(model)
 
     def _apart(self, outputs: Any, targets: Any) -> Tensor:
         told: Callable[[Any, Any], Tensor] | None = getattr(self.task, "teacher_loss", None)
@@ -89,7 +101,7 @@ class Distilled:
     def _difference(self, output: Tensor, target: Tensor) -> Tensor:
         if output.dim() == 2 and output.shape[1] > 1:
             return divergence(output, target, self.temperature)
-        return (output - target).square().mean() / target.var().clamp(min=1e-12)
+        return relative_error(output, target)
 
 
 def divergence(scores: Tensor, targets: Tensor, temperature: float) -> Tensor:

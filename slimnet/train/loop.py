@@ -25,6 +25,7 @@ from slimnet.task import Batch, Task, device_of, number_of, samples_in, to_devic
 from slimnet.train.callback import Callback, call
 from slimnet.train.execution import AS_IT_IS, Execution
 from slimnet.train.extras import extras
+from slimnet.train.processes import ALONE, Processes
 from slimnet.train.schedule import Schedule
 from slimnet.train.snapshot import Place, Snapshot, Training
 
@@ -61,6 +62,7 @@ class _Run:
     schedule: Schedule
     training: Training
     execution: Execution
+    processes: Processes
     progress: Progress
     keep: Keep | None
     interval: float
@@ -83,6 +85,7 @@ def train(
     resume: Snapshot | None = None,
     execution: Execution = AS_IT_IS,
     settled: Mapping[str, Any] | None = None,
+    processes: Processes = ALONE,
 ) -> History:
     """Train ``model``, which the caller owns, in place, and measure it after the last epoch.
 
@@ -90,19 +93,27 @@ def train(
     one. The metrics are those of the last epoch, never of the best. ``keep`` is handed a snapshot
     after each epoch, and every ``interval`` seconds, which it must copy or write at once;
     ``resume`` goes on from such a one, of a call with the same arguments; ``settled`` is what a
-    snapshot should remember beside. Raises ``InputError`` where the loss is no longer finite, or
-    network and data do not fit.
+    snapshot should remember beside. Of several ``processes`` each makes this call, with the same
+    arguments but for ``keep``, and trains on its part of every batch. Raises ``InputError``
+    where the loss is no longer finite, or network and data do not fit.
     """
     home, place = device_of(model), place_of(device)
     started = time.perf_counter()
     callbacks = (*callbacks, *extras(schedule))
-    with _deterministic(seed, place), execution.applied(model.to(place)) as running:
+    with (
+        _deterministic(seed, place),
+        execution.applied(model.to(place)) as running,
+        processes.normalising(model),
+    ):
+        processes.start_alike(model)
         generator = torch.Generator().manual_seed(seed)
         training = Training(
-            model, _optimizer(model, schedule), callbacks, generator, place, running
+            *(model, _optimizer(model, schedule), callbacks, generator, place, running),
+            schedule.epochs,
         )
         told = progress or (lambda part: None)
-        run = _Run(task, schedule, training, execution, told, keep, interval, settled or {})
+        how = (execution, processes)
+        run = _Run(task, schedule, training, *how, told, keep, interval, settled or {})
         _epochs(run, resume)
         metrics = measure(model, task, place)
         model.to(home)
@@ -142,8 +153,8 @@ def _epochs(run: _Run, resume: Snapshot | None) -> None:
     training, epochs = run.training, run.schedule.epochs
     call(training.callbacks, "on_start", training.moment(0, 0))
     place = Place() if resume is None else training.restore(resume)
-    if resume is None and run.keep is not None and run.settled:
-        run.keep(training.snapshot((), (), settled=run.settled))
+    if resume is None and run.settled:
+        _keep(run)
     if resume is not None:
         run.losses.extend(resume.losses)
         run.done.extend(resume.done)
@@ -152,8 +163,7 @@ def _epochs(run: _Run, resume: Snapshot | None) -> None:
         run.losses.append(_finite(float(end.total) / end.steps, epoch, run.schedule))
         run.done.append((end.steps, end.samples))
         place = Place()
-        if run.keep is not None:
-            run.keep(training.snapshot(run.losses, run.done, settled=run.settled))
+        _keep(run)
     call(training.callbacks, "on_end", training.moment(epochs, 0))
 
 
@@ -167,21 +177,36 @@ def _epoch(run: _Run, epoch: int, place: Place) -> Place:
     for batch in _from(batches, place, training):
         part = place.steps / number if number else 0.0
         training.set_rate(run.schedule.lr_at(epoch + part))
-        step = _Step(epoch, place.steps, before + place.steps, place.steps + 1 == number)
+        after = epoch + ((place.steps + 1) / number if number else 0.0)
+        step = _Step(epoch, place.steps, before + place.steps, place.steps + 1 == number, after)
         loss = _train_on(run, step, batch)
         total = place.total.to(loss.device) + loss.double()
         place = Place(place.steps + 1, total, place.samples + samples_in(batch), order)
         if number:
-            run.progress((epoch + place.steps / number) / run.schedule.epochs)
-        if run.keep is not None and time.monotonic() - kept > run.interval:
+            run.progress(after / run.schedule.epochs)
+        if _is_kept(run, place) and time.monotonic() - kept > run.interval:
             waiting = training.gradients() if run.schedule.accumulate > 1 else ()
             here = replace(place, gradients=waiting)
-            run.keep(training.snapshot(run.losses, run.done, here, settled=run.settled))
+            _keep(run, here)
             kept = time.monotonic()
     if not place.steps:
         raise InputError(f"{run.task.name} gives no batch to train on")
-    call(training.callbacks, "on_epoch_end", training.moment(epoch, step.number, loss))
+    last = before + place.steps - 1
+    mean = place.total / place.steps
+    call(training.callbacks, "on_epoch_end", training.moment(epoch, last, mean, epoch + 1))
     return place
+
+
+def _is_kept(run: _Run, place: Place) -> bool:
+    """Whether a place may be kept: of several processes each has its own part of what waits."""
+    waits = place.steps % run.schedule.accumulate != 0
+    return run.keep is not None and not (waits and run.processes.count > 1)
+
+
+def _keep(run: _Run, place: Place | None = None) -> None:
+    """Hand out where the training stands."""
+    if run.keep is not None:
+        run.keep(run.training.snapshot(run.losses, run.done, place, settled=run.settled))
 
 
 @dataclass(frozen=True)
@@ -192,6 +217,7 @@ class _Step:
     place: int  # in the epoch
     number: int  # in the whole training
     last: bool  # of the epoch
+    done: float  # of the epochs, with this batch
 
 
 def _from(batches: Iterable[Batch], place: Place, training: Training) -> Iterator[Batch]:
@@ -209,17 +235,20 @@ def _train_on(run: _Run, step: _Step, batch: Batch) -> Tensor:
     """The gradients of one batch and, where it is due, a step; gives the batch's loss."""
     training, often = run.training, run.schedule.accumulate
     with run.execution.computing(training.device):
-        placed = run.execution.laid_out(to_device(batch, training.device))
-        loss = run.task.loss(training.running, placed)
+        mine, share = run.processes.part(batch)
+        placed = run.execution.laid_out(to_device(mine, training.device))
+        loss = share * run.task.loss(training.running, placed)
     if step.place % often == 0:
         training.optimizer.zero_grad()
     torch.autograd.backward(loss / often if often > 1 else loss)
+    whole = run.processes.sum(loss.detach())
     if step.last or (step.place + 1) % often == 0:
-        after = training.moment(step.epoch, step.number, loss.detach())
+        run.processes.sum_gradients(list(training.model.parameters()))
+        after = training.moment(step.epoch, step.number, whole, step.done)
         call(training.callbacks, "on_gradients", after)
         training.optimizer.step()
         call(training.callbacks, "on_step_end", after)
-    return loss.detach()
+    return whole
 
 
 def _optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from slimnet.capture.randomness import generators, set_generators
 from slimnet.train.callback import Callback, Moment
 
 
@@ -21,8 +22,7 @@ class Place:
     samples: int = 0
     order: Tensor | None = None  # state of what draws batches, at the start of the epoch
     gradients: tuple[Tensor | None, ...] = ()  # that wait for their step; empty where none does
-    random: Tensor | None = None  # torch's own at this place
-    random_gpu: Tensor | None = None
+    random: Mapping[str, Any] = field(default_factory=dict)  # generators, at this place
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,8 +34,7 @@ class Snapshot:
     optimizer: Mapping[str, Any]
     callbacks: tuple[Mapping[str, Tensor], ...]
     order: Tensor  # state of what draws batches and augments images
-    random: Tensor  # torch's own, which dropout draws from
-    random_gpu: Tensor | None  # the same of the GPU that it trains on
+    random: Mapping[str, Any]  # generators that all share, which dropout draws from
     done: tuple[tuple[int, int], ...] = ()  # steps and samples of the epochs done
     place: Mapping[str, Any] | None = None  # a :class:`Place`, of one taken within an epoch
     settled: Mapping[str, Any] = field(default_factory=dict)  # what was found out before it began
@@ -60,10 +59,14 @@ class Training:
     generator: torch.Generator
     device: torch.device
     running: nn.Module  # what the task calls: the model itself, or compiled
+    epochs: int
 
-    def moment(self, epoch: int, step: int, loss: Tensor | None = None) -> Moment:
-        """What a callback is told."""
-        return Moment(self.model, self.optimizer, epoch, step, loss)
+    def moment(
+        self, epoch: int, step: int, loss: Tensor | None = None, done: float = 0.0
+    ) -> Moment:
+        """What a callback is told; ``done`` of the epochs are."""
+        part = done / self.epochs
+        return Moment(self.model, self.optimizer, epoch, step, loss, self.epochs, part)
 
     def set_rate(self, rate: float) -> None:
         """The learning rate of the next step."""
@@ -82,16 +85,14 @@ class Training:
         settled: Mapping[str, Any] | None = None,
     ) -> Snapshot:
         """The training after the epochs of these losses, and at a place in the next."""
-        on_gpu = self.device.type == "cuda"
         order = None if place is None else place.order
         return Snapshot(
             losses=tuple(losses),
             model=self.model.state_dict(),
             optimizer=self.optimizer.state_dict(),
-            callbacks=tuple(callback.state() for callback in self.callbacks),
+            callbacks=tuple(callback.state() for callback in self._remembering()),
             order=self.generator.get_state() if order is None else order,
-            random=torch.get_rng_state(),
-            random_gpu=torch.cuda.get_rng_state(self.device) if on_gpu else None,
+            random=generators(self.device),
             done=tuple(done),
             place=None if place is None else vars(place),
             settled=settled or {},
@@ -101,23 +102,22 @@ class Training:
         """Stand where a snapshot of the same training was taken."""
         self.model.load_state_dict(snapshot.model)
         self.optimizer.load_state_dict(dict(snapshot.optimizer))
-        for callback, state in zip(self.callbacks, snapshot.callbacks, strict=True):
+        for callback, state in zip(self._remembering(), snapshot.callbacks, strict=True):
             callback.restore(state)
         self.generator.set_state(snapshot.order)
-        self._set_random(snapshot.random, snapshot.random_gpu)
+        set_generators(snapshot.random, self.device)
         if snapshot.place is None:
             return Place()
         place = Place(**snapshot.place)
         for parameter, gradient in zip(self.model.parameters(), place.gradients, strict=False):
             parameter.grad = None if gradient is None else gradient.to(parameter.device)
-        return replace(place, random=snapshot.random, random_gpu=snapshot.random_gpu)
+        return replace(place, random=snapshot.random)
+
+    def _remembering(self) -> list[Callback]:
+        """Callbacks that have to know something again; others may come and go."""
+        return [callback for callback in self.callbacks if callback.state()]
 
     def restore_random(self, place: Place) -> None:
         """Draw as at a place of an epoch, once its first batches were drawn again."""
-        if place.random is not None:
-            self._set_random(place.random, place.random_gpu)
-
-    def _set_random(self, state: Tensor, gpu: Tensor | None) -> None:
-        torch.set_rng_state(state)
-        if gpu is not None and self.device.type == "cuda":
-            torch.cuda.set_rng_state(gpu, self.device)
+        if place.random:
+            set_generators(place.random, self.device)
