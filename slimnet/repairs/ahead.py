@@ -31,7 +31,7 @@ from slimnet.reconstruction.segments import Segment, aligned, whole_of
 from slimnet.samples import Samples
 from slimnet.statistics.moments import recorded
 
-PASSES = 8
+PASSES = 6
 """Over the images."""
 RATE = 0.02
 """The largest step of a parameter, in parts of its root mean square."""
@@ -210,7 +210,7 @@ class _Training:
         """One step on one batch."""
         self._optimizer.zero_grad()
         with torch.enable_grad():
-            self._loss(part).backward()  # type: ignore[no-untyped-call]
+            self._loss(part).backward()
         self._optimizer.step()
         self._schedule.step()
 
