@@ -7,11 +7,12 @@ and prints.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
@@ -47,8 +48,8 @@ from slimnet.study import (
     slim_candidate,
 )
 from slimnet.study.candidate import WHOLE
-from slimnet.study.cells import cells
-from slimnet.study.masked import UNSTRUCTURED, cutting, masked_candidate
+from slimnet.study.cells import UNSTRUCTURED, cells
+from slimnet.study.masked import cutting, masked_candidate
 from slimnet.task import Task, sample_of, shapes_in_words
 from slimnet.tasks.classification import Dataset, check_fits
 from slimnet.tasks.data import DataSpec
@@ -70,6 +71,7 @@ class Settings:
     engine: str = "local"  # where cells run
     workers: int | None = None
     store: str = "folder"  # where results are kept
+    keep: str = "none"  # which of the trained networks are kept, too
 
     def cut(self, model: nn.Module, example: tuple[Any, ...], **asked: Any) -> Pruned:
         """One slim network."""
@@ -116,10 +118,10 @@ def check_cuts(
         check_batch(example, settings.latency_batch)
     if "repaired" in study.starts:
         check_number(settings.samples)
-        if UNSTRUCTURED in study.criteria:
+        if UNSTRUCTURED in study.criteria and not study.regimes_of(UNSTRUCTURED):
             raise InputError(
-                f"{UNSTRUCTURED} cuts nothing, so there is nothing to repair: leave it out, or the "
-                "regimes that start from repaired weights"
+                f"{UNSTRUCTURED} cuts nothing, so there is nothing to repair: leave it out, or add "
+                "a regime that starts from other weights"
             )
     if settings.data is not None:
         settings = replace(settings, data=settings.data.first(16))  # which channels go is no matter
@@ -164,11 +166,12 @@ def run_comparison(
             engine=settings.engine,
             workers=settings.workers,
             store=settings.store,
+            keep=settings.keep,
             progress=lambda status: watch(f"{name}: {_progress_text(status)}", status.share),
             device=settings.device,
             threads=settings.threads,
         )
-    return NetworkReport(name, results.dense.facts, slim_networks(results), results)
+    return NetworkReport(name, results.dense.facts, slim_networks(results), results, directory)
 
 
 def _progress_text(status: Status) -> str:
@@ -264,12 +267,25 @@ def write_comparison(
     ]
     if conditions := conditions_of(networks):
         measured.append(f"Latency: {conditions}.")
+    networks = [_placed(network, directory) for network in networks]
     write_json(
         directory / "results.json",
         {n.name: sealed_json(n.results.to_json()) for n in networks if n.results},
     )
     report = Report(title, command, networks, versions(), measured)
     return write_html(directory / "report.html", report)
+
+
+def _placed(network: NetworkReport, directory: Path) -> NetworkReport:
+    """What is kept named as seen from ``directory``."""
+    if network.results is None or network.folder is None:
+        return network
+    way = PurePosixPath(Path(os.path.relpath(network.folder, directory)).as_posix())
+    kept = [
+        replace(one, file=str(way / one.file), onnx=one.onnx and str(way / one.onnx))
+        for one in network.results.kept
+    ]
+    return replace(network, results=replace(network.results, kept=tuple(kept)))
 
 
 def conditions_of(networks: Sequence[NetworkReport]) -> str:

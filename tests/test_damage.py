@@ -191,7 +191,7 @@ def test_cells_of_another_version_are_run_again_and_stay(tmp_path, data, caplog)
     first = ran(tmp_path, data)
     record = first.records[1]
     cell = dataclasses.replace(record.cell, version="0.0.9")
-    older = dataclasses.replace(record, cell=cell, accuracy=1.0)
+    older = dataclasses.replace(record, cell=cell, metrics={"accuracy": 1.0})
     (tmp_path / "cells" / f"{record.cell.id}.json").unlink()
     FolderStore(tmp_path).write(older)
     with caplog.at_level(logging.WARNING):

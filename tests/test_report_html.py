@@ -82,7 +82,7 @@ def test_the_page_asks_for_nothing_from_outside(html):
     outside.feed(html)
     assert outside.found == []
     assert not re.search(r"@import|url\(", re.search(r"<style>.*?</style>", html, re.DOTALL)[0])
-    assert "Plotly" in html
+    assert len(html.encode()) < 100_000
 
 
 def test_the_page_prints_the_proof_and_its_error(html):
@@ -114,8 +114,8 @@ def test_the_page_says_what_was_done_measured_and_what_it_cannot_say(html):
 
 
 def test_both_pictures_are_there_and_only_where_there_is_something_to_draw(html):
-    drawn = r'class="plotly-graph-div"'
-    assert len(re.findall(drawn, html)) == 2
+    drawn = r'<figure class="(chart|bars)"'
+    assert re.findall(drawn, html) == ["chart", "bars"]
     bare = page(networks=[NetworkReport("resnet", Facts(900, 100), [slim(latency=None)])])
     assert len(re.findall(drawn, bare)) == 0
     assert "450 (50 %)" in text_of(bare)

@@ -168,6 +168,19 @@ def test_the_limits_say_where_compute_or_spread_is_unknown():
     assert any(sentence.startswith("One seed") for sentence in sentences)
 
 
+def test_the_limits_say_why_a_row_is_missing():
+    whole = results()
+    study = dataclasses.replace(STUDY, criteria=("unstructured",), regimes=("repair", "finetune"))
+    records = [
+        dataclasses.replace(r, cell=dataclasses.replace(r.cell, criterion="unstructured"))
+        for r in whole.records[1:]
+    ]
+    masked = dataclasses.replace(whole, study=study, records=(whole.records[0], *records))
+    said = "unstructured cuts nothing, so it has no row that starts with a repair."
+    assert said in words.limits(masked)
+    assert said not in words.limits(whole)
+
+
 def test_rows_from_scratch_that_are_one_training_are_explained():
     whole = results()
     twins = [

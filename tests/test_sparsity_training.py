@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -76,6 +77,36 @@ def test_the_users_network_stays_and_a_sparser_one_comes_back(data):
     assert record["recipe"]["rate"] == 0.5
     assert record["cut"] == "--criterion l2"
     assert record["metrics"]["after"].keys() == {"accuracy"}
+
+
+def test_any_task_is_trained_sparse(tmp_path, capsys, monkeypatch):
+    """By its own loss; its metrics are what is printed."""
+    monkeypatch.chdir(tmp_path)
+    draw = np.random.default_rng(0)
+    x = draw.normal(size=(48, 1, 8, 8)).astype(np.float32)
+    np.savez(
+        "sums.npz",
+        x_train=x[:32],
+        y_train=x[:32].sum((1, 2, 3)),
+        x_test=x[32:],
+        y_test=x[32:].sum((1, 2, 3)),
+    )
+    Path("own.py").write_text(
+        "from torch import nn\n"
+        "def make_model():\n"
+        "    return nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(),\n"
+        "                         nn.Linear(288, 1))\n"
+    )
+    scope = {}
+    exec(Path("own.py").read_text(), scope)
+    torch.save(scope["make_model"]().state_dict(), "own.pt")
+    command = "sparsify own.pt --arch own.py:make_model --data task:regression:sums.npz --lr 0.01"
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(f"{command} --epochs 1 --train-batch 8 -o sparse.pt".split())
+    out = capsys.readouterr().out
+    assert stopped.value.code == 0, out
+    assert re.search(r"mse +[\d.]+ +[\d.]+\n", out) and re.search(r"mae +[\d.]+ +[\d.]+\n", out)
+    assert "accuracy" not in out
 
 
 class Killed(BaseException):

@@ -46,6 +46,14 @@ def test_cells_of_one_network_stand_together(data):
     assert changes == len(set(networks)) - 1
 
 
+def test_what_is_not_cut_has_no_cell_that_starts_with_a_repair(data):
+    study = dataclasses.replace(
+        STUDY, criteria=("l1", "unstructured"), regimes=("repair", "finetune"), seeds=(0,)
+    )
+    planned = [(c.criterion, c.regime) for c in cells(study, net(), data) if c.ratio == 0.5]
+    assert planned == [("l1", "repair"), ("l1", "finetune"), ("unstructured", "finetune")]
+
+
 def test_ids_are_the_same_again(data):
     assert ids(STUDY, net(), data) == ids(STUDY, net(), data)
     survived = Study.from_json(json.loads(json.dumps(STUDY.to_json())))

@@ -3,16 +3,18 @@
 import dataclasses
 import pickle
 import re
+import signal
 
 import pytest
 import torch
-from small_study import CELLS, SPEC, STUDY, cells_of, process, ran
+from small_study import CELLS, SPEC, STUDY, Pruner, cells_of, net, process, ran
 
 from slimnet.errors import InputError
 from slimnet.models import MODELS
 from slimnet.networks.arch import Arch
-from slimnet.study import ENGINES, Facts, run_cell
+from slimnet.study import ENGINES, Facts, run_cell, work
 from slimnet.study.candidate import Candidate
+from slimnet.study.masked import masked_candidate
 from slimnet.train import Schedule
 
 REPAIRED = dataclasses.replace(STUDY, criteria=("l1",), regimes=("repair", "repair-finetune"))
@@ -162,3 +164,103 @@ def test_a_cell_without_its_network_says_which_file_is_missing(data, tmp_path, m
         InputError, match=r"^l1, ratio 0.5, finetune, seed 0: .*l1-0.5-.*\.pt is mis"
     ):
         run_cell(run.job.args[0], cells[1])
+
+
+LONG = dataclasses.replace(STUDY, criteria=("l1", "unstructured"), regimes=("scratch-b",))
+KILLED = """
+import os, signal, sys
+import small_study
+from pathlib import Path
+from test_study_work import LONG, masked
+from slimnet.study import work
+from slimnet.train.checkpoint import Checkpoint
+
+work.SPARED = 0.0
+writes, write = [], Checkpoint.write
+
+def dying(self, snapshot):
+    write(self, snapshot)
+    writes.append(1)
+    if len(writes) == int(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+Checkpoint.write = dying
+small_study.ran(small_study.SPEC.load(), Path(sys.argv[1]), LONG, masked)
+"""
+
+
+def masked(criterion, ratio):
+    """One network cut, one with single weights zeroed, whose zeros are held in training."""
+    if criterion == "unstructured":
+        return masked_candidate(net(), ratio, 74 * 32)
+    return Pruner()(criterion, ratio)
+
+
+@pytest.fixture(scope="module")
+def unstopped(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("unstopped")
+    ran(data, folder, LONG, masked)
+    return cells_of(folder)
+
+
+@pytest.mark.parametrize("moment", [3, 19])
+def test_a_cell_that_was_killed_goes_on_inside_to_the_same_end(
+    moment, data, tmp_path, monkeypatch, unstopped
+):
+    child = process(KILLED, tmp_path, moment)
+    told, _ = child.communicate(timeout=120)
+    assert child.returncode == -signal.SIGKILL, told
+    (left,) = (tmp_path / "trained").glob("*.training")
+    taken_up, train = [], work.train
+
+    def watched(*arguments, resume, **options):
+        taken_up.extend([] if resume is None else resume.losses)
+        return train(*arguments, resume=resume, **options)
+
+    monkeypatch.setattr(work, "train", watched)
+    ran(data, tmp_path, LONG, masked)
+    assert len(taken_up) == (moment - 1) % 8 + 1
+    assert cells_of(tmp_path) == unstopped
+    assert not left.parent.exists()
+    assert {path.suffix for path in (tmp_path / "cells").iterdir()} == {".json"}
+
+
+def test_what_takes_seconds_leaves_no_snapshot_behind(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(work.Checkpoint, "write", None)
+    ran(data, tmp_path, dataclasses.replace(STUDY, criteria=("l1",), seeds=(0,)))
+
+
+def test_a_snapshot_of_another_training_is_set_aside(data, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(work, "SPARED", 0.0)
+    jobs = Jobs(monkeypatch)
+    study = dataclasses.replace(STUDY, criteria=("l1",), seeds=(0,))
+    results = ran(data, tmp_path, study, engine="backwards")
+    ((cells, run),) = jobs.runs
+    file = tmp_path / "trained" / f"{cells[1].id}.training"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("none")
+    again = run_cell(run.job.args[0], cells[1])
+    assert again.metrics == results.records[1].metrics
+    assert f"{file} is damaged: it is kept as {file.name}.damaged" in caplog.text
+
+
+def test_the_seconds_of_all_parts_count(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(work, "SPARED", 0.0)
+    jobs = Jobs(monkeypatch)
+    study = dataclasses.replace(STUDY, criteria=("l1",), seeds=(0,), regimes=("scratch-b",))
+    ran(data, tmp_path, study, engine="backwards")
+    ((cells, run),) = jobs.runs
+
+    def stop(part):
+        if part > 0.6:
+            raise KeyboardInterrupt
+
+    (tmp_path / "cells" / f"{cells[1].id}.json").unlink()
+    with pytest.raises(KeyboardInterrupt):
+        run_cell(run.job.args[0], cells[1], stop)
+    monkeypatch.setattr(work.Checkpoint, "read", _a_thousand(work.Checkpoint.read))
+    assert run_cell(run.job.args[0], cells[1]).seconds > 1000
+
+
+def _a_thousand(read):
+    return lambda self: dataclasses.replace(read(self), settled={"seconds": 1000.0})

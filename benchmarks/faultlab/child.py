@@ -117,7 +117,7 @@ def telling_modules(work: Callable[[], int]) -> Callable[[], int]:
 
 _LIBRARIES = {
     *("slimnet", "torch", "torchvision", "timm", "numpy", "scipy", "sklearn", "sympy"),
-    *("onnx", "onnxscript", "onnxruntime", "onnx_ir", "plotly", "jinja2", "rich", "PIL"),
+    *("onnx", "onnxscript", "onnxruntime", "onnx_ir", "jinja2", "rich", "PIL"),
 }
 _REACHING = {
     *("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "urllib.Request"),

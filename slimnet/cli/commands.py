@@ -293,7 +293,9 @@ class Compare:
     criterion: str = option("l1", f"what ranks the channels, any of: {CRITERIA}, unstructured")
     samples: int = option(1024, _SAMPLES)
     init: Path | None = option(None, _INIT)
-    regime: str = option("finetune,scratch-e,scratch-b", f"how to retrain, any of: {_REGIMES}")
+    regime: str = option(
+        "repair,finetune,scratch-e,scratch-b", f"how to retrain, any of: {_REGIMES}"
+    )
     seeds: int = option(3, _SEEDS)
     training: Training = part()
     cut: CutRequest = part(*COMPARED, scope="local")
@@ -301,6 +303,11 @@ class Compare:
     latency: bool = option(True, _LATENCY)
     engine: str | None = option(None, f"where trainings run, one of: {_ENGINES}")
     store: str = option("folder", f"where results are kept, one of: {_STORES}")
+    keep_networks: str = option(
+        "best",
+        "which trained networks are kept, each with its ONNX: best (of the seeds of each row, by "
+        "the metric after the last epoch), all or none",
+    )
     workers: int | None = option(
         None,
         Option(

@@ -19,10 +19,12 @@ from slimnet.errors import InputError
 from slimnet.output import make_folder
 from slimnet.planning.request import CutRequest, is_number
 from slimnet.report import table
-from slimnet.study import ENGINES, STORES, Study
-from slimnet.study.masked import UNSTRUCTURED, cutting
+from slimnet.study import ENGINES, KEEP, STORES, Study
+from slimnet.study.cells import UNSTRUCTURED
+from slimnet.study.masked import cutting
 from slimnet.task import samples_from
 from slimnet.tasks.classification import Dataset
+from slimnet.text import count
 from slimnet.train import REGIMES
 
 
@@ -57,7 +59,9 @@ def compare(options: commands.Compare) -> None:
         engine=engine,
         workers=options.workers,
         store=options.store,
+        keep=options.keep_networks,
     )
+    _ = KEEP[options.keep_networks]
     check_cuts(opened.model, example, study, settings)
     folder = make_folder(options.output)
     with console.watching(quiet=run.json) as watch:
@@ -71,6 +75,8 @@ def compare(options: commands.Compare) -> None:
         return
     if network.results is not None:
         console.show(table(network.results))
+        if kept := network.results.kept:
+            console.written(folder / "kept", f"holds {count(len(kept), 'network')}, each with ONNX")
     console.written(page, "written, with results.json and the cells beside it")
 
 

@@ -14,7 +14,6 @@ from typing import TypeAlias
 
 from slimnet.report.graph import Graph, Node
 from slimnet.report.layout import Layout, Row, Wire
-from slimnet.report.plots import COLOURS
 
 ROW = 20  # px from one row to the next
 BAR = 96  # px of the widest layer's bar
@@ -83,6 +82,8 @@ class Drawing:
     height: float
 
 
+# Okabe and Ito's palette: told apart with any colour vision and in print
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 Colours: TypeAlias = Mapping[int, str]  # of every group
 
 

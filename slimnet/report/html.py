@@ -11,11 +11,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from markupsafe import Markup
-from plotly.offline import get_plotlyjs
-
 from slimnet.output import write_text
 from slimnet.report import columns, plots, words
+from slimnet.report.chart import COLOURS
 from slimnet.report.templates import filled
 from slimnet.study import Facts, LatencyFacts, Results
 
@@ -36,6 +34,7 @@ class NetworkReport:
     facts: Facts
     slim: Sequence[Slim] = ()
     results: Results | None = None
+    folder: Path | None = None  # where the study lies, with the networks that it keeps
 
 
 @dataclass(frozen=True)
@@ -70,15 +69,15 @@ def write_html(path: Path | str, report: Report) -> Path:
 
 
 def render(report: Report) -> str:
-    """The page as text, about 5 MB: the plotting library is inside."""
+    """The page as text."""
     return filled(
         "template.html",
         report=report,
         words=words,
         columns=columns,
-        metric_plot=lambda results: Markup(plots.metric_plot(results)),
-        latency_plot=lambda network: Markup(plots.latency_plot(_latencies(network))),
-        plotly=Markup(get_plotlyjs()),
+        colours=COLOURS,
+        metric_plot=plots.metric_plot,
+        latency_plot=lambda network: plots.latency_plot(_latencies(network)),
     )
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from slimnet.output import write_text
+from slimnet.report.chart import COLOURS
 from slimnet.report.plots import sensitivity_plot
 from slimnet.report.templates import filled
 from slimnet.study.curves import Curve, Point, Sensitivity
@@ -55,14 +54,14 @@ def write_sensitivity(
         "sensitivity.html.jinja",
         title=title,
         measured=measured,
+        colours=COLOURS,
         sentence=measured_sentence(measured),
-        plot=Markup(sensitivity_plot(measured)),
+        plot=sensitivity_plot(measured),
         rows=[
             (curve, [value_of(_at(curve, share)) for share in measured.shares])
             for curve in measured.curves
         ],
         versions=versions,
-        plotly=Markup(get_plotlyjs()),
     )
     write_text(path, text)
 

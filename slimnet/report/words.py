@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from slimnet.proof.certificate import Certificate
-from slimnet.study import LatencyFacts, Results, Row, Spread, Study
+from slimnet.study import Kept, LatencyFacts, Results, Row, Spread, Study
+from slimnet.study.cells import UNSTRUCTURED
 from slimnet.task import Metric
 from slimnet.tasks.classification import describe
 from slimnet.train import REGIMES
@@ -71,6 +72,14 @@ def difference(row: Row, digits: int) -> str:
     if row.criterion is None and row.regime is None:
         return NOTHING
     return f"{row.first.difference:+.{digits}f}".replace("-", "−")
+
+
+def kept(results: Results, one: Kept) -> str:
+    """The metric that a kept network itself has."""
+    (record,) = (record for record in results.records if record.cell == one.cell)
+    metric = results.metric
+    number = value(record.metrics[metric.name], digits_of(results, metric))
+    return f"{metric.name} {number} {metric.unit}".strip()
 
 
 def milliseconds(value: float | None) -> str:
@@ -154,6 +163,12 @@ def limits(results: Results) -> tuple[str, ...]:
         _seeds(results.study),
         "Metrics are those of the last epoch, never of the best one.",
     ]
+    if results.study.regimes_of(UNSTRUCTURED) != results.study.regimes and any(
+        row.criterion == UNSTRUCTURED for row in results.summary()
+    ):
+        sentences.append(
+            f"{UNSTRUCTURED} cuts nothing, so it has no row that starts with a repair."
+        )
     if _same_from_scratch(results):
         sentences.append(
             "From scratch only the widths matter: where two criteria leave the same widths, their "

@@ -20,6 +20,9 @@ from slimnet.task import Task, fingerprint_of
 from slimnet.train import REGIMES, Schedule
 from slimnet.version import __version__
 
+UNSTRUCTURED = "unstructured"
+"""Stands among the criteria and cuts nothing: single weights are zeroed."""
+
 
 @dataclass(frozen=True)
 class Study:
@@ -57,6 +60,11 @@ class Study:
     def starts(self) -> set[str]:
         """Which weights its regimes start from."""
         return {REGIMES[regime].start for regime in (*self.regimes, *self.dense_regimes)}
+
+    def regimes_of(self, criterion: str) -> tuple[str, ...]:
+        """Those that fit a criterion: where nothing is cut, there is nothing to repair."""
+        whole = criterion == UNSTRUCTURED
+        return tuple(x for x in self.regimes if not (whole and REGIMES[x].start == "repaired"))
 
     def to_json(self) -> dict[str, Any]:
         """Every field; ``Study.from_json`` reads it back."""
@@ -122,7 +130,7 @@ def _cells(study: Study, shared: Mapping[str, Any]) -> Iterator[Cell]:
             yield Cell(None, 0.0, regime, seed, _context(study, shared, regime))
     for criterion in study.criteria:
         for ratio in study.ratios:
-            for regime in study.regimes:
+            for regime in study.regimes_of(criterion):
                 for seed in study.seeds:
                     yield Cell(criterion, ratio, regime, seed, _context(study, shared, regime))
 

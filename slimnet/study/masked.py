@@ -14,10 +14,9 @@ from torch import Tensor, nn
 from slimnet.network import Network
 from slimnet.sparsity.methods.unstructured import Unstructured, magnitude_masks, single_weights
 from slimnet.study.candidate import Candidate
+from slimnet.study.cells import UNSTRUCTURED
 from slimnet.study.facts import Facts, LatencyFacts
 from slimnet.train import Callback
-
-UNSTRUCTURED = "unstructured"
 
 
 def cutting(criteria: Sequence[str]) -> tuple[str, ...]:

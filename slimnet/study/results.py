@@ -127,6 +127,21 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Kept:
+    """A trained network that is kept; paths are relative to the study's folder."""
+
+    cell: Cell
+    file: str  # what ``slimnet.load`` opens
+    onnx: str | None
+    said: str  # how near the ONNX file comes to PyTorch, or why there is none
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Kept:
+        """Read what ``asdict`` gave."""
+        return cls(Cell.from_json(fields["cell"]), fields["file"], fields["onnx"], fields["said"])
+
+
+@dataclass(frozen=True)
 class Results:
     """A study, its data (:func:`~slimnet.task.facts_of`), a result per cell, the dense first."""
 
@@ -134,6 +149,7 @@ class Results:
     data: Mapping[str, Any]
     records: tuple[CellResult, ...]
     metrics: tuple[Metric, ...] = (ACCURACY,)  # of the task
+    kept: tuple[Kept, ...] = ()
 
     @property
     def metric(self) -> Metric:
@@ -150,11 +166,15 @@ class Results:
 
     def summary(self) -> tuple[Row, ...]:
         """One row per network and regime, in the order in which they ran."""
+        return tuple(_row(records, self) for records in self.groups().values())
+
+    def groups(self) -> Mapping[tuple[str | None, float, str | None], Sequence[CellResult]]:
+        """The seeds of each network (criterion, ratio) and regime."""
         groups: dict[tuple[str | None, float, str | None], list[CellResult]] = {}
         for record in self.records:
             key = (record.cell.criterion, record.cell.ratio, record.cell.regime)
             groups.setdefault(key, []).append(record)
-        return tuple(_row(records, self) for records in groups.values())
+        return groups
 
     def to_json(self) -> dict[str, Any]:
         """The study, every result, and the summary for those who only read."""
@@ -163,6 +183,7 @@ class Results:
             "data": dict(self.data),
             "metrics": [metric.to_json() for metric in self.metrics],
             "records": [record.to_json() for record in self.records],
+            "kept": [asdict(kept) for kept in self.kept],
             "summary": [row.to_json() for row in self.summary()],
         }
 
@@ -171,7 +192,8 @@ class Results:
         """Read what ``to_json`` gave."""
         records = tuple(CellResult.from_json(record) for record in fields["records"])
         metrics = tuple(Metric(**row) for row in fields.get("metrics", [ACCURACY.to_json()]))
-        return cls(Study.from_json(fields["study"]), fields["data"], records, metrics)
+        kept = tuple(map(Kept.from_json, fields.get("kept", ())))
+        return cls(Study.from_json(fields["study"]), fields["data"], records, metrics, kept)
 
 
 def _row(records: Sequence[CellResult], results: Results) -> Row:

@@ -28,7 +28,8 @@ from slimnet.study.candidate import Candidate
 from slimnet.study.cells import Cell, Study, cells
 from slimnet.study.data import keep_data
 from slimnet.study.engine import ENGINES, Engine, Run
-from slimnet.study.networks import StoredNetwork, arch_of_cuts, artifact_of
+from slimnet.study.kept import KEEP, KeptNetworks, keep_networks
+from slimnet.study.networks import Networks, StoredNetwork, arch_of_cuts, artifact_of
 from slimnet.study.results import CellResult, Results, check_finite
 from slimnet.study.store import PAUSE, STORES, Store, turn
 from slimnet.study.work import Setup, take_cell
@@ -64,6 +65,7 @@ def run_study(
     engine: str = "local",
     workers: int | None = None,
     store: str = "folder",
+    keep: str = "none",
     progress: Callable[[Status], None] | None = None,
     device: torch.device | str | None = None,
     threads: int | None = None,
@@ -82,26 +84,30 @@ def run_study(
         engine: where the cells run, a name of ``ENGINES``.
         workers: of an engine that has several; None leaves it to the engine.
         store: where the results are kept, a name of ``STORES``.
+        keep: which of the trained networks are kept as files, a name of ``KEEP``.
         progress: told how far it is.
         device: where networks are trained; the GPU where there is one.
         threads: of each worker of an engine that has several.
     """
-    run_all, folder = ENGINES[engine], Path(directory)
+    run_all, folder, _ = ENGINES[engine], Path(directory), KEEP[keep]
     planned = cells(study, dense.model, task)
     opened = STORES[store](folder)
     results = _finished(opened, planned)
     pending = [cell for cell in planned if cell not in results]
+    skeleton = _skeleton(dense.model) if arch is None else None
     if pending:
         make_folder(folder)
         _say_versions(opened, pending, folder)
         data, place = keep_data(task, spec, folder), None if device is None else str(device)
-        skeleton = _skeleton(dense.model) if arch is None else None
-        setup = Setup(folder, study.base, planned[0], data, samples, place, store, skeleton)
+        shared = folder, study.base, planned[0], data, keep != "none", samples, place, store
+        setup = Setup(*shared, skeleton)
         _make_networks(setup, opened, pending, _Maker(make_slim, dense, arch))
         run = Run(partial(take_cell, setup), workers=workers, threads=threads)
         results = _run_all(planned, opened, run_all, run, progress)
     records = tuple(results[cell] for cell in planned)
-    return Results(study, facts_of(task), records, tuple(task.metrics))
+    found = Results(study, facts_of(task), records, tuple(task.metrics))
+    files = KeptNetworks(folder, Networks(folder / "networks", skeleton), planned[0])
+    return keep_networks(found, keep, files, opened)
 
 
 def _say_versions(store: Store, pending: Sequence[Cell], folder: Path) -> None:

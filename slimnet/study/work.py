@@ -3,14 +3,16 @@
 :func:`run_cell` takes what every cell of a study reads (:class:`Setup`) and the cell. It pickles
 small, reads its networks and its task from the study's folder (and holds the last that it read),
 and depends on nothing else: not on the order of the cells, nor on what ran before in this process.
-:func:`take_cell` shares the cells of a study between workers.
+:func:`take_cell` shares the cells of a study between workers. A long training is snapshotted, and
+goes on inside the cell when it was killed: ``DIR/trained/<id>.training`` lies there until the
+result is kept.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeAlias
@@ -20,8 +22,10 @@ from torch import nn
 from slimnet.errors import InputError
 from slimnet.exclusive import exclusive
 from slimnet.network import Network
+from slimnet.output import make_folder
 from slimnet.study.cells import Cell
 from slimnet.study.data import StudyData
+from slimnet.study.kept import KeptNetworks
 from slimnet.study.masked import holding
 from slimnet.study.networks import Networks, StoredNetwork
 from slimnet.study.recent import Recent
@@ -30,7 +34,9 @@ from slimnet.study.results import CellResult, check_finite
 from slimnet.study.store import STORES, Store
 from slimnet.task import Task
 from slimnet.train import REGIMES, Repairer, Schedule, budget, measure, start, train
+from slimnet.train.checkpoint import Checkpoint
 from slimnet.train.loop import History, place_of
+from slimnet.train.snapshot import Snapshot
 
 Progress: TypeAlias = Callable[[float], None]
 """Told which part of a cell is done (0..1)."""
@@ -44,6 +50,7 @@ class Setup:
     base: Schedule
     baseline: Cell  # of the dense network as it was handed over
     data: StudyData
+    keep: bool = False  # whether the network of a finished cell is left in the folder
     samples: int = 1024  # images that a repair reads, others for each seed
     device: str | None = None
     store: str = "folder"
@@ -58,6 +65,11 @@ class Setup:
     def networks(self) -> Networks:
         """The networks in the folder."""
         return Networks(self.folder / "networks", self.skeleton, self.recent)
+
+    @property
+    def kept(self) -> KeptNetworks:
+        """What becomes of the networks that were trained."""
+        return KeptNetworks(self.folder, self.networks, self.baseline)
 
     def open_store(self) -> Store:
         """The finished cells."""
@@ -74,6 +86,7 @@ def take_cell(setup: Setup, cell: Cell, progress: Progress) -> CellResult | None
         if result is None:
             result = run_cell(setup, cell, progress)
             store.write(result)
+        setup.kept.snapshot(cell).unlink(missing_ok=True)
         return result
 
 
@@ -82,7 +95,9 @@ def run_cell(setup: Setup, cell: Cell, progress: Progress = lambda part: None) -
     progress(0.0)
     try:
         stored = setup.networks.get(cell.network(setup.baseline))
-        history = _retrained(setup, cell, stored, progress)
+        model, history = _retrained(setup, cell, stored, progress)
+        if setup.keep and not cell.is_baseline:
+            setup.kept.leave(cell, stored.artifact, model)
     except InputError as error:
         raise InputError(f"{cell}: {error}") from error
     return CellResult(
@@ -96,19 +111,24 @@ def run_cell(setup: Setup, cell: Cell, progress: Progress = lambda part: None) -
     )
 
 
-def _retrained(setup: Setup, cell: Cell, stored: StoredNetwork, progress: Progress) -> History:
-    if cell.regime is None:
-        return _untrained(stored.metrics, 0.0)
-    regime, task = REGIMES[cell.regime], setup.data.load(setup.folder)
+def _retrained(
+    setup: Setup, cell: Cell, stored: StoredNetwork, progress: Progress
+) -> tuple[nn.Module, History]:
     baseline = setup.networks.get(setup.baseline)
     dense = setup.networks.dense(baseline.artifact)
     model = dense if cell.criterion is None else stored.artifact.model(Network.of(dense))
+    if cell.regime is None:
+        return model, _untrained(stored.metrics, 0.0)
+    regime, task = REGIMES[cell.regime], setup.data.load(setup.folder)
     began = time.perf_counter()
     start(regime, model, cell.seed, _repairer(setup, cell, stored, task))
     if not regime.epochs:
         seconds = time.perf_counter() - began
-        return _untrained(measure(model, task, setup.device), seconds)
-    return train(
+        return model, _untrained(measure(model, task, setup.device), seconds)
+    file = Checkpoint.of(setup.kept.snapshot(cell), model, {"cell": cell.id})
+    snapshot = file.read()
+    before = 0.0 if snapshot is None else float(snapshot.settled["seconds"])
+    history = train(
         model,
         task,
         budget(regime, setup.base, baseline.facts.macs / stored.facts.macs),
@@ -116,7 +136,30 @@ def _retrained(setup: Setup, cell: Cell, stored: StoredNetwork, progress: Progre
         device=setup.device,
         progress=lambda part: progress(min(part, 0.99)),  # 1: tested and kept
         callbacks=() if stored.masked is None else (holding(dense, stored.masked),),
+        keep=_sparing(file, before),
+        interval=INTERVAL,
+        resume=snapshot,
     )
+    return model, replace(history, seconds=before + history.seconds)
+
+
+INTERVAL = 60.0  # seconds between two snapshots inside an epoch
+SPARED = 10.0  # seconds of training that cost less than writing them down
+
+
+def _sparing(file: Checkpoint, before: float) -> Callable[[Snapshot], None]:
+    """Writes a snapshot where enough was done since the last, and the seconds that it all took."""
+    began = last = time.perf_counter()
+
+    def keep(snapshot: Snapshot) -> None:
+        nonlocal last
+        now = time.perf_counter()
+        if now - last >= SPARED:
+            last = now
+            make_folder(file.path.parent)
+            file.write(replace(snapshot, settled={"seconds": before + now - began}))
+
+    return keep
 
 
 def _untrained(metrics: Mapping[str, float], seconds: float) -> History:
