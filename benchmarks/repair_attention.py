@@ -5,9 +5,9 @@
 Two small networks are trained for a moment: a vision transformer (torchvision's) on scikit-learn's
 digits, and a BERT (of transformers) that tells which of two words comes first in a sentence. Each
 loses channels of its heads and MLPs (the first also of its stream), and is repaired on 512 inputs
-without labels. Printed are the accuracy and the change of the outputs on new inputs, over their variance: as cut, repaired
-by the channels that are left, by the best mixtures of the heads' channels, and by that and all
-layers together.
+without labels. Printed are the accuracy and the change of the outputs on new inputs, over their
+variance: as cut, repaired by the channels that are left, by the best mixtures of the heads'
+channels, and by that and all layers together.
 """
 
 from __future__ import annotations

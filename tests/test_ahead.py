@@ -113,3 +113,11 @@ def test_a_repair_says_whether_all_were_trained_together(refine, together):
     pruned = slimnet.prune(network.model, (IMAGES[:1],), ratio=0.5, align=None)
     repaired = slimnet.repair(pruned, network.model, IMAGES, refine=refine)
     assert repaired.repair.ahead is together
+
+
+def test_where_nothing_can_be_compared_nothing_changes():
+    network, slim, plan = cut(Stage, ratio=0.5)
+    parts = [list(part.batches(32)) for part in (FITTED, HELD)]
+    layers = LayerwiseRepair(network, slim, plan, *parts, refine=True)
+    generator = torch.Generator().manual_seed(0)
+    assert not ahead.look_ahead(layers.networks, [], FITTED, HELD, generator, lambda *_: None)

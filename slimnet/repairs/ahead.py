@@ -29,7 +29,7 @@ from slimnet.progress import Progress
 from slimnet.reconstruction.lockstep import Walk, together, walking
 from slimnet.reconstruction.segments import Segment, aligned, whole_of
 from slimnet.samples import Samples
-from slimnet.statistics.moments import recorded
+from slimnet.statistics.moments import batch_of, recorded
 
 PASSES = 6
 """Over the images."""
@@ -40,6 +40,7 @@ SMALLEST = 1e-3
 WARM = 10
 """Steps until that rate is reached; then it falls as half a cosine."""
 BATCH = 64
+"""Samples at most; fewer large ones, as in the passes layer by layer."""
 NUMBERS = 1 << 11
 """Of what one sample has of a feature, so many numbers are compared, at random places."""
 _SAME = 1e-3
@@ -57,7 +58,9 @@ class Feature:
 
     def of_original(self, result: Tensor) -> Tensor:
         """What is left of the original's result."""
-        return result if self.left is None else result.index_select(self.axis, self.left)
+        if self.left is None:
+            return result
+        return result.index_select(self.axis, self.left.to(result.device))
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,13 +103,14 @@ def look_ahead(
         watch: told how far it is.
     """
     segment = whole_of(networks.trace)
-    if segment is None:
+    if segment is None or not features:
         return False
+    size = min(BATCH, batch_of(fitted))
     reader = _Reader(networks, features, generator)
-    checks = [reader.part(batch) for batch in measured.batches(BATCH)]
+    checks = [reader.part(batch) for batch in measured.batches(size)]
     if not all(reader.is_reproduced(segment, *pair) for pair in checks):
         return False
-    parts = [reader.part(batch)[1] for batch in fitted.batches(BATCH)]
+    parts = [reader.part(batch)[1] for batch in fitted.batches(size)]
     training = _Training(segment, networks.slim, len(parts))
     best, least = None, training.error([part for _, part in checks])
     for number in range(PASSES):

@@ -116,7 +116,7 @@ def _moments(
                     continue
                 weights = meeting.right.form.matrix(network.tensors[meeting.right.weight])[0]
                 each = [meeting.moments(stop.args, stop.result, weights) for stop in met]
-                left, right = (torch.stack(parts).sum(0) for parts in zip(*each, strict=True))
+                left, right = (torch.stack(parts).sum(0).cpu() for parts in zip(*each, strict=True))
                 sums[meeting] = left, right
     return [sums[meeting] for meeting in meetings]
 

@@ -108,11 +108,12 @@ class LayerwiseRepair:
     def features(self) -> list[Feature]:
         """The streams after every sum, or each layer's output where there are none; the outputs.
 
-        None where the slim network's calls are not the original's.
+        Nothing where the slim network's calls are not the original's.
         """
         if not self._passes:
             return []
-        streams, layers = {}, {}
+        streams: dict[int, Feature] = {}
+        layers: dict[int, Feature] = {}
         for index, layer in self._narrow().items():
             original = self._originals[index]
             wanted, axis = self._wanted(layer, layer.form), layer.form.axis
