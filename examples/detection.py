@@ -1,7 +1,4 @@
-"""Where a digit is: torchvision's Faster R-CNN with a small backbone, from COCO's annotations.
-
-It ends with the tuned network: a detector's code decides by values, which ONNX cannot say yet.
-"""
+"""Where a digit is: torchvision's Faster R-CNN with a small backbone, from COCO's annotations."""
 
 from __future__ import annotations
 
@@ -43,8 +40,9 @@ MODES = ("train", "test")
 
 
 def make_inputs() -> tuple[list[Tensor]]:
-    """For ``--example``: one list of images."""
-    return ([torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0))],)
+    """For ``--example``: one list of images, with something in it to compare the ONNX file on."""
+    ((picture, _, _),) = scenes(1, 64, 2)
+    return ([torch.from_numpy(picture / 255).float().expand(3, 64, 64)],)
 
 
 def write_scenes(folder: Path, count: int) -> None:
@@ -71,6 +69,7 @@ def main(folder: Path, count: int = 256, epochs: int = 6) -> None:
     slimnet(f"prune model.pt {arch} --example {here}:make_inputs --ratio 0.4 -o slim.pt", folder)
     slimnet(f"retrain slim.pt {arch} {data} --batch 16 --epochs {epochs} -o tuned.pt", folder)
     slimnet(f"verify tuned.pt --against model.pt {arch}", folder)
+    slimnet(f"export tuned.pt tuned.onnx {arch} --onnx --against model.pt", folder)
 
 
 if __name__ == "__main__":

@@ -252,7 +252,7 @@ class _Timer:
     def _exported(self, name: str, model: nn.Module) -> Path:
         path = self.folder / f"{name}.onnx"
         if name != "dense" or not path.exists():
-            export_onnx(model, self.example, path)
+            export_onnx(model, self.example, path, outputs=self.settings.prune.get("outputs", ()))
         return path
 
 

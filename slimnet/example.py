@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
 
 from slimnet.errors import InputError
 
@@ -151,16 +151,70 @@ def map_tensors(function: Callable[[Tensor], Any], tree: Any) -> Any:
 
 def tensors_of(value: Any) -> list[Tensor]:
     """The tensors of an input or output, in order, also those inside objects of any class."""
-    return list(_tensors(value, set()))
+    return [tensor for _, tensor in named_tensors(value)]
 
 
-def _tensors(value: Any, seen: set[int]) -> Iterator[Tensor]:
-    for leaf in tree_leaves(value):
-        if isinstance(leaf, Tensor):
-            yield leaf
-        elif id(leaf) not in seen and (content := _content(leaf)):
-            seen.add(id(leaf))
-            yield from _tensors(content, seen)
+def named_tensors(value: Any) -> list[tuple[str, Tensor]]:
+    """The same with the way to each: keys, fields and places, as in ``boxes.0``; "" of the whole.
+
+    What has no names of its own is counted: the entries of tuples, and of containers that only
+    PyTorch knows how to take apart.
+    """
+    return list(_named("", value, set()))
+
+
+def _named(path: str, value: Any, seen: set[int]) -> Iterator[tuple[str, Tensor]]:
+    if isinstance(value, Tensor):
+        yield path, value
+        return
+    parts = _parts(value)
+    if parts is None and id(value) not in seen:  # an object may hold itself
+        seen.add(id(value))
+        parts = _content(value)
+    for key, part in _items(parts or ()):
+        yield from _named(f"{path}.{key}" if path else str(key), part, seen)
+
+
+def _parts(value: Any) -> Any:
+    """What PyTorch takes a value apart into; None where it does not."""
+    if type(value) is dict:
+        return value
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return dict(zip(value._fields, value, strict=True))
+    parts, layout = tree_flatten(value, is_leaf=lambda part: part is not value)
+    if layout.is_leaf():
+        return None
+    return value if isinstance(value, Mapping) and list(value.values()) == parts else parts
+
+
+def _items(parts: Any) -> Iterable[tuple[Any, Any]]:
+    return parts.items() if isinstance(parts, Mapping) else enumerate(parts)
+
+
+def read_of(value: Any, names: Sequence[str]) -> list[Tensor]:
+    """The tensors of an output that are read: those of these names and under them; all without.
+
+    Raises :class:`InputError` for a name that is not there.
+    """
+    known = named_tensors(value)
+    check_outputs(names, [name for name, _ in known])
+    return [tensor for name, tensor in known if is_read(name, names)]
+
+
+def is_read(name: str, names: Sequence[str]) -> bool:
+    """Whether an output is one of these, or under one: ``boxes.0`` under ``boxes``."""
+    return not names or any(name == each or name.startswith(f"{each}.") for each in names)
+
+
+def check_outputs(names: Sequence[str], known: Sequence[str]) -> None:
+    """Raise :class:`InputError` for a name that no output has."""
+    for name in names:
+        if not any(is_read(each, [name]) for each in known):
+            there = ", ".join(map(repr, filter(None, known)))
+            raise InputError(
+                f"the network has no output {name!r}: it gives "
+                + (there or "one tensor, which is read anyhow: name none")
+            )
 
 
 def is_plain(value: Any) -> bool:

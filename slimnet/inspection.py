@@ -6,7 +6,7 @@ reads. Of it, :class:`Inspection` is what a person looks at.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,7 +16,20 @@ from slimnet.costs.cost import Cost, CostModel
 from slimnet.coupling.couple import Coupling, Pin, couple
 from slimnet.coupling.groups import Group, LayerReport, find_groups
 from slimnet.coupling.survival import Survival
+from slimnet.example import is_read
 from slimnet.network import Network
+
+
+@dataclass(frozen=True)
+class Output:
+    """One tensor that a network gives: where it lies, and whether somebody reads it."""
+
+    name: str  # "boxes.0"; "" of the only one
+    shape: tuple[int, ...]
+    read: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.name} [{','.join(map(str, self.shape))}]"
 
 
 @dataclass(frozen=True)
@@ -28,6 +41,7 @@ class Inspection:
     cost: Cost
     notes: tuple[str, ...] = ()
     blocks: tuple[Block, ...] = ()
+    outputs: tuple[Output, ...] = ()
 
     def __str__(self) -> str:
         lines = [_layer_line(layer) for layer in self.layers]
@@ -35,7 +49,8 @@ class Inspection:
         lines += [_statistics_line(group) for group in self.groups if group.approximate]
         number = len(self.groups)
         lines.append(f"{number} group{'s' * (number != 1)}, {channels} prunable channels")
-        return "\n".join([*lines, *blocks_line(self.blocks), *self.notes])
+        rest = (*blocks_line(self.blocks), *outputs_line(self.outputs), *self.notes)
+        return "\n".join([*lines, *rest])
 
     def to_json(self) -> dict[str, Any]:
         """Plain dicts and lists."""
@@ -59,7 +74,22 @@ class Inspection:
             "layers": layers,
             "groups": groups,
             "blocks": blocks,
+            "outputs": [asdict(output) for output in self.outputs],
         }
+
+
+def outputs_line(outputs: Sequence[Output]) -> Iterator[str]:
+    """The outputs by their names, where there are several; those that nobody reads apart."""
+    if len(outputs) > 1:
+        yield f"outputs: {_few(x for x in outputs if x.read)}"
+    if not all(x.read for x in outputs):
+        yield f"not read, and may change: {_few(x for x in outputs if not x.read)}"
+
+
+def _few(outputs: Iterable[Output], number: int = 8) -> str:
+    texts = list(map(str, outputs))
+    more = f" and {len(texts) - number} more" if len(texts) > number else ""
+    return ", ".join(texts[:number]) + more
 
 
 def _layer_line(layer: LayerReport) -> str:
@@ -103,5 +133,11 @@ def analyse(
     costs = CostModel(network, traces[0], coupling)
     groups, layers = find_groups(network, coupling, least)
     dense = costs.cost(Survival.without(coupling.atoms))
-    inspection = Inspection(tuple(groups), tuple(layers), dense, blocks=blocks)
+    outputs = tuple(_outputs(traces[0]))
+    inspection = Inspection(tuple(groups), tuple(layers), dense, blocks=blocks, outputs=outputs)
     return Analysis(traces, coupling, groups, layers, costs, inspection)
+
+
+def _outputs(trace: Trace) -> Iterator[Output]:
+    for name, ref in zip(trace.names, trace.outputs, strict=True):
+        yield Output(name, ref.shape, is_read(name, trace.wanted))

@@ -26,8 +26,8 @@ from slimnet.capture.trace import Trace, capture
 from slimnet.costs.quantity import COSTS, quantities, share_left
 from slimnet.coupling.couple import Coupling, Pin, couple
 from slimnet.criteria import CriterionOptions
-from slimnet.errors import CaptureError, CertificateError, PruneError
-from slimnet.example import Example, positional
+from slimnet.errors import CaptureError, CertificateError, InputError, PruneError
+from slimnet.example import Example, is_read, positional
 from slimnet.inspection import Analysis, Inspection, analyse
 from slimnet.lineage import Lineage, lineage_of, remember
 from slimnet.network import Network
@@ -38,7 +38,8 @@ from slimnet.planning.budget import Budget, Limits
 from slimnet.planning.bystanders import Bystanders
 from slimnet.planning.draft import draft
 from slimnet.planning.outcome import refusal
-from slimnet.planning.request import CutRequest
+from slimnet.planning.request import CutRequest, parse_outputs
+from slimnet.planning.returned import changed_outputs
 from slimnet.planning.scoring import ScoringInputs
 from slimnet.progress import Progress, not_shown
 from slimnet.proof.certificate import Certificate, Mismatch, certify, join_certificates
@@ -99,6 +100,7 @@ class InspectArguments:
     example: Example = required("a tuple of positional inputs, or a dict of keyword inputs")
     _: KW_ONLY
     heads: bool = shared(CutRequest, "heads")
+    outputs: Sequence[str] = shared(CutRequest, "outputs")
 
 
 @keywords(InspectArguments)
@@ -114,7 +116,8 @@ def inspect(model: nn.Module, asked: InspectArguments) -> Inspection:
     """
     example = positional(model, asked.example)
     network = Network.of(model)
-    return analyse(network, capture_passes(network, example), (), heads=asked.heads).inspection
+    traces = capture_passes(network, example, parse_outputs(asked.outputs))
+    return analyse(network, traces, (), heads=asked.heads).inspection
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,8 +163,8 @@ def prune(model: nn.Module | Pruned, asked: PruneArguments) -> Pruned:
         CertificateError: where the slim network cannot be proven equal to the zeroed original.
     """
     network, example = _opened(model, asked.example)
-    samples, request = _samples(network, asked), asked.settled()
-    earlier, seed = lineage_of(network), asked.seed
+    samples, earlier, seed = _samples(network, asked), lineage_of(network), asked.seed
+    request = replace(asked.settled(), outputs=_outputs(asked, earlier))
     budget, limits = Budget.of(request), Limits.of(request)
     options = CriterionOptions(str(request.criterion), request.across, request.reduce)
     scoring = ScoringInputs(options, samples, asked.init, seed, asked.watch)
@@ -185,6 +188,18 @@ def _opened(model: nn.Module | Pruned, example: Example | None) -> tuple[Network
     own: Any = model.example if isinstance(model, Pruned) and example is None else example
     inputs = positional(module, own)
     return Network.of(module), inputs
+
+
+def _outputs(asked: CutRequest, earlier: Lineage | None) -> Sequence[str]:
+    """Those that are read: of what an earlier cut left to read, unless told, all."""
+    left = () if earlier is None else earlier.plan.outputs
+    for name in asked.outputs:
+        if not is_read(name, left):
+            raise InputError(
+                f"the output {name} was not read when this network was cut, and may have changed "
+                f"since: what is left to read is {', '.join(left)}"
+            )
+    return asked.outputs or left
 
 
 def _samples(network: Network, asked: PruneArguments) -> Samples | None:
@@ -251,8 +266,13 @@ class _CutTask:
             steps=request.steps,
             change_bystanders=change_bystanders,
         )
-        notes = (*drawn.plan.notes, *_heads_note(analysis.coupling, request.heads))
-        plan = drawn.plan.reporting(asked=self.options, notes=notes)
+        notes = (
+            *drawn.plan.notes,
+            *_heads_note(analysis.coupling, request.heads),
+            *changed_outputs(analysis.traces[0], analysis.coupling, drawn.survival),
+        )
+        plan = replace(drawn.plan, outputs=tuple(request.outputs))
+        plan = plan.reporting(asked=self.options, notes=notes)
         if drawn.unmet and not request.best_effort:
             raise PruneError(refusal(self.shorter.whole(plan, None)[0], drawn.unmet))
         context = CutContext(analysis.traces[0], analysis.coupling, plan)
@@ -277,7 +297,7 @@ def _cut(task: _CutTask) -> _CutAttempt:
     """
     network, example, verify = task.shorter.network, task.example, task.request.verify
     with no_collection():
-        traces = capture_passes(network, example)
+        traces = capture_passes(network, example, task.request.outputs)
     pins: list[Pin] = []
     refused = 0
     statistics: Statistics | None = None
@@ -356,7 +376,7 @@ def prove(
     network, plan = shorter.network, replace(plan, blocks=())
     check_fits(network, plan)
     other = changed_tensors(network.tensors, slim.tensors, plan)
-    traces = capture_passes(network, example)
+    traces = capture_passes(network, example, plan.outputs)
     coupling = _coupling_of(plan, traces)
     context = CutContext(traces[0], coupling, plan)
     if plan.scaled:

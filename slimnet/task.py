@@ -116,6 +116,7 @@ class LoaderTask:
     measured: Mapping[str, Measured] = field(default_factory=dict)
     inputs_of: Callable[[Batch], Any] | None = None
     name: str = "own data"
+    outputs: Sequence[str] = ()  # those that loss and metrics read, by name; all where empty
 
     @property
     def metrics(self) -> Sequence[Metric]:
@@ -293,6 +294,11 @@ def facts_of(task: Task) -> dict[str, Any]:
     """
     own: Callable[[], dict[str, Any]] | None = getattr(task, "facts", None)
     return own() if own is not None else {"name": task.name}
+
+
+def outputs_read(task: Task) -> tuple[str, ...]:
+    """The outputs that loss and metrics read, where the task says so; nothing is guessed."""
+    return tuple(getattr(task, "outputs", ()))
 
 
 def fingerprint_of(task: Task) -> str:

@@ -67,8 +67,7 @@ def test_an_example(name, tmp_path, monkeypatch):
     torch.set_num_threads(threads)
     assert commands[0] == "prune" and "retrain" in commands
     assert read_slim(tmp_path / "tuned.pt").trained
-    if name != "detection":  # whose code decides by values: ONNX cannot say that
-        assert commands[-1] == "export" and (tmp_path / "tuned.onnx").stat().st_size > 1000
+    assert commands[-1] == "export" and (tmp_path / "tuned.onnx").stat().st_size > 1000
 
 
 @pytest.mark.filterwarnings("ignore")  # others' packages warn of each other

@@ -55,7 +55,9 @@ def test_a_plan_survives_json(plan):
 def test_in_json_the_outcome_stands_beside_what_leaves_as_it_always_did():
     """Files that were written before an outcome was a value of its own are read as they are."""
     written = json.loads((Path(__file__).parent / "golden" / "plan.json").read_text())
-    assert json.dumps(WHOLE.to_json()) == json.dumps(written)
+    data = WHOLE.to_json()
+    assert not data.pop("outputs")  # which came later
+    assert json.dumps(data) == json.dumps(written)
     assert Plan.from_json(written) == WHOLE and WHOLE.groups is WHOLE.outcome.groups
 
 

@@ -237,3 +237,25 @@ def test_a_network_in_float64_is_fed_float64(data):
 def test_a_network_that_does_not_fit_is_refused(data, model, sentence):
     with pytest.raises(InputError, match=sentence):
         trained(data, model)
+
+
+def test_a_training_goes_on_from_every_place_also_after_the_last_batch_of_an_epoch(data):
+    """To the same bits."""
+    snapshots = []
+    whole = net(dropout=0.2)
+    options = {"seed": 1, "device": "cpu"}
+    schedule = replace(SHORT, epochs=2)
+    train(
+        whole,
+        data,
+        schedule,
+        keep=lambda snapshot: snapshots.append(copy.deepcopy(snapshot)),
+        interval=-1.0,  # after every batch
+        **options,
+    )
+    places = [0 if one.place is None else one.place["steps"] for one in snapshots]
+    assert max(places) == len(data.batches("train", schedule.batch))
+    for number in (0, places.index(max(places)), len(places) - 1):
+        model = net(dropout=0.2)
+        train(model, data, schedule, resume=snapshots[number], **options)
+        assert equal(model, whole)

@@ -32,6 +32,7 @@ class Ref:
     kind: str = "activation"  # parameter | buffer | input | activation | constant
     dtype: torch.dtype = torch.float32
     values: np.ndarray[Any, Any] | None = None  # of an index, and of a constant of one element
+    trains: bool = False  # whether it is a parameter that asks for gradients
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import sys
 import weakref
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -39,7 +39,7 @@ from slimnet.capture.randomness import drawing_from
 from slimnet.capture.sites import Site, Sites
 from slimnet.capture.sizes import Amount, Size, SizeSource, shape_of
 from slimnet.errors import CaptureError
-from slimnet.example import map_tensors, tensors_of
+from slimnet.example import check_outputs, is_read, map_tensors, named_tensors
 from slimnet.exclusive import exclusive
 from slimnet.network import Network
 from slimnet.operator import of
@@ -55,6 +55,8 @@ class Trace:
     tensors: dict[str, Ref] = field(default_factory=dict)  # parameters and buffers that were used
     inputs: list[Ref] = field(default_factory=list)
     outputs: list[Ref] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)  # of the outputs: "boxes.0"; "" of the only one
+    wanted: tuple[str, ...] = ()  # outputs that somebody reads; all where empty
     equalities: list[Equality] = field(default_factory=list)  # numbers that the code found equal
     holders: Collection[str] = ()  # paths of modules without a forward, such as a ModuleList
 
@@ -62,6 +64,22 @@ class Trace:
     def graph(self) -> DataflowGraph:
         """Which call makes each tensor and which calls read it; use it once the pass is over."""
         return DataflowGraph(self.calls, self.inputs, self.outputs, self.holders)
+
+    def reading(self, names: Sequence[str]) -> Trace:
+        """The same pass, of which somebody reads these outputs only.
+
+        Raises :class:`InputError` for a name that no output has.
+        """
+        check_outputs(names, self.names)
+        return replace(self, wanted=tuple(names))
+
+    @property
+    def read(self) -> list[Ref]:
+        """The outputs that somebody reads."""
+        if not self.wanted:
+            return self.outputs
+        pairs = zip(self.names, self.outputs, strict=True)
+        return [ref for name, ref in pairs if is_read(name, self.wanted)]
 
 
 def capture(network: Network, example: tuple[Any, ...], *, training: bool = False) -> Trace:
@@ -111,7 +129,9 @@ def _one_pass(network: Network, example: tuple[Any, ...], training: bool, notes:
             output = network.model(*example)
         except Exception as error:
             raise CaptureError(_failure(network.name, example, error)) from error
-    recorder.trace.outputs = [recorder.register_use(tensor) for tensor in tensors_of(output)]
+    named = named_tensors(output)
+    recorder.trace.outputs = [recorder.register_use(tensor) for _, tensor in named]
+    recorder.trace.names = [name for name, _ in named]
     recorder.trace.equalities = list(notes.equalities.values())
     return recorder.trace
 
@@ -253,7 +273,10 @@ class _Recorder(AtenMode):
                 else ref
             )
         kind = "parameter" if isinstance(tensor, nn.Parameter) else "buffer"
-        return self._remember(tensor, kind=kind, name=name)
+        ref = self._remember(tensor, kind=kind, name=name)
+        ref = replace(ref, trains=kind == "parameter" and tensor.requires_grad)
+        self._refs[id(tensor)] = (weakref.ref(tensor), ref)
+        return ref
 
     def register_use(self, tensor: Tensor) -> Ref:
         """The :class:`Ref` of a tensor that a call takes or the network returns.

@@ -5,8 +5,9 @@ Images also tell whether a network that was recognised by its weights alone is t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from slimnet.files.access import Opened, open_network
 from slimnet.network import Network
 from slimnet.networks.checkpoint import UNSEEN
 from slimnet.samples import Samples
-from slimnet.task import Task, samples_from
+from slimnet.task import Task, outputs_read, samples_from
 from slimnet.tasks.classification import Dataset
 from slimnet.tasks.data import load_task
 
@@ -37,17 +38,19 @@ class Calibration:
 
     def samples(self, seed: int, model: nn.Module) -> Samples:
         """Training samples, images as large as the example; the seed decides which."""
-        return samples_from(self._task(), self.count, seed, model)
+        return samples_from(self.task, self.count, seed, model)
 
     def test_samples(self, model: nn.Module) -> Samples:
         """At most so many test samples with their labels, always the same ones."""
-        task = self._task()
+        task = self.task
         if isinstance(task, Dataset):
             batches = list(task.limited(test=self.count).batches("test", 256))
             return Samples(torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches]))
         return samples_from(task, self.count, 0, model, "test")
 
-    def _task(self) -> Task:
+    @cached_property
+    def task(self) -> Task:
+        """Read once."""
         return task_called(self.data, self.normalize, self.example)
 
 
@@ -66,6 +69,11 @@ def calibration_of(
 ) -> Calibration | None:
     """None where no data are named."""
     return None if data is None else Calibration(data, normalize, count, example)
+
+
+def outputs_asked(told: Sequence[str], drawn: Calibration | None) -> Sequence[str]:
+    """The outputs that somebody reads: those that the user names, else those of the task."""
+    return told or (() if drawn is None else outputs_read(drawn.task))
 
 
 def read_images(criteria: Iterable[str]) -> bool:

@@ -122,7 +122,7 @@ class Inspect:
     """
 
     model: Path = required(_MODEL)
-    cut: CutRequest = part("heads")
+    cut: CutRequest = part("heads", "outputs")
     graph: Path | None = option(None, "also draw the groups over the network: out.html or out.svg")
     files: Files = part()
     run: Run = part("json", "device", "threads")
@@ -264,6 +264,7 @@ class Export:
     safetensors: bool = option(False, "write the tensors alone, with plan and proof as metadata")
     format: str | None = option(None, f"the format by its name, one of: {_FORMATS}")
     against: Path | None = option(None, "the dense network to time it against; known for built-ins")
+    cut: CutRequest = part("outputs")
     batch: int = option(1, _BATCH)
     latency: bool = option(True, _LATENCY)
     files: Files = part()
@@ -272,7 +273,7 @@ class Export:
 
 COMPARED = (
     *("across", "reduce", "scope", "align", "min_channels", "keep", "layer_ratio", "widths"),
-    *("heads", "best_effort"),
+    *("heads", "outputs", "best_effort"),
 )
 """What all cuts of a comparison share; ratio and criterion are what it compares."""
 

@@ -9,7 +9,11 @@ from dataclasses import replace
 from typing import Any
 
 from slimnet.cli import commands, console
-from slimnet.cli.calibration import check_recognised, network_before, read_images
+from slimnet.cli.calibration import (
+    check_recognised,
+    network_before,
+    read_images,
+)
 from slimnet.cli.shared import open_to_train, place_of, print_json
 from slimnet.cli.targets import check_apart
 from slimnet.cli.training import data_of, schedule_of
@@ -22,7 +26,7 @@ from slimnet.report import table
 from slimnet.study import ENGINES, KEEP, STORES, Study
 from slimnet.study.cells import UNSTRUCTURED
 from slimnet.study.masked import cutting
-from slimnet.task import samples_from
+from slimnet.task import outputs_read, samples_from
 from slimnet.tasks.classification import Dataset
 from slimnet.text import count
 from slimnet.train import REGIMES
@@ -48,8 +52,9 @@ def compare(options: commands.Compare) -> None:
     if isinstance(task, Dataset):
         check_recognised(options.model, opened, task.samples(512, run.seed))
     chosen = options.samples if read_images(criteria) else 0
+    read = options.cut.outputs or outputs_read(task)
     settings = Settings(
-        prune=_shared(replace(options.cut, seed=run.seed)),
+        prune=_shared(replace(options.cut, seed=run.seed, outputs=read)),
         latency_batch=options.batch if options.latency else None,
         threads=run.threads,
         device=str(place),

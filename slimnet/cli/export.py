@@ -6,6 +6,7 @@ from slimnet.cli import commands, console
 from slimnet.cli.shared import inputs_of, open_any, print_json, use_threads
 from slimnet.cli.targets import Format, check_target
 from slimnet.errors import InputError
+from slimnet.files.access import Opened
 from slimnet.formats import FORMATS, Exported, ExportRequest
 
 
@@ -26,6 +27,7 @@ def export(options: commands.Export) -> None:
             target,
             example,
             described,
+            _outputs(opened, options),
             against=options.against,
             batch=options.batch,
             latency=options.latency,
@@ -48,6 +50,12 @@ def _name(options: commands.Export) -> str:
     if len(named) != 1:
         raise InputError("name the format to export to: --onnx, or --pt2, or --safetensors")
     return named[0]
+
+
+def _outputs(opened: Opened, options: commands.Export) -> tuple[str, ...]:
+    """Those that were named, else those that were read when the network was cut."""
+    cut = () if opened.artifact is None else opened.artifact.plan.outputs
+    return tuple(options.cut.outputs) or cut
 
 
 def _show(request: ExportRequest, exported: Exported) -> None:

@@ -23,7 +23,8 @@ def inspect(options: commands.Inspect) -> None:
     opened = open_any(options.model, files)
     inputs, described = inputs_of(options.model, opened, files)
     network, inputs = on_device(place, opened.model, inputs)
-    inspection = inspect_network(network, inputs, heads=options.cut.heads)
+    cut = options.cut
+    inspection = inspect_network(network, inputs, heads=cut.heads, outputs=cut.outputs)
     if graph is not None:
         from slimnet.report.picture import write_picture
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from slimnet.cli import commands, console, tables
-from slimnet.cli.calibration import calibration_of, check_recognised, network_before
+from slimnet.cli.calibration import calibration_of, check_recognised, network_before, outputs_asked
 from slimnet.cli.shared import inputs_of, on_device, open_any, place_of, print_json, write_slim
 from slimnet.cli.targets import PLAN, SLIM, check_target
 from slimnet.errors import InputError
@@ -32,6 +32,7 @@ def prune(options: commands.Prune) -> None:
     drawn = calibration_of(options.data, options.normalize, options.samples, inputs)
     with console.watching(quiet=run.json) as watch:
         images = None if drawn is None else drawn.samples(run.seed, opened.model)
+        request = replace(request, outputs=outputs_asked(request.outputs, drawn))
         recognised = check_recognised(options.model, opened, images)
         before = network_before(options.init, opened, allow_pickle=files.allow_pickle)
         watch("cutting and proving" if request.verify else "cutting", 0.0)
@@ -70,7 +71,8 @@ def _request(options: commands.Prune) -> CutRequest:
         told = read_review(options.plan)
         widths = {**told["widths"], **(request.widths or {})}
         blocks = request.drop_blocks or told["drop_blocks"]
-        request = replace(request, widths=widths, drop_blocks=blocks)
+        read = request.outputs or told["outputs"]
+        request = replace(request, widths=widths, drop_blocks=blocks, outputs=read)
     return replace(request.settled(), repair=False) if options.dry_run else request
 
 

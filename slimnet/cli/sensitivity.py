@@ -9,6 +9,7 @@ from slimnet.cli.calibration import (
     calibration_of,
     check_recognised,
     network_before,
+    outputs_asked,
     read_images,
 )
 from slimnet.cli.shared import inputs_of, on_device, open_any, place_of, print_json
@@ -35,6 +36,7 @@ def sensitivity(options: commands.Sensitivity) -> None:
         before = network_before(options.init, opened, allow_pickle=files.allow_pickle)
         drawn = calibration_of(data, options.normalize, options.samples, inputs)
         images = None if drawn is None else drawn.test_samples(opened.model)
+        request = replace(request, outputs=outputs_asked(request.outputs, drawn))
         check_recognised(options.model, opened, images)
         reads_images = drawn is not None and read_images([request.criterion])
         calibration = drawn.samples(run.seed, opened.model) if drawn and reads_images else None

@@ -14,7 +14,7 @@ from slimnet.cli.console import note, say, show, shown, written
 from slimnet.costs.cost import Cost
 from slimnet.costs.quantity import quantities, share_left
 from slimnet.coupling.groups import Group, LayerReport
-from slimnet.inspection import Inspection
+from slimnet.inspection import Inspection, outputs_line
 from slimnet.plan.outcome import GroupCut
 from slimnet.plan.plan import Plan
 from slimnet.planning.outcome import asked_and_achieved, rows
@@ -46,7 +46,7 @@ def show_inspection(inspection: Inspection) -> None:
         f"{prunable} of {count(len(inspection.layers), 'layer')} can be pruned, "
         f"in {count(len(inspection.groups), 'group')}; {', '.join(_amounts(inspection.cost))}"
     )
-    for line in blocks_line(inspection.blocks):
+    for line in (*blocks_line(inspection.blocks), *outputs_line(inspection.outputs)):
         say(line)
 
 

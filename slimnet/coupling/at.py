@@ -94,6 +94,11 @@ class At:
         if axis is not None:
             self.constraints.approximate(self.call, axis, f"{self.name} {because}")
 
+    def share_out(self, axis: Axis) -> None:
+        """The call makes a distribution over this axis."""
+        if axis is not None:
+            self.constraints.shared_out.append((self.call, axis))
+
     def fold(self, axis: Axis, because: str) -> None:
         """The call multiplies by a number that it computes from the length of ``axis``."""
         if axis is not None:

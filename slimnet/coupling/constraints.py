@@ -100,6 +100,7 @@ class Constraints:
     folded: list[tuple[Call, Labels, str]] = field(default_factory=list)
     attended: list[Labels] = field(default_factory=list)  # widths of what attention multiplies
     squeezed: list[Labels] = field(default_factory=list)  # channels of maps of one position
+    shared_out: list[tuple[Call, Labels]] = field(default_factory=list)  # by a softmax
     remaps: list[tuple[Labelled, Labels]] = field(default_factory=list)
     choices: Choices = field(default_factory=dict)
     open_choices: dict[View, Choice] = field(default_factory=dict)

@@ -2,8 +2,8 @@
 
 A slot is one index of one axis of a tensor, such as one channel; each has a label. Takes the traces
 of one model, gives a :class:`Coupling`. Parameters and buffers get new labels on first use. Inputs
-and constants get none: their lengths do not change. Outputs of the network are pinned. An operator
-without a rule pins all that it reads.
+and constants get none: their lengths do not change. Outputs of the network that somebody reads are
+pinned. An operator without a rule pins all that it reads.
 
 Then :mod:`slimnet.coupling.settle` looks at sizes that code states, such as the arguments of
 ``view``: each changes with the tensors by itself, or an attribute gets another value, or slots are
@@ -35,6 +35,7 @@ from slimnet.coupling.constraints import (
     View,
 )
 from slimnet.coupling.labels import Atoms, Axis, Labelled, Labels, Storage
+from slimnet.coupling.projections import projected
 from slimnet.coupling.removal import Removal
 from slimnet.coupling.requirements import AttributeFix, Multiple
 from slimnet.coupling.scaling import path_to
@@ -314,12 +315,20 @@ class _Labeller:
         """The labels of every recorded tensor, by its number."""
         for call in self.trace.calls:
             self._call(call)
-        for ref in self.trace.outputs:
+        for ref in self.trace.read:
             for axis in self._labelled(ref).axes:
                 if axis is not None:
                     self.constraints.pin(axis, "it is an output of the network")
         self._pin_unfoldable()
+        self._pin_projected()
         return self.tensors
+
+    def _pin_projected(self) -> None:
+        """Pin what a softmax shares out over places that a frozen weight gives a meaning each."""
+        for axis, call in projected(self.trace, self.constraints.shared_out):
+            because = "weighs a softmax over it by numbers that are not trained"
+            self.constraints.pin(axis, f"{At(self.constraints, call).name} {because}", call.site)
+        self.constraints.shared_out.clear()
 
     def _pin_unfoldable(self) -> None:
         """Pin axes from whose length a call takes a factor (1/√d) that no weight can absorb."""

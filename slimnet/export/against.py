@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from torch import nn
@@ -13,12 +14,22 @@ from slimnet.output import scratch
 
 
 def measure_against(
-    slim: Path, dense: nn.Module | None, example: Example, *, batch: int, threads: int | None
+    slim: Path,
+    dense: nn.Module | None,
+    example: Example,
+    *,
+    batch: int,
+    threads: int | None,
+    outputs: Sequence[str] = (),
 ) -> Latency:
-    """The slim file and the dense network, interleaved; without a dense one the file alone."""
+    """The slim file and the dense network, interleaved; without a dense one the file alone.
+
+    Of both the same ``outputs`` are written, all by default.
+    """
     with scratch() as folder:
         files = {"slim": slim}
         if dense is not None:
-            export_onnx(dense, example, folder / "dense.onnx", verify=False)
-            files = {"dense": folder / "dense.onnx", "slim": slim}
+            file = folder / "dense.onnx"
+            export_onnx(dense, example, file, outputs=outputs, verify=False)
+            files = {"dense": file, "slim": slim}
         return measure_latency(files, example, batch=batch, threads=threads)

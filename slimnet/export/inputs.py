@@ -1,7 +1,8 @@
 """Random inputs that look like an example, at any batch size.
 
 Every tensor of the example whose first axis is as long as the batch follows the batch; the others,
-and everything that is no tensor, stay as they are in shape or value.
+and everything that is no tensor, stay as they are in shape or value. Of a network that takes one
+list of images, as torchvision's detectors do, the batch is the list.
 """
 
 from __future__ import annotations
@@ -25,10 +26,21 @@ def batch_of(example: Example) -> int:
             f"the example is a {type(example).__name__}: give a tuple of the model's inputs, "
             "for instance (images,)"
         )
+    if images := images_of(example):
+        return len(images)
     for tensor in tensors_of(example):
         if tensor.ndim:
             return tensor.shape[0]
     raise InputError("the example holds no tensor with a batch axis")
+
+
+def images_of(example: Example) -> list[Tensor]:
+    """The images [C, H, W] of an example that is one list of them; none of any other."""
+    if len(example) != 1 or not isinstance(example[0], list):
+        return []
+    images = example[0]
+    fits = all(isinstance(x, Tensor) and x.ndim == 3 and x.is_floating_point() for x in images)
+    return images if fits else []
 
 
 def follows_batch(leaf: Any, batch: int) -> bool:
@@ -39,6 +51,9 @@ def follows_batch(leaf: Any, batch: int) -> bool:
 def check_batch(example: Example, batch: int) -> None:
     """Raise :class:`InputError` for a batch that no machine should be asked to make."""
     old = batch_of(example)
+    if images := images_of(example):
+        check_numbers((batch, *images[0].shape))
+        return
     for leaf in tensors_of(example):
         check_numbers((batch, *leaf.shape[1:]) if follows_batch(leaf, old) else leaf.shape)
 
@@ -50,6 +65,9 @@ def random_inputs(example: Example, batch: int, seed: int = 0) -> Example:
     """
     check_batch(example, batch)
     generator = torch.Generator().manual_seed(seed)
+    if images := images_of(example):
+        drawn_from = [images[n % len(images)].detach().cpu() for n in range(batch)]
+        return ([_drawn(image, tuple(image.shape), generator) for image in drawn_from],)
     old = batch_of(example)
 
     def drawn(leaf: Any) -> Any:

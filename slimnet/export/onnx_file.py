@@ -3,15 +3,16 @@
 Takes a model and an example, gives the file and a record of what is in it. The file is written in
 a folder beside its place, passes the ONNX checker and the comparison with PyTorch there, and only
 then moves to its name. A dynamic batch is tried first; a network that cannot take one is written
-with the example's batch size, and the record says why.
+with the example's batch size, and the record says why. Where its code decides by values, as
+detectors do, it is written as it ran (:mod:`.tracing`), for images of any size where that holds.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -23,10 +24,11 @@ from torch import nn
 
 from slimnet.errors import InputError
 from slimnet.example import positional
-from slimnet.export.inputs import Example, batch_of
+from slimnet.export.inputs import Example, batch_of, images_of
 from slimnet.export.parity import Parity, ParityError, parity_of, tolerance_of
 from slimnet.export.session import reason_of
-from slimnet.export.translate import ExportError, translate
+from slimnet.export.tracing import SIZES, write_recorded
+from slimnet.export.translate import DecidesByValues, ExportError, names_read, translate
 from slimnet.network import Network
 from slimnet.output import replacing_all
 
@@ -46,6 +48,8 @@ class OnnxExport:
     size_bytes: int
     sha256: str  # of the file itself, 64 hexadecimal digits
     parity: Parity | None  # None where the check was turned off
+    recorded: str | None = None  # why it is written as it ran; None where torch.export followed it
+    any_size: bool = False  # whether such a file takes images of any size
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -57,6 +61,7 @@ def export_onnx(
     example: Example | Mapping[str, Any],
     path: str | Path,
     *,
+    outputs: Sequence[str] = (),
     dynamic_batch: bool = True,
     opset: int | None = None,
     verify: bool = True,
@@ -64,22 +69,25 @@ def export_onnx(
 ) -> OnnxExport:
     """Write ``model`` in evaluation mode to ``path``; the model itself stays as it is.
 
-    ``example`` is a tuple of positional inputs, or a dict of keyword inputs. ``opset=None`` takes
-    torch's own, ``tolerance=None`` that of the network's type. The weights lie inside the file, or
-    in ``path`` + ".data" beside it above 2 GB.
+    ``example`` is a tuple of positional inputs, or a dict of keyword inputs. Of ``outputs`` only
+    those that are named are written; all without names. ``opset=None`` takes torch's own,
+    ``tolerance=None`` that of the network's type. The weights lie inside the file, or in ``path`` +
+    ".data" beside it above 2 GB.
     Raises :class:`ExportError` where the network has no ONNX form, :class:`ParityError` where the
-    file differs from PyTorch, InputError for a path that cannot be written; nothing is left behind
-    then.
+    file differs from PyTorch, InputError for a path that cannot be written, or an output that is
+    not there; nothing is left behind then.
     """
     inputs = positional(model, example)
     batch_of(inputs)
     target = Path(path)
     network = Network.of(model)
     allowed = tolerance_of(network) if tolerance is None else tolerance
-    request = _Request(network, inputs, opset, allowed if verify else None)
+    read = tuple(outputs)
+    if read:
+        names_read(network, inputs, read)
+    request = _Request(network, inputs, read, opset, allowed if verify else None)
     with replacing_all(target) as folder:
-        written = folder / target.name
-        record = _best(request, written) if dynamic_batch else _write(request, written, False)
+        record = _written(request, folder / target.name, dynamic_batch)
     return replace(record, path=str(path))
 
 
@@ -87,27 +95,74 @@ def export_onnx(
 class _Request:
     network: Network
     example: Example
+    read: tuple[str, ...]  # outputs; all where empty
     opset: int | None
     tolerance: float | None
+
+
+def _written(request: _Request, path: Path, dynamic_batch: bool) -> OnnxExport:
+    """As ``torch.export`` follows the network; where that stops at a value, as it ran."""
+    try:
+        return _best(request, path) if dynamic_batch else _followed(request, path, False)
+    except DecidesByValues as error:
+        return _recorded(request, path, error)
 
 
 def _best(request: _Request, path: Path) -> OnnxExport:
     """With a dynamic batch where that holds, else with the example's."""
     try:
-        return _write(request, path, True)
+        if images_of(request.example):
+            raise ExportError("it takes a list of images, each an input of the file")
+        return _followed(request, path, True)
     except (ExportError, ParityError) as error:
         reason = str(error)
-    return replace(_write(request, path, False), static_reason=reason)
+    return replace(_followed(request, path, False), static_reason=reason)
 
 
-def _write(request: _Request, path: Path, dynamic_batch: bool) -> OnnxExport:
-    """Write, check and compare one file."""
+def _followed(request: _Request, path: Path, dynamic_batch: bool) -> OnnxExport:
+    """One file, as ``torch.export`` follows the network."""
     program = translate(
-        request.network, request.example, dynamic_batch=dynamic_batch, opset=request.opset
+        request.network,
+        request.example,
+        request.read,
+        dynamic_batch=dynamic_batch,
+        opset=request.opset,
     )
+    _clear(path)
+    program.save(str(path))
+    return _finished(request, path)
+
+
+def _recorded(request: _Request, path: Path, cause: DecidesByValues) -> OnnxExport:
+    """One file of what ran; for images of any size where that is right, else of the example's."""
+    if images_of(request.example):
+        with suppress(ExportError, ParityError):
+            return _as_it_ran(request, path, cause, any_size=True)
+    try:
+        return _as_it_ran(request, path, cause, any_size=False)
+    except (ExportError, ParityError) as error:
+        raise type(error)(f"{cause}, and written as it ran: {error}") from error
+
+
+def _as_it_ran(
+    request: _Request, path: Path, cause: DecidesByValues, *, any_size: bool
+) -> OnnxExport:
+    _clear(path)
+    network, inputs = request.network, request.example
+    write_recorded(network, inputs, path, request.read, any_size=any_size, opset=request.opset)
+    record = _finished(request, path)
+    why = str(cause).partition(": ")[2]
+    return replace(record, static_reason=why, recorded=why, any_size=any_size)
+
+
+def _clear(path: Path) -> None:
+    """Without what an attempt before left there."""
     for old in path.parent.iterdir():
         old.unlink()
-    program.save(str(path))
+
+
+def _finished(request: _Request, path: Path) -> OnnxExport:
+    """Tidy, check and compare a file."""
     file = onnx.load(str(path), load_external_data=False)
     _tidy(file)
     onnx.save(file, str(path))
@@ -116,7 +171,9 @@ def _write(request: _Request, path: Path, dynamic_batch: bool) -> OnnxExport:
         record = _described(file, path)
         if request.tolerance is None:
             return record
-        parity = parity_of(request.network, path, request.example, request.tolerance)
+        parity = parity_of(
+            request.network, path, request.example, request.tolerance, read=request.read
+        )
     return replace(record, parity=parity)
 
 
@@ -146,7 +203,7 @@ def _tidy(file: onnx.ModelProto) -> None:
 
 
 def _name_batch(graph: onnx.GraphProto) -> None:
-    symbols = {axis.dim_param for axis in _axes(graph.input) if axis.dim_param}
+    symbols = {axis.dim_param for axis in _axes(graph.input) if axis.dim_param} - set(SIZES)
     for axis in (*_axes(graph.input), *_axes(graph.output)):
         for symbol in symbols & {axis.dim_param, *re.findall(r"\w+", axis.dim_param)}:
             axis.dim_param = re.sub(rf"\b{re.escape(symbol)}\b", BATCH, axis.dim_param)

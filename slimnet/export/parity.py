@@ -1,7 +1,8 @@
 """Does the ONNX file compute what the PyTorch model computes?
 
 Takes the model, the file and an example; runs both on random inputs, at the example's batch size
-and, where the file takes any batch, at another one. A difference is an error, never a warning.
+and, where the file takes any batch, at another one. A difference is an error, never a warning. Of a
+detector the images are its example's, and what it finds is compared as a set (:mod:`.detections`).
 """
 
 from __future__ import annotations
@@ -17,9 +18,17 @@ from torch import Tensor, nn
 
 from slimnet.capture.modules import evaluation_mode
 from slimnet.errors import SlimnetError
-from slimnet.example import positional, tensors_of
-from slimnet.export.inputs import Example, batch_of, random_inputs
-from slimnet.export.session import Feed, feed, fixed_batch, open_session, reason_of
+from slimnet.example import is_read, named_tensors, positional
+from slimnet.export.detections import difference, tables
+from slimnet.export.inputs import Example, batch_of, images_of, random_inputs
+from slimnet.export.session import (
+    Feed,
+    feed,
+    fixed_batch,
+    open_session,
+    reason_of,
+    takes_any_size,
+)
 from slimnet.export.translate import on_cpu
 from slimnet.network import Network
 
@@ -41,13 +50,21 @@ class Parity:
     error: float
     tolerance: float
     batches: tuple[int, ...]
+    images: tuple[str, ...] = ()  # sizes of those that a detector ran on
+    found: int | None = None  # how many things both found in them; None of other networks
 
     def sentence(self, runtime: str) -> str:
         """How near what a runtime makes of a file comes to PyTorch."""
-        return (
+        ran = f"batches {', '.join(map(str, self.batches))}"
+        if self.images:
+            ran = f"images of {', '.join(self.images)}"
+        text = (
             f"equals PyTorch within {self.error:.1e} (relative, tolerance {self.tolerance:.0e}, "
-            f"{runtime}, batches {', '.join(map(str, self.batches))})"
+            f"{runtime}, {ran})"
         )
+        if self.found == 0:
+            return f"{text}; nothing was found there that could be compared: give another --example"
+        return text if self.found is None else f"{text}; {self.found} finds compared"
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -78,23 +95,47 @@ def parity_of(
     inputs: Example,
     tolerance: float,
     *,
+    read: Sequence[str] = (),
     seed: int = 0,
 ) -> Parity:
-    """The same, of a network that was walked already; raises as :func:`check_parity`."""
-    session = open_session(Path(onnx_path))
-    fixed = fixed_batch(session)
-    batches = _batches(batch_of(inputs)) if fixed is None else (fixed,)
-    network = on_cpu(network)
-    errors = [
-        _error(network, session, random_inputs(inputs, batch, seed), batch) for batch in batches
-    ]
-    worst = max(errors)
+    """The same, of a network that was walked already, and of the outputs that are read.
+
+    Raises as :func:`check_parity`.
+    """
+    session, network = open_session(Path(onnx_path)), on_cpu(network)
+    trials = _trials(session, inputs, seed)
+    results = [_compared(network, session, trial, read, tolerance) for trial in trials]
+    worst = max(error for error, _ in results)
     if worst > tolerance:
         raise ParityError(
             f"{Path(onnx_path).name} does not compute what {network.name} computes: "
             f"relative error {worst:.1e} in onnxruntime, {tolerance:.0e} allowed"
         )
-    return Parity(worst, tolerance, batches)
+    batches = tuple(dict.fromkeys(map(batch_of, trials)))
+    if not images_of(inputs):
+        return Parity(worst, tolerance, batches)
+    sizes = dict.fromkeys("x".join(map(str, trial[0][0].shape)) for trial in trials)
+    return Parity(worst, tolerance, batches, tuple(sizes), sum(number for _, number in results))
+
+
+def _trials(session: Any, inputs: Example, seed: int) -> list[Example]:
+    """What both are run on: random inputs of two batch sizes, or of the file's own.
+
+    A detector finds little in noise: its own images come first, and where the file takes any, the
+    same in another size.
+    """
+    if images := images_of(inputs):
+        own: Example = ([image.detach().cpu() for image in images],)
+        trials = [own, random_inputs(inputs, len(images), seed)]
+        return [*trials, (list(map(_resized, own[0])),)] if takes_any_size(session) else trials
+    fixed = fixed_batch(session)
+    batches = _batches(batch_of(inputs)) if fixed is None else (fixed,)
+    return [random_inputs(inputs, batch, seed) for batch in batches]
+
+
+def _resized(image: Tensor) -> Tensor:
+    height, width = image.shape[-2:]
+    return nn.functional.interpolate(image[None], (height + 32, width + 64), mode="bilinear")[0]
 
 
 def tolerance_of(network: Network) -> float:
@@ -118,9 +159,30 @@ def _batches(batch: int) -> tuple[int, int]:
     return (batch, 3 if batch == 1 else 1)
 
 
-def _error(network: Network, session: Any, inputs: Example, batch: int) -> float:
+def _compared(
+    network: Network, session: Any, inputs: Example, read: Sequence[str], tolerance: float
+) -> tuple[float, int]:
+    """The largest relative error, and how many rows of tables were compared."""
+    batch = batch_of(inputs)
     computed = _in_onnxruntime(session, feed(session, inputs), batch)
-    expected = _in_torch(network, inputs, batch)
+    names, expected = _in_torch(network, inputs, read, batch)
+    worst, number = 0.0, 0
+    if images_of(inputs) and len(computed) == len(expected):
+        both = tables(names, expected), tables(names, computed)
+        for start in both[0].keys() & both[1].keys():
+            error, rows = difference(both[0][start], both[1][start], tolerance)
+            worst, number = max(worst, error), number + rows
+        inside = [name.rpartition(".")[0] in both[0].keys() & both[1].keys() for name in names]
+        expected, computed = (
+            [x for x, is_inside in zip(arrays, inside, strict=True) if not is_inside]
+            for arrays in (expected, computed)
+        )
+    return max(worst, _error(network, expected, computed, batch)), number
+
+
+def _error(
+    network: Network, expected: Sequence[Array], computed: Sequence[Array], batch: int
+) -> float:
     shapes = [[array.shape for array in arrays] for arrays in (expected, computed)]
     if shapes[0] != shapes[1]:
         raise ParityError(
@@ -133,15 +195,20 @@ def _error(network: Network, session: Any, inputs: Example, batch: int) -> float
     return worst
 
 
-def _in_torch(network: Network, inputs: Example, batch: int) -> list[Array]:
+def _in_torch(
+    network: Network, inputs: Example, read: Sequence[str], batch: int
+) -> tuple[list[str], list[Array]]:
+    """The names of the outputs that are read, and their values."""
     try:
         with evaluation_mode(network), torch.no_grad():
-            outputs = tensors_of(network.model(*inputs))
+            outputs = named_tensors(network.model(*inputs))
     except Exception as error:  # whatever the user's forward may raise
         raise ParityError(
             f"{network.name} does not run at batch {batch}: {reason_of(error)}"
         ) from error
-    return [(x.float() if x.dtype == torch.bfloat16 else x).numpy() for x in outputs]
+    chosen = [(name, x) for name, x in outputs if is_read(name, read)]
+    arrays = [(x.float() if x.dtype == torch.bfloat16 else x).numpy() for _, x in chosen]
+    return [name for name, _ in chosen], arrays
 
 
 def _in_onnxruntime(session: Any, arrays: Feed, batch: int) -> list[Array]:

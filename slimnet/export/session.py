@@ -60,6 +60,12 @@ def fixed_batch(session: Any) -> int | None:
     return next((shape[0] for shape in shapes if shape), None)
 
 
+def takes_any_size(session: Any) -> bool:
+    """Whether the inputs' axes but the first are free, as images [C, H, W] of any size are."""
+    shapes = [entry.shape for entry in session.get_inputs()]
+    return all(len(shape) > 1 and all(isinstance(n, str) for n in shape[1:]) for shape in shapes)
+
+
 def reason_of(error: BaseException) -> str:
     """The first line of an error's text, without a full stop, or else its kind."""
     return first_line(error).rstrip(".") or type(error).__name__

@@ -9,7 +9,7 @@ length of one for a constant.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_map
 
 from slimnet.capture.modules import clone, evaluation_mode
 from slimnet.errors import SlimnetError
-from slimnet.example import tensors_of
+from slimnet.example import check_outputs, is_read, named_tensors, read_of, tensors_of
 from slimnet.export.inputs import Example, batch_of, follows_batch, random_inputs
 from slimnet.export.session import reason_of
 from slimnet.network import Network
@@ -30,23 +30,48 @@ class ExportError(SlimnetError):
     """The network cannot be written as ONNX; the text names the operator or the reason."""
 
 
-def translate(
-    network: Network, example: Example, *, dynamic_batch: bool, opset: int | None
-) -> torch.onnx.ONNXProgram:
-    """The network's evaluation behaviour as an ONNX program.
+class DecidesByValues(ExportError):
+    """``torch.export`` cannot follow it: what it runs, or how much it gives, depends on values."""
 
-    Inputs are named "input" or "input_0" and on, outputs "output" or "output_0" and on. Raises
-    :class:`ExportError`.
+
+def translate(
+    network: Network,
+    example: Example,
+    read: Sequence[str] = (),
+    *,
+    dynamic_batch: bool,
+    opset: int | None,
+) -> torch.onnx.ONNXProgram:
+    """The network's evaluation behaviour as an ONNX program, with the outputs that are read.
+
+    Inputs are named "input" or "input_0" and on, outputs "output" or "output_0" and on; those that
+    ``read`` names keep their names. Raises :class:`ExportError`.
     """
     with quiet(stdout=True), evaluation_mode(network), torch.no_grad():
         try:
-            exported = _exported(network, example, dynamic_batch)
-            program = _program(exported, len(tensors_of(example)), opset)
+            exported = _exported(network, example, read, dynamic_batch)
+            names = names_read(network, example, read) if read else []
+            program = _program(exported, len(tensors_of(example)), names, opset)
         except Exception as error:  # torch raises dozens of kinds, most of them private
-            raise ExportError(
-                f"{network.name} cannot be written as ONNX: {_reason(error)}"
-            ) from error
+            raise refusal(network, error) from error
     return program
+
+
+def names_read(network: Network, example: Example, read: Sequence[str]) -> list[str]:
+    """What the outputs are called that are read.
+
+    Raises :class:`~slimnet.errors.InputError` for one that is to be read and is not there.
+    """
+    with evaluation_mode(network), torch.no_grad():
+        names = [name for name, _ in named_tensors(network.model(*example))]
+    check_outputs(read, names)
+    return [name for name in names if is_read(name, read)]
+
+
+def refusal(network: Network, error: BaseException) -> ExportError:
+    """Why it cannot be written, of what torch raised."""
+    text = f"{network.name} cannot be written as ONNX: {_reason(error)}"
+    return (DecidesByValues if _DECIDES in text else ExportError)(text)
 
 
 def on_cpu(network: Network) -> Network:
@@ -57,20 +82,26 @@ def on_cpu(network: Network) -> Network:
 
 
 class _Flat(nn.Module):
-    """Returns the tensors of the model's output, whatever holds them."""
+    """Returns the tensors of the model's output that are read, whatever holds them."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, read: Sequence[str]) -> None:
         super().__init__()
         self.model = model
+        self.read = tuple(read)
 
     def forward(self, *inputs: Any) -> list[Tensor]:
-        return tensors_of(self.model(*inputs))
+        return read_of(self.model(*inputs), self.read)
 
 
-def _exported(network: Network, example: Example, dynamic_batch: bool) -> Any:
-    batch = batch_of(example)
-    wrapped = _Flat(on_cpu(network).model)
+def flat(network: Network, read: Sequence[str]) -> nn.Module:
+    """The network on the CPU, in evaluation mode, giving a list of the outputs that are read."""
+    wrapped = _Flat(on_cpu(network).model, read)
     wrapped.training = False  # its own flag only: a user's class may not like train()
+    return wrapped
+
+
+def _exported(network: Network, example: Example, read: Sequence[str], dynamic_batch: bool) -> Any:
+    batch, wrapped = batch_of(example), flat(network, read)
     if not dynamic_batch:
         return torch.export.export(wrapped, random_inputs(example, batch), strict=False)
     inputs = random_inputs(example, max(batch, 2))
@@ -79,7 +110,9 @@ def _exported(network: Network, example: Example, dynamic_batch: bool) -> Any:
     return torch.export.export(wrapped, inputs, dynamic_shapes=(shapes,), strict=False)
 
 
-def _program(exported: Any, inputs: int, opset: int | None) -> torch.onnx.ONNXProgram:
+def _program(
+    exported: Any, inputs: int, names: list[str], opset: int | None
+) -> torch.onnx.ONNXProgram:
     outputs = len(exported.graph_signature.user_outputs)
     if not outputs:
         raise TypeError("its output holds no tensor")
@@ -88,15 +121,15 @@ def _program(exported: Any, inputs: int, opset: int | None) -> torch.onnx.ONNXPr
         dynamo=True,
         verbose=False,
         opset_version=opset,
-        input_names=_numbered("input", inputs),
-        output_names=_numbered("output", outputs),
+        input_names=numbered("input", inputs),
+        output_names=names or numbered("output", outputs),
     )
     if program is None:
         raise TypeError("torch.onnx gave no program")
     return program
 
 
-def _numbered(name: str, count: int) -> list[str]:
+def numbered(name: str, count: int) -> list[str]:
     """``["input"]`` for one, ``["input_0", "input_1"]`` for two."""
     return [name] if count == 1 else [f"{name}_{position}" for position in range(count)]
 
@@ -110,11 +143,14 @@ def _reason(error: BaseException) -> str:
         return f"ONNX has no operator for {operator[1]}"
     place = _place(text)
     if "data-dependent" in text:
-        return f"its code decides by the values of a tensor{place}"
+        return f"{_DECIDES}{place}"
     fixed = re.search(r"specialized it to be a constant \((\d+)\)", text)
     if fixed:
         return f"its code fixes the batch size at {fixed[1]}{place}"
     return f"{reason_of(chain[-1])}{place}"
+
+
+_DECIDES = "its code decides by the values of a tensor"
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

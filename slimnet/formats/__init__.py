@@ -27,6 +27,7 @@ class ExportRequest:
     target: Path
     example: tuple[Any, ...] = ()  # inputs; none for a format that does not run the network
     described: str = ""  # the network, in words
+    outputs: tuple[str, ...] = ()  # those to write, for a format that can leave some out; all
     against: Path | None = None  # the dense network to time it against
     batch: int = 1  # of the latency
     latency: bool = True  # whether it is timed, where the format can be

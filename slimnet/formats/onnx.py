@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from slimnet.export import Latency, OnnxExport, export_onnx
 from slimnet.export.against import measure_against
@@ -19,12 +20,11 @@ def write(request: ExportRequest) -> Exported:
     if request.latency:
         dense = dense_of(request.opened, request.against, allow_pickle=request.allow_pickle)
     request.watch("exporting", 0.0)
-    exported = export_onnx(request.opened.model, inputs, target)
+    exported = export_onnx(request.opened.model, inputs, target, outputs=request.outputs)
     if request.latency:
         request.watch("measuring latency", 0.5)
-        latency = measure_against(
-            target, dense, inputs, batch=request.batch, threads=request.threads
-        )
+        how: dict[str, Any] = {"batch": request.batch, "threads": request.threads}
+        latency = measure_against(target, dense, inputs, outputs=request.outputs, **how)
     record = {
         "network": request.described,
         "onnx": exported.to_json(),
@@ -32,6 +32,8 @@ def write(request: ExportRequest) -> Exported:
     }
     write_json(target.with_name(f"{target.name}.json"), record)
     batch = "dynamic batch" if exported.dynamic_batch else f"fixed batch: {exported.static_reason}"
+    if exported.recorded is not None:
+        batch = f"images of {'any size' if exported.any_size else 'this size only'}"
     return Exported(
         record,
         f"written: {exported.parameters:,} numbers, opset {exported.opset}, {batch}",
@@ -41,7 +43,11 @@ def write(request: ExportRequest) -> Exported:
 
 
 def _sentences(exported: OnnxExport, latency: Latency | None) -> Iterator[str]:
-    """How near it comes to PyTorch, and how long it takes."""
+    """How it was written, how near it comes to PyTorch, and how long it takes."""
+    if exported.recorded is not None:
+        yield f"written as it ran on the example (torch's older exporter): {exported.recorded}"
+    if len(exported.outputs) > 1 or not exported.outputs[0].startswith("output"):
+        yield f"outputs: {', '.join(exported.outputs)}"
     if exported.parity is not None:
         yield exported.parity.sentence("onnxruntime")
     if latency is not None:

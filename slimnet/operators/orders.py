@@ -50,6 +50,7 @@ register(slot_by_slot(names=("aten.topk", "aten.kthvalue"), labels=ordered(place
 def softmax(at: At, x: Labelled, d: int, *_: Any, **__: Any) -> Axes:
     """Normalised along one axis."""
     at.statistic(x.axes[d], "normalises over it")
+    at.share_out(x.axes[d])
     at.vanish(False)
     return x.axes
 

@@ -26,6 +26,7 @@ def compose(first: Plan, second: Plan, shapes: Mapping[str, tuple[int, ...]]) ->
         remapped=_after(first.remapped or {}, second.remapped or {}),
         scaled=_multiplied(first, second, shapes),
         blocks=(*first.blocks, *second.blocks),
+        outputs=second.outputs or first.outputs,
         outcome=first.outcome.then(second.outcome),
     )
     return _without(both, second.stubs)

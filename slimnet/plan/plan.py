@@ -90,6 +90,7 @@ class Plan:
     # weight of a grouped convolution → its number of groups, where each loses different columns:
     # the indices along axis 1 are then input channels (:mod:`slimnet.coupling.removal`)
     grouped: Mapping[str, int] = field(default_factory=dict)
+    outputs: tuple[str, ...] = ()  # those that somebody reads, all where empty; others may change
     outcome: Outcome = field(default_factory=Outcome)
 
     @property
@@ -173,6 +174,7 @@ class Plan:
                     checked_path(name): _groups(number)
                     for name, number in data.get("grouped", {}).items()
                 },
+                outputs=tuple(checked_path(x, "output") for x in data.get("outputs", ())),
                 outcome=Outcome.from_json(data),
             )
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
@@ -180,7 +182,7 @@ class Plan:
 
 
 _WRITTEN = (
-    *("removed", "changes", "remapped", "scaled", "groups", "blocks", "grouped"),
+    *("removed", "changes", "remapped", "scaled", "groups", "blocks", "grouped", "outputs"),
     *("untouched", "asked", "before", "after", "notes"),
 )
 """The keys of a plan in JSON, in this order."""

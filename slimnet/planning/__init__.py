@@ -7,5 +7,6 @@ one. :mod:`.scoring` scores; :mod:`.budget` is how much is to leave, and what na
 :mod:`.finish` takes the last single steps; what they move is a :mod:`.search`. What is
 :mod:`.unread` goes before all else. :mod:`.draft` cuts to score again, where groups are not
 :mod:`.alike`, and finds what becomes of attributes that only other methods read
-(:mod:`.bystanders`). :mod:`.outcome` and :mod:`.shortfall` say what was achieved, and why no more.
+(:mod:`.bystanders`); :mod:`.returned` says what becomes of outputs that nobody reads.
+:mod:`.outcome` and :mod:`.shortfall` say what was achieved, and why no more.
 """

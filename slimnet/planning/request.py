@@ -152,6 +152,17 @@ def parse_blocks(texts: Sequence[str]) -> int | list[str]:
     return list(texts)
 
 
+def parse_outputs(texts: str | Sequence[str]) -> tuple[str, ...]:
+    """Names of outputs, with commas between them or one by one."""
+    listed = [texts] if isinstance(texts, str) else texts
+    names = [name for text in listed for part in text.split(",") if (name := part.strip())]
+    if not names:
+        return ()
+    from slimnet.limits import checked_path  # which imports torch
+
+    return tuple(checked_path(name, "output") for name in names)
+
+
 Request = TypeVar("Request", bound="CutRequest")
 
 
@@ -231,6 +242,15 @@ class CutRequest:
         typed=" ; repeatable",
         kind=list[str] | None,
     )
+    outputs: Sequence[str] = option(
+        (),
+        "outputs that somebody reads, by key, field or place; others may change with the cut",
+        typed=": pooler_output,0.boxes , as slimnet inspect lists them; all by default",
+        python=": ``pooler_output``, ``0.boxes``; all by default. What only others need may leave, "
+        "and these may then have fewer channels",
+        kind=list[str] | None,
+        parse=parse_outputs,
+    )
     layer_ratio: Mapping[str, float] | None = option(
         None,
         "a ratio of their own for layers, by name or pattern",
@@ -286,6 +306,7 @@ class CutRequest:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "keep", tuple(self.keep))  # its own: nobody else changes them
+        object.__setattr__(self, "outputs", parse_outputs(self.outputs))
         object.__setattr__(self, "layer_ratio", dict(self.layer_ratio or {}))
         object.__setattr__(self, "budget", dict(self.budget or {}))
         widths = {name: _keep(keep) for name, keep in (self.widths or {}).items()}
@@ -363,9 +384,11 @@ class SensitivityRequest:
     across: str | None = shared(CutRequest, "across")
     reduce: str | None = shared(CutRequest, "reduce")
     heads: bool = shared(CutRequest, "heads")
+    outputs: Sequence[str] = shared(CutRequest, "outputs")
     seed: int = option(0, "of the random criterion", hidden=True)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "outputs", parse_outputs(self.outputs))
         check_option(type(self), "points", self.points)
 
 

@@ -2,8 +2,8 @@
 
 ``slimnet prune --dry-run`` writes it, ``slimnet prune --plan`` applies it. A row stands for a
 group: its layers, how many channels it has and would have, and under ``keep`` the channels of the
-row's first layer that stay. Only ``keep`` and ``drop_blocks`` are read again; ``keep`` may be
-edited to other channels, or to their number: then the criterion chooses.
+row's first layer that stay. Only ``keep``, ``drop_blocks`` and ``outputs`` are read again;
+``keep`` may be edited to other channels, or to their number: then the criterion chooses.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ def review_of(plan: Plan, groups: Sequence[Group]) -> dict[str, Any]:
         "after": dict(plan.after or {}),
         "groups": list(_rows(plan, groups)),
         "drop_blocks": [block.name for block in plan.blocks],
+        "outputs": list(plan.outputs),
         "untouched": dict(plan.untouched),
         "notes": list(plan.notes),
     }
@@ -64,19 +65,20 @@ def _kept(part: Part, plan: Plan) -> tuple[int, ...]:
 
 
 def read_review(path: Path) -> dict[str, Any]:
-    """The fields of a request that a file asks for: ``widths`` and ``drop_blocks``.
+    """The fields of a request that a file asks for: ``widths``, ``drop_blocks``, ``outputs``.
 
     Raises :class:`InputError` for a file that is no such text, and names the row.
     """
     data = from_json(_text(path), str(path))
     try:
         rows, blocks = list(data["groups"]), [str(name) for name in data.get("drop_blocks", [])]
+        outputs = [str(name) for name in data.get("outputs", [])]
         widths = {_name(row): _keep(row) for row in rows}
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{path} is no plan to apply: slimnet prune --dry-run writes one ({error!r})"
         ) from error
-    return {"widths": widths, "drop_blocks": blocks}
+    return {"widths": widths, "drop_blocks": blocks, "outputs": outputs}
 
 
 def _text(path: Path) -> str:

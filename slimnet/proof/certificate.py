@@ -83,6 +83,7 @@ class Certificate:
     seed: int = 0
     layers: int = 0  # modules whose parameters were cut; a result of each was compared
     changed: tuple[str, ...] = field(default=())  # tensors that were changed after the cut
+    outputs: tuple[str, ...] = ()  # those that are read, of which whole tensors were compared
 
     @property
     def exact(self) -> bool:
@@ -98,6 +99,7 @@ class Certificate:
         checked = ", ".join(f"{check.weights} weights {check.error:.1e}" for check in self.checks)
         kind = "exact" if self.exact else f"exact but for {len(self.approximate)} statistics"
         seen = f"; {self.calls} calls compared, {self.layers} cut layers" if self.calls else ""
+        seen += f"; outputs that are read: {', '.join(self.outputs)}" if self.outputs else ""
         return (
             f"slim = original with the removed channels zeroed: relative error {self.error:.1e} "
             f"({checked}; {self.dtype}, tolerance {self.tolerance:.0e}; {kind}{seen})"
@@ -109,7 +111,7 @@ class Certificate:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Certificate:
-        """The inverse of :meth:`to_json`; older files without ``layers`` and ``changed`` open too.
+        """The inverse of :meth:`to_json`; older files that lack what came later open too.
 
         Raises ValueError, KeyError or TypeError for anything else.
         """
@@ -125,6 +127,7 @@ class Certificate:
             int(data["seed"]),
             int(data.get("layers", 0)),
             tuple(map(str, data.get("changed", ()))),
+            tuple(map(str, data.get("outputs", ()))),
         )
 
 
@@ -175,6 +178,7 @@ def certify(
         approximate,
         seed=seed,
         layers=len({name.rpartition(".")[0] for name in _cut_parameters(network.first, context)}),
+        outputs=context.trace.wanted,
     )
 
 
@@ -208,6 +212,7 @@ def join_certificates(first: Certificate | None, second: Certificate) -> Certifi
         second.seed,
         first.layers + second.layers,
         second.changed,
+        second.outputs or first.outputs,
     )
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from slimnet.capture.graph import Call, DataflowGraph
 from slimnet.capture.trace import Trace
-from slimnet.example import tensors_of
+from slimnet.example import read_of
 from slimnet.network import Network
 from slimnet.operator import Layout, of
 from slimnet.proof.projection import Projection, Projector
@@ -220,7 +220,7 @@ def observe(
     output = run_in_double(
         network, values, example, reference, seed=seed, training=context.training
     )
-    reference.outputs = tensors_of(output)
+    reference.outputs = read_of(output, context.trace.wanted)
     return reference
 
 
@@ -244,7 +244,7 @@ def follow(
         output = run_in_double(
             slim, values, example, compared, seed=seed, training=context.training
         )
-        compared.outputs = tensors_of(output)
+        compared.outputs = read_of(output, context.trace.wanted)
     except Exception as error:  # whatever the user's forward raises
         raise Broken(compared) from error
     return compared

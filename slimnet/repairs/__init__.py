@@ -20,7 +20,7 @@ repaired in single, its sums in double, and measured as it is.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
@@ -97,7 +97,7 @@ def repair(
     batch, held = batch_of(samples), min(max(int(len(samples) * HELD_OUT), 1), _MOST_HELD)
     checked, _ = samples.split(held)
     measured, fitted = fitting(cut, samples).split(held)
-    targets = output_rows(network, checked, batch)
+    targets = output_rows(network, checked, batch, plan.outputs)
     check_targets(targets, network.name)
     solved = Network.of(copied(cut))
     original = in_single(network, samples)
@@ -111,7 +111,7 @@ def repair(
     watch("measuring", 1.0)
     candidates = _candidates(solved, cut, fitted, batch)
     networks = {how: _narrowed(candidate, slim) for how, candidate in candidates.items()}
-    errors = _errors(networks, targets, checked, batch)
+    errors = _errors(networks, targets, checked, batch, plan.outputs)
     best = min(errors, key=errors.__getitem__)
     before = errors[False, False]
     report = Repair(tuple(layers), len(fitted), len(checked), before, errors[best], *best, ahead)
@@ -152,11 +152,15 @@ def _candidates(solved: Network, cut: Network, samples: Samples, batch: int) -> 
 
 
 def _errors(
-    networks: Mapping[_How, Network], targets: Tensor, samples: Samples, batch: int
+    networks: Mapping[_How, Network],
+    targets: Tensor,
+    samples: Samples,
+    batch: int,
+    read: Sequence[str],
 ) -> dict[_How, float]:
     """The output error of each; raises :class:`InputError` where all are infinite."""
     errors = {
-        how: output_error(targets, output_rows(network, samples, batch))
+        how: output_error(targets, output_rows(network, samples, batch, read))
         for how, network in networks.items()
     }
     if min(errors.values()) == math.inf:

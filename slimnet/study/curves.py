@@ -118,7 +118,8 @@ def sensitivity(model: nn.Module, asked: SensitivityArguments) -> Sensitivity:
     example, images = positional(model, asked.example), samples_of(asked.data, model)
     calibration = samples_of(asked.calibration, model)
     check_needs(asked.criterion, data=calibration is not None, init=asked.init is not None)
-    analysis = analyse(network, capture_passes(network, example), (), heads=asked.heads)
+    traces = capture_passes(network, example, asked.outputs)
+    analysis = analyse(network, traces, (), heads=asked.heads)
     options = CriterionOptions(asked.criterion, asked.across, asked.reduce)
     scoring = ScoringInputs(options, calibration, asked.init, asked.seed, asked.watch)
     statistics = scoring.gather(network, analysis.groups)
@@ -188,7 +189,7 @@ class _Measure:
         self.images = images if images is None else fitting(network, images)
         self.working = Network.of(copied(network))
         dense = self._dense()
-        self.reference = [numbers_of(outputs) for outputs, _ in dense]
+        self.reference = [self._numbers(outputs) for outputs, _ in dense]
         _check_finite(x for numbers in self.reference for x in numbers)
         self.accuracy = self._percent(sum(_right(*batch) for batch in dense))
 
@@ -217,11 +218,14 @@ class _Measure:
         squared = total = 0.0
         right = 0
         for (outputs, labels), dense in zip(self._run(network), self.reference, strict=True):
-            for a, b in zip(dense, numbers_of(outputs), strict=True):
+            for a, b in zip(dense, self._numbers(outputs), strict=True):
                 squared += _squares(a, b)
                 total += _squares(a) if a.is_floating_point() else a.numel()
             right += _right(outputs, labels)
         return _Damage(float(np.sqrt(squared / max(total, 1e-300))), self._percent(right))
+
+    def _numbers(self, outputs: Any) -> list[Tensor]:
+        return numbers_of(outputs, self.analysis.traces[0].wanted)
 
     def _percent(self, right: int) -> float | None:
         if self.images is None or self.images.labels is None or self.images.loss:

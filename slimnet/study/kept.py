@@ -165,7 +165,7 @@ def _with_weights(artifact: Artifact, model: nn.Module, *, trained: bool, embed:
 def _exported(model: nn.Module, artifact: Artifact, path: Path) -> tuple[Path | None, str]:
     """The ONNX file, and how near it comes to PyTorch; or why there is none."""
     try:
-        exported = export_onnx(model, artifact.example, path)
+        exported = export_onnx(model, artifact.example, path, outputs=artifact.plan.outputs)
     except SlimnetError as error:
         return None, f"no ONNX: {first_line(error)}"
     return path, exported.parity.sentence("onnxruntime") if exported.parity else "not compared"

@@ -11,7 +11,7 @@ import onnxruntime
 
 from slimnet.errors import InputError
 from slimnet.export.devices import cpu_name, gpu_name
-from slimnet.export.inputs import Example, batch_of
+from slimnet.export.inputs import Example, batch_of, images_of
 from slimnet.export.runner import BACKENDS, Runner
 from slimnet.export.session import CPU, feed, fixed_batch, open_session
 
@@ -25,7 +25,8 @@ def run_file(candidate: Any, inputs: Example, threads: int) -> Iterator[Runner]:
     available = onnxruntime.get_available_providers()
     providers = [name for name in (CUDA, CPU) if name in available]
     session = open_session(Path(candidate), providers=providers, threads=threads)
-    fixed, batch = fixed_batch(session), batch_of(inputs)
+    batch = batch_of(inputs)
+    fixed = len(session.get_inputs()) if images_of(inputs) else fixed_batch(session)
     if fixed not in (None, batch):
         raise InputError(
             f"{candidate} takes batch {fixed} only and was to run {batch}: set batch={fixed}"
