@@ -193,7 +193,8 @@ class _Cutter:
         model, example = self.dense.model, self.dense.example
         if criterion == UNSTRUCTURED:
             copy = copied(Network.of(model))
-            slim = masked_candidate(copy, ratio, self.dense.facts.macs)
+            masked = masked_candidate(copy, ratio, self.dense.facts.macs)
+            slim = replace(masked, example=example)
         else:
             slim = slim_candidate(
                 self.settings.cut(model, example, ratio=ratio, criterion=criterion)

@@ -212,7 +212,8 @@ def test_the_zeros_of_single_weights_stay_in_every_regime(model, data, tmp_path,
 def test_single_weights_zeroed_are_a_row_that_is_never_cut(model, data, tmp_path):
     study = replace(STUDY, criteria=("l1", "unstructured"))
     check_cuts(model, EXAMPLE, study, SETTINGS)
-    network = run(model, data, tmp_path, study)
+    network = run(model, data, tmp_path, study, replace(SETTINGS, keep="all"))
+    assert [bool(kept.onnx) for kept in network.results.kept] == [True] * 3
     dense, cut, masked = network.results.records[0], *network.slim
     assert cut.facts.macs < masked.facts.macs == dense.facts.macs
     assert masked.facts.params < 0.51 * dense.facts.params
