@@ -8,6 +8,7 @@ that it was cut from.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,6 +37,10 @@ from slimnet.train.features import Features
 from slimnet.train.loop import place_of
 from slimnet.train.processes import ALONE, Processes
 from slimnet.train.regimes import REGIMES
+
+
+class NoTime(InputError):
+    """No epoch fits into the minutes that there are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,8 +116,10 @@ def retrain(
     """
     place = place_of(device)
     model, artifact = _opened(slim, against)
+    began = time.perf_counter()
     with drawing_from(recipe.seed):
         before = measure(model.to(place), task, place)
+    measuring = processes.share(time.perf_counter() - began)
     start(REGIMES[recipe.regime], model, recipe.seed, repairer)
     whole = _with_teacher(task, recipe, model, artifact.plan, against, place)
     file = _checkpoint(checkpoint, model, whole, recipe, execution)
@@ -120,7 +127,10 @@ def retrain(
     settled, trial = dict(snapshot.settled) if snapshot else {}, None
     if not settled:
         trial = processes.share(fastest(model, whole, recipe.schedule.batch, place, execution))
-        settled = {"execution": vars(trial.taken), "epochs": _epochs(recipe, task, trial)}
+        settled = {
+            "execution": vars(trial.taken),
+            "epochs": _epochs(recipe, task, trial, measuring),
+        }
     taken = Execution(**settled["execution"])
     history = train(
         model,
@@ -198,11 +208,20 @@ def _checkpoint(
     return Checkpoint.of(path, model, identity)
 
 
-def _epochs(recipe: Recipe, task: Task, trial: Trial) -> int:
-    """Those of the schedule, or as many as fit into the minutes."""
+def _epochs(recipe: Recipe, task: Task, trial: Trial, measuring: float) -> int:
+    """Those of the schedule, or as many as fit into the minutes with a measurement after each.
+
+    Raises :class:`NoTime` where not even one fits.
+    """
     if recipe.minutes is None:
         return recipe.schedule.epochs
     steps = number_of(task.batches("train", recipe.schedule.batch))
     if steps is None:
         raise InputError(f"how long an epoch of {task.name} is cannot be told: name the epochs")
-    return max(1, int(60 * recipe.minutes / (steps * trial.seconds[trial.taken])))
+    epoch = (steps * trial.seconds[trial.taken] + measuring) / 60
+    if recipe.minutes < epoch:
+        raise NoTime(
+            f"an epoch takes about {epoch:.2g} minutes here, more than there are "
+            f"({recipe.minutes:.2g}): give more, or name the epochs"
+        )
+    return int(recipe.minutes / epoch)

@@ -340,6 +340,53 @@ class Sparsify:
     run: Run = part()
 
 
+def times(text: str) -> float:
+    """``2x`` or ``2``."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)x?", text.strip())
+    if match is None:
+        raise InputError(f"--speed {text!r} does not say how many times as fast: 2x, or 1.5x")
+    return float(match[1])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Auto:
+    """The whole way: cut, prove, repair, retrain, export, measure; one folder, one report.
+
+    Each step's file is kept; stopped and started again, it goes on where it was.
+
+    Example: slimnet auto resnet20.pt --data npz:cifar10.npz --macs 0.5 --minutes 20 -o out
+    """
+
+    model: Path = required(_MODEL)
+    data: str = required(_DATA)
+    output: Path = required("folder of what is made; resumed", flags=_OUTPUT)
+    speed: float | None = option(
+        None, "how many times as fast as the dense network: 2x", kind=str | None, parse=times
+    )
+    cut: CutRequest = part(
+        *("ratio", "macs", "params", "bytes", "criterion", "scope", "align", "min_channels"),
+        *("keep", "layer_ratio", "widths", "outputs", "heads", "drop_blocks", "best_effort"),
+    )
+    minutes: float = option(30.0, "for all of it; as many epochs are trained as fit")
+    epochs: int | None = option(None, "of the training, in place of --minutes", bounds=(1, None))
+    distill: bool = option(
+        True, "train on what the dense network says, too", flags=("--distill/--no-distill",)
+    )
+    lr: float | None = option(None, "0.01 for SGD, 0.0003 for AdamW")
+    optimizer: str | None = option(
+        None, "sgd (images that are classified with batch norms) or adamw (all else)"
+    )
+    train_batch: int = option(128, "samples per step", bounds=(1, None))
+    precision: str | None = option(None, "float32 or bfloat16; what is faster, by default")
+    samples: int = option(1024, _SAMPLES)
+    normalize: str | None = option(None, _NORMALIZE)
+    train_images: int | None = option(None, "use only so many", bounds=(1, None))
+    test_images: int | None = option(None, "use only so many", bounds=(1, None))
+    batch: int = option(1, _BATCH)
+    files: Files = part("overwrite", "arch", "weights", "input", "allow_pickle")
+    run: Run = part()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Demo:
     """The whole way once, on scanned digits: train, cut, prove, retrain, export, measure.
@@ -356,6 +403,6 @@ COMMANDS = {
     kind.__name__.lower(): kind
     for kind in (
         *(Inspect, Prune, Repair, Retrain, Sensitivity, Verify),
-        *(Export, Compare, Sparsify, Demo),
+        *(Auto, Export, Compare, Sparsify, Demo),
     )
 }

@@ -11,7 +11,7 @@ from torch import nn
 
 from slimnet.cli import commands, console, tables
 from slimnet.cli.calibration import size_of
-from slimnet.cli.shared import open_any, place_of, print_json, write_slim
+from slimnet.cli.shared import execution_called, open_any, place_of, print_json, write_slim
 from slimnet.cli.targets import SLIM, check_target
 from slimnet.errors import InputError
 from slimnet.files.artifact import Artifact
@@ -26,7 +26,6 @@ from slimnet.tasks.classification import Dataset
 from slimnet.tasks.data import DataSpec
 from slimnet.train import REGIMES, Repairer, Schedule
 from slimnet.train.checkpoint import checkpoint_of
-from slimnet.train.execution import Execution
 from slimnet.train.processes import Processes, joined
 from slimnet.train.reporting import Reporting, tensorboard
 
@@ -63,7 +62,7 @@ def _trained(options: commands.Retrain, processes: Processes) -> tuple[Retrained
             repairer=_repairer(options, artifact, dense, task, place),
             checkpoint=checkpoint,
             device=place,
-            execution=_execution(options.precision),
+            execution=execution_called(options.precision),
             callbacks=list(_reporting(options, task, watch)) if processes.first else (),
             processes=processes,
         )
@@ -127,13 +126,6 @@ def _reporting(options: commands.Retrain, task: Task, watch: Progress) -> Iterat
     board = None if options.tensorboard is None else tensorboard(options.tensorboard)
     if board is not None or not options.run.json:
         yield Reporting(task, f"training: {options.regime}", watch, board)
-
-
-def _execution(precision: str | None) -> Execution | None:
-    known = {"float32": Execution(), "bfloat16": Execution(bfloat16=True)}
-    if precision is not None and precision not in known:
-        raise InputError(f"unknown precision {precision!r}: the known ones are {', '.join(known)}")
-    return known[precision] if precision else None
 
 
 def _repairer(

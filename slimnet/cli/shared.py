@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -19,6 +19,9 @@ from slimnet.files.slim_file import read_slim, record_of
 from slimnet.files.tensors_file import SUFFIX, write_tensors
 from slimnet.networks.arch import parse_arch
 from slimnet.networks.checkpoint import UNSEEN
+
+if TYPE_CHECKING:
+    from slimnet.train.execution import Execution
 
 
 def place_of(run: Run) -> torch.device:
@@ -123,3 +126,14 @@ def write_slim(artifact: Artifact, model: torch.nn.Module, output: Path) -> None
 def print_json(value: Any) -> None:
     """On stdout."""
     console.out.file.write(json.dumps(value, indent=1) + "\n")
+
+
+def execution_called(precision: str | None) -> Execution | None:
+    """The number type that a training was told; None leaves it to a trial."""
+    # the trainings import data sets
+    from slimnet.train.execution import Execution
+
+    known = {"float32": Execution(), "bfloat16": Execution(bfloat16=True)}
+    if precision is not None and precision not in known:
+        raise InputError(f"unknown precision {precision!r}: the known ones are {', '.join(known)}")
+    return known[precision] if precision else None

@@ -51,6 +51,7 @@ def _stop(number: int, frame: Any) -> None:
 
 _CELLS = "finished cells are kept, and the same command goes on from there"
 _GO_ON = {
+    "auto": "finished steps are kept, and the same command goes on from there",
     "compare": _CELLS,
     "demo": _CELLS,
     "sparsify": "the last full epoch is kept, and the same command goes on from there",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from slimnet.cli.commands import Files, Training
 from slimnet.files.access import Opened
 from slimnet.tasks.data import DataSpec
@@ -20,8 +22,12 @@ def schedule_of(training: Training) -> Schedule:
 
 def data_of(name: str, training: Training, opened: Opened, files: Files) -> DataSpec:
     """What loads as much of the data as was asked for, pictures as large as the network's usual."""
+    images = training.train_images, training.test_images
+    return sized(DataSpec(name, training.normalize, *images), opened, files)
+
+
+def sized(spec: DataSpec, opened: Opened, files: Files) -> DataSpec:
+    """The same, pictures as large as the network's usual."""
     usual = None if opened.arch is None else opened.arch.input_shape
     shape = files.input[0] if files.input else usual
-    size = {} if shape is None else {"size": shape[-1]}
-    images = training.train_images, training.test_images
-    return DataSpec(name, training.normalize, *images, **size)
+    return spec if shape is None else replace(spec, size=shape[-1])

@@ -1,0 +1,300 @@
+"""The whole way: every step once, its files, its stops and how it goes on."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+import slimnet
+from slimnet import cli
+from slimnet.auto.journal import Done, Journal
+from slimnet.auto.request import AutoRequest, Spelled
+from slimnet.auto.speed import Found, share_for
+from slimnet.auto.steps import STEPS
+from slimnet.auto.way import run_auto
+from slimnet.errors import InputError, PruneError
+from slimnet.files.access import Opened
+from slimnet.planning.request import CutRequest
+from slimnet.task import LoaderTask
+from slimnet.tasks.data import load_data
+from slimnet.train.execution import AS_IT_IS
+
+CPU = torch.device("cpu")
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(1, 32, 3, padding=1)
+        self.norm = nn.BatchNorm2d(32)
+        self.second = nn.Conv2d(32, 32, 3, padding=1)
+        self.head = nn.Linear(32, 1)
+
+    def forward(self, x):
+        x = self.second(self.norm(self.first(x)).relu()).relu()
+        return self.head(x.mean((2, 3)))
+
+
+def task(count=96):
+    """The mean of noise, which a network of any width learns."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(count, 1, 8, 8, generator=generator)
+    pairs = list(zip(x.split(16), x.mean((2, 3)).split(16), strict=True))
+    return LoaderTask(pairs, pairs[:3], lambda out, batch: (out - batch[1]).square().mean())
+
+
+def request(**options):
+    usual = {"samples": 48, "epochs": 1, "batch": 16, "execution": AS_IT_IS, "threads": 1}
+    spelled = Spelled("net.pt", "mine.py:make_task")
+    budget = CutRequest(macs=0.5, align=None)
+    return AutoRequest(**{"cut": budget, "spelled": spelled, **usual, **options})
+
+
+@pytest.fixture(scope="module")
+def opened():
+    torch.manual_seed(0)
+    return Opened(Net().eval(), None)
+
+
+def go(opened, folder, asked, **more):
+    example = (torch.zeros(1, 1, 8, 8),)
+    how = {"title": "net", "command": "slimnet auto …", "device": CPU, **more}
+    return run_auto(opened, example, task(), asked, folder, **how)
+
+
+@pytest.fixture(scope="module")
+def made(opened, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("way") / "out"
+    return folder, go(opened, folder, request())
+
+
+def test_each_step_leaves_its_file_and_the_last_runs(made, opened):
+    folder, steps = made
+    assert list(steps) == list(STEPS)
+    names = {file for step in steps.values() for file in step.files}
+    assert names == {
+        *("sensitivity.html", "cut.pt", "repaired.pt", "tuned.pt", "slim.onnx", "dense.onnx"),
+    }
+    for name in ("cut", "repaired", "tuned"):
+        slim = slimnet.load(folder / f"{name}.pt", into=opened.model)
+        assert slimnet.verify(folder / f"{name}.pt", opened.model).error < 1e-9
+    x = torch.randn(1, 1, 8, 8)
+    of = steps["export"].record["of"]
+    slim = slimnet.load(folder / of, into=opened.model)
+    session = onnxruntime.InferenceSession(folder / "slim.onnx")
+    (out,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    assert np.allclose(out, slim(x).detach(), atol=1e-5)
+    plan = steps["prune"].record["plan"]
+    assert plan["after"]["macs"] <= 0.5 * plan["before"]["macs"]
+    dense, cut, repaired = (steps[x].metrics["loss"] for x in ("inspect", "prune", "repair"))
+    assert abs(repaired - dense) < abs(cut - dense)
+    assert steps["latency"].record["speedups"][0]["median"] > 0
+
+
+def test_the_better_of_both_networks_is_exported(made):
+    steps = made[1]
+    better = min(("repair", "retrain"), key=lambda name: steps[name].metrics["loss"])
+    assert steps["export"].record["of"] == {"repair": "repaired.pt", "retrain": "tuned.pt"}[better]
+
+
+def test_the_page_says_what_was_done_and_how_to_repeat_it(made):
+    folder, steps = made
+    page = (folder / "report.html").read_text()
+    assert len(page) < 2_000_000 and "http" not in page.replace("http-equiv", "")
+    for step in steps.values():
+        assert step.command.replace("'", "&#39;") in page
+    assert "of the MACs and" in page and "slimnet auto …" in page
+    for words in ("prune net.pt --macs 0.5 --criterion obs --scope harm", "retrain", "--distill"):
+        assert words in page
+
+
+def test_what_is_done_is_not_done_again(made, opened):
+    folder, steps = made
+    told = []
+    again = go(opened, folder, request(), tell=lambda what, done, earlier: told.append(earlier))
+    assert again == steps and told == [True] * len(STEPS)
+    (folder / "slim.onnx").unlink()
+    told.clear()
+    go(opened, folder, request(), tell=lambda what, done, earlier: told.append(earlier))
+    assert told == [name != "export" for name in STEPS]
+
+
+def test_another_run_is_not_mixed_in(made, opened):
+    with pytest.raises(InputError, match=r"holds another run .its request differ"):
+        go(opened, made[0], request(samples=40))
+
+
+def test_a_step_that_fails_is_named_and_the_rest_stays(opened, tmp_path):
+    with pytest.raises(InputError, match=r"prune: what was asked for .* keeps .*: inspect, sens"):
+        go(opened, tmp_path / "out", request(cut=CutRequest(bytes=100.0)))
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Stopped at a step that failed. cut and proven: what was asked for" in page
+    slim = slimnet.prune(opened.model, (torch.zeros(1, 1, 8, 8),), ratio=0.5)
+    cut = Opened(slim.model, None, artifact=opened.artifact_of(slim))
+    with pytest.raises(InputError, match="is a slim one already"):
+        go(cut, tmp_path / "other", request())
+
+
+def test_without_time_for_an_epoch_the_repaired_network_is_the_result(opened, tmp_path):
+    steps = go(opened, tmp_path / "out", request(epochs=None, minutes=1e-6))
+    assert re.match("not trained: an epoch takes about .* minutes here", steps["retrain"].sentence)
+    assert steps["export"].record["of"] == "repaired.pt"
+
+
+def test_a_speed_is_found_by_measuring(opened, tmp_path, monkeypatch):
+    monkeypatch.setattr("slimnet.auto.speed.TRIALS", 2)
+    asked = request(speed=1.05, cut=CutRequest(align=None))
+    try:
+        steps = go(opened, tmp_path / "out", asked)
+    except InputError as error:  # a busy machine may find no network faster: it says so
+        assert "cannot be had here: the fastest that was found" in str(error)
+        return
+    journal = json.loads((tmp_path / "out" / "auto.json").read_text())
+    tried = dict(map(tuple, journal["settled"]["speed"]["tried"]))
+    macs = journal["settled"]["speed"]["macs"]
+    assert tried[macs] >= 1.05 and steps["prune"].record["plan"]["asked"]["macs"] == macs
+
+
+@pytest.mark.parametrize("power", [0.5, 1.0, 2.0])
+def test_the_largest_share_that_is_fast_enough(power):
+    found = share_for(2.0, lambda share: share**-power)
+    best = 2.0 ** (-1 / power)
+    assert best * 0.9 <= found.macs <= best and len(found.tried) <= 6
+
+
+def test_a_speed_that_nothing_has():
+    with pytest.raises(PruneError, match=r"3 times as fast .* is 1.50 times, with"):
+        share_for(3.0, lambda share: 1.5)
+    with pytest.raises(PruneError, match="no cut leaves so few"):
+        share_for(3.0, lambda share: None)
+    assert share_for(2.0, {0.5: None, 0.75: 2.05}.get) == Found(0.75, ((0.75, 2.05),))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"cut": CutRequest()}, "say what is wanted, in one way"),
+        ({"speed": 2.0}, "say what is wanted, in one way"),
+        ({"cut": CutRequest(), "speed": 1.0}, "more than 1, not 1.0"),
+        ({"minutes": 0.0}, "the minutes must be more than 0"),
+        ({"epochs": 0}, "epochs must be at least 1"),
+    ],
+)
+def test_what_cannot_be_asked(options, words):
+    with pytest.raises(InputError, match=words):
+        request(**options)
+
+
+def test_the_optimiser_is_the_usual_one_of_the_network_and_the_task():
+    digits = load_data("digits")
+    assert request().schedule(Net(), digits).optimizer == "sgd"
+    other = request().schedule(Net(), task())
+    assert (other.optimizer, other.lr) == ("adamw", 3e-4)
+    assert request().schedule(nn.Linear(3, 3), digits).optimizer == "adamw"
+    assert request(lr=0.5, optimizer="sgd").schedule(Net(), task()).lr == 0.5
+
+
+def test_a_journal_that_is_damaged_is_refused(tmp_path):
+    journal = Journal(tmp_path, {"a": 1})
+    journal.take("one", lambda: Done("done", files=("x",)))
+    assert journal.done("one") is None  # its file is not there
+    (tmp_path / "x").touch()
+    assert Journal(tmp_path, {"a": 1}).done("one").sentence == "done"
+    journal.path.write_text(journal.path.read_text().replace("done", "gone"))
+    with pytest.raises(InputError, match="cannot be read"):
+        Journal(tmp_path, {"a": 1})
+
+
+MINE = """
+import torch
+from torch import nn
+import slimnet
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(1, 32, 3, padding=1)
+        self.norm = nn.BatchNorm2d(32)
+        self.second = nn.Conv2d(32, 32, 3, padding=1)
+        self.head = nn.Linear(32, 1)
+
+    def forward(self, x):
+        x = self.second(self.norm(self.first(x)).relu()).relu()
+        return self.head(x.mean((2, 3)))
+
+def make_task():
+    x = torch.randn(256, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    pairs = list(zip(x.split(8), x.mean((2, 3)).split(8)))
+    loss = lambda out, batch: (out - batch[1]).square().mean()
+    return slimnet.LoaderTask(pairs, pairs[:3], loss)
+"""
+COMMAND = (
+    "auto net.pt --arch mine.py:Net --data mine.py:make_task --macs 0.5 --align off --epochs 6 "
+    "--samples 48 --train-batch 8 --precision float32 --threads 1 -o"
+)
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("auto")
+    (folder / "mine.py").write_text(MINE)
+    scope = {}
+    exec(MINE, scope)
+    torch.manual_seed(0)
+    torch.save(scope["Net"]().state_dict(), folder / "net.pt")
+    return folder
+
+
+def start(shelf, output, *more):
+    words = [sys.executable, "-m", "slimnet", *COMMAND.split(), output, *more]
+    quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(words, cwd=shelf, env={**os.environ, "OMP_NUM_THREADS": "1"}, **quiet)
+
+
+def test_the_command_is_killed_and_ends_the_same(shelf):
+    whole = start(shelf, "whole")
+    killed = start(shelf, "killed")
+    training = shelf / "killed" / "tuned.pt.training"
+    while killed.poll() is None and not training.exists():
+        time.sleep(0.005)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    out, err = whole.communicate()
+    assert whole.returncode == 0, err
+    assert "repaired: loss" in out and "report.html says what was done" in out
+    again = start(shelf, "killed")
+    out, err = again.communicate()
+    assert again.returncode == 0, err
+    assert "(by an earlier run)" in out
+    for name in ("cut.pt", "repaired.pt", "tuned.pt"):
+        one, other = (torch.load(shelf / x / name)["tensors"] for x in ("whole", "killed"))
+        assert all(torch.equal(one[key], other[key]) for key in one)
+    assert not training.exists() and not [*shelf.rglob("*.part")]
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ("--macs 0.5 --speed 2x", "say what is wanted, in one way"),
+        ("--speed fast", "does not say how many times as fast: 2x, or 1.5x"),
+        ("--macs 0.5 --precision half", "unknown precision"),
+        ("--macs 0.5 --train-images 3", "leave them out"),
+        ("--bytes 100 --samples 48", "prune: what was asked for"),
+    ],
+)
+def test_what_cannot_be_is_one_sentence(shelf, monkeypatch, capsys, more, words):
+    monkeypatch.chdir(shelf)
+    command = f"auto net.pt --arch mine.py:Net --data mine.py:make_task -o wrong {more}"
+    with pytest.raises(SystemExit) as ended:
+        cli.main(command.split())
+    err = capsys.readouterr().err.strip().split("\n")[-1]
+    assert ended.value.code == 2 and words in err and err.startswith("slimnet: ")
