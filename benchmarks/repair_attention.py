@@ -121,7 +121,7 @@ def rows(toy: Toy, ratio: float, seeds: int) -> dict[str, list[tuple[float, floa
         drawn = torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:512]
 
         def repaired(refine: bool, images: Tensor = x[drawn], seed: int = seed) -> nn.Module:
-            return slimnet.repair(cut, model, images, seed=seed, refine=refine).model
+            return slimnet.repair(cut, model, (images,), seed=seed, refine=refine).model
 
         with mock.patch("slimnet.repairs.layers.head_mixings", lambda *_: Mixings()):
             channels = repaired(False)
