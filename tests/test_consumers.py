@@ -157,6 +157,40 @@ def test_a_weight_may_be_turned_in_any_way(turned):
     torch.testing.assert_close(x @ matrix[0].mT, model(x).detach())
 
 
+class Later(nn.Module):
+    """A product by a raw weight, and what follows it."""
+
+    def __init__(self, after, *shape):
+        super().__init__()
+        self.w, self.c = nn.Parameter(torch.randn(4, 4)), nn.Parameter(torch.randn(*shape))
+        self.after = after
+
+    def forward(self, x):
+        return self.after(x @ self.w, self.c)
+
+
+def test_a_bias_may_be_added_later():
+    model = Later(lambda y, c: y.view(1, 3, 4) + c + 1, 4)
+    (layer,) = consumers_of(capture(Network.of(model), (torch.randn(3, 4),)))
+    assert layer.bias is None
+    assert layer.constants == "c" and layer.shifts
+
+
+@pytest.mark.parametrize(
+    ("after", "shape"),
+    [
+        (lambda y, c: y + c, (3, 4)),  # another constant for each row
+        (lambda y, c: y + c, (1,)),
+        (lambda y, c: torch.add(y, c, alpha=2), (4,)),
+        (lambda y, c: y.relu() + c, (4,)),
+        (lambda y, c: (y + c) * c, (4,)),
+    ],
+)
+def test_what_else_is_added_is_no_bias(after, shape):
+    layers = consumers_of(capture(Network.of(Later(after, *shape)), (torch.randn(3, 4),)))
+    assert [layer.constants for layer in layers] in ([None], [])
+
+
 def test_a_random_grid_is_about_as_large_as_wanted():
     generator = torch.Generator().manual_seed(0)
     rows, columns = grid((30, 20), 150, generator)

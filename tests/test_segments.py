@@ -10,7 +10,7 @@ from slimnet.capture.trace import capture
 from slimnet.network import Network
 from slimnet.reconstruction.consumers import consumers_of
 from slimnet.reconstruction.lockstep import Walk, walking
-from slimnet.reconstruction.segments import aligned, segments_of
+from slimnet.reconstruction.segments import aligned, segments_of, whole_of
 
 IMAGES = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -117,3 +117,29 @@ def test_calls_of_a_narrower_network_stand_on_the_same_tensors():
 def test_other_calls_are_not_aligned(other):
     trace = capture(Network.of(nn.Sequential(nn.Conv2d(3, 6, 1), nn.ReLU()).eval()), (IMAGES,))
     assert aligned(trace, capture(Network.of(other.eval()), (IMAGES,))) is None
+
+
+def test_a_whole_pass_run_by_itself_says_what_the_network_says():
+    model = Gated().eval()
+    trace = capture(Network.of(model), (IMAGES,))
+    whole = whole_of(trace)
+    shown = []
+    (image,), (output,) = trace.inputs, trace.outputs
+    results = whole.run(
+        trace.calls,
+        {image.id: IMAGES},
+        Network.of(model).tensors,
+        {},
+        lambda call, x: shown.append((call, x.clone())),
+    )
+    torch.testing.assert_close(results[output.id], model(IMAGES))
+    first = next(x for call, x in shown if "convolution" in str(call.op))
+    torch.testing.assert_close(first, model.stem(IMAGES))  # before the ReLU writes into it
+
+
+def test_what_no_row_covers_leaves_no_whole():
+    class Summed(nn.Module):
+        def forward(self, x):
+            return x.cumsum(1)
+
+    assert whole_of(capture(Network.of(Summed()), (IMAGES,))) is None

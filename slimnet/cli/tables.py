@@ -187,6 +187,7 @@ def show_repair(done: Repair) -> None:
     refined = sum(layer.refined for layer in done.layers)
     how = f"{len(done.layers)} layers solved"
     how += f", {refined} of them with those before" if refined else ""
+    how += ", then all together" if done.ahead else ""
     how += f", on {done.images} images"
     how += "" if done.solved else ", which measured no better and was not kept"
     how += "; batch norms re-estimated" if done.reestimated else ""

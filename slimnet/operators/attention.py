@@ -107,7 +107,7 @@ register(
         costs={"macs": _queried},
         reads=Nothing("its operands are no weights"),
         layer=Nothing("its operands are no weights"),
-        differentiable=False,
+        differentiable=True,
         restate=_by_own_width,
         whole=Whole((scaled_dot_product_attention,)),
         permitted=_attended,

@@ -195,6 +195,6 @@ register(
         sizes=("expand", "broadcast_to", "expand_copy"),
         scaling=_expanded,
         layout=Layout.LAYS,
-        differentiable=False,
+        differentiable=True,
     )
 )

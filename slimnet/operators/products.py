@@ -240,7 +240,7 @@ register(
         costs=NO_PRODUCT,
         reads=NO_PRODUCT,
         layer=NO_PRODUCT,
-        differentiable=False,
+        differentiable=True,
     )
 )
 

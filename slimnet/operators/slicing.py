@@ -22,7 +22,7 @@ from slimnet.operator import Layout, Reading, register
 from slimnet.operators.axes import dim, replaced
 from slimnet.operators.families import moving
 
-taking = partial(moving, reading=Reading.PART, differentiable=False)
+taking = partial(moving, reading=Reading.PART, differentiable=True)
 
 
 def slice_(

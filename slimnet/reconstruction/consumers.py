@@ -16,7 +16,7 @@ from torch import Tensor
 from slimnet.capture.graph import Call, DataflowGraph, Ref, refs_in
 from slimnet.capture.trace import Trace
 from slimnet.operator import Link, of
-from slimnet.reconstruction.forms import Convolution, Form
+from slimnet.reconstruction.forms import Convolution, Form, Matrix
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,14 +53,20 @@ class Consumer:
     weight: str
     bias: str | None
     form: Form
+    later: str | None = None  # the bias, where another call adds it to the output
     norm: Norm | None = None  # the only reader of its output
     total: Call | None = None  # the sum that its (normed) output goes into
     other: Ref | None = None  # what it is added to there, where that is made before this call
 
     @property
+    def constants(self) -> str | None:
+        """The parameter [channels] that is added to its output, by itself or right after it."""
+        return self.bias or self.later
+
+    @property
     def shifts(self) -> bool:
         """Whether a constant can be added to its output."""
-        return self.bias is not None or self.norm is not None
+        return self.constants is not None or self.norm is not None
 
     def form_of(self, args: Sequence[Any]) -> Form:
         """The form of this call in a network as cut: it may have fewer groups."""
@@ -76,7 +82,9 @@ def consumers_of(trace: Trace) -> list[Consumer]:
     """
     graph = trace.graph
     consumers = [c for call in trace.calls if (c := _consumer(call, graph)) is not None]
-    return [c for c in consumers if all(graph.uses(n) == 1 for n in (c.weight, c.bias) if n)]
+    return [
+        c for c in consumers if all(graph.uses(n) == 1 for n in (c.weight, c.bias, c.later) if n)
+    ]
 
 
 def _consumer(call: Call, graph: DataflowGraph) -> Consumer | None:
@@ -88,24 +96,40 @@ def _consumer(call: Call, graph: DataflowGraph) -> Consumer | None:
     if bias is not None and (bias.kind != "parameter" or len(bias.shape) != 1):
         return None
     name = bias.name if bias is not None else None
-    after = _what_becomes(call, graph)
-    return Consumer(call, layer.place, str(layer.weight.name), name, layer.form, *after)
+    consumer = Consumer(call, layer.place, str(layer.weight.name), name, layer.form)
+    return _with_what_follows(consumer, graph)
 
 
-def _what_becomes(call: Call, graph: DataflowGraph) -> tuple[Norm | None, Call | None, Ref | None]:
-    """Follow the output through views and one batch norm to the sum that it goes into."""
-    ref, norm = call.outputs[0], None
+def _with_what_follows(layer: Consumer, graph: DataflowGraph) -> Consumer:
+    """Follow the output through views, its bias and one batch norm to the sum that it goes into."""
+    ref, norm, later = layer.call.outputs[0], None, None
     while (reader := graph.only_reader(ref)) is not None:
         operator = of(reader.op)
+        added = later_bias(reader, ref, layer.form) if layer.bias is None else None
+        if added is not None and norm is None and later is None:
+            later, ref = added, reader.outputs[0]
+            continue
         if operator.link is Link.SUM:
-            return norm, *_added(reader, ref, call, graph)
+            total, other = _added(reader, ref, layer.call, graph)
+            return replace(layer, later=later, norm=norm, total=total, other=other)
         if reader.args[0] is not ref:
             break
         here: Norm | None = operator.norm(reader) if operator.norm and norm is None else None
         if here is None and operator.link is not Link.VIEW:
             break
         norm, ref = here or norm, reader.outputs[0]
-    return norm, None, None
+    return replace(layer, later=later, norm=norm)
+
+
+def later_bias(call: Call, output: Ref, form: Form) -> str | None:
+    """The parameter [channels] that a call adds to a matrix product, its output in any shape."""
+    others = [r for r in refs_in(call.args[:2]) if r.id != output.id]
+    plain = of(call.op).link is Link.SUM and call.kwargs.get("alpha", 1) == 1
+    if not plain or not isinstance(form, Matrix) or len(others) != 1:
+        return None
+    (bias,) = others
+    fits = bias.kind == "parameter" and bias.shape == output.shape[-1:]
+    return bias.name if fits else None
 
 
 def _added(

@@ -10,7 +10,7 @@ derivative is certain are in one (the column ``differentiable``); any other call
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -45,6 +45,7 @@ class Segment:
         values: Mapping[int, Tensor],
         tensors: Mapping[str, Tensor],
         constants: Mapping[int, Tensor],
+        see: Callable[[Call, Tensor], None] | None = None,
     ) -> dict[int, Tensor]:
         """Every tensor that its calls make, by the tensors' numbers, and its inputs.
 
@@ -53,6 +54,7 @@ class Segment:
             values: the segment's inputs, by number.
             tensors: parameters and buffers, by name.
             constants: added to the output of a layer, by the number of its call, [channels, 1, …].
+            see: is shown each call's first result, before another call writes into it.
         """
         calls = [recorded[index] for index in self.calls]
         written = any(call.op._schema.is_mutable for call in calls)
@@ -67,6 +69,8 @@ class Segment:
             results = results if isinstance(results, (tuple, list)) else (results,)
             if call.index in constants:
                 results = (results[0] + constants[call.index],)
+            if see is not None:
+                see(call, results[0])
             computed |= {ref.id: x for ref, x in zip(call.outputs, results, strict=False)}
         return computed
 
@@ -76,6 +80,20 @@ def segments_of(trace: Trace, layers: Mapping[int, Consumer]) -> dict[int, Segme
     graph = trace.graph
     segments = {index: _segment(last, graph, layers) for index, last in layers.items()}
     return {index: segment for index, segment in segments.items() if len(segment.layers) > 1}
+
+
+def whole_of(trace: Trace) -> Segment | None:
+    """Everything that the outputs depend on; None where some call cannot be run again."""
+    graph, needed = trace.graph, set[int]()
+    waiting = [ref.id for ref in trace.outputs]
+    while waiting:
+        call = graph.made.get(waiting.pop())
+        if call is not None and call.index not in needed:
+            needed.add(call.index)
+            waiting += [ref.id for ref in call.reads]
+    if not all(can_run(graph.calls[index]) for index in needed):
+        return None
+    return Segment((), tuple(sorted(needed)), graph.sources(frozenset(needed)), frozenset())
 
 
 def aligned(trace: Trace, other: Trace) -> list[Call] | None:
@@ -116,7 +134,7 @@ def _only_for(last: Consumer, graph: DataflowGraph, layers: Mapping[int, Consume
     queue = _makers(last.call, graph)
     while queue:
         call = graph.calls[-heapq.heappop(queue)]
-        if call.index in depth or not _can_run(call):
+        if call.index in depth or not can_run(call):
             continue
         outputs = {ref.id for ref in call.outputs}
         readers = {index for number in outputs for index in graph.users.get(number, ())}
@@ -152,7 +170,7 @@ def _makers(call: Call, graph: DataflowGraph) -> list[int]:
     return sorted(-graph.made[r.id].index for r in call.reads if r.id in graph.made)
 
 
-def _can_run(call: Call) -> bool:
+def can_run(call: Call) -> bool:
     """Whether it can be run again, alone, and differentiated."""
     smooth = of(call.op).differentiable and not draws(call.op)
     return smooth and all(ref.kind != "constant" for ref in call.reads)

@@ -4,15 +4,17 @@ In forward order every convolution and linear map of the slim network gets the w
 reproduce the *original's* output from its inputs in the slim network (:mod:`.layers`). So its
 inputs hold the error of the layers before it, and where its output is added to a residual stream,
 the error of that stream is part of its target (after He, Zhang and Sun, Channel Pruning for
-Accelerating Very Deep Neural Networks, 2017, on any network that can be recorded). Then the layer
-is refined together with the layers before it that only it reads. No label is used, and no loss of
-the network as a whole.
+Accelerating Very Deep Neural Networks, 2017, on any network that can be recorded). Where heads of
+attention are narrower, its target is the best mixtures of their channels (:mod:`.wanted`,
+:mod:`.heads`) in place of those that were left. Then the layer is refined together with the layers
+before it that only it reads, and at last all are trained together towards the original's streams
+and outputs (:mod:`.ahead`). No label is used.
 
-Some images are held back. They decide how far a refinement goes, and how much of a solution from
-few rows is taken. On them the error of the network's outputs (:mod:`.output_error`) is measured,
-with and without the new weights, with and without re-estimated statistics of batch norms, and the
-network of least error is kept. A network in half precision is repaired in single, its sums in
-double, and measured as it is.
+Some images are held back. They decide how far a refinement goes, which pass over all layers is
+kept, and how much of a solution from few rows is taken. On them the error of the network's outputs
+(:mod:`.output_error`) is measured, with and without the new weights, with and without re-estimated
+statistics of batch norms, and the network of least error is kept. A network in half precision is
+repaired in single, its sums in double, and measured as it is.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from slimnet.errors import InputError
 from slimnet.network import Network
 from slimnet.plan.plan import Plan
 from slimnet.progress import Progress, not_shown
+from slimnet.repairs.ahead import look_ahead
 from slimnet.repairs.layers import LayerRepair, LayerwiseRepair
 from slimnet.repairs.output_error import check_targets, output_error
 from slimnet.samples import SampleBatches, Samples, as_samples
@@ -57,6 +60,7 @@ class Repair:
     after: float
     solved: bool  # whether the new weights were kept, because they measured better
     reestimated: bool  # whether batch norms' statistics were, for the same reason
+    ahead: bool  # whether all weights were then trained together, because that was better
 
     def to_json(self) -> dict[str, Any]:
         """Plain dicts and lists; None for an error that is infinite, as JSON has no such number."""
@@ -82,7 +86,7 @@ def repair(
         samples: any inputs, or images [N, C, H, W], normalised; no label is used.
         seed: of the places of large feature maps that are looked at.
         refine: whether a layer is refined together with the layers before it that only it reads,
-            after least squares of each layer by itself.
+            after least squares of each layer by itself, and at last all layers together.
         watch: told how far it is.
 
     Raises :class:`InputError` where the network does not run on the images, and
@@ -99,14 +103,18 @@ def repair(
     original = in_single(network, samples)
     parts = [list(part.batches(batch)) for part in (fitted, measured)]
     layerwise = LayerwiseRepair(original, solved, plan, *parts, refine=refine)
-    layers = layerwise.run(torch.Generator().manual_seed(seed), watch)
+    generator = torch.Generator().manual_seed(seed)
+    layers = layerwise.run(generator, watch)
+    ahead = refine and look_ahead(
+        layerwise.networks, layerwise.features(), fitted, measured, generator, watch
+    )
     watch("measuring", 1.0)
     candidates = _candidates(solved, cut, fitted, batch)
     networks = {how: _narrowed(candidate, slim) for how, candidate in candidates.items()}
     errors = _errors(networks, targets, checked, batch, plan.outputs)
     best = min(errors, key=errors.__getitem__)
     before = errors[False, False]
-    report = Repair(tuple(layers), len(fitted), len(checked), before, errors[best], *best)
+    report = Repair(tuple(layers), len(fitted), len(checked), before, errors[best], *best, ahead)
     return copied(networks[best]), report
 
 

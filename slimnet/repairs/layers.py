@@ -22,11 +22,14 @@ from slimnet.plan.plan import Plan
 from slimnet.plan.rebuild import without_blocks
 from slimnet.progress import Progress
 from slimnet.reconstruction.consumers import Consumer, consumers_of
-from slimnet.reconstruction.forms import Places
+from slimnet.reconstruction.forms import Form, Places
 from slimnet.reconstruction.least_squares import fit_of
 from slimnet.reconstruction.lockstep import Stop, Walk, together, walking
 from slimnet.reconstruction.refine import ROWS, WORTH, Part, Whitening, refined
 from slimnet.reconstruction.segments import Segment, aligned, segments_of
+from slimnet.repairs.ahead import Feature, Networks
+from slimnet.repairs.heads import head_mixings
+from slimnet.repairs.wanted import Wanted, can_be_wanted, start_weight, wanted_of
 from slimnet.samples import Samples
 from slimnet.statistics.moments import overflow, recorded, rows_grid
 
@@ -74,13 +77,16 @@ class LayerwiseRepair:
         self._tensors = slim.tensors
         originals = {c.weight: c for c in consumers_of(self._whole)}
         consumers = [
-            c for c in consumers_of(self._trace) if c.weight in originals.keys() - plan.scaled
+            c
+            for c in consumers_of(self._trace)
+            if c.weight in originals and can_be_wanted(c, plan, self._shapes[c.weight])
         ]
         self._consumers = {c.call.index: c for c in consumers}
         self._originals = {c.call.index: originals[c.weight] for c in consumers}
         self._passes = self._aligned_passes(slim)
         self._segments = self._cut_segments() if refine and self._passes else {}
         self._whitenings: dict[str, Whitening] = {}
+        self._mixings = head_mixings(network, self._whole, self._originals.values(), plan, fitted)
 
     def _aligned_passes(self, slim: Network) -> dict[Shapes, list[Call]]:
         """The slim network's calls, by a batch's shapes; empty where one of them does not align."""
@@ -91,10 +97,49 @@ class LayerwiseRepair:
         return {size: calls for size, calls in passes.items() if calls is not None}
 
     def _cut_segments(self) -> dict[int, Segment]:
-        """The segments of the slim network, whose layers may have fewer groups."""
+        """The segments of the slim network."""
+        return segments_of(self._trace, self._narrow())
+
+    @property
+    def networks(self) -> Networks:
+        """Both, with their passes, as :func:`slimnet.repairs.ahead.look_ahead` takes them."""
+        return Networks(*self._networks, self._whole, self._trace)
+
+    def features(self) -> list[Feature]:
+        """The streams after every sum, or each layer's output where there are none; the outputs.
+
+        Nothing where the slim network's calls are not the original's.
+        """
+        if not self._passes:
+            return []
+        streams: dict[int, Feature] = {}
+        layers: dict[int, Feature] = {}
+        for index, layer in self._narrow().items():
+            original = self._originals[index]
+            wanted, axis = self._wanted(layer, layer.form), layer.form.axis
+            if wanted.is_selection:
+                layers[index] = Feature(index, original.call.index, axis, wanted.left)
+            if layer.total is not None and original.total is not None:
+                places = layer.total.index, original.total.index
+                streams[layer.total.index] = Feature(*places, axis, wanted.left)
+        return list(((streams or layers) | self._outputs()).values())
+
+    def _narrow(self) -> dict[int, Consumer]:
+        """The layers as they are in the slim network, where they may have fewer groups."""
         cut = self._pass(0)
-        narrow = {i: replace(c, form=c.form_of(cut[i].args)) for i, c in self._consumers.items()}
-        return segments_of(self._trace, narrow)
+        return {i: replace(c, form=c.form_of(cut[i].args)) for i, c in self._consumers.items()}
+
+    def _outputs(self) -> dict[int, Feature]:
+        """The network's outputs, as far as they are real numbers that a call makes first."""
+        made, originally = self._trace.graph.made, self._whole.graph.made
+        found = {}
+        for ref, other in zip(self._trace.outputs, self._whole.outputs, strict=True):
+            call, original = made.get(ref.id), originally.get(other.id)
+            if call is None or original is None or not ref.dtype.is_floating_point:
+                continue
+            if call.outputs[0] is ref and original.outputs[0] is other:
+                found[call.index] = Feature(call.index, original.index)
+        return found
 
     def run(self, generator: torch.Generator, watch: Progress) -> list[LayerRepair]:
         """Repair every layer; ``generator`` draws the places that are looked at."""
@@ -102,11 +147,28 @@ class LayerwiseRepair:
         walks = self._walks(stops)
         repairs: list[LayerRepair] = []
         with torch.no_grad(), walking([*walks[0], *walks[1]], self._networks):
+            self._start_mixed()
             for original, slim in together(self._trace, stops, *walks, least=self._held + 1):
                 consumer = self._consumers[slim[0].call.index]
                 watch(f"repairing {consumer.weight}", len(repairs) / len(self._consumers))
                 repairs.append(self._repair(consumer, original, slim, generator))
         return repairs
+
+    def _start_mixed(self) -> None:
+        """Give the layers around narrower heads the weights that their repair starts from."""
+        original, mixings = self._networks[0].tensors, self._mixings
+        for layer in self._originals.values():
+            name, columns = layer.weight, mixings.columns.get(layer.weight, ())
+            if name in mixings.outputs or columns:
+                wanted = self._wanted(layer, layer.form)
+                weight = start_weight(layer, wanted, self._plan, original[name], columns)
+                self._tensors[name].copy_(weight)
+                if (bias := layer.constants) is not None:
+                    self._tensors[bias].copy_(wanted.of(original[bias].detach()[None])[0])
+
+    def _wanted(self, layer: Consumer, form: Form) -> Wanted:
+        mixings = self._mixings.outputs.get(layer.weight, ())
+        return wanted_of(layer, form, self._plan, self._shapes[layer.weight], mixings)
 
     def _walks(self, stops: Mapping[int, frozenset[int]]) -> tuple[list[Walk], list[Walk]]:
         """The original's passes, which wait after a layer, and the slim network's, before it."""
@@ -136,7 +198,8 @@ class LayerwiseRepair:
         generator: torch.Generator,
     ) -> LayerRepair:
         whole = self._originals[consumer.call.index]
-        layer = _LayerProblem(consumer, whole, slim[0], self._plan, self._shapes, self._tensors)
+        form = consumer.form_of(slim[0].args)
+        layer = _LayerProblem(consumer, whole, form, self._wanted(consumer, form), self._tensors)
         repaired = layer.repair(original, slim, self._held, generator)
         if layer.whitening is not None:
             self._whitenings[consumer.weight] = layer.whitening
@@ -238,27 +301,20 @@ class _LayerProblem:
         self,
         consumer: Consumer,
         original: Consumer,
-        stop: Stop,
-        plan: Plan,
-        shapes: Mapping[str, Sequence[int]],
+        form: Form,
+        wanted: Wanted,
         tensors: Mapping[str, Tensor],
     ) -> None:
-        """``original``: the same layer in the original's pass; ``stop``: in the slim network's."""
+        """``original``: the same layer in the original's pass; ``form``: in the slim network."""
         self.consumer = consumer
         self._others = original.other, consumer.other
-        self.form = consumer.form_of(stop.args)
+        self.form = form
         self.scale = consumer.norm.scale(tensors) if consumer.norm is not None else None
         self.whitening: Whitening | None = None
         self._moved = torch.zeros(())  # [O]: constants that the norm after it has taken up
         self._tensors = tensors
         self._weight = tensors[consumer.weight]
-        self._kept = self._kept_outputs(plan, shapes[consumer.weight]).to(self._weight.device)
-
-    def _kept_outputs(self, plan: Plan, shape: Sequence[int]) -> Tensor:
-        """[O]: the output channels of the original that are left, in the slim network's order."""
-        channels = self.consumer.form.output_channels(shape)
-        channels = plan.of(self.consumer.weight).select(channels)
-        return self.form.matrix(channels)[:, :, 0].flatten()
+        self._wanted = wanted
 
     def repair(
         self,
@@ -309,7 +365,7 @@ class _LayerProblem:
 
     def _whitening(self, lower: Tensor, mean: Tensor) -> Whitening:
         kind, groups = self._weight.dtype, len(lower)
-        units = torch.ones(len(self._kept)) if self.scale is None else 1 / _sound(self.scale)
+        units = torch.ones(len(self._wanted.left)) if self.scale is None else 1 / _sound(self.scale)
         return Whitening(
             lower.to(kind),
             mean.to(kind) if self.consumer.shifts else None,
@@ -337,10 +393,10 @@ class _LayerProblem:
 
         ``whole`` and ``cut``: that stream in the original and in the slim network.
         """
-        output = output.index_select(1, self._kept)
+        output = self._wanted.of(output)
         if whole is None or cut is None:
             return output
-        error = whole.index_select(1, self._kept) - cut
+        error = self._wanted.channels(whole) - cut
         if self.scale is not None:  # it is added after the norm
             error = error * (1 / _sound(self.scale)).to(error.dtype)
         return output + error
@@ -359,7 +415,7 @@ def _sound(scale: Tensor) -> Tensor:
 
 def add_constants(consumer: Consumer, tensors: Mapping[str, Tensor], constants: Tensor) -> None:
     """To the outputs of a layer [O]: in its bias, or in the batch norm after it."""
-    if consumer.bias is not None:
-        tensors[consumer.bias].add_(constants)
+    if consumer.constants is not None:
+        tensors[consumer.constants].add_(constants)
     elif consumer.norm is not None:
         tensors[consumer.norm.mean].sub_(constants)

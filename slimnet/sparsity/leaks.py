@@ -140,7 +140,7 @@ def _dead_columns(groups: Sequence[Group], dead: Dead) -> dict[str, Labels]:
 def _reader(
     module: nn.Module, channels: Labels, consumer: Consumer, tensors: Mapping[str, Tensor]
 ) -> _DeadInput:
-    bias = None if consumer.bias is None else tensors[consumer.bias]
+    bias = None if consumer.constants is None else tensors[consumer.constants]
     mean = None if consumer.norm is None else tensors[consumer.norm.mean]
     return _DeadInput(module, channels, bias, mean)
 
