@@ -234,7 +234,7 @@ def _speed_at(way: Way, macs: float) -> float | None:
 
 
 def mend(way: Way) -> Done:
-    """Win back without training what can be won."""
+    """Win back without labels what can be won."""
     repaired = repair(
         way.path("cut.pt"), way.model, way.samples, seed=way.request.seed, watch=way.watch
     )
@@ -243,7 +243,7 @@ def mend(way: Way) -> Done:
     files = ("--against", way.request.spelled.model, "-o", way.path("repaired.pt"))
     samples = ("--samples", str(way.request.samples))
     return Done(
-        f"{way.said(metrics[way.metric.name])}, without training",
+        f"{way.said(metrics[way.metric.name])}, without labels",
         files=("repaired.pt",),
         command=way.command("repair", way.path("cut.pt"), *way.on_data(*files, *samples)),
         metrics=metrics,

@@ -154,7 +154,7 @@ class Prune:
 
 @dataclass(frozen=True, kw_only=True)
 class Repair:
-    """Win back the accuracy of a slim network without training and without labels.
+    """Win back the accuracy of a slim network without labels, from some images.
 
     Example: slimnet repair slim.pt --against resnet18.pt --data npz:cifar10.npz -o repaired.pt
     """
