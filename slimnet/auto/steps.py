@@ -261,6 +261,7 @@ def tune(way: Way) -> Done:
         minutes=minutes,
         distill=request.distill,
         seed=request.seed,
+        compile=request.compile,
     )
     try:
         trained = retrain(
