@@ -202,7 +202,7 @@ def test_less_time_than_an_epoch_takes_is_refused(files, data):
 
 
 def test_minutes_become_epochs(files, data):
-    done = retrain(read_slim(files / "slim.pt"), data, recipe(minutes=0.02), device="cpu")
+    done = retrain(read_slim(files / "slim.pt"), data, recipe(minutes=0.05), device="cpu")
     assert done.history.epochs >= 1 and done.history.seconds < 20
 
 
