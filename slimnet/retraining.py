@@ -75,6 +75,7 @@ class Recipe:
     temperature: float = 4.0
     features: float = 0.0  # weight of hidden features beside the teacher's outputs
     seed: int = 0
+    compile: bool = False  # where that is faster
 
     def __post_init__(self) -> None:
         REGIMES[self.regime]
@@ -84,6 +85,9 @@ class Recipe:
             raise InputError(
                 "features are compared with those of a teacher, by a weight from 0 on: distill, too"
             )
+
+        if self.compile and self.features:
+            raise InputError("features are read from layers, which a compiled network has not")
 
     def to_json(self) -> dict[str, Any]:
         """Every field."""
@@ -126,7 +130,8 @@ def retrain(
     snapshot = processes.share(file.read() if file is not None and processes.first else None)
     settled, trial = dict(snapshot.settled) if snapshot else {}, None
     if not settled:
-        trial = processes.share(fastest(model, whole, recipe.schedule.batch, place, execution))
+        what = (model, whole, recipe.schedule.batch, place, execution)
+        trial = processes.share(fastest(*what, compiled=recipe.compile))
         settled = {
             "execution": vars(trial.taken),
             "epochs": _epochs(recipe, task, trial, measuring),

@@ -1,4 +1,4 @@
-"""Repair: layers reproduce the original from what is left, without training and without labels."""
+"""Repair: layers reproduce the original from what is left, without labels."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from slimnet.errors import InputError
 from slimnet.files.access import open_network
 from slimnet.files.slim_file import read_slim
 from slimnet.models import MODELS
-from slimnet.retraining import Recipe, retrain
+from slimnet.retraining import NoTime, Recipe, retrain
 from slimnet.task import LoaderTask
 from slimnet.tasks.data import load_data
 from slimnet.train import Callback, Schedule, train
@@ -196,8 +196,13 @@ def test_a_training_with_another_teacher_or_another_precision_starts_anew(
         file.unlink()
 
 
+def test_less_time_than_an_epoch_takes_is_refused(files, data):
+    with pytest.raises(NoTime, match=r"an epoch takes about .* minutes here, more than there are"):
+        retrain(read_slim(files / "slim.pt"), data, recipe(minutes=1e-6), device="cpu")
+
+
 def test_minutes_become_epochs(files, data):
-    done = retrain(read_slim(files / "slim.pt"), data, recipe(minutes=0.02), device="cpu")
+    done = retrain(read_slim(files / "slim.pt"), data, recipe(minutes=0.05), device="cpu")
     assert done.history.epochs >= 1 and done.history.seconds < 20
 
 

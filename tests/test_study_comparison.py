@@ -99,7 +99,7 @@ def test_repair_stands_beside_retraining_with_images_of_each_seed(data, tmp_path
     _, *records = network.results.records
     assert [r.epochs for r in records] == [0, 0, 1, 1]
     page = write_comparison(tmp_path, "title", "slimnet compare", [network]).read_text()
-    assert "by least squares, without labels and without training" in page
+    assert "by least squares and a few passes over some images, without labels" in page
     assert "order of the samples and the samples that a repair reads" in page
     count = len(cells_in(tmp_path))
     run(model, data, tmp_path, study, replace(SETTINGS, samples=32))

@@ -16,10 +16,11 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from slimnet.errors import InputError
 from slimnet.example import map_tensors
+from slimnet.retraining import Recipe
 from slimnet.task import LoaderTask
 from slimnet.tasks.data import load_data
 from slimnet.train import Callback, Schedule, Snapshot, train
-from slimnet.train.execution import WAYS, Execution, fastest
+from slimnet.train.execution import WAYS, Execution, Trial, fastest
 
 BASE = Schedule(epochs=2, lr=0.05, batch=32)
 
@@ -169,6 +170,28 @@ def test_the_fastest_way_is_one_of_those_tried_and_the_network_stays(data):
     assert list(told.seconds) == [Execution(True)] and "as told" in str(told)
     halved = fastest(net().half(), data, 32, torch.device("cpu"), rounds=1)
     assert list(halved.seconds) == [Execution()]
+
+
+def test_compiling_is_tried_where_it_is_asked_for_and_taken_where_it_pays(
+    data, monkeypatch, caplog
+):
+    asked = []
+    monkeypatch.setattr(torch, "compile", lambda model: asked.append(model) or model)
+    device, first = torch.device("cpu"), Execution(True)
+    trial = fastest(net(), data, 32, device, first, rounds=1, compiled=True)
+    assert list(trial.seconds) == [first, replace(first, compiled=True)] and len(asked) == 1
+    quick = {first: 2.0, replace(first, compiled=True): 1.0}
+    assert "float32, channels last, compiled: 2.00 times" in str(Trial(quick, [*quick][1]))
+
+    def broken(model):
+        raise OSError("no compiler")
+
+    monkeypatch.setattr(torch, "compile", broken)
+    trial = fastest(net(), data, 32, device, first, rounds=1, compiled=True)
+    assert trial.taken == first and list(trial.seconds) == [first]
+    assert "the training is not compiled: OSError: no compiler" in caplog.text
+    with pytest.raises(InputError, match="which a compiled network has not"):
+        Recipe(BASE, distill=True, features=0.5, compile=True)
 
 
 class Jitter(LoaderTask):

@@ -45,6 +45,7 @@ class AutoRequest:
     lr: float | None = None  # the usual one of the optimiser
     optimizer: str | None = None  # the usual one of the network
     execution: Execution | None = None  # of the training; found by a trial
+    compile: bool = False  # where that is faster
     latency_batch: int = 1
     threads: int | None = None
     seed: int = 0
@@ -109,5 +110,5 @@ _RATES = {"sgd": 0.01, "adamw": 3e-4}
 
 _DECIDE = (
     *("speed", "minutes", "epochs", "samples", "distill", "batch", "lr", "optimizer"),
-    *("latency_batch", "seed"),
+    *("compile", "latency_batch", "seed"),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -173,7 +173,7 @@ def cut(way: Way) -> Done:
             "plan": pruned.plan.to_json(),
             "certificate": None if proof is None else proof.to_json(),
             "proof": str(proof),
-            "sentences": list(asked_and_achieved(pruned.plan)),
+            "sentences": [*_tried(way), *asked_and_achieved(pruned.plan)],
         },
     )
 
@@ -211,6 +211,14 @@ def _macs(way: Way) -> float | None:
     return float(found["macs"])
 
 
+def _tried(way: Way) -> Iterator[str]:
+    """Which speeds were measured, where one was asked for."""
+    if way.request.speed is not None:
+        tried = way.journal.settled["speed"]["tried"]
+        measured = ", ".join(f"{macs:.0%} of the MACs {fast:.2f}x" for macs, fast in tried)
+        yield f"asked for: {way.request.speed:g} times as fast; measured: {measured}"
+
+
 def _speed_at(way: Way, macs: float) -> float | None:
     """How many times as fast the network is with this share of its MACs."""
     way.watch(f"measuring the speed with {macs:.0%} of the MACs", 0.0)
@@ -226,7 +234,7 @@ def _speed_at(way: Way, macs: float) -> float | None:
 
 
 def mend(way: Way) -> Done:
-    """Win back without training what can be won."""
+    """Win back without labels what can be won."""
     repaired = repair(
         way.path("cut.pt"), way.model, way.samples, seed=way.request.seed, watch=way.watch
     )
@@ -235,7 +243,7 @@ def mend(way: Way) -> Done:
     files = ("--against", way.request.spelled.model, "-o", way.path("repaired.pt"))
     samples = ("--samples", str(way.request.samples))
     return Done(
-        f"{way.said(metrics[way.metric.name])}, without training",
+        f"{way.said(metrics[way.metric.name])}, without labels",
         files=("repaired.pt",),
         command=way.command("repair", way.path("cut.pt"), *way.on_data(*files, *samples)),
         metrics=metrics,
@@ -253,6 +261,7 @@ def tune(way: Way) -> Done:
         minutes=minutes,
         distill=request.distill,
         seed=request.seed,
+        compile=request.compile,
     )
     try:
         trained = retrain(

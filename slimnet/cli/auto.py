@@ -66,6 +66,7 @@ def _request(options: commands.Auto) -> AutoRequest:
         lr=options.lr,
         optimizer=options.optimizer,
         execution=execution_called(options.precision),
+        compile=options.compile,
         latency_batch=options.batch,
         threads=run.threads,
         seed=run.seed,

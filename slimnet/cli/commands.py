@@ -154,7 +154,7 @@ class Prune:
 
 @dataclass(frozen=True, kw_only=True)
 class Repair:
-    """Win back the accuracy of a slim network without training and without labels.
+    """Win back the accuracy of a slim network without labels, from some images.
 
     Example: slimnet repair slim.pt --against resnet18.pt --data npz:cifar10.npz -o repaired.pt
     """
@@ -205,6 +205,7 @@ class Retrain:
         0.0, "weight of hidden features in the loss: channels that survive beside the teacher's own"
     )
     precision: str | None = option(None, "float32 or bfloat16; what is faster, by default")
+    compile: bool = option(False, "try torch.compile, too (minutes), and take it where it pays")
     normalize: str | None = option(None, _NORMALIZE)
     train_images: int | None = option(None, "use only so many", bounds=(1, None))
     test_images: int | None = option(None, "use only so many", bounds=(1, None))
@@ -378,6 +379,7 @@ class Auto:
     )
     train_batch: int = option(128, "samples per step", bounds=(1, None))
     precision: str | None = option(None, "float32 or bfloat16; what is faster, by default")
+    compile: bool = option(False, "try torch.compile, too (minutes), and take it where it pays")
     samples: int = option(1024, _SAMPLES)
     normalize: str | None = option(None, _NORMALIZE)
     train_images: int | None = option(None, "use only so many", bounds=(1, None))

@@ -106,7 +106,7 @@ def _what_next(pruned: Pruned, slim: Path, options: commands.Prune) -> Iterator[
     data += ["--arch", options.files.arch] if options.files.arch else []
     against = ["--against", str(options.model)]
     if pruned.repair is None:
-        yield f"now: {_typed('repair', slim, *against, *data)} (no training, no labels)"
+        yield f"now: {_typed('repair', slim, *against, *data)} (some images, no labels)"
     yield f"now: {_typed('retrain', slim, *data, *against, '--distill')}"
     yield f"then: {_typed('export', 'tuned.pt', '--onnx')}"
 

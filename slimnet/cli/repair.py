@@ -1,4 +1,4 @@
-"""``slimnet repair``: new weights for a slim network, without training."""
+"""``slimnet repair``: new weights for a slim network, without labels."""
 
 from __future__ import annotations
 

@@ -95,6 +95,7 @@ def _recipe(options: commands.Retrain) -> Recipe:
         options.temperature,
         options.distill_features,
         options.run.seed,
+        options.compile,
     )
 
 

@@ -192,7 +192,7 @@ def show_repair(done: Repair) -> None:
     how += "" if done.solved else ", which measured no better and was not kept"
     how += "; batch norms re-estimated" if done.reestimated else ""
     say(
-        f"repaired without training: on {count(done.held_out, 'image')} that were held back the "
+        f"repaired without labels: on {count(done.held_out, 'image')} that were held back the "
         f"outputs differ from the original's by {done.after:.1%} of their variance, before by "
         f"{done.before:.1%} ({how})"
     )

@@ -259,7 +259,7 @@ def repair(
     refine: bool = True,
     watch: Progress = not_shown,
 ) -> Pruned | Repaired:
-    """Win back, without training, what a cut of ``against`` cost (:mod:`slimnet.repair`).
+    """Win back, without labels, what a cut of ``against`` cost (:mod:`slimnet.repair`).
 
     ``slim`` is what :func:`slimnet.prune` returned, or a file; what comes back of it can be saved,
     verified and repaired again. ``data`` are images [N, C, H, W], normalised; no label is used.

@@ -215,7 +215,7 @@ class CutRequest:
     )
     repair: bool = option(
         False,
-        "win accuracy back without training or labels: least squares on",
+        "win accuracy back without labels: least squares, and a few passes, on",
         typed=" --samples images of --data",
         python=" the images of ``data`` (:mod:`slimnet.repair`). The certificate is of the cut, "
         "before its weights change",

@@ -1,4 +1,4 @@
-"""Repair without training: the slim network's layers are fitted to the original's, one by one.
+"""Repair without labels: the slim network's layers are fitted to the original's, one by one.
 
 In forward order every convolution and linear map of the slim network gets the weights that best
 reproduce the *original's* output from its inputs in the slim network (:mod:`.layers`). So its

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from slimnet.costs.quantity import quantities, share_left
 from slimnet.output import write_text
+from slimnet.report.chart import COLOURS, Mark, Series, lines
 from slimnet.report.templates import filled
 from slimnet.task import Metric
 
@@ -53,12 +54,18 @@ def write_way(path: Path, page: Page, steps: Sequence[StepRow], stopped: str = "
         costs=[] if plan is None else list(_costs(plan)),
         proof="" if plan is None else by_name["prune"].record["proof"],
         sentences=[] if plan is None else by_name["prune"].record["sentences"],
-        losses=by_name["retrain"].record.get("history", {}).get("losses", [])
-        if "retrain" in by_name
-        else [],
+        curve="" if "retrain" not in by_name else loss_curve(by_name["retrain"].record),
         latency=latency,
+        colours=COLOURS,
     )
     write_text(path, text)
+
+
+def loss_curve(record: Mapping[str, Any]) -> str:
+    """The mean loss of each epoch as a chart; nothing of fewer than two."""
+    losses = record.get("history", {}).get("losses", ())
+    marks = [Mark(n, loss, f"epoch {n}: {loss:.4g}") for n, loss in enumerate(losses, 1)]
+    return lines([Series("loss", tuple(marks), 0)], "epoch", "mean loss") if len(marks) > 1 else ""
 
 
 def _verdict(page: Page, steps: Mapping[str, StepRow]) -> str:
@@ -77,7 +84,7 @@ def _verdict(page: Page, steps: Mapping[str, StepRow]) -> str:
     )
 
 
-def _costs(plan: Mapping[str, Any]) -> Any:
+def _costs(plan: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     for name, quantity in quantities().items():
         before, after = plan["before"], plan["after"]
         written = (quantity.written(costs[name]) for costs in (before, after))

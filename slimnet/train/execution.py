@@ -7,11 +7,11 @@ of the network, and takes what is faster by more than noise.
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -22,7 +22,9 @@ from slimnet.capture.modules import copied
 from slimnet.capture.randomness import drawing_from
 from slimnet.example import map_tensors
 from slimnet.network import Network
+from slimnet.progress import remark
 from slimnet.task import Task, to_device
+from slimnet.text import first_line_with_kind
 
 
 @dataclass(frozen=True)
@@ -85,19 +87,24 @@ class Trial:
 
     @property
     def gain(self) -> float:
-        """How many times as fast as float32 in torch's own layout."""
-        return self.seconds.get(AS_IT_IS, math.nan) / self.seconds[self.taken]
+        """How many times as fast as the way that was tried first."""
+        return self.seconds[self.plain] / self.seconds[self.taken]
+
+    @property
+    def plain(self) -> Execution:
+        """The way that was tried first: float32 in torch's own layout, or what was told."""
+        return next(iter(self.seconds))
 
     def __str__(self) -> str:
         if len(self.seconds) == 1:
             return f"trained in {self.taken}, as told"
-        if self.taken == AS_IT_IS:
-            return f"trained in {AS_IT_IS}: nothing that was tried is faster here"
-        return f"trained in {self.taken}: {self.gain:.2f} times as fast here as {AS_IT_IS}"
+        if self.taken == self.plain:
+            return f"trained in {self.plain}: nothing that was tried is faster here"
+        return f"trained in {self.taken}: {self.gain:.2f} times as fast here as {self.plain}"
 
 
 WAYS = tuple(Execution(layout, half) for half in (False, True) for layout in (False, True))
-"""What is tried; compiling takes minutes, so who wants that says so."""
+"""What is tried by itself; compiling takes minutes, so who wants that says so."""
 
 ROUNDS = 5
 ENOUGH = 1.05
@@ -111,30 +118,43 @@ def fastest(
     device: torch.device,
     told: Execution | None = None,
     rounds: int = ROUNDS,
+    *,
+    compiled: bool = False,
 ) -> Trial:
     """Time training steps on the first batch in every way, in turns; the model stays as it is.
 
-    Where the way is ``told``, only that is timed.
+    Where the way is ``told``, only that is timed. With ``compiled`` the fastest is also compiled,
+    and taken so if that pays; where it cannot be compiled, a remark says why.
     """
     with drawing_from(0):  # loaders and dropout draw from generators that all share
         batch = next(iter(task.batches("train", batch_size, torch.Generator().manual_seed(0))))
-        times = _times(model, task, to_device(batch, device), told, device, rounds)
-    seconds = {way: median(taken[1:]) for way, taken in times.items()}  # the first warms up
+        tried = partial(_times, model, task, to_device(batch, device), device, rounds)
+        single = next(model.parameters()).dtype == torch.float32
+        seconds = tried([told] if told else [way for way in WAYS if single or way == AS_IT_IS])
+        taken = _taken(seconds)
+        if compiled:
+            try:
+                seconds |= tried([replace(taken, compiled=True)])
+            except Exception as error:  # whatever compilers raise: there may be none here
+                remark(f"the training is not compiled: {first_line_with_kind(error)}")
+    return Trial(seconds, _taken(seconds))
+
+
+def _taken(seconds: Mapping[Execution, float]) -> Execution:
+    """The fastest, where that is faster than the plain one by more than noise."""
     plain, best = next(iter(seconds)), min(seconds, key=lambda way: seconds[way])
-    return Trial(seconds, best if seconds[plain] > ENOUGH * seconds[best] else plain)
+    return best if seconds[plain] > ENOUGH * seconds[best] else plain
 
 
 def _times(
     model: nn.Module,
     task: Task,
     batch: Any,
-    told: Execution | None,
     device: torch.device,
     rounds: int,
-) -> dict[Execution, list[float]]:
-    """Seconds of each step, by the way it was computed; the plain way, or the told one, first."""
-    single = next(model.parameters()).dtype == torch.float32
-    ways = [told] if told else [way for way in WAYS if single or way == AS_IT_IS]
+    ways: Sequence[Execution],
+) -> dict[Execution, float]:
+    """Seconds of a step, by the way it was computed, in the order of the ways."""
     stepping = {way: _stepping(model, task, batch, way, device) for way in ways}
     times: dict[Execution, list[float]] = {way: [] for way in ways}
     for number in range(rounds + 1):
@@ -142,7 +162,7 @@ def _times(
             times[way].append(stepping[way]())
             if number == 0 and times[way][0] > _HOPELESS * times[ways[0]][0]:
                 del times[way]
-    return times
+    return {way: median(taken[1:]) for way, taken in times.items()}  # the first warms up
 
 
 _HOPELESS = 5

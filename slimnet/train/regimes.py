@@ -70,7 +70,7 @@ REGIMES.add(
     "repair",
     Regime(
         title="repaired",
-        meaning="new weights by least squares, without labels and without training",
+        meaning="new weights by least squares and a few passes over some images, without labels",
         start="repaired",
         epochs=0.0,
     ),
