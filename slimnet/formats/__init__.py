@@ -55,6 +55,7 @@ class ExportFormat:
     write: Callable[[ExportRequest], Exported]
     beside: tuple[str, ...] = ()  # what is added to the name of files that are written with it
     runs: bool = True  # whether it runs the network, and so needs an example
+    chooses: bool = False  # whether it can leave outputs out
 
 
 FORMATS: Registry[ExportFormat] = Registry(
