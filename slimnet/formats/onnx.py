@@ -57,5 +57,5 @@ def _sentences(exported: OnnxExport, latency: Latency | None) -> Iterator[str]:
 
 
 FORMATS.add(
-    "onnx", ExportFormat("ONNX", (".onnx",), write, beside=(".json", ".data"), chooses=True)
+    "onnx", ExportFormat("ONNX", (".onnx",), write, beside=(".json", ".data"), selects=True)
 )
