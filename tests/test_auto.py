@@ -327,8 +327,11 @@ def tensors(path):
     return torch.load(path)["tensors"]
 
 
-def test_the_command_is_killed_and_ends_the_same(shelf, whole):
+def test_the_command_says_what_came_of_each_step(whole):
     assert "repaired: loss" in whole[1] and "report.html says what was done" in whole[1]
+
+
+def test_the_command_is_killed_and_ends_the_same(shelf, whole):
     again = start(shelf, "killed")
     out, err = again.communicate()
     assert again.returncode == 0, err
