@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from slimnet.capture.graph import Call
+from slimnet.example import is_read
 from slimnet.network import Network
 from slimnet.plan.plan import Plan
 from slimnet.plan.rebuild import without_blocks
@@ -130,10 +131,13 @@ class LayerwiseRepair:
         return {i: replace(c, form=c.form_of(cut[i].args)) for i, c in self._consumers.items()}
 
     def _outputs(self) -> dict[int, Feature]:
-        """The network's outputs, as far as they are real numbers that a call makes first."""
+        """The outputs that are read, as far as they are real numbers that a call makes first."""
         made, originally = self._trace.graph.made, self._whole.graph.made
         found = {}
-        for ref, other in zip(self._trace.outputs, self._whole.outputs, strict=True):
+        pairs = zip(self._trace.outputs, self._whole.outputs, strict=True)
+        for name, (ref, other) in zip(self._trace.names, pairs, strict=True):
+            if not is_read(name, self._plan.outputs):  # it may have lost channels
+                continue
             call, original = made.get(ref.id), originally.get(other.id)
             if call is None or original is None or not ref.dtype.is_floating_point:
                 continue
