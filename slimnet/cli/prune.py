@@ -91,7 +91,8 @@ def _show(pruned: Pruned, described: str, output: Path, options: commands.Prune)
         tables.show_repair(pruned.repair)
     console.written(output)
     if options.dry_run:
-        console.note(f"now: edit it, and {_typed('prune', options.model, '--plan', output)}")
+        again = _typed("prune", options.model, "--plan", output, *_network(options.files))
+        console.note(f"now: edit it, and {again}")
         return
     if options.cut.bytes is not None:
         console.say(f"it takes {output.stat().st_size:,} bytes: the plan lies in it, too")
@@ -109,6 +110,14 @@ def _what_next(pruned: Pruned, slim: Path, options: commands.Prune) -> Iterator[
         yield f"now: {_typed('repair', slim, *against, *data)} (some images, no labels)"
     yield f"now: {_typed('retrain', slim, *data, *against, '--distill')}"
     yield f"then: {_typed('export', 'tuned.pt', '--onnx')}"
+
+
+def _network(files: commands.Files) -> Iterator[str]:
+    """The options that say what the network is and takes, as they were given."""
+    named = {"--arch": files.arch, "--weights": files.weights, "--example": files.example}
+    yield from (word for pair in named.items() if pair[1] is not None for word in map(str, pair))
+    for shape in files.input:
+        yield from ("--input", ",".join(map(str, shape)))
 
 
 def _typed(*words: str | Path) -> str:
