@@ -678,6 +678,7 @@ def test_weights_are_chosen_where_a_checkpoint_holds_several(slimnet, shelf):
     other = {n: t * 2 if t.is_floating_point() else t for n, t in state.items()}
     torch.save({"model": state, "ema": other, "args": Namespace(lr=0.1)}, shelf / "both.pt")
     code, out, _ = slimnet("prune both.pt --weights ema --ratio 0.5 -o ema.pt")
+    assert "slimnet repair ema.pt --against both.pt --data DATA --weights ema (" in out
     assert code == 0 and "strides, padding and activations cannot be seen in weights" in out
     assert "also there: 'ema' (--weights KEY chooses)" in slimnet("inspect both.pt")[1]
     assert slimnet("verify ema.pt --against both.pt --weights ema")[0] == 0

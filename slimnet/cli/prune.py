@@ -104,7 +104,7 @@ def _what_next(pruned: Pruned, slim: Path, options: commands.Prune) -> Iterator[
     """The commands that win accuracy back, and the one that makes a file to run."""
     data = ["--data", options.data or "DATA"]
     data += ["--normalize", options.normalize] if options.normalize else []
-    data += ["--arch", options.files.arch] if options.files.arch else []
+    data += _built(options.files)
     against = ["--against", str(options.model)]
     if pruned.repair is None:
         yield f"now: {_typed('repair', slim, *against, *data)} (some images, no labels)"
@@ -114,10 +114,16 @@ def _what_next(pruned: Pruned, slim: Path, options: commands.Prune) -> Iterator[
 
 def _network(files: commands.Files) -> Iterator[str]:
     """The options that say what the network is and takes, as they were given."""
-    named = {"--arch": files.arch, "--weights": files.weights, "--example": files.example}
-    yield from (word for pair in named.items() if pair[1] is not None for word in map(str, pair))
+    yield from _built(files)
+    yield from ["--example", files.example] if files.example else []
     for shape in files.input:
         yield from ("--input", ",".join(map(str, shape)))
+
+
+def _built(files: commands.Files) -> Iterator[str]:
+    """Those that say what builds it, and which weights are its."""
+    yield from ["--arch", files.arch] if files.arch else []
+    yield from ["--weights", files.weights] if files.weights else []
 
 
 def _typed(*words: str | Path) -> str:
