@@ -184,7 +184,12 @@ def _parts(value: Any) -> Any:
     parts, layout = tree_flatten(value, is_leaf=lambda part: part is not value)
     if layout.is_leaf():
         return None
-    return value if isinstance(value, Mapping) and list(value.values()) == parts else parts
+    return value if isinstance(value, Mapping) and _are_same(value.values(), parts) else parts
+
+
+def _are_same(values: Iterable[Any], others: Sequence[Any]) -> bool:
+    """Whether these are the very same objects: tensors cannot be asked whether they are equal."""
+    return list(map(id, values)) == list(map(id, others))
 
 
 def _items(parts: Any) -> Iterable[tuple[Any, Any]]:

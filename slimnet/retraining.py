@@ -34,7 +34,7 @@ from slimnet.train.checkpoint import Checkpoint
 from slimnet.train.distillation import Distilled
 from slimnet.train.execution import Execution, Trial, fastest
 from slimnet.train.features import Features
-from slimnet.train.loop import place_of
+from slimnet.train.loop import place_of, trained_of
 from slimnet.train.processes import ALONE, Processes
 from slimnet.train.regimes import REGIMES
 
@@ -85,7 +85,6 @@ class Recipe:
             raise InputError(
                 "features are compared with those of a teacher, by a weight from 0 on: distill, too"
             )
-
         if self.compile and self.features:
             raise InputError("features are read from layers, which a compiled network has not")
 
@@ -125,6 +124,7 @@ def retrain(
         before = measure(model.to(place), task, place)
     measuring = processes.share(time.perf_counter() - began)
     start(REGIMES[recipe.regime], model, recipe.seed, repairer)
+    trained_of(model)
     whole = _with_teacher(task, recipe, model, artifact.plan, against, place)
     file = _checkpoint(checkpoint, model, whole, recipe, execution)
     snapshot = processes.share(file.read() if file is not None and processes.first else None)
@@ -199,7 +199,8 @@ def _with_teacher(
         raise InputError("to distil, give the network that the slim one was cut from")
     teacher = copied(Network.of(against)).to(place).eval().requires_grad_(False)
     features = Features.of(plan, slim, teacher) if recipe.features else None
-    return Distilled(task, teacher, recipe.weight, recipe.temperature, features, recipe.features)
+    weights = (recipe.weight, recipe.temperature, features, recipe.features)
+    return Distilled(task, teacher, *weights, read=plan.outputs)
 
 
 def _checkpoint(

@@ -249,6 +249,11 @@ def first_tensor(outputs: Outputs) -> Tensor:
     return tensors[0]
 
 
+def relative_error(output: Tensor, target: Tensor) -> Tensor:
+    """Mean squared difference, in parts of the target's variance."""
+    return (output - target).square().mean() / target.var().clamp(min=1e-12)
+
+
 def shapes_in_words(inputs: Any) -> str:
     """The shapes of some inputs, for an error's text."""
     shapes = [list(tensor.shape) for tensor in _tensors(inputs)]

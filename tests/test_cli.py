@@ -251,6 +251,7 @@ CASES = {
     "prune dense.pt --ratio 0.5 -o missing/new.pt": "cannot be written: there is no folder",
     "prune dense.pt --ratio 0.5 -o .": "is a folder: name a file",
     "export slim.pt": "name the format to export to: --onnx",
+    "export slim.pt --pt2 --outputs boxes": "an exported program holds the whole network",
     "export slim.pt missing/slim.onnx --onnx": "cannot be written: there is no folder",
     "export slim.pt --onnx --batch 0": "'--batch'",
     "compare dense.pt --data npz:good.npz -o text.pt": "text.pt cannot be made",

@@ -5,10 +5,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
+from torch.utils._pytree import register_pytree_node
 
 import slimnet
 from slimnet.errors import InputError
-from slimnet.example import normal, positional, tensors_of
+from slimnet.example import named_tensors, normal, positional, tensors_of
 
 Pair = namedtuple("Pair", ["a", "b"])
 A, B = torch.zeros(1), torch.ones(2)
@@ -104,6 +105,20 @@ def circle():
 )
 def test_tensors_are_found_in_whatever_holds_them(value, count):
     assert len(tensors_of(value)) == count
+
+
+class Sorted(UserDict):
+    """Taken apart by its keys in their order."""
+
+
+def test_a_container_taken_apart_in_another_order_is_counted():
+    register_pytree_node(
+        Sorted,
+        lambda box: ([box[key] for key in sorted(box)], None),
+        lambda parts, _: Sorted(enumerate(parts)),
+    )
+    (zero, b), (one, a) = named_tensors(Sorted(b=torch.ones(2, 2), a=torch.zeros(2, 2)))
+    assert (zero, one) == ("0", "1") and float(b.sum()) == 0 and float(a.sum()) == 4
 
 
 def test_noise_is_the_same_every_time():

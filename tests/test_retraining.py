@@ -10,6 +10,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from typer.testing import CliRunner
 
 import slimnet
+from slimnet import retraining
 from slimnet.cli import app, main
 from slimnet.errors import InputError
 from slimnet.files.access import open_network
@@ -28,7 +30,7 @@ from slimnet.task import LoaderTask
 from slimnet.tasks.data import load_data
 from slimnet.train import Callback, Schedule, train
 from slimnet.train.distillation import Distilled, divergence
-from slimnet.train.execution import Execution
+from slimnet.train.execution import Execution, Trial
 
 BASE = Schedule(epochs=2, lr=0.05, batch=32, shape="cosine")
 
@@ -105,6 +107,15 @@ class Heads(nn.Module):
         return {"scores": self.scores(x), "boxes": (self.boxes(x)[:, None], "no tensor")}
 
 
+def test_a_training_with_other_labels_starts_anew(files, data, tmp_path, caplog):
+    options = {"checkpoint": tmp_path / "t.training", "device": "cpu", "execution": Execution()}
+    with pytest.raises(Stopped):
+        retrain(files / "slim.pt", data, recipe(), callbacks=[AfterAnEpoch()], **options)
+    smoothed = replace(data, smoothing=0.1)
+    assert retrain(files / "slim.pt", smoothed, recipe(), **options).resumed == 0
+    assert "is of a training with other data" in caplog.text
+
+
 def test_any_outputs_are_distilled():
     torch.manual_seed(0)
     student, teacher, x = Heads(), Heads(), torch.randn(16, 4)
@@ -115,6 +126,19 @@ def test_any_outputs_are_distilled():
     boxes = (a["boxes"][0] - b["boxes"][0]).square().mean() / b["boxes"][0].var()
     wanted = 0.5 * own(a, x) + 0.25 * (divergence(a["scores"], b["scores"], 2.0) + boxes)
     torch.testing.assert_close(loss, wanted)
+
+
+def test_outputs_that_nobody_reads_are_not_distilled():
+    torch.manual_seed(0)
+    student, teacher, x = Heads(), Heads(), torch.randn(16, 4)
+    student.scores = copy.deepcopy(teacher.scores)
+    task = LoaderTask([x], [x], lambda outputs, batch: outputs["scores"].sum())
+    losses = {
+        read: float(Distilled(task, teacher, weight=1.0, read=read).loss(student, x).detach())
+        for read in ((), ("scores",), ("boxes",))
+    }
+    assert losses["scores",] == pytest.approx(0, abs=1e-6)
+    assert losses["boxes",] == pytest.approx(2 * losses[()]) and losses[()] > 0.01
 
 
 def test_a_tasks_own_teacher_loss_counts():
@@ -201,9 +225,14 @@ def test_less_time_than_an_epoch_takes_is_refused(files, data):
         retrain(read_slim(files / "slim.pt"), data, recipe(minutes=1e-6), device="cpu")
 
 
-def test_minutes_become_epochs(files, data):
-    done = retrain(read_slim(files / "slim.pt"), data, recipe(minutes=0.05), device="cpu")
-    assert done.history.epochs >= 1 and done.history.seconds < 20
+def test_minutes_become_epochs(files, data, monkeypatch):
+    """Of ten batches each, and as long as the network was measured before."""
+    way, clock = Execution(), iter([0.0, 19.0])
+    trial = Trial({way: 0.1}, way)
+    monkeypatch.setattr(retraining, "fastest", lambda *_, **__: trial)
+    monkeypatch.setattr(retraining, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    done = retrain(files / "slim.pt", data, recipe(minutes=1.1), device="cpu")
+    assert done.history.epochs == 3
 
 
 def test_a_regime_that_does_not_exist_is_refused():
@@ -325,6 +354,7 @@ def run(arguments):
         (["--precision", "int8"], "unknown precision 'int8': the known ones are float32, bfloat16"),
         (["--optimizer", "lion"], "unknown optimizer 'lion'"),
         (["--distill-features", "1"], "features are compared with those of a teacher"),
+        (["--lr", "0"], "the learning rate must be greater than 0, not 0"),
         (["--minutes", "0"], "the minutes to train must be more than 0"),
     ],
 )
@@ -335,6 +365,13 @@ def test_bad_options_are_one_sentence(files, options, sentence, tmp_path, capsys
     assert stopped.value.code == 2
     assert sentence in capsys.readouterr().err.replace("\n", " ")
     assert not Path(tmp_path / "out.pt").exists()
+
+
+def test_a_frozen_network_cannot_be_trained(dense, data):
+    frozen = copy.deepcopy(dense).requires_grad_(False)
+    pruned = slimnet.prune(frozen, (torch.zeros(1, 1, 8, 8),), ratio=0.5)
+    with pytest.raises(InputError, match="no parameter to train: every one is frozen"):
+        retrain(pruned, data, recipe(), device="cpu")
 
 
 def test_a_program_cannot_be_trained(tmp_path, data):

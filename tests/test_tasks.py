@@ -60,6 +60,15 @@ def test_a_regression_is_learnt(tmp_path):
     assert after["mae"] == pytest.approx(float((told - y).abs().mean()), rel=1e-5)
 
 
+def test_a_teacher_of_a_regression_is_heard_in_its_numbers(tmp_path):
+    """Two numbers are no scores of two classes, of which a shift would say nothing."""
+    pairs = {"y_train": np.eye(2).repeat(48, 0), "y_test": np.eye(2).repeat(20, 0)}
+    task = load_task(write_npz(tmp_path / "own.npz", **pairs))
+    outputs = torch.randn(8, 2)
+    told = float(task.teacher_loss(outputs + 1, outputs))
+    assert told == pytest.approx(1 / float(outputs.var()), rel=1e-5)
+
+
 def test_images_of_a_regression_are_scaled(tmp_path):
     pixels = np.full((5, 8, 6, 3), 51, np.uint8)
     spec = write_npz(tmp_path / "own.npz", x_train=pixels, y_train=np.arange(5.0))

@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import nn
 
 import slimnet
+from slimnet.errors import InputError
 from slimnet.files.slim_file import read_slim
 from slimnet.models import MODELS
 from slimnet.train.processes import ALONE, Processes, joined
@@ -31,6 +32,18 @@ def test_a_batch_that_cannot_be_split_is_everybodys():
     batch = (torch.ones(1, 3), torch.zeros(1))
     assert [Processes(rank, 2).part(batch) for rank in range(2)] == [(batch, 0.5)] * 2
     assert ALONE.part(batch) == (batch, 1.0)
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        [torch.ones(2, 3), torch.zeros(2)],  # as a loader collates two pairs
+        {"pair": [torch.ones(2, 3), {"labels": torch.zeros(2)}]},
+        ([torch.ones(3, 4, 5), torch.ones(3, 6, 7), torch.ones(3, 4, 4)], torch.zeros(3)),
+    ],
+)
+def test_a_list_that_may_be_of_samples_or_not_is_everybodys(batch):
+    assert Processes(0, 2).part(batch) == (batch, 0.5)
 
 
 @pytest.fixture
@@ -58,6 +71,26 @@ def test_batch_norms_over_processes_are_torchs(kind, options, group):
     for name, tensor in own.state_dict().items():
         torch.testing.assert_close(shared.state_dict()[name], tensor)
     torch.testing.assert_close(shared.eval()(y), own.eval()(x))
+
+
+def test_batch_norms_that_measure_wait_for_nobody():
+    norm, x = nn.BatchNorm1d(4, track_running_stats=False).eval(), torch.randn(6, 4)
+    with Processes(0, 2).normalising(norm):  # and no group: sums cannot be taken
+        torch.testing.assert_close(norm(x), nn.functional.batch_norm(x, None, None, training=True))
+
+
+def test_batch_norms_of_ones_own_are_refused():
+    class Activated(nn.BatchNorm1d):
+        def forward(self, x):
+            return super().forward(x).relu()
+
+    with (
+        pytest.raises(InputError, match="Activated normalises batches in a way of its own"),
+        Processes(0, 2).normalising(Activated(4)),
+    ):
+        pass
+    with ALONE.normalising(norm := Activated(4)):
+        assert float(norm(torch.randn(6, 4)).min().detach()) >= 0
 
 
 def test_a_process_that_nobody_started_with_others_is_alone(monkeypatch):

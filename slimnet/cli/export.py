@@ -15,6 +15,10 @@ def export(options: commands.Export) -> None:
     slim, files, run = options.slim, options.files, options.run
     use_threads(run)
     kind = FORMATS[_name(options)]
+    if options.cut.outputs and not kind.selects:
+        raise InputError(
+            f"{kind.title} holds the whole network: leave --outputs out, or export to --onnx"
+        )
     target = options.file or slim.with_suffix(kind.endings[0])
     reads = (slim, options.against, files.arch, files.example)
     wanted = Format(kind.title, kind.endings, beside=kind.beside)

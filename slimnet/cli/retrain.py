@@ -87,7 +87,11 @@ def _recipe(options: commands.Retrain) -> Recipe:
             f"the regime {options.regime} does not train: slimnet repair does what it does"
         )
     return Recipe(
-        Schedule(lr=options.lr or usual, nesterov=options.optimizer == "sgd", **schedule),
+        Schedule(
+            lr=usual if options.lr is None else options.lr,
+            nesterov=options.optimizer == "sgd",
+            **schedule,
+        ),
         options.regime,
         options.minutes,
         options.distill,

@@ -56,4 +56,6 @@ def _sentences(exported: OnnxExport, latency: Latency | None) -> Iterator[str]:
             yield "timed alone: --against DENSE.pt compares it with the dense network"
 
 
-FORMATS.add("onnx", ExportFormat("ONNX", (".onnx",), write, beside=(".json", ".data")))
+FORMATS.add(
+    "onnx", ExportFormat("ONNX", (".onnx",), write, beside=(".json", ".data"), selects=True)
+)

@@ -14,7 +14,15 @@ from torch import Tensor, nn
 
 from slimnet.errors import InputError
 from slimnet.networks.payload import check_file
-from slimnet.task import Measured, Metric, Split, call, compute_metrics, first_tensor
+from slimnet.task import (
+    Measured,
+    Metric,
+    Split,
+    call,
+    compute_metrics,
+    first_tensor,
+    relative_error,
+)
 from slimnet.tasks.batches import Batches, counted
 from slimnet.tasks.kind import TASKS, Kind
 from slimnet.tasks.sources import KEYS, channels_first, read_arrays
@@ -79,6 +87,11 @@ class Regression:
             "mae": Measured(MeanAbsoluteError, _update),
         }
         return compute_metrics(rows, model, self.inputs, batches)
+
+    def teacher_loss(self, outputs: Any, targets: Any) -> Tensor:
+        """Mean squared difference of the numbers, in parts of the variance of the teacher's."""
+        ours, theirs = (first_tensor(each).float() for each in (outputs, targets))
+        return relative_error(ours, theirs)
 
     def facts(self) -> dict[str, Any]:
         """Its name, and how many samples there are."""

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from slimnet.digest import weights_digest
 from slimnet.errors import InputError
-from slimnet.example import tensors_of
-from slimnet.task import Batch, Metric, Split, Task, fingerprint_of
-from slimnet.train.features import Calls, Features, relative_error
+from slimnet.example import is_read, named_tensors, tensors_of
+from slimnet.task import Batch, Metric, Split, Task, fingerprint_of, relative_error
+from slimnet.train.features import Calls, Features
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +37,7 @@ class Distilled:
     temperature: float = 4.0
     features: Features | None = None
     hint: float = 0.0
+    read: Sequence[str] = ()  # outputs that are compared; all where empty
 
     def __post_init__(self) -> None:
         if not 0 <= self.weight <= 1 or self.temperature <= 0:
@@ -91,7 +92,8 @@ class Distilled:
         told: Callable[[Any, Any], Tensor] | None = getattr(self.task, "teacher_loss", None)
         if told is not None:
             return told(outputs, targets)
-        pairs = list(zip(tensors_of(outputs), tensors_of(targets), strict=False))
+        named = zip(named_tensors(outputs), tensors_of(targets), strict=False)
+        pairs = [(x, y) for (name, x), y in named if is_read(name, self.read)]
         alike = [(x, y) for x, y in pairs if x.shape == y.shape and x.is_floating_point()]
         if not alike:
             raise InputError("network and teacher have no output of the same shape to compare")

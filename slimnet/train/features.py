@@ -21,6 +21,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from slimnet.errors import InputError
 from slimnet.network import Network
 from slimnet.plan.plan import Plan
+from slimnet.task import relative_error
 
 Calls = Mapping[str, list[Tensor]]
 """Layer → what it gave, call by call."""
@@ -70,7 +71,7 @@ class Features:
                 handle.remove()
 
     def apart(self, slim: Calls, dense: Calls) -> Tensor:
-        """The mean of :func:`relative_error` over all calls of the layers."""
+        """The mean of :func:`~slimnet.task.relative_error` over all calls of the layers."""
         errors = [
             self._error(name, output, target)
             for name in self.kept
@@ -84,11 +85,6 @@ class Features:
         kept = self.kept[name].to(target.device)
         own = target.index_select(self.axes[name], kept)
         return relative_error(output.float(), own.float())
-
-
-def relative_error(output: Tensor, target: Tensor) -> Tensor:
-    """Mean squared difference, in parts of the target's variance."""
-    return (output - target).square().mean() / target.var().clamp(min=1e-12)
 
 
 def _is_compared(name: str, layer: nn.Module, plan: Plan) -> bool:

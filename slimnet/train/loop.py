@@ -254,9 +254,7 @@ def _train_on(run: _Run, step: _Step, batch: Batch) -> Tensor:
 
 
 def _optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if not trained:
-        raise InputError("the network has no parameter to train: every one is frozen")
+    trained = trained_of(model)
     check_held(trained, **{"learning rate": schedule.lr, "weight decay": schedule.weight_decay})
     if schedule.optimizer == "adamw":
         return torch.optim.AdamW(trained, lr=schedule.lr, weight_decay=schedule.weight_decay)
@@ -267,6 +265,14 @@ def _optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
         weight_decay=schedule.weight_decay,
         nesterov=schedule.nesterov,
     )
+
+
+def trained_of(model: nn.Module) -> list[nn.Parameter]:
+    """The parameters that are trained; raises ``InputError`` where every one is frozen."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not trained:
+        raise InputError("the network has no parameter to train: every one is frozen")
+    return trained
 
 
 def check_held(trained: Iterable[nn.Parameter], **numbers: float) -> None:

@@ -9,7 +9,7 @@ up to rounding, for losses that are means over samples; dropout draws alike in e
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_map
 
+from slimnet.errors import InputError
 from slimnet.task import Batch, samples_in
 
 Value = TypeVar("Value")
@@ -51,10 +52,10 @@ class Processes:
         """The samples of a batch that this process trains on, and their share of it.
 
         Tensors and lists are split that are as long as the batch has samples. All processes train
-        on all of a batch that is too small to be split.
+        on all of a batch that is too small to be split, or of which that cannot be told.
         """
         total = samples_in(batch)
-        if total < self.count or self.count == 1:
+        if total < self.count or self.count == 1 or _is_unclear(batch, total):
             return batch, 1 / self.count
         first, last = (total * n // self.count for n in (self.rank, self.rank + 1))
         mine = tree_map(lambda leaf: _rows(leaf, total, first, last), batch, is_leaf=_is_rows)
@@ -89,8 +90,17 @@ class Processes:
 
     @contextmanager
     def normalising(self, model: nn.Module) -> Iterator[None]:
-        """Batch norms in training mode take their statistics over the parts of all processes."""
+        """Batch norms in training mode take their statistics over the parts of all processes.
+
+        Raises :class:`InputError` for one that computes in a way of its own.
+        """
         norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and self.count > 1]
+        for norm in norms:
+            if type(norm).forward is not _BatchNorm.forward:
+                raise InputError(
+                    f"{type(norm).__name__} normalises batches in a way of its own, "
+                    "and how several processes share the statistics is not known: train in one"
+                )
         for norm in norms:
             norm.forward = partial(_normalised, norm)  # type: ignore[method-assign]
         try:
@@ -120,6 +130,16 @@ def joined() -> Iterator[Processes]:
         dist.destroy_process_group()
 
 
+def _is_unclear(part: Any, total: int) -> bool:
+    """Whether a list is as long as a part of it: of two samples, a list of images and labels."""
+    if not isinstance(part, (Mapping, tuple, list)):
+        return False
+    inside = list(part.values()) if isinstance(part, Mapping) else list(part)
+    if isinstance(part, list) and len(part) == total:
+        return any(samples_in(each) == total for each in inside)
+    return any(_is_unclear(each, total) for each in inside)
+
+
 def _is_rows(value: Any) -> bool:
     """Lists of samples, such as pictures of different sizes, are split as tensors are."""
     return isinstance(value, list)
@@ -134,8 +154,7 @@ def _rows(leaf: Any, total: int, first: int, last: int) -> Any:
 
 def _normalised(norm: _BatchNorm, x: Tensor) -> Tensor:
     """What a batch norm gives: the formula of its documentation, over all processes."""
-    own = norm.training or norm.running_mean is None
-    if not own:
+    if not norm.training:  # the first process alone measures while the others wait
         return type(norm).forward(norm, x)
     axes = [d for d in range(x.dim()) if d != 1]
     wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
