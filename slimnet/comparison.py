@@ -106,7 +106,8 @@ def one_sample(opened: Opened, task: Task) -> tuple[Any, ...]:
             f"{task.name}: the network does not run on {shapes_in_words(example)}: {why}"
         ) from error
     with torch.no_grad(), evaluation_mode(Network.of(model)):
-        task.measure(model, islice(task.batches("test", 1), 1))
+        # several samples: some metrics are of no single one
+        task.measure(model, islice(task.batches("test", 16), 1))
     return example
 
 
@@ -212,7 +213,7 @@ def _dense_candidate(
 ) -> Candidate:
     """The dense network, timed unless the folder holds its record already."""
     dense = cost(model, example)
-    finished = STORES["folder"](directory).read(cells(study, model, task)[0])
+    finished = STORES[timer.settings.store](directory).read(cells(study, model, task)[0])
     latency = timer.dense() if finished is None else finished.facts.latency
     return Candidate(
         model, Facts(dense.macs, dense.params, latency=latency), WHOLE, example=example

@@ -26,8 +26,8 @@ from slimnet.capture.trace import Trace, capture
 from slimnet.costs.quantity import COSTS, quantities, share_left
 from slimnet.coupling.couple import Coupling, Pin, couple
 from slimnet.criteria import CriterionOptions
-from slimnet.errors import CaptureError, CertificateError, InputError, PruneError
-from slimnet.example import Example, is_read, positional
+from slimnet.errors import CaptureError, CertificateError, PruneError
+from slimnet.example import Example, positional
 from slimnet.inspection import Analysis, Inspection, analyse
 from slimnet.lineage import Lineage, lineage_of, remember
 from slimnet.network import Network
@@ -39,7 +39,7 @@ from slimnet.planning.bystanders import Bystanders
 from slimnet.planning.draft import draft
 from slimnet.planning.outcome import refusal
 from slimnet.planning.request import CutRequest, parse_outputs
-from slimnet.planning.returned import changed_outputs
+from slimnet.planning.returned import changed_outputs, still_read
 from slimnet.planning.scoring import ScoringInputs
 from slimnet.progress import Progress, not_shown
 from slimnet.proof.certificate import Certificate, Mismatch, certify, join_certificates
@@ -192,14 +192,7 @@ def _opened(model: nn.Module | Pruned, example: Example | None) -> tuple[Network
 
 def _outputs(asked: CutRequest, earlier: Lineage | None) -> Sequence[str]:
     """Those that are read: of what an earlier cut left to read, unless told, all."""
-    left = () if earlier is None else earlier.plan.outputs
-    for name in asked.outputs:
-        if not is_read(name, left):
-            raise InputError(
-                f"the output {name} was not read when this network was cut, and may have changed "
-                f"since: what is left to read is {', '.join(left)}"
-            )
-    return asked.outputs or left
+    return still_read(asked.outputs, () if earlier is None else earlier.plan.outputs)
 
 
 def _samples(network: Network, asked: PruneArguments) -> Samples | None:

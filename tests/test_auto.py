@@ -3,10 +3,13 @@
 import json
 import os
 import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import onnxruntime
@@ -19,8 +22,10 @@ from slimnet import cli
 from slimnet.auto.journal import Done, Journal
 from slimnet.auto.request import AutoRequest, Spelled
 from slimnet.auto.speed import Found, share_for
-from slimnet.auto.steps import STEPS
+from slimnet.auto.steps import FILES, STEPS, Way
 from slimnet.auto.way import run_auto
+from slimnet.cli.commands import COMMANDS
+from slimnet.cli.typed import signature
 from slimnet.errors import InputError, PruneError
 from slimnet.files.access import Opened
 from slimnet.planning.request import CutRequest
@@ -29,6 +34,7 @@ from slimnet.tasks.data import load_data
 from slimnet.train.execution import AS_IT_IS
 
 CPU = torch.device("cpu")
+IMAGE = (torch.zeros(1, 1, 8, 8),)
 
 
 class Net(nn.Module):
@@ -65,15 +71,16 @@ def opened():
     return Opened(Net().eval(), None)
 
 
-def go(opened, folder, asked, **more):
-    example = (torch.zeros(1, 1, 8, 8),)
+def go(opened, folder, asked, data=None, example=IMAGE, **more):
     how = {"title": "net", "command": "slimnet auto …", "device": CPU, **more}
-    return run_auto(opened, example, task(), asked, folder, **how)
+    return run_auto(opened, example, data or task(), asked, folder, **how)
 
 
 @pytest.fixture(scope="module")
 def made(opened, tmp_path_factory):
     folder = tmp_path_factory.mktemp("way") / "out"
+    folder.mkdir()
+    (folder / "dense.onnx").write_text("of another network")
     return folder, go(opened, folder, request())
 
 
@@ -81,9 +88,7 @@ def test_each_step_leaves_its_file_and_the_last_runs(made, opened):
     folder, steps = made
     assert list(steps) == list(STEPS)
     names = {file for step in steps.values() for file in step.files}
-    assert names == {
-        *("sensitivity.html", "cut.pt", "repaired.pt", "tuned.pt", "slim.onnx", "dense.onnx"),
-    }
+    assert names == set(FILES) - {"tuned.pt.training"}
     for name in ("cut", "repaired", "tuned"):
         slim = slimnet.load(folder / f"{name}.pt", into=opened.model)
         assert slimnet.verify(folder / f"{name}.pt", opened.model).error < 1e-9
@@ -125,7 +130,47 @@ def test_what_is_done_is_not_done_again(made, opened):
     (folder / "slim.onnx").unlink()
     told.clear()
     go(opened, folder, request(), tell=lambda what, done, earlier: told.append(earlier))
-    assert told == [name != "export" for name in STEPS]
+    assert told == [name not in ("export", "latency") for name in STEPS]
+
+
+def test_a_kill_before_the_last_page_leaves_none_that_is_not_true(made, opened):
+    page = made[0] / "report.html"
+    page.write_text("Not at its end yet")
+    go(opened, made[0], request())
+    assert "of the MACs and" in page.read_text() and "Not at its end" not in page.read_text()
+
+
+class Attending(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(16, 4, batch_first=True)
+        self.head = nn.Linear(16, 1)
+        self.other = nn.Linear(16, 7)
+
+    def forward(self, x):
+        x = self.attention(x, x, x, need_weights=False)[0].mean(1)
+        return {"out": self.head(x), "other": self.other(x)}
+
+
+@pytest.mark.parametrize("heads", [False, True])
+def test_what_the_task_reads_and_whole_heads_count_from_the_first_step_on(tmp_path, heads):
+    x = torch.randn(32, 5, 16, generator=torch.Generator().manual_seed(0))
+    pairs = list(zip(x.split(16), x.mean((1, 2)).split(16), strict=True))
+    loss = lambda out, batch: (out["out"][:, 0] - batch[1]).square().mean()  # noqa: E731
+    data = LoaderTask(pairs, pairs, loss, outputs=("out",))
+    model, asked = Attending().eval(), request(cut=CutRequest(bytes=100.0, heads=heads))
+    with pytest.raises(InputError, match=r"^prune: "):
+        go(Opened(model, None), tmp_path, asked, data, (x[:1],))
+    step = json.loads((tmp_path / "auto.json").read_text())["steps"]["inspect"]
+    found = slimnet.inspect(model, (x[:1],), heads=heads, outputs="out")
+    assert f"in {len(found.groups)} group" in step["sentence"]
+    assert step["command"].endswith("--outputs out --heads" if heads else "--outputs out")
+
+
+def test_a_metric_that_is_no_number_stops_the_way(opened, tmp_path):
+    data = replace(task(), loss_of=lambda out, batch: out.sum() * float("nan"))
+    with pytest.raises(InputError, match=r"^inspect: the metric loss is nan"):
+        go(opened, tmp_path, request(), data)
 
 
 def test_another_run_is_not_mixed_in(made, opened):
@@ -187,6 +232,10 @@ def test_a_speed_that_nothing_has():
         ({"cut": CutRequest(), "speed": 1.0}, "more than 1, not 1.0"),
         ({"minutes": 0.0}, "the minutes must be more than 0"),
         ({"epochs": 0}, "epochs must be at least 1"),
+        ({"lr": 0.0}, "the learning rate must be greater than 0"),
+        ({"optimizer": "lion"}, "unknown optimizer 'lion'"),
+        ({"cut": CutRequest(macs=0.5, criterion="best")}, "unknown criterion 'best'"),
+        ({"speed": 2.0, "cut": CutRequest(criterion="best")}, "unknown criterion 'best'"),
     ],
 )
 def test_what_cannot_be_asked(options, words):
@@ -239,7 +288,7 @@ def make_task():
 """
 COMMAND = (
     "auto net.pt --arch mine.py:Net --data mine.py:make_task --macs 0.5 --align off --epochs 6 "
-    "--samples 48 --train-batch 8 --precision float32 --threads 1 -o"
+    "--samples 48 --train-batch 8 --precision float32 --threads 1 --seed 3 -o"
 )
 
 
@@ -254,31 +303,84 @@ def shelf(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def whole(shelf):
+    """The folder of a run that nothing stopped, and what it said; one beside it is killed."""
+    process, killed = start(shelf, "whole"), start(shelf, "killed")
+    training = shelf / "killed" / "tuned.pt.training"
+    while killed.poll() is None and not training.exists():
+        time.sleep(0.005)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    return shelf / "whole", out
+
+
 def start(shelf, output, *more):
     words = [sys.executable, "-m", "slimnet", *COMMAND.split(), output, *more]
     quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(words, cwd=shelf, env={**os.environ, "OMP_NUM_THREADS": "1"}, **quiet)
 
 
-def test_the_command_is_killed_and_ends_the_same(shelf):
-    whole = start(shelf, "whole")
-    killed = start(shelf, "killed")
-    training = shelf / "killed" / "tuned.pt.training"
-    while killed.poll() is None and not training.exists():
-        time.sleep(0.005)
-    killed.send_signal(signal.SIGKILL)
-    killed.communicate()
-    out, err = whole.communicate()
-    assert whole.returncode == 0, err
-    assert "repaired: loss" in out and "report.html says what was done" in out
+def tensors(path):
+    return torch.load(path)["tensors"]
+
+
+def test_the_command_says_what_came_of_each_step(whole):
+    assert "repaired: loss" in whole[1] and "report.html says what was done" in whole[1]
+
+
+def test_the_command_is_killed_and_ends_the_same(shelf, whole):
     again = start(shelf, "killed")
     out, err = again.communicate()
     assert again.returncode == 0, err
     assert "(by an earlier run)" in out
     for name in ("cut.pt", "repaired.pt", "tuned.pt"):
-        one, other = (torch.load(shelf / x / name)["tensors"] for x in ("whole", "killed"))
+        one, other = (tensors(shelf / x / name) for x in ("whole", "killed"))
         assert all(torch.equal(one[key], other[key]) for key in one)
-    assert not training.exists() and not [*shelf.rglob("*.part")]
+    assert not [*shelf.rglob("*.training")] and not [*shelf.rglob("*.part")]
+
+
+def test_the_commands_of_the_page_do_the_same_again(shelf, whole, monkeypatch, capsys):
+    monkeypatch.chdir(shelf)
+    steps = json.loads((whole[0] / "auto.json").read_text())["steps"]
+    names = {"prune": "cut.pt", "repair": "repaired.pt", "retrain": "tuned.pt"}
+    before = {name: tensors(whole[0] / name) for name in names.values()}
+    for name in ("inspect", *names, "export"):
+        with pytest.raises(SystemExit) as ended:
+            cli.main(shlex.split(steps[name]["command"])[1:])
+        assert not ended.value.code
+        out = capsys.readouterr().out
+        if name == "inspect":
+            assert f"{steps[name]['record']['cost']['macs']:,} MACs" in out
+        if name in names:
+            again = tensors(whole[0] / names[name])
+            for key, value in before[names[name]].items():
+                assert torch.allclose(again[key], value, atol=1e-5), (name, key)
+
+
+def test_each_command_is_given_the_options_that_it_takes():
+    typed = [("--normalize", "none"), ("--train-images", "100"), ("--arch", "a.py:Net")]
+    spelled = Spelled("net.pt", "digits", tuple(typed))
+    way = Way(*[None] * 3, request(spelled=spelled), *[None] * 5)
+    for name in ("inspect", "prune", "repair", "retrain", "export"):
+        words = shlex.split(way.command(name))
+        known = {f"--{x.replace('_', '-')}" for x in signature(COMMANDS[name]).parameters}
+        assert {x for x in words if x.startswith("--")} <= known
+    assert "--normalize" not in way.command("inspect")
+    assert "--train-images 100" in way.command("retrain")
+
+
+def test_a_network_that_a_step_would_write_over_is_refused(shelf, monkeypatch, capsys):
+    monkeypatch.chdir(shelf)
+    (shelf / "mine").mkdir()
+    shutil.copy("net.pt", "mine/cut.pt")
+    with pytest.raises(SystemExit):
+        cli.main(
+            shlex.split("auto mine/cut.pt --arch mine.py:Net --data digits --macs 0.5 -o mine")
+        )
+    assert "mine/cut.pt is read here and would be written over" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -287,6 +389,7 @@ def test_the_command_is_killed_and_ends_the_same(shelf):
         ("--macs 0.5 --speed 2x", "say what is wanted, in one way"),
         ("--speed fast", "does not say how many times as fast: 2x, or 1.5x"),
         ("--macs 0.5 --precision half", "unknown precision"),
+        ("--macs 0.5 --optimizer lion", "unknown optimizer"),
         ("--macs 0.5 --train-images 3", "leave them out"),
         ("--bytes 100 --samples 48", "prune: what was asked for"),
     ],

@@ -117,7 +117,9 @@ REFUSED = {
         {"shuffled": [*range(10)]},
         Halves,
     ),
-    "a would keep none of its channels: name one at least": ({"a:0-15": [40]}, Halves),
+    "a would keep none of its channels: name one at least": ({"a": [*range(16)]}, Halves),
+    "a has no channels 32, 40-41: it has 0-31": ({"a": [0, 32, 40, 41]}, Net),
+    "a:0-15 has no channels 16: it has 0-15": ({"a:0-15": [3, 16]}, Halves),
     "'x' does not name channels: write them as 0-3, 7": ({"a:x": 4}, Halves),
 }
 
@@ -127,6 +129,12 @@ def test_what_cannot_be_is_refused(words):
     widths, kind = REFUSED[words]
     with pytest.raises(InputError, match=words):
         slimnet.prune(kind().eval(), IMAGE, widths=widths)
+
+
+def test_a_layer_that_is_kept_by_name_has_no_other_width(net):
+    with pytest.raises(InputError, match="b, c is kept by name, and 9 of its 16 channels by a wid"):
+        slimnet.prune(net, IMAGE, widths={"c": 9}, keep=["b"])
+    slimnet.prune(net, IMAGE, widths={"c": 16, "a": 8}, keep=["b"])
 
 
 def test_widths_as_they_are_typed():

@@ -275,6 +275,15 @@ def test_the_commands_read_what_is_named_and_remember_it(typed):
     assert [x.name for x in onnx.load("slim.onnx").graph.output] == ["scores"]
 
 
+def test_an_export_refuses_outputs_that_nobody_read_at_the_cut(typed, capsys):
+    typed("prune model.pt --input 1,3,8,8 --ratio 0.5 --outputs scores -o slim.pt")
+    with pytest.raises(SystemExit) as ended:
+        main(shlex.split("export slim.pt --onnx --outputs features"))
+    assert ended.value.code == 2
+    err = " ".join(capsys.readouterr().err.split())
+    assert "the output features was not read when this network was cut" in err
+
+
 def test_a_task_says_what_its_loss_and_metrics_read(typed):
     task = "--input 1,3,8,8 --data own.py:make_task"
     typed(f"prune model.pt {task} --ratio 0.5 --repair --dry-run -o plan.json")

@@ -175,3 +175,14 @@ def test_data_of_ones_own_are_told_apart_by_what_is_tested_on():
     assert fingerprint_of(own_task()) == one
     assert fingerprint_of(own_task(name="other")) != one
     assert fingerprint_of(own_task(test=[(torch.ones(3, 2), torch.ones(3))])) != one
+
+
+def test_the_first_look_at_the_data_measures_several_samples(sums):
+    class Explained(type(sums[1])):
+        def measure(self, model, batches):
+            (batch,) = batches
+            assert len(batch[0]) > 1, "R2 of one sample is not defined"
+            return super().measure(model, [batch])
+
+    task = Explained(**vars(sums[1]))
+    assert one_sample(Opened(regressor(), None), task)[0].shape == (1, 3, 4)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,12 @@ class Journal:
         if step is None or not all((self.folder / file).exists() for file in step.files):
             return None
         return step
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Steps that are to be taken anew, since one before them is."""
+        gone = [name for name in names if self.steps.pop(name, None) is not None]
+        if gone:
+            self._write()
 
     def take(self, name: str, run: Callable[[], Done]) -> Done:
         """Run a step and write it down."""

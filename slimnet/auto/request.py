@@ -24,7 +24,7 @@ class Spelled:
 
     model: str
     data: str
-    more: tuple[str, ...] = ()  # what every command needs: --normalize imagenet
+    more: tuple[tuple[str, ...], ...] = ()  # ("--normalize", "imagenet"): for those that take it
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ class AutoRequest:
             raise InputError(f"the speed is how many times as fast, more than 1, not {self.speed}")
         if not 0 < self.minutes < math.inf:
             raise InputError(f"the minutes must be more than 0, not {self.minutes}")
-        if self.epochs is not None and self.epochs < 1:
-            raise InputError(f"epochs must be at least 1, not {self.epochs}")
+        self._schedule(self.optimizer or "adamw")
+        self.cutting(None if self.speed is None else 1 / self.speed).check(data=True, init=False)
 
     def cutting(self, macs: float | None = None) -> CutRequest:
         """The cut, to this share of the MACs where a speed was asked for.
@@ -86,10 +86,12 @@ class AutoRequest:
         usual = isinstance(task, Dataset) and any(
             isinstance(x, _BatchNorm) for x in model.modules()
         )
-        optimizer = self.optimizer or ("sgd" if usual else "adamw")
+        return self._schedule(self.optimizer or ("sgd" if usual else "adamw"))
+
+    def _schedule(self, optimizer: str) -> Schedule:
         return Schedule(
-            epochs=self.epochs or 1,
-            lr=self.lr or _RATES.get(optimizer, 0.01),
+            epochs=1 if self.epochs is None else self.epochs,
+            lr=_RATES.get(optimizer, 0.01) if self.lr is None else self.lr,
             batch=self.batch,
             weight_decay=5e-4 if optimizer == "sgd" else 0.01,
             optimizer=optimizer,  # type: ignore[arg-type]  # Schedule refuses others

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -33,6 +34,7 @@ from slimnet.report.sensitivity import measured_sentence, write_sensitivity
 from slimnet.retraining import NoTime, Recipe, Retrained, retrain
 from slimnet.samples import Samples
 from slimnet.study.curves import Curve, Sensitivity, sensitivity
+from slimnet.study.results import check_finite
 from slimnet.task import Metric, Task, samples_from
 from slimnet.text import count
 from slimnet.train import measure
@@ -82,7 +84,7 @@ class Way:
         """The metrics of a slim network, or of the dense one."""
         dense = Network.of(self.model)
         model = copied(dense) if artifact is None else artifact.model(dense)
-        return measure(model, self.task, self.device)
+        return check_finite(measure(model, self.task, self.device))
 
     def worth(self, step: str) -> float:
         """What the metric that counts came to after a step."""
@@ -94,13 +96,24 @@ class Way:
 
     def command(self, name: str, *words: str | Path) -> str:
         """What a user types for a step of its own."""
-        more = () if name == "export" else self.request.spelled.more
-        return shlex.join(["slimnet", name, *map(str, (*words, *more))])
+        more = [words for words in self.request.spelled.more if words[0] in _TAKES[name]]
+        return shlex.join(["slimnet", name, *map(str, (*words, *chain.from_iterable(more)))])
 
     def on_data(self, *words: str | Path) -> tuple[str | Path, ...]:
         """With the data."""
         return (*words, "--data", self.request.spelled.data)
 
+
+_NETWORK = ("--arch", "--weights", "--allow-pickle")
+_READ = (*_NETWORK, "--normalize", "--seed")
+_TAKES = {
+    "inspect": (*_NETWORK, "--input"),
+    "prune": (*_READ, "--input"),
+    "repair": _READ,
+    "retrain": (*_READ, "--train-images", "--test-images", "--precision", "--compile"),
+    "export": (),
+}
+"""Command → what of the options that the user gave to all of the way it takes, too."""
 
 Step: TypeAlias = Callable[[Way], Done]
 
@@ -108,7 +121,8 @@ Step: TypeAlias = Callable[[Way], Done]
 def look(way: Way) -> Done:
     """What the dense network is worth, and what of it can be cut."""
     metrics = way.measured()
-    found = inspect(way.model, way.example, outputs=way.outputs)
+    heads = way.request.cut.heads
+    found = inspect(way.model, way.example, heads=heads, outputs=way.outputs)
     cuttable = sum(layer.prunable > 0 for layer in found.layers)
     if not found.groups:
         reasons = [layer.reasons[0] for layer in found.layers if layer.reasons]
@@ -118,7 +132,7 @@ def look(way: Way) -> Done:
         f"can be cut, in {count(len(found.groups), 'group')}",
         metrics=metrics,
         record={"cost": found.cost.to_json()},
-        command=way.command("inspect", way.request.spelled.model),
+        command=way.command("inspect", way.request.spelled.model, *_grouped(way.request)),
     )
 
 
@@ -126,6 +140,7 @@ def hurts(way: Way) -> Done:
     """Where a cut hurts least: each group alone, on some of the calibration samples."""
     samples = way.samples.first(_SENSITIVE)
     how: dict[str, Any] = {"points": 3, "seed": way.request.seed, "outputs": way.outputs}
+    how["heads"] = way.request.cut.heads
     on = replace(samples, labels=None, loss=None)
     found = sensitivity(way.model, way.example, on, watch=way.watch, **how)
     write_sensitivity(way.path("sensitivity.html"), found, "Where a cut hurts", way.versions)
@@ -165,7 +180,7 @@ def cut(way: Way) -> Done:
         f"{left} left, {way.said(metrics[way.metric.name])}",
         files=("cut.pt",),
         command=way.command(
-            *("prune", way.request.spelled.model, *_spelled(pruned)),
+            *("prune", way.request.spelled.model, *_spelled(pruned), *_grouped(way.request)),
             *way.on_data("--samples", str(way.request.samples), "-o", way.path("cut.pt")),
         ),
         metrics=metrics,
@@ -184,13 +199,18 @@ def _spelled(pruned: Pruned) -> list[str]:
     named = {name: asked[name] for name in _TYPED if asked.get(name) is not None}
     words = [(f"--{name.replace('_', '-')}", str(value)) for name, value in named.items()]
     words += [("--keep", layer) for layer in asked.get("keep", ())]
-    words += [("--outputs", ",".join(asked["outputs"]))] if asked.get("outputs") else []
     words += [("--drop-blocks", block.name) for block in pruned.plan.blocks]
     words += [("--layer-ratio", f"{k}={v}") for k, v in asked.get("layer_ratio", {}).items()]
     words += [("--width", f"{k}={_listed(v)}") for k, v in asked.get("widths", {}).items()]
     words += [("--align", "off")] if asked.get("align") is None else [("--align", asked["align"])]
-    flags = [f"--{name.replace('_', '-')}" for name in ("heads", "best_effort") if asked.get(name)]
+    flags = ["--best-effort"] if asked.get("best_effort") else []
     return [*(str(word) for pair in words for word in pair), *flags]
+
+
+def _grouped(request: AutoRequest) -> list[str]:
+    """How what decides the groups is typed."""
+    read = ["--outputs", ",".join(request.cut.outputs)] if request.cut.outputs else []
+    return [*read, *(["--heads"] if request.cut.heads else [])]
 
 
 def _listed(keep: int | Sequence[int]) -> str:
@@ -278,7 +298,7 @@ def tune(way: Way) -> Done:
         return Done(f"not trained: {why}", record={"why": str(why)})
     write_artifact(trained.artifact, target)
     checkpoint.unlink(missing_ok=True)
-    metrics = trained.history.metrics
+    metrics = check_finite(trained.history.metrics)
     return Done(
         f"{way.said(metrics[way.metric.name])} after {count(trained.history.epochs, 'epoch')}",
         files=("tuned.pt",),
@@ -346,10 +366,17 @@ def _timed(way: Way, slim: Path) -> Latency:
 
 def _dense_onnx(way: Way) -> Path:
     path = way.path("dense.onnx")
-    if not path.exists():
+    if not path.exists() or "dense.onnx" not in way.journal.settled:  # or of another network
         export_onnx(way.model, way.example, path, verify=False, outputs=way.outputs)
+        way.journal.settle("dense.onnx", lambda: path.name)
     return path
 
+
+FILES = (
+    *("cut.pt", "repaired.pt", "tuned.pt", "tuned.pt.training", "slim.onnx", "dense.onnx"),
+    "sensitivity.html",
+)
+"""What the steps write."""
 
 STEPS: Mapping[str, tuple[str, Step]] = {
     "inspect": ("what can be cut", look),

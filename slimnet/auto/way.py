@@ -7,6 +7,7 @@ it stays.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from slimnet.files.access import Opened
 from slimnet.output import make_folder
 from slimnet.progress import Progress, not_shown
 from slimnet.report.way import Page, StepRow, write_way
-from slimnet.task import Task, fingerprint_of
+from slimnet.task import Task, fingerprint_of, outputs_read
 from slimnet.version import __version__
 
 Tell = Callable[[str, Done, bool], None]
@@ -46,11 +47,14 @@ def run_auto(
 ) -> Mapping[str, Done]:
     """From a trained network to the files and the page in ``folder``; gives what each step did.
 
-    ``example`` is one sample of the task's inputs. Raises :class:`InputError` for a network that is
+    ``example`` is one sample of the task's inputs. A step that is taken anew, since its file is
+    gone, has those after it taken anew, too. Raises :class:`InputError` for a network that is
     slim already and for a folder of another run, and what a step raises, with its name.
     """
     if opened.artifact is not None:
         raise InputError("the network is a slim one already: the whole way starts at a dense one")
+    read = request.cut.outputs or outputs_read(task)
+    request = replace(request, cut=replace(request.cut, outputs=read))
     model = opened.model.to(device).eval()
     inputs = map_tensors(lambda x: x.to(device), example)
     identity = {
@@ -61,21 +65,22 @@ def run_auto(
     }
     journal = Journal(make_folder(folder), identity)
     way = Way(opened, inputs, task, request, folder, journal, watch, device, versions())
-    page = Page(title, command, task.metrics, versions())
+    page, names = Page(title, command, task.metrics, versions()), list(STEPS)
     for name, (what, step) in STEPS.items():
         done = journal.done(name)
         earlier = done is not None
         if done is None:
+            journal.forget(names[names.index(name) :])
             watch(what, 0.0)
             try:
                 done = journal.take(name, partial(step, way))
             except SlimnetError as error:
                 write_way(folder / "report.html", page, _rows(journal), stopped=f"{what}: {error}")
-                kept = ", ".join(sorted(journal.steps)) or "nothing"
+                kept = ", ".join(journal.steps) or "nothing"
                 raise InputError(
                     f"{name}: {error}; {folder} keeps what was done: {kept}"
                 ) from error
-            write_way(folder / "report.html", page, _rows(journal))
+        write_way(folder / "report.html", page, _rows(journal))  # also after a kill between both
         tell(what, done, earlier)
     return journal.steps
 

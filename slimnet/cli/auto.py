@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import shlex
 import sys
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from typing import Any
+
+from torch import Tensor
 
 from slimnet.auto.journal import Done
 from slimnet.auto.request import AutoRequest, Spelled
+from slimnet.auto.steps import FILES
 from slimnet.auto.way import run_auto
 from slimnet.cli import commands, console
 from slimnet.cli.calibration import check_recognised
@@ -15,6 +20,7 @@ from slimnet.cli.shared import execution_called, open_to_train, place_of, print_
 from slimnet.cli.targets import check_apart
 from slimnet.cli.training import sized
 from slimnet.comparison import one_sample
+from slimnet.files.access import Opened
 from slimnet.tasks.classification import Dataset
 from slimnet.tasks.data import DataSpec
 
@@ -23,8 +29,8 @@ def auto(options: commands.Auto) -> None:
     """Refuse, read, take every step, show each as it ends."""
     files, run = options.files, options.run
     place, request = place_of(run), _request(options)
-    pages = [options.output / name for name in ("auto.json", "report.html")]
-    check_apart(pages, (options.model, options.data, files.arch), overwrite=files.overwrite)
+    made = [options.output / name for name in ("auto.json", "report.html", *FILES)]
+    check_apart(made, (options.model, options.data, files.arch), overwrite=files.overwrite)
     opened = open_to_train(options.model, files)
     images = options.train_images, options.test_images
     spec = DataSpec(options.data, options.normalize, *images)
@@ -32,12 +38,13 @@ def auto(options: commands.Auto) -> None:
     example = one_sample(opened, task)
     if isinstance(task, Dataset):
         check_recognised(options.model, opened, task.samples(512, run.seed))
+    spelled = Spelled(str(options.model), options.data, tuple(_typed(options, opened, example)))
     with console.watching(quiet=run.json) as watch:
         steps = run_auto(
             opened,
             example,
             task,
-            request,
+            replace(request, spelled=spelled),
             options.output,
             title=f"{options.model.name}: from dense to slim",
             command=shlex.join(["slimnet", *sys.argv[1:]]),
@@ -52,9 +59,7 @@ def auto(options: commands.Auto) -> None:
 
 
 def _request(options: commands.Auto) -> AutoRequest:
-    files, run = options.files, options.run
-    named = {"--normalize": options.normalize, "--arch": files.arch, "--weights": files.weights}
-    more = [word for pair in named.items() if pair[1] is not None for word in pair]
+    run = options.run
     return AutoRequest(
         options.cut,
         options.speed,
@@ -70,8 +75,30 @@ def _request(options: commands.Auto) -> AutoRequest:
         latency_batch=options.batch,
         threads=run.threads,
         seed=run.seed,
-        spelled=Spelled(str(options.model), options.data, tuple(map(str, more))),
     )
+
+
+def _typed(
+    options: commands.Auto, opened: Opened, example: tuple[Any, ...]
+) -> Iterator[tuple[str, ...]]:
+    """The options that the commands of single steps need, too."""
+    files = options.files
+    named = {
+        "--arch": files.arch,
+        "--weights": files.weights,
+        "--normalize": options.normalize,
+        "--seed": options.run.seed or None,
+        "--train-images": options.train_images,
+        "--test-images": options.test_images,
+        "--precision": options.precision,
+    }
+    yield from ((name, str(value)) for name, value in named.items() if value is not None)
+    flags = {"--allow-pickle": files.allow_pickle, "--compile": options.compile}
+    yield from ((name,) for name, given in flags.items() if given)
+    usual = None if opened.arch is None else opened.arch.input_shape
+    if all(isinstance(x, Tensor) and x.is_floating_point() for x in example):
+        for x in example if [x.shape[1:] for x in example] != [usual] else ():
+            yield "--input", ",".join(map(str, x.shape))
 
 
 def _tell(what: str, done: Done, earlier: bool) -> None:

@@ -9,11 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from slimnet.cli import commands, console
-from slimnet.cli.calibration import (
-    check_recognised,
-    network_before,
-    read_images,
-)
+from slimnet.cli.calibration import check_recognised, network_before, read_images
 from slimnet.cli.shared import open_to_train, place_of, print_json
 from slimnet.cli.targets import check_apart
 from slimnet.cli.training import data_of, schedule_of
@@ -44,7 +40,7 @@ def compare(options: commands.Compare) -> None:
     for name in criteria:
         request = replace(options.cut, ratio=0.0, criterion=name)
         request.check(data=True, init=options.init is not None)
-    engine, _ = _engine(options), STORES[options.store]
+    engine, _, _ = _engine(options), STORES[options.store], KEEP[options.keep_networks]
     opened = open_to_train(options.model, files)
     spec = data_of(options.data, options.training, opened, files)
     task = spec.load()
@@ -66,7 +62,6 @@ def compare(options: commands.Compare) -> None:
         store=options.store,
         keep=options.keep_networks,
     )
-    _ = KEEP[options.keep_networks]
     check_cuts(opened.model, example, study, settings)
     folder = make_folder(options.output)
     with console.watching(quiet=run.json) as watch:
@@ -81,7 +76,10 @@ def compare(options: commands.Compare) -> None:
     if network.results is not None:
         console.show(table(network.results))
         if kept := network.results.kept:
-            console.written(folder / "kept", f"holds {count(len(kept), 'network')}, each with ONNX")
+            onnx = sum(one.onnx is not None for one in kept)
+            with_onnx = "each" if onnx == len(kept) else f"{onnx} of them"
+            said = f"holds {count(len(kept), 'network')}, {with_onnx} with ONNX"
+            console.written(folder / "kept", said)
     console.written(page, "written, with results.json and the cells beside it")
 
 

@@ -8,6 +8,7 @@ from slimnet.cli.targets import Format, check_target
 from slimnet.errors import InputError
 from slimnet.files.access import Opened
 from slimnet.formats import FORMATS, Exported, ExportRequest
+from slimnet.planning.returned import still_read
 
 
 def export(options: commands.Export) -> None:
@@ -58,8 +59,9 @@ def _name(options: commands.Export) -> str:
 
 def _outputs(opened: Opened, options: commands.Export) -> tuple[str, ...]:
     """Those that were named, else those that were read when the network was cut."""
-    cut = () if opened.artifact is None else opened.artifact.plan.outputs
-    return tuple(options.cut.outputs) or cut
+    return still_read(
+        options.cut.outputs, () if opened.artifact is None else opened.artifact.plan.outputs
+    )
 
 
 def _show(request: ExportRequest, exported: Exported) -> None:

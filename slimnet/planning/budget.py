@@ -130,6 +130,17 @@ class Limits:
                 some = ", ".join(list(layers)[:4])
                 raise InputError(f"no layer is called {glob!r}; layers are called {some}, …")
 
+    def telling(self, atoms: Mapping[int, int], groups: Sequence[Group]) -> Limits:
+        """With how many atoms of which groups stay; raises :class:`InputError` for a kept one."""
+        for group in groups:
+            stay = atoms.get(group.number, group.size)
+            if stay < group.size and self.is_kept(group):
+                raise InputError(
+                    f"{', '.join(group.layers[:3])} is kept by name, and {stay} of its "
+                    f"{group.size} channels by a width: leave one of both out"
+                )
+        return replace(self, told=atoms)
+
     def is_kept(self, group: Group) -> bool:
         """Whether a name pattern says that this group is left alone."""
         return any(fnmatchcase(name, glob) for name in group.layers for glob in self.keep)

@@ -74,7 +74,7 @@ def draft(
     if not groups and removes:
         raise PruneError(_nothing(analysis.layers))
     told = prescribed(limits.widths, groups, analysis.layers)
-    limits = replace(limits, told=told.atoms)
+    limits = limits.telling(told.atoms, groups)
     scores = _scored(scoring.scores(network.tensors, groups, statistics), groups, told)
     idle = _unread(analysis, limits) if removes else {}
     scores = without(scores, idle)

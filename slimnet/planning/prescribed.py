@@ -34,7 +34,7 @@ def prescribed(
     """The last word on a group counts.
 
     Raises :class:`InputError` for a name that no layer has, for a layer that cannot lose channels,
-    and for channels that cannot leave without others.
+    for channels that it does not have, and for those that cannot leave without others.
     """
     atoms: dict[int, int] = {}
     gone: dict[int, Labels] = {}
@@ -44,6 +44,8 @@ def prescribed(
             raise InputError(_why_none(name, layers))
         if isinstance(keep, int):
             _refuse_several(name, parts)
+        else:
+            _refuse_strange(name, keep, parts, layers)
         for part in parts:
             number = part.group.number
             gone.pop(number, None)
@@ -147,6 +149,18 @@ def _refuse_several(name: str, parts: Sequence[Part]) -> None:
                 f"the channels of {layer} belong to {len(own)} groups ({places}): say which you "
                 f"mean, as in {layer}:{places.partition(', ')[0]}"
             )
+
+
+def _refuse_strange(
+    name: str, keep: Sequence[int], parts: Sequence[Part], layers: Sequence[LayerReport]
+) -> None:
+    """Channels that a layer, or the part that is stated, does not have."""
+    widths = {layer.name: layer.channels for layer in layers}
+    for part in parts:
+        known = part.channels if ":" in name else range(widths.get(part.layer, max(keep) + 1))
+        if strange := sorted(set(keep) - set(known)):
+            where = name if ":" in name else part.layer
+            raise InputError(f"{where} has no channels {written(strange)}: it has {written(known)}")
 
 
 def _why_none(name: str, layers: Sequence[LayerReport]) -> str:

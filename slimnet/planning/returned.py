@@ -1,14 +1,29 @@
-"""What becomes of outputs that nobody reads: how a plan's notes tell it."""
+"""What becomes of outputs that nobody reads: how a plan's notes tell it, and what is left."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from slimnet.capture.graph import Ref
 from slimnet.capture.trace import Trace
 from slimnet.coupling.couple import Coupling
 from slimnet.coupling.survival import Survival
+from slimnet.errors import InputError
 from slimnet.example import is_read
+
+
+def still_read(names: Sequence[str], left: Sequence[str]) -> tuple[str, ...]:
+    """The outputs that are named, else all that earlier cuts ``left`` to read; all where empty.
+
+    Raises :class:`InputError` for one that nobody read when the network was cut.
+    """
+    for name in names:
+        if not is_read(name, left):
+            raise InputError(
+                f"the output {name} was not read when this network was cut, and may have changed "
+                f"since: what is left to read is {', '.join(left)}"
+            )
+    return tuple(names or left)
 
 
 def changed_outputs(trace: Trace, coupling: Coupling, survival: Survival) -> Iterator[str]:

@@ -71,10 +71,9 @@ def read_review(path: Path) -> dict[str, Any]:
     """
     data = from_json(_text(path), str(path))
     try:
-        rows, blocks = list(data["groups"]), [str(name) for name in data.get("drop_blocks", [])]
-        outputs = [str(name) for name in data.get("outputs", [])]
-        widths = {_name(row): _keep(row) for row in rows}
-    except (KeyError, TypeError, AttributeError) as error:
+        blocks, outputs = (_names(data, key) for key in ("drop_blocks", "outputs"))
+        widths = {_name(row): _keep(row) for row in data["groups"]}
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise InputError(
             f"{path} is no plan to apply: slimnet prune --dry-run writes one ({error!r})"
         ) from error
@@ -93,6 +92,13 @@ def _text(path: Path) -> str:
 
 
 _MOST_BYTES = 2**26
+
+
+def _names(data: Mapping[str, Any], key: str) -> list[str]:
+    names = data.get(key, [])
+    if not isinstance(names, list):
+        raise TypeError(f"{key} is no list")
+    return list(map(str, names))
 
 
 def _name(row: Mapping[str, Any]) -> str:
