@@ -11,7 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+from pathlib import Path
+from traceback import extract_tb
+from typing import Any, Literal, Protocol, TypeAlias, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +21,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from slimnet.capture.randomness import drawing_from
 from slimnet.digest import digest
-from slimnet.errors import InputError
+from slimnet.errors import InputError, SlimnetError
 from slimnet.example import map_tensors, positional, tensors_of
 from slimnet.samples import SampleBatches, Samples
 
@@ -140,14 +142,17 @@ class LoaderTask:
     def inputs(self, batch: Batch) -> Any:
         """What the network is called with."""
         if self.inputs_of is not None:
-            return self.inputs_of(batch)
+            return _ask(f"inputs_of of {self.name}", self.inputs_of, batch)
         return batch[0] if isinstance(batch, (tuple, list)) and len(batch) == 2 else batch
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """``loss_of`` for the network's outputs."""
         if self.loss_of is None:
             raise InputError(f"{self.name} has no loss: give one to train, or to read gradients")
-        return self.loss_of(call(model, self.inputs(batch)), batch)
+        what, outputs = f"loss_of of {self.name}", call(model, self.inputs(batch))
+        loss = _ask(what, self.loss_of, outputs, batch)
+        _check_loss(what, loss, model)
+        return cast(Tensor, loss)
 
     def facts(self) -> dict[str, Any]:
         """Its name, and how many samples each split has, where its loader says that."""
@@ -176,8 +181,39 @@ def compute_metrics(
     for batch in batches:
         outputs = call(model, inputs(batch))
         for name, row in rows.items():
-            (row.update or _by_target)(metrics[name], outputs, batch)
-    return {name: row.scale * float(metrics[name].compute()) for name, row in rows.items()}
+            _ask(f"the metric {name!r}", row.update or _by_target, metrics[name], outputs, batch)
+    values = {
+        name: _ask(f"the metric {name!r}", metric.compute) for name, metric in metrics.items()
+    }
+    return {name: row.scale * float(values[name]) for name, row in rows.items()}
+
+
+def _ask(what: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function of the user's gives; says which failed, and in which of its lines."""
+    try:
+        return function(*arguments)
+    except (SlimnetError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        frames = [row for row in extract_tb(error.__traceback__)[1:2] if row.filename != __file__]
+        place = "".join(f" ({Path(row.filename).name}:{row.lineno})" for row in frames)
+        raise InputError(f"{what} failed: {type(error).__name__}: {error}{place}") from error
+
+
+def _check_loss(what: str, loss: Any, model: nn.Module) -> None:
+    """Refuse what cannot be trained on."""
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        shape = f"tensor of shape {list(loss.shape)}" if isinstance(loss, Tensor) else None
+        raise InputError(
+            f"{what} gives a {shape or type(loss).__name__}: it must give one number as a tensor, "
+            "the mean over the batch"
+        )
+    trains = torch.is_grad_enabled() and any(p.requires_grad for p in model.parameters())
+    if trains and not loss.requires_grad:
+        raise InputError(
+            f"{what} gives a number that does not come from the outputs by operations that have "
+            "gradients: leave out .detach(), .item(), argmax and NumPy"
+        )
 
 
 def call(model: nn.Module, inputs: Any) -> Outputs:
@@ -187,11 +223,11 @@ def call(model: nn.Module, inputs: Any) -> Outputs:
     Raises :class:`InputError` where it does not run on inputs of these shapes.
     """
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
-    cast = map_tensors(lambda tensor: _cast(tensor, dtype), inputs)
+    given = map_tensors(lambda tensor: _cast(tensor, dtype), inputs)
     try:
-        if isinstance(cast, Mapping):
-            return model(**cast)
-        return model(*cast) if isinstance(cast, tuple) else model(cast)
+        if isinstance(given, Mapping):
+            return model(**given)
+        return model(*given) if isinstance(given, tuple) else model(given)
     except (RuntimeError, ValueError, TypeError) as error:
         if isinstance(error, torch.cuda.OutOfMemoryError):
             raise

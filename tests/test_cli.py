@@ -679,6 +679,7 @@ def test_weights_are_chosen_where_a_checkpoint_holds_several(slimnet, shelf):
     other = {n: t * 2 if t.is_floating_point() else t for n, t in state.items()}
     torch.save({"model": state, "ema": other, "args": Namespace(lr=0.1)}, shelf / "both.pt")
     code, out, _ = slimnet("prune both.pt --weights ema --ratio 0.5 -o ema.pt")
+    assert "slimnet repair ema.pt --against both.pt --data DATA --weights ema (" in out
     assert code == 0 and "strides, padding and activations cannot be seen in weights" in out
     assert "also there: 'ema' (--weights KEY chooses)" in slimnet("inspect both.pt")[1]
     assert slimnet("verify ema.pt --against both.pt --weights ema")[0] == 0
@@ -871,6 +872,8 @@ def test_a_plan_is_written_reviewed_edited_and_applied(slimnet, shelf):
     ]
     code, out, err = slimnet(f"{applied} --macs 0.5")
     assert code == 2 and "plan.json says every width" in err
+    code, out, err = slimnet("prune dense.pt --plan none.json -o told.pt --overwrite")
+    assert code == 2 and "there is no file none.json" in err
     for keep, words in (("x", "does not name channels"), (None, "keep None is no number")):
         text["groups"][0]["keep"] = keep
         path.write_text(json.dumps(text))
@@ -880,6 +883,15 @@ def test_a_plan_is_written_reviewed_edited_and_applied(slimnet, shelf):
         path.write_text(content)
         code, _, err = slimnet(applied)
         assert code == 2 and "plan" in err
+
+
+def test_a_plan_of_an_own_network_says_the_whole_command_that_cuts(slimnet):
+    network = "--arch mine.py:make_model --input 1,1,8,8"
+    _, out, _ = slimnet(f"prune net.pt --ratio 0.5 --dry-run -o own-plan.json {network}")
+    said = f"slimnet prune net.pt --plan own-plan.json {network}"
+    assert f"now: edit it, and {said}\n" in out
+    code, _, err = slimnet(f"{said.removeprefix('slimnet ')} -o planned.pt")
+    assert code == 0, err
 
 
 def test_prune_says_what_comes_next(slimnet):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -109,6 +111,55 @@ def test_a_task_without_a_loss_says_so_only_where_one_is_needed():
     assert next(iter(task.batches("train", 2))).shape == (2, 6)
     with pytest.raises(InputError, match="own data has no loss: give one to train"):
         train(line(), task, SHORT, seed=0, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {"inputs_of": lambda batch: batch["picture"]},
+            r"inputs_of of own data failed: TypeError: .* \(test_task.py:\d+\)",
+        ),
+        (
+            {"loss_of": lambda out, batch: out["points"]},
+            r"loss_of of own data failed: (TypeError|IndexError): .* \(test_task.py:\d+\)",
+        ),
+        (
+            {"loss_of": lambda out, batch: (out - batch[1]).abs()},
+            r"loss_of of own data gives a tensor of shape \[16, 2\]: it must give one number",
+        ),
+        ({"loss_of": lambda out, batch: 0.5}, "loss_of of own data gives a float: it must give"),
+        (
+            {"loss_of": lambda out, batch: squared(out, batch).detach()},
+            "loss_of of own data gives a number that does not come from the outputs",
+        ),
+        (
+            {"measured": {"mae": Measured(MeanAbsoluteError, lambda m, out, batch: batch["y"])}},
+            r"the metric 'mae' failed: TypeError: .* \(test_task.py:\d+\)",
+        ),
+        (
+            {"measured": {"accuracy": Measured(lambda: MulticlassAccuracy(4))}},
+            r"the metric 'accuracy' failed: \w+: [^(]*$",
+        ),
+        ({"test": []}, "own data gives no batch to test on"),
+    ],
+)
+def test_what_fails_in_a_function_of_the_users_is_named(changes, sentence):
+    with pytest.raises(InputError, match=sentence):
+        train(line(), replace(regression(), **changes), SHORT, seed=0, device="cpu")
+
+
+def test_what_the_functions_of_the_users_refuse_stays_as_it_is():
+    def refuse(batch):
+        raise InputError("the third camera is missing")
+
+    with pytest.raises(InputError, match=r"^the third camera is missing$"):
+        measure(line(), regression(inputs_of=refuse), "cpu")
+
+
+def test_a_frozen_network_has_a_loss_too():
+    loss = regression().loss(line().requires_grad_(False), next(iter(regression().test)))
+    assert loss > 0
 
 
 def test_a_loader_without_batches_is_refused():

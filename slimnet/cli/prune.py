@@ -91,7 +91,8 @@ def _show(pruned: Pruned, described: str, output: Path, options: commands.Prune)
         tables.show_repair(pruned.repair)
     console.written(output)
     if options.dry_run:
-        console.note(f"now: edit it, and {_typed('prune', options.model, '--plan', output)}")
+        again = _typed("prune", options.model, "--plan", output, *_network(options.files))
+        console.note(f"now: edit it, and {again}")
         return
     if options.cut.bytes is not None:
         console.say(f"it takes {output.stat().st_size:,} bytes: the plan lies in it, too")
@@ -103,12 +104,26 @@ def _what_next(pruned: Pruned, slim: Path, options: commands.Prune) -> Iterator[
     """The commands that win accuracy back, and the one that makes a file to run."""
     data = ["--data", options.data or "DATA"]
     data += ["--normalize", options.normalize] if options.normalize else []
-    data += ["--arch", options.files.arch] if options.files.arch else []
+    data += _built(options.files)
     against = ["--against", str(options.model)]
     if pruned.repair is None:
         yield f"now: {_typed('repair', slim, *against, *data)} (some images, no labels)"
     yield f"now: {_typed('retrain', slim, *data, *against, '--distill')}"
     yield f"then: {_typed('export', 'tuned.pt', '--onnx')}"
+
+
+def _network(files: commands.Files) -> Iterator[str]:
+    """The options that say what the network is and takes, as they were given."""
+    yield from _built(files)
+    yield from ["--example", files.example] if files.example else []
+    for shape in files.input:
+        yield from ("--input", ",".join(map(str, shape)))
+
+
+def _built(files: commands.Files) -> Iterator[str]:
+    """Those that say what builds it, and which weights are its."""
+    yield from ["--arch", files.arch] if files.arch else []
+    yield from ["--weights", files.weights] if files.weights else []
 
 
 def _typed(*words: str | Path) -> str:

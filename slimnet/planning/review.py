@@ -82,6 +82,8 @@ def read_review(path: Path) -> dict[str, Any]:
 
 def _text(path: Path) -> str:
     try:
+        if not path.exists():
+            raise InputError(f"there is no file {path}: slimnet prune --dry-run writes a plan")
         if not path.is_file() or path.stat().st_size > _MOST_BYTES:
             raise InputError(f"{path} is no plan: it is no file, or larger than 64 MiB")
         return path.read_text(encoding="utf-8")

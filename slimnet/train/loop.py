@@ -128,9 +128,11 @@ def measure(
     """Each metric of the task over its test split; the model ends in eval mode where it was."""
     home, place = device_of(model), place_of(device)
     model.to(place).eval()
+    batches = task.batches("test", batch)
+    if number_of(batches) == 0:
+        raise InputError(f"{task.name} gives no batch to test on")
     with torch.inference_mode():
-        batches = (to_device(each, place) for each in task.batches("test", batch))
-        metrics = dict(task.measure(model, batches))
+        metrics = dict(task.measure(model, (to_device(each, place) for each in batches)))
     model.to(home)
     return metrics
 
