@@ -56,6 +56,8 @@ def test_every_cell_is_read_and_says_the_same():
         told = json.loads(json.dumps(CellResult.from_json(fields).to_json()))
         before, after = (fields.pop(name) for name in ("accuracy_cut", "accuracy"))
         expected = {**fields, "cut": {"accuracy": before}, "metrics": {"accuracy": after}}
+        if fields["certificate"] is not None:  # what came later
+            expected["certificate"] = {**fields["certificate"], "outputs": []}
         assert told == expected, digest
 
 

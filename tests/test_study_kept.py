@@ -133,7 +133,7 @@ def test_a_kill_before_the_networks_are_kept_loses_none(data, tmp_path, monkeypa
 
 
 def test_a_network_without_an_onnx_form_is_kept_and_the_reason_said(data, tmp_path, monkeypatch):
-    def refusing(model, example, path):
+    def refusing(model, example, path, **options):
         raise slimnet.errors.InputError("there is no such operator\nmore")
 
     monkeypatch.setattr("slimnet.study.kept.export_onnx", refusing)
