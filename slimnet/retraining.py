@@ -21,7 +21,7 @@ from slimnet.capture.modules import copied
 from slimnet.capture.randomness import drawing_from
 from slimnet.errors import InputError
 from slimnet.files.access import Reweighted
-from slimnet.files.artifact import Artifact, make_artifact
+from slimnet.files.artifact import Artifact, make_artifact, reweighted
 from slimnet.files.slim_file import read_slim
 from slimnet.lineage import remember
 from slimnet.network import Network
@@ -178,9 +178,7 @@ def _opened(
 
 def _artifact(artifact: Artifact, model: nn.Module) -> Artifact:
     """With the weights that it has now; the network is known as cut from the original."""
-    made = make_artifact(
-        model, artifact.plan, artifact.certificate, artifact.example, artifact.arch, trained=True
-    )
+    made = reweighted(artifact, model)
     remember(Network.of(model), made.plan, made.certificate, trained=True)
     return made
 

@@ -17,7 +17,13 @@ from slimnet.capture.randomness import drawing_from
 from slimnet.capture.trace import capture
 from slimnet.errors import CaptureError, InputError
 from slimnet.example import map_tensors, normal, positional, tensors_of
-from slimnet.files.artifact import Artifact, check_cut_from, make_artifact, write_artifact
+from slimnet.files.artifact import (
+    Artifact,
+    check_cut_from,
+    make_artifact,
+    reweighted,
+    write_artifact,
+)
 from slimnet.files.slim_file import is_slim, read_slim
 from slimnet.lineage import is_cut_from, remember
 from slimnet.network import Network
@@ -284,9 +290,7 @@ def repair(
     artifact = _artifact_of(slim)
     small = Network.of(artifact.model(network).to(network.device))
     model, report = repair_layers(network, small, artifact.plan, samples, **how)
-    fresh = make_artifact(
-        model, artifact.plan, artifact.certificate, artifact.example, artifact.arch, trained=True
-    )
+    fresh = reweighted(artifact, model)
     return Repaired(_remembered(fresh, model), fresh, report)
 
 

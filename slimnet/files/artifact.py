@@ -226,6 +226,21 @@ def make_artifact(
     )
 
 
+def reweighted(
+    artifact: Artifact, model: nn.Module, *, trained: bool = True, embed: bool = True
+) -> Artifact:
+    """The same cut with the weights that ``model`` has now."""
+    return make_artifact(
+        model,
+        artifact.plan,
+        artifact.certificate,
+        artifact.example,
+        artifact.arch,
+        trained=trained,
+        embed=embed,
+    )
+
+
 def _states(network: Network) -> dict[str, Any]:
     return {path: encode(state, _plain_state(path)) for path, state in own_states(network).items()}
 

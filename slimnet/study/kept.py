@@ -21,7 +21,7 @@ from torch import nn
 from slimnet.digest import sealed_json, unsealed
 from slimnet.errors import InputError, SlimnetError
 from slimnet.export import export_onnx
-from slimnet.files.artifact import Artifact, make_artifact, read_artifact, write_artifact
+from slimnet.files.artifact import Artifact, read_artifact, reweighted, write_artifact
 from slimnet.network import Network
 from slimnet.output import make_folder, write_json
 from slimnet.progress import remark
@@ -106,7 +106,7 @@ class KeptNetworks:
     def leave(self, cell: Cell, artifact: Artifact, model: nn.Module) -> None:
         """Leave the network of a finished cell; ``artifact`` is of how it was cut."""
         make_folder(self.trained)
-        write_artifact(_with_weights(artifact, model, trained=True, embed=False), self.left(cell))
+        write_artifact(reweighted(artifact, model, embed=False), self.left(cell))
 
     def read(self, cell: Cell) -> Kept | None:
         """What is kept of a cell; None where a file is missing, or damaged."""
@@ -129,7 +129,7 @@ class KeptNetworks:
             return None
         make_folder(file.parent)
         model = self._model(cell, cut)
-        artifact = _with_weights(cut, model, trained=cell.regime is not None, embed=True)
+        artifact = reweighted(cut, model, trained=cell.regime is not None)
         write_artifact(artifact, file)
         onnx, said = _exported(model, artifact, file.with_suffix(".onnx"))
         said = said if artifact.caveat is None else f"{said}; {artifact.caveat}"
@@ -147,19 +147,6 @@ class KeptNetworks:
             return self.networks.dense(artifact)
         dense = self.networks.dense(self.networks.get(self.baseline).artifact)
         return artifact.model(Network.of(dense))
-
-
-def _with_weights(artifact: Artifact, model: nn.Module, *, trained: bool, embed: bool) -> Artifact:
-    """With the weights that it has now."""
-    return make_artifact(
-        model,
-        artifact.plan,
-        artifact.certificate,
-        artifact.example,
-        artifact.arch,
-        trained=trained,
-        embed=embed,
-    )
 
 
 def _exported(model: nn.Module, artifact: Artifact, path: Path) -> tuple[Path | None, str]:
