@@ -82,9 +82,7 @@ def export_onnx(
     target = Path(path)
     network = Network.of(model)
     allowed = tolerance_of(network) if tolerance is None else tolerance
-    read = tuple(outputs)
-    if read:
-        names_read(network, inputs, read)
+    read = tuple(names_read(network, inputs, outputs)) if outputs else ()
     request = _Request(network, inputs, read, opset, allowed if verify else None)
     with replacing_all(target) as folder:
         record = _written(request, folder / target.name, dynamic_batch)
@@ -95,7 +93,7 @@ def export_onnx(
 class _Request:
     network: Network
     example: Example
-    read: tuple[str, ...]  # outputs; all where empty
+    read: tuple[str, ...]  # outputs, each by its own name; all where empty
     opset: int | None
     tolerance: float | None
 

@@ -44,14 +44,13 @@ def translate(
 ) -> torch.onnx.ONNXProgram:
     """The network's evaluation behaviour as an ONNX program, with the outputs that are read.
 
-    Inputs are named "input" or "input_0" and on, outputs "output" or "output_0" and on; those that
-    ``read`` names keep their names. Raises :class:`ExportError`.
+    Inputs are named "input" or "input_0" and on, outputs "output" or "output_0" and on; those in
+    ``read``, each as :func:`names_read` gives it, keep their names. Raises :class:`ExportError`.
     """
     with quiet(stdout=True), evaluation_mode(network), torch.no_grad():
         try:
             exported = _exported(network, example, read, dynamic_batch)
-            names = names_read(network, example, read) if read else []
-            program = _program(exported, len(tensors_of(example)), names, opset)
+            program = _program(exported, len(tensors_of(example)), list(read), opset)
         except Exception as error:  # torch raises dozens of kinds, most of them private
             raise refusal(network, error) from error
     return program
