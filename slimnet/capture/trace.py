@@ -273,10 +273,8 @@ class _Recorder(AtenMode):
                 else ref
             )
         kind = "parameter" if isinstance(tensor, nn.Parameter) else "buffer"
-        ref = self._remember(tensor, kind=kind, name=name)
-        ref = replace(ref, trains=kind == "parameter" and tensor.requires_grad)
-        self._refs[id(tensor)] = (weakref.ref(tensor), ref)
-        return ref
+        trains = kind == "parameter" and tensor.requires_grad
+        return self._remember(tensor, kind=kind, name=name, trains=trains)
 
     def register_use(self, tensor: Tensor) -> Ref:
         """The :class:`Ref` of a tensor that a call takes or the network returns.
@@ -321,8 +319,11 @@ class _Recorder(AtenMode):
         """Give ``new`` the :class:`Ref` of ``old``: ``x.data`` is a new object, the same tensor."""
         self._refs[id(new)] = (weakref.ref(new), self.ref(old))
 
-    def _remember(self, tensor: Tensor, *, kind: str, name: str | None = None) -> Ref:
-        ref = Ref(next(_NUMBERS), tuple(tensor.shape), name, kind, tensor.dtype)
+    def _remember(
+        self, tensor: Tensor, *, kind: str, name: str | None = None, trains: bool = False
+    ) -> Ref:
+        shape = tuple(tensor.shape)
+        ref = Ref(next(_NUMBERS), shape, name, kind, tensor.dtype, trains=trains)
         self._refs[id(tensor)] = (weakref.ref(tensor), ref)
         return ref
 
