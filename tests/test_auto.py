@@ -1,5 +1,6 @@
 """The whole way: every step once, its files, its stops and how it goes on."""
 
+import inspect
 import json
 import os
 import re
@@ -50,11 +51,11 @@ class Net(nn.Module):
         return self.head(x.mean((2, 3)))
 
 
-def task(count=96):
+def task(count=96, size=16):
     """The mean of noise, which a network of any width learns."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(count, 1, 8, 8, generator=generator)
-    pairs = list(zip(x.split(16), x.mean((2, 3)).split(16), strict=True))
+    pairs = list(zip(x.split(size), x.mean((2, 3)).split(size), strict=True))
     return LoaderTask(pairs, pairs[:3], lambda out, batch: (out - batch[1]).square().mean())
 
 
@@ -263,28 +264,17 @@ def test_a_journal_that_is_damaged_is_refused(tmp_path):
         Journal(tmp_path, {"a": 1})
 
 
-MINE = """
+MINE = f"""
 import torch
 from torch import nn
-import slimnet
+from slimnet.task import LoaderTask
 
-class Net(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.first = nn.Conv2d(1, 32, 3, padding=1)
-        self.norm = nn.BatchNorm2d(32)
-        self.second = nn.Conv2d(32, 32, 3, padding=1)
-        self.head = nn.Linear(32, 1)
+{inspect.getsource(Net)}
 
-    def forward(self, x):
-        x = self.second(self.norm(self.first(x)).relu()).relu()
-        return self.head(x.mean((2, 3)))
+{inspect.getsource(task)}
 
 def make_task():
-    x = torch.randn(256, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    pairs = list(zip(x.split(8), x.mean((2, 3)).split(8)))
-    loss = lambda out, batch: (out - batch[1]).square().mean()
-    return slimnet.LoaderTask(pairs, pairs[:3], loss)
+    return task(256, 8)
 """
 COMMAND = (
     "auto net.pt --arch mine.py:Net --data mine.py:make_task --macs 0.5 --align off --epochs 6 "

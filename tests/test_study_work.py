@@ -228,6 +228,7 @@ def test_a_cell_that_was_killed_goes_on_inside_to_the_same_end(
 def test_what_takes_seconds_leaves_no_snapshot_behind(data, tmp_path, monkeypatch):
     monkeypatch.setattr(work.Checkpoint, "write", None)
     ran(data, tmp_path, dataclasses.replace(STUDY, criteria=("l1",), seeds=(0,)))
+    assert not (tmp_path / "trained").exists()
 
 
 def test_a_snapshot_of_another_training_is_set_aside(data, tmp_path, monkeypatch, caplog):
