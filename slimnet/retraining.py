@@ -114,15 +114,11 @@ def retrain(
     the user's own. ``checkpoint`` is written after every epoch and every ``interval`` seconds; a
     training that was stopped goes on from there to the same weights. ``execution`` is found by a
     short trial unless it is told. Of several ``processes`` each makes this call, and the first one
-    writes. Raises :class:`~slimnet.errors.InputError` where these do not fit
-    together.
+    writes. Raises :class:`~slimnet.errors.InputError` where these do not fit together.
     """
     place = place_of(device)
     model, artifact = _opened(slim, against)
-    began = time.perf_counter()
-    with drawing_from(recipe.seed):
-        before = measure(model.to(place), task, place)
-    measuring = processes.share(time.perf_counter() - began)
+    before, measuring = _measured(model, task, recipe.seed, place)
     start(REGIMES[recipe.regime], model, recipe.seed, repairer)
     trained_of(model)
     whole = _with_teacher(task, recipe, model, artifact.plan, against, place)
@@ -130,12 +126,12 @@ def retrain(
     snapshot = processes.share(file.read() if file is not None and processes.first else None)
     settled, trial = dict(snapshot.settled) if snapshot else {}, None
     if not settled:
-        what = (model, whole, recipe.schedule.batch, place, execution)
-        trial = processes.share(fastest(*what, compiled=recipe.compile))
-        settled = {
-            "execution": vars(trial.taken),
-            "epochs": _epochs(recipe, task, trial, measuring),
-        }
+        trial = fastest(
+            model, whole, recipe.schedule.batch, place, execution, compiled=recipe.compile
+        )
+        trial, measuring = processes.share((trial, measuring))
+        epochs = _epochs(recipe, task, trial, measuring)
+        settled = {"execution": vars(trial.taken), "epochs": epochs}
     taken = Execution(**settled["execution"])
     history = train(
         model,
@@ -174,6 +170,16 @@ def _opened(
             "path/to/file.py:make_model or against="
         )
     return model, artifact
+
+
+def _measured(
+    model: nn.Module, task: Task, seed: int, place: torch.device
+) -> tuple[dict[str, float], float]:
+    """The metrics as it is, and the seconds that it takes to measure them."""
+    began = time.perf_counter()
+    with drawing_from(seed):
+        metrics = measure(model.to(place), task, place)
+    return metrics, time.perf_counter() - began
 
 
 def _artifact(artifact: Artifact, model: nn.Module) -> Artifact:

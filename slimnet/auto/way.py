@@ -63,26 +63,29 @@ def run_auto(
         "data": digest(fingerprint_of(task)),
         "slimnet": __version__,
     }
-    journal = Journal(make_folder(folder), identity)
-    way = Way(opened, inputs, task, request, folder, journal, watch, device, versions())
-    page, names = Page(title, command, task.metrics, versions()), list(STEPS)
-    for name, (what, step) in STEPS.items():
-        done = journal.done(name)
-        earlier = done is not None
-        if done is None:
-            journal.forget(names[names.index(name) :])
-            watch(what, 0.0)
-            try:
-                done = journal.take(name, partial(step, way))
-            except SlimnetError as error:
-                write_way(folder / "report.html", page, _rows(journal), stopped=f"{what}: {error}")
-                kept = ", ".join(journal.steps) or "nothing"
-                raise InputError(
-                    f"{name}: {error}; {folder} keeps what was done: {kept}"
-                ) from error
+    journal, used = Journal(make_folder(folder), identity), versions()
+    way = Way(opened, inputs, task, request, folder, journal, watch, device, used)
+    page = Page(title, command, task.metrics, used)
+    for name, (what, _) in STEPS.items():
+        earlier = journal.done(name)
+        done = earlier or _taken(way, name, page)
         write_way(folder / "report.html", page, _rows(journal))  # also after a kill between both
-        tell(what, done, earlier)
+        tell(what, done, earlier is not None)
     return journal.steps
+
+
+def _taken(way: Way, name: str, page: Page) -> Done:
+    """What came of a step, taken now; raises what it raises, with its name."""
+    what, step = STEPS[name]
+    journal, names = way.journal, list(STEPS)
+    journal.forget(names[names.index(name) :])
+    way.watch(what, 0.0)
+    try:
+        return journal.take(name, partial(step, way))
+    except SlimnetError as error:
+        write_way(way.path("report.html"), page, _rows(journal), stopped=f"{what}: {error}")
+        kept = ", ".join(journal.steps) or "nothing"
+        raise InputError(f"{name}: {error}; {way.folder} keeps what was done: {kept}") from error
 
 
 def _rows(journal: Journal) -> list[StepRow]:

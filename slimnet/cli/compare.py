@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from slimnet.cli import commands, console
@@ -16,13 +17,14 @@ from slimnet.cli.training import data_of, schedule_of
 from slimnet.comparison import Settings, check_cuts, one_sample, run_comparison, write_comparison
 from slimnet.criteria import load_criteria
 from slimnet.errors import InputError
+from slimnet.files.access import Opened
 from slimnet.output import make_folder
 from slimnet.planning.request import CutRequest, is_number
 from slimnet.report import table
-from slimnet.study import ENGINES, KEEP, STORES, Study
+from slimnet.study import ENGINES, KEEP, STORES, Results, Study
 from slimnet.study.cells import UNSTRUCTURED
 from slimnet.study.masked import cutting
-from slimnet.task import outputs_read, samples_from
+from slimnet.task import Task, outputs_read, samples_from
 from slimnet.tasks.classification import Dataset
 from slimnet.text import count
 from slimnet.train import REGIMES
@@ -36,8 +38,7 @@ def compare(options: commands.Compare) -> None:
     reads = (options.model, options.init, options.data, files.arch)
     check_apart(pages, reads, overwrite=files.overwrite)
     study = _study(options)
-    criteria = cutting(study.criteria)
-    for name in criteria:
+    for name in cutting(study.criteria):
         request = replace(options.cut, ratio=0.0, criterion=name)
         request.check(data=True, init=options.init is not None)
     engine, _, _ = _engine(options), STORES[options.store], KEEP[options.keep_networks]
@@ -47,21 +48,7 @@ def compare(options: commands.Compare) -> None:
     example = one_sample(opened, task)
     if isinstance(task, Dataset):
         check_recognised(options.model, opened, task.samples(512, run.seed))
-    chosen = options.samples if read_images(criteria) else 0
-    read = options.cut.outputs or outputs_read(task)
-    settings = Settings(
-        prune=_shared(replace(options.cut, seed=run.seed, outputs=read)),
-        latency_batch=options.batch if options.latency else None,
-        threads=run.threads,
-        device=str(place),
-        samples=options.samples,
-        data=samples_from(task, chosen, run.seed, opened.model) if chosen else None,
-        init=network_before(options.init, opened, allow_pickle=files.allow_pickle),
-        engine=engine,
-        workers=options.workers,
-        store=options.store,
-        keep=options.keep_networks,
-    )
+    settings = _settings(options, study, opened, task, str(place), engine)
     check_cuts(opened.model, example, study, settings)
     folder = make_folder(options.output)
     with console.watching(quiet=run.json) as watch:
@@ -74,13 +61,41 @@ def compare(options: commands.Compare) -> None:
         print_json(network.results.to_json() if network.results else {})
         return
     if network.results is not None:
-        console.show(table(network.results))
-        if kept := network.results.kept:
-            onnx = sum(one.onnx is not None for one in kept)
-            with_onnx = "each" if onnx == len(kept) else f"{onnx} of them"
-            said = f"holds {count(len(kept), 'network')}, {with_onnx} with ONNX"
-            console.written(folder / "kept", said)
+        _show(network.results, folder)
     console.written(page, "written, with results.json and the cells beside it")
+
+
+def _show(results: Results, folder: Path) -> None:
+    console.show(table(results))
+    if kept := results.kept:
+        onnx = sum(one.onnx is not None for one in kept)
+        with_onnx = "each" if onnx == len(kept) else f"{onnx} of them"
+        said = f"holds {count(len(kept), 'network')}, {with_onnx} with ONNX"
+        console.written(folder / "kept", said)
+
+
+def _settings(
+    options: commands.Compare, study: Study, opened: Opened, task: Task, device: str, engine: str
+) -> Settings:
+    """How slim networks are made, trained and kept."""
+    files, run = options.files, options.run
+    read = options.cut.outputs or outputs_read(task)
+    data = None
+    if read_images(cutting(study.criteria)):
+        data = samples_from(task, options.samples, run.seed, opened.model)
+    return Settings(
+        prune=_shared(replace(options.cut, seed=run.seed, outputs=read)),
+        latency_batch=options.batch if options.latency else None,
+        threads=run.threads,
+        device=device,
+        samples=options.samples,
+        data=data,
+        init=network_before(options.init, opened, allow_pickle=files.allow_pickle),
+        engine=engine,
+        workers=options.workers,
+        store=options.store,
+        keep=options.keep_networks,
+    )
 
 
 def _study(options: commands.Compare) -> Study:
