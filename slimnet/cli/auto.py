@@ -16,7 +16,14 @@ from slimnet.auto.steps import FILES
 from slimnet.auto.way import run_auto
 from slimnet.cli import commands, console
 from slimnet.cli.calibration import check_recognised
-from slimnet.cli.shared import execution_called, open_to_train, place_of, print_json
+from slimnet.cli.shared import (
+    built_by,
+    execution_called,
+    open_to_train,
+    place_of,
+    print_json,
+    shape_text,
+)
 from slimnet.cli.targets import check_apart
 from slimnet.cli.training import sized
 from slimnet.comparison import one_sample
@@ -82,10 +89,8 @@ def _typed(
     options: commands.Auto, opened: Opened, example: tuple[Any, ...]
 ) -> Iterator[tuple[str, ...]]:
     """The options that the commands of single steps need, too."""
-    files = options.files
+    yield from built_by(options.files)
     named = {
-        "--arch": files.arch,
-        "--weights": files.weights,
         "--normalize": options.normalize,
         "--seed": options.run.seed or None,
         "--train-images": options.train_images,
@@ -93,12 +98,12 @@ def _typed(
         "--precision": options.precision,
     }
     yield from ((name, str(value)) for name, value in named.items() if value is not None)
-    flags = {"--allow-pickle": files.allow_pickle, "--compile": options.compile}
-    yield from ((name,) for name, given in flags.items() if given)
+    if options.compile:
+        yield ("--compile",)
     usual = None if opened.arch is None else opened.arch.input_shape
     if all(isinstance(x, Tensor) and x.is_floating_point() for x in example):
         for x in example if [x.shape[1:] for x in example] != [usual] else ():
-            yield "--input", ",".join(map(str, x.shape))
+            yield "--input", shape_text(x.shape)
 
 
 def _tell(what: str, done: Done, earlier: bool) -> None:

@@ -5,11 +5,21 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 from slimnet.cli import commands, console, tables
 from slimnet.cli.calibration import calibration_of, check_recognised, network_before, outputs_asked
-from slimnet.cli.shared import inputs_of, on_device, open_any, place_of, print_json, write_slim
+from slimnet.cli.shared import (
+    built_by,
+    inputs_of,
+    on_device,
+    open_any,
+    place_of,
+    print_json,
+    shape_text,
+    write_slim,
+)
 from slimnet.cli.targets import PLAN, SLIM, check_target
 from slimnet.errors import InputError
 from slimnet.output import write_json
@@ -104,7 +114,7 @@ def _what_next(pruned: Pruned, slim: Path, options: commands.Prune) -> Iterator[
     """The commands that win accuracy back, and the one that makes a file to run."""
     data = ["--data", options.data or "DATA"]
     data += ["--normalize", options.normalize] if options.normalize else []
-    data += _built(options.files)
+    data += chain.from_iterable(built_by(options.files))
     against = ["--against", str(options.model)]
     if pruned.repair is None:
         yield f"now: {_typed('repair', slim, *against, *data)} (some images, no labels)"
@@ -114,16 +124,10 @@ def _what_next(pruned: Pruned, slim: Path, options: commands.Prune) -> Iterator[
 
 def _network(files: commands.Files) -> Iterator[str]:
     """The options that say what the network is and takes, as they were given."""
-    yield from _built(files)
+    yield from chain.from_iterable(built_by(files))
     yield from ["--example", files.example] if files.example else []
     for shape in files.input:
-        yield from ("--input", ",".join(map(str, shape)))
-
-
-def _built(files: commands.Files) -> Iterator[str]:
-    """Those that say what builds it, and which weights are its."""
-    yield from ["--arch", files.arch] if files.arch else []
-    yield from ["--weights", files.weights] if files.weights else []
+        yield from ("--input", shape_text(shape))
 
 
 def _typed(*words: str | Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,6 +122,19 @@ def write_slim(artifact: Artifact, model: torch.nn.Module, output: Path) -> None
     from slimnet.export import export_pt2
 
     export_pt2(model, artifact.example, output, extra=record_of(artifact))
+
+
+def built_by(files: Files) -> Iterator[tuple[str, ...]]:
+    """The options that say what a network is made of, as they are typed again."""
+    named = {"--arch": files.arch, "--weights": files.weights}
+    yield from ((name, value) for name, value in named.items() if value)
+    if files.allow_pickle:
+        yield ("--allow-pickle",)
+
+
+def shape_text(shape: Sequence[int]) -> str:
+    """``1,3,224,224``, as ``--input`` takes it."""
+    return ",".join(map(str, shape))
 
 
 def print_json(value: Any) -> None:
