@@ -54,14 +54,14 @@ def write_way(path: Path, page: Page, steps: Sequence[StepRow], stopped: str = "
         costs=[] if plan is None else list(_costs(plan)),
         proof="" if plan is None else by_name["prune"].record["proof"],
         sentences=[] if plan is None else by_name["prune"].record["sentences"],
-        curve="" if "retrain" not in by_name else loss_curve(by_name["retrain"].record),
+        curve="" if "retrain" not in by_name else _loss_curve(by_name["retrain"].record),
         latency=latency,
         colours=COLOURS,
     )
     write_text(path, text)
 
 
-def loss_curve(record: Mapping[str, Any]) -> str:
+def _loss_curve(record: Mapping[str, Any]) -> str:
     """The mean loss of each epoch as a chart; nothing of fewer than two."""
     losses = record.get("history", {}).get("losses", ())
     marks = [Mark(n, loss, f"epoch {n}: {loss:.4g}") for n, loss in enumerate(losses, 1)]
