@@ -13,7 +13,7 @@ from slimnet.repairs import ahead, reestimated, repair
 from slimnet.repairs.layers import LayerwiseRepair
 from slimnet.samples import Samples
 
-IMAGES = torch.randn(96, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+IMAGES = torch.randn(416, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 HELD, FITTED = Samples(IMAGES[:32]), Samples(IMAGES[32:])
 
 
@@ -100,6 +100,13 @@ def test_nothing_changes_that_images_held_back_do_not_confirm(rate, monkeypatch)
     found, _ = looked(network, slim, plan, layerwise=False)
     assert not found
     assert all(torch.equal(tensor, before[name]) for name, tensor in slim.tensors.items())
+
+
+@pytest.mark.parametrize("least", [{"HELD": 33}, {"CLEAR": 0.1}])
+def test_few_images_held_back_and_a_gain_that_may_be_luck_confirm_nothing(least, monkeypatch):
+    for name, value in least.items():
+        monkeypatch.setattr(ahead, name, value)
+    assert not looked(*cut(Stage, ratio=0.5))[0]
 
 
 def test_a_network_that_cannot_be_run_call_by_call_stays_as_layers_were_repaired():
