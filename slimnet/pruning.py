@@ -10,43 +10,45 @@ that call are pinned and the cut is planned again. The plan names the line as th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from slimnet.blocks.shorten import Shortened, shorten, shorten_as
+from slimnet.blocks.blocks import find_blocks
+from slimnet.blocks.shorten import Shortened, shorten
 from slimnet.capture.modules import no_collection
 from slimnet.capture.passes import capture_passes
 from slimnet.capture.suitable import refuse_unbound
 from slimnet.capture.trace import Trace, capture
+from slimnet.costs.cost import cost_of
 from slimnet.costs.quantity import COSTS, quantities, share_left
-from slimnet.coupling.couple import Coupling, Pin, couple
+from slimnet.coupling.couple import Coupling, Pin
 from slimnet.criteria import CriterionOptions
-from slimnet.errors import CaptureError, CertificateError, PruneError
+from slimnet.errors import CaptureError, PruneError
 from slimnet.example import Example, positional
 from slimnet.inspection import Analysis, Inspection, analyse
 from slimnet.lineage import Lineage, lineage_of, remember
 from slimnet.network import Network
-from slimnet.plan.fold import Folds, depends_on_lengths, folds
-from slimnet.plan.plan import Plan, agrees
-from slimnet.plan.rebuild import check_fits, cut, rebuild
+from slimnet.plan.plan import BlockCut, Plan
+from slimnet.plan.rebuild import rebuild, without_blocks
 from slimnet.planning.budget import Budget, Limits
 from slimnet.planning.bystanders import Bystanders
 from slimnet.planning.draft import draft
 from slimnet.planning.outcome import refusal
-from slimnet.planning.request import CutRequest, parse_outputs
+from slimnet.planning.request import COMPETING, CutRequest, parse_outputs
 from slimnet.planning.returned import changed_outputs, still_read
 from slimnet.planning.scoring import ScoringInputs
 from slimnet.progress import Progress, not_shown
-from slimnet.proof.certificate import Certificate, Mismatch, certify, join_certificates
+from slimnet.proof.certificate import Certificate, Mismatch, certify
 from slimnet.proof.diagnosis import culprits
 from slimnet.proof.reference import CutContext
+from slimnet.proving import contexts_of, fold_constants
 from slimnet.repairs import Repair, check_samples
 from slimnet.repairs import repair as repair_layers
+from slimnet.repairs.rivals import IMAGES, Contest, Rival, contest
 from slimnet.samples import Samples, samples_of
 from slimnet.signature import keywords, option, required, shared
 from slimnet.statistics.statistics import Statistics
@@ -165,14 +167,17 @@ def prune(model: nn.Module | Pruned, asked: PruneArguments) -> Pruned:
     network, example = _opened(model, asked.example)
     samples, earlier, seed = _samples(network, asked), lineage_of(network), asked.seed
     request = replace(asked.settled(), outputs=_outputs(asked, earlier))
-    budget, limits = Budget.of(request), Limits.of(request)
     options = CriterionOptions(str(request.criterion), request.across, request.reduce)
     scoring = ScoringInputs(options, samples, asked.init, seed, asked.watch)
-    recorded = request.asked(None if samples is None else len(samples))
-    shorter = shorten(network, example, request.drop_blocks, seed=seed, verify=request.verify)
-    budget = budget.after(shorter.plan)
-    made = _cut(_CutTask(request, budget, limits, scoring, recorded, shorter, example))
-    plan, certificate = shorter.whole(made.context.plan, made.certificate)
+    found = None
+    if request.drop_blocks == COMPETING and samples is not None:
+        found = _contest(network, example, request, scoring, samples)
+        request = replace(request, drop_blocks=found.blocks)
+    task = _CutTask.of(network, example, request, scoring)
+    made = _cut(task)
+    plan, certificate = task.shorter.whole(made.context.plan, made.certificate)
+    if found is not None:
+        plan = plan.reporting(notes=(str(found), *plan.notes))
     slim, repair = made.slim, None
     if request.repair and samples is not None:
         how: dict[str, Any] = {"seed": seed, "watch": asked.watch}
@@ -206,6 +211,47 @@ def _samples(network: Network, asked: PruneArguments) -> Samples | None:
     return samples
 
 
+def _contest(
+    network: Network,
+    example: tuple[Any, ...],
+    request: CutRequest,
+    scoring: ScoringInputs,
+    samples: Samples,
+) -> Contest:
+    """Which blocks leave for the budget to be met with the least damage after a repair."""
+    budget = Budget.of(request)
+    whole = budget.whole(cost_of(network, example))
+    few = replace(scoring, samples=samples.first(IMAGES))
+
+    def cut(blocks: Sequence[str]) -> tuple[Network, Plan]:
+        asked = replace(request, drop_blocks=blocks, verify=False)
+        task = _CutTask.of(network, example, asked, few)
+        made = _cut(task)
+        return made.slim, task.shorter.whole(made.context.plan, None)[0]
+
+    return contest(
+        network,
+        list(_rivals(network, example, budget.kind, whole)),
+        whole * (1 - budget.remains(whole)),
+        cut,
+        samples,
+        read=request.outputs,
+        seed=request.seed,
+        watch=scoring.watch,
+    )
+
+
+def _rivals(network: Network, example: tuple[Any, ...], kind: str, whole: float) -> Iterator[Rival]:
+    """The blocks that may leave, and what each saves of a cost."""
+    for block in find_blocks(network, capture(network, example)):
+        if not block.stays:
+            leaving = BlockCut(block.name, block.stubs, block.last)
+            without = without_blocks(network, Plan({}, blocks=(leaving,)))
+            with suppress(CaptureError):  # what does not run without it keeps it
+                saved = whole - cost_of(without, example).amounts[kind]
+                yield Rival(block.name, without, saved)
+
+
 @dataclass(frozen=True, eq=False)
 class _CutAttempt:
     """A plan, the pass and labels it was made from, and the slim network it gives."""
@@ -228,6 +274,22 @@ class _CutTask:
     options: Mapping[str, Any]  # of the request, as the plan records them
     shorter: Shortened  # the network without the blocks that were dropped
     example: tuple[Any, ...]
+
+    @classmethod
+    def of(
+        cls,
+        network: Network,
+        example: tuple[Any, ...],
+        request: CutRequest,
+        scoring: ScoringInputs,
+    ) -> _CutTask:
+        """Without the blocks that are asked to leave; a share is still one of the original."""
+        recorded = request.asked(None if scoring.samples is None else len(scoring.samples))
+        blocks, how = request.drop_blocks, {"seed": request.seed, "verify": request.verify}
+        shorter = shorten(network, example, blocks, **how)
+        budget = Budget.of(request).after(shorter.plan)
+        limits = Limits.of(request)
+        return cls(request, budget, limits, scoring, recorded, shorter, example)
 
     def analyse(self, traces: Sequence[Trace], pins: Sequence[Pin]) -> Analysis:
         """Find what can be cut, from the recorded passes and with these pins."""
@@ -276,7 +338,7 @@ class _CutTask:
 
     def proven(self, attempt: _CutAttempt, traces: Sequence[Trace]) -> _CutAttempt:
         """The attempt with its certificate; raises :class:`CertificateError`."""
-        contexts = _contexts(attempt.context, traces)
+        contexts = contexts_of(attempt.context, traces)
         network, seed = self.shorter.network, self.request.seed
         certificate = certify(network, attempt.slim, contexts, self.example, seed=seed)
         return replace(attempt, certificate=certificate)
@@ -318,101 +380,6 @@ def _cut(task: _CutTask) -> _CutAttempt:
 
 
 _MOST_REFUSED = 16  # attempts that the proof may refuse; each one pins more channels
-
-
-def _contexts(context: CutContext, traces: Sequence[Trace]) -> list[CutContext]:
-    """One context for each recorded pass: evaluation first, then training if it was recorded."""
-    more = enumerate(traces[1:], 1)
-    return [context, *(replace(context, trace=t, number=n, training=True) for n, t in more)]
-
-
-def fold_constants(
-    originals: Mapping[str, Tensor], slim: Network, context: CutContext, example: tuple[Any, ...]
-) -> CutContext:
-    """Fold numbers that changed with the widths (such as 1/√d) into the slim network's weights.
-
-    Writes into ``slim``; gives the context with the plan that records it.
-    """
-    numbers = _folds(context.trace, slim, example)
-    plan = replace(context.plan, scaled=numbers.scales)
-    for name, tensor in slim.tensors.items():
-        if name in plan.scaled:
-            tensor.data.copy_(cut(name, originals[name], plan))
-    return replace(context, plan=plan, multiplied=numbers.tensors)
-
-
-def _folds(trace: Trace, slim: Network, example: tuple[Any, ...]) -> Folds:
-    """What to multiply so that numbers computed from lengths (1/√d) change nothing."""
-    if depends_on_lengths(trace):
-        with suppress(CaptureError):  # the slim network does not run: the proof names the line
-            return folds(trace, capture(slim, example))
-    return Folds({}, {})
-
-
-def prove(
-    network: Network,
-    slim: Network,
-    plan: Plan,
-    example: tuple[Any, ...],
-    *,
-    seed: int = 0,
-    trained: bool = False,
-) -> Certificate:
-    """Prove again that ``slim`` is ``network`` cut by ``plan``.
-
-    Every tensor is compared with what the cut gives; the certificate lists those that differ. If
-    some differ and the network was ``trained`` after the cut, only its structure is proven: with
-    random weights. Else it is proven with the real weights as well. Raises
-    :class:`CertificateError`.
-    """
-    shorter = shorten_as(network, example, plan, seed=seed)
-    network, plan = shorter.network, replace(plan, blocks=())
-    check_fits(network, plan)
-    other = changed_tensors(network.tensors, slim.tensors, plan)
-    traces = capture_passes(network, example, plan.outputs)
-    coupling = _coupling_of(plan, traces)
-    context = CutContext(traces[0], coupling, plan)
-    if plan.scaled:
-        context = replace(context, multiplied=_folds(context.trace, slim, example).tensors)
-    kinds = ("random",) if trained and other else ("real", "random")
-    try:
-        proven = certify(network, slim, _contexts(context, traces), example, seed=seed, kinds=kinds)
-    except CertificateError as error:
-        if not other:
-            raise
-        raise CertificateError(f"{error}; {_changed_tensors(other, network.name)}") from error
-    return join_certificates(shorter.certificate, replace(proven, changed=other))
-
-
-def changed_tensors(
-    originals: Mapping[str, Tensor], slim: Mapping[str, Tensor], plan: Plan
-) -> tuple[str, ...]:
-    """The parameters and buffers of a slim network that differ from the original's, cut."""
-    return tuple(
-        name
-        for name, tensor in slim.items()
-        if name not in originals or not same_numbers(cut(name, originals[name], plan), tensor)
-    )
-
-
-def _changed_tensors(names: Sequence[str], network: str) -> str:
-    return (
-        f"{len(names)} of its tensors ({', '.join(names[:3])}{', …' * (len(names) > 3)}) hold "
-        f"other numbers than what was cut of this {network}"
-    )
-
-
-def same_numbers(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors hold the same numbers; they may be on different devices."""
-    return one.shape == other.shape and bool(torch.equal(one.to(other), other))
-
-
-def _coupling_of(plan: Plan, traces: Sequence[Trace]) -> Coupling:
-    """The labels that the plan was made with: attention loses head widths, or whole heads."""
-    apart = {name: plan.of(name) for name in plan.grouped}
-    couplings = (couple(traces, heads=heads, removals=apart) for heads in (False, True))
-    first = next(couplings)
-    return first if agrees(first, plan) else next(couplings)
 
 
 def _heads_note(coupling: Coupling, heads: bool) -> list[str]:

@@ -23,7 +23,7 @@ from slimnet.network import Network
 from slimnet.plan.compose import compose
 from slimnet.plan.fold import depends_on_lengths, folds
 from slimnet.plan.plan import Plan
-from slimnet.pruning import prove
+from slimnet.proving import prove
 
 FOLDED = (
     *("sdpa", "sdpa_mask_float", "grouped_query", "vision_fused", "mha", "mha_no_weights"),

@@ -23,7 +23,7 @@ from slimnet.errors import CaptureError, InputError, PruneError, UnknownNameErro
 from slimnet.models import MODELS
 from slimnet.network import Network
 from slimnet.program.pt2 import read_pt2
-from slimnet.pruning import prove
+from slimnet.proving import prove
 
 IMAGE = (torch.randn(2, 3, 8, 8),)
 GOLDEN = Path(__file__).with_name("golden")

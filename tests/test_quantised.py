@@ -14,7 +14,7 @@ from torch.nn.utils import parametrizations, parametrize, prune
 import slimnet
 from slimnet.errors import CertificateError, PruneError
 from slimnet.network import Network
-from slimnet.pruning import prove
+from slimnet.proving import prove
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch.ao says on every call that it moves
 IMAGE = (torch.randn(2, 3, 8, 8),)

@@ -27,7 +27,7 @@ from slimnet.network import Network
 from slimnet.plan.compose import compose
 from slimnet.plan.plan import Plan
 from slimnet.plan.rebuild import rebuild
-from slimnet.pruning import prove
+from slimnet.proving import prove
 
 
 class Flat(nn.Module):

@@ -24,7 +24,7 @@ from slimnet.network import Network
 from slimnet.plan.plan import Plan, agrees, surviving
 from slimnet.plan.rebuild import rebuild
 from slimnet.program.pt2 import read_pt2
-from slimnet.pruning import prove
+from slimnet.proving import prove
 from slimnet.samples import Samples
 
 IMAGE = (torch.randn(2, 3, 16, 16),)

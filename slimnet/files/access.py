@@ -36,7 +36,8 @@ from slimnet.plan.rebuild import rebuild
 from slimnet.program.program import Program
 from slimnet.progress import Progress, not_shown
 from slimnet.proof.certificate import Certificate, difference
-from slimnet.pruning import Pruned, prove
+from slimnet.proving import prove
+from slimnet.pruning import Pruned
 from slimnet.repairs import Repair
 from slimnet.repairs import repair as repair_layers
 from slimnet.samples import Samples, samples_of

@@ -27,6 +27,8 @@ Align: TypeAlias = int | Literal["auto"] | None
 Keep: TypeAlias = int | Sequence[int]
 """Of a layer's channels: how many stay, or which."""
 
+COMPETING = "auto"
+"""Of blocks: that they compete with channels."""
 BUDGETS = ("ratio", "macs", "params", "bytes")
 """Those that are options of their own; the others are said by :attr:`CutRequest.budget`."""
 CRITERIA = ", ".join(
@@ -145,8 +147,10 @@ def is_number(text: str) -> bool:
     return True
 
 
-def parse_blocks(texts: Sequence[str]) -> int | list[str]:
-    """Names and patterns of blocks, or one number of them."""
+def parse_blocks(texts: Sequence[str]) -> int | str | list[str]:
+    """Names and patterns of blocks, one number of them, or that they compete."""
+    if list(texts) == [COMPETING]:
+        return COMPETING
     if len(texts) == 1 and re.fullmatch("[0-9]+", texts[0]):
         return int(texts[0])
     return list(texts)
@@ -277,12 +281,15 @@ class CutRequest:
         check=_from_one,
     )
     heads: bool = option(False, "attention loses whole heads, not a part of each")
-    drop_blocks: int | Sequence[str] = option(
+    drop_blocks: int | str | Sequence[str] = option(
         (),
         "residual blocks that become their shortcut: layer3.*",
-        typed=" (repeatable), or how many, those of the smallest scale first",
+        typed=" (repeatable), or how many, those of the smallest scale first, or auto: they "
+        "compete with channels for the budget",
         python=", or how many, those of the smallest scale first. Without a budget, "
-        "nothing else leaves; shares of MACs and parameters are those of the original",
+        'nothing else leaves; shares of MACs and parameters are those of the original. "auto" lets '
+        "them compete with channels for the budget of a cost, by the change of the outputs after a "
+        "short repair (:mod:`slimnet.repairs.rivals`), which reads ``data``",
         kind=list[str] | None,
         parse=parse_blocks,
     )
@@ -319,7 +326,8 @@ class CutRequest:
 
         Raises :class:`InputError` unless there is one budget, and for names that are not known.
         """
-        by_name = (self.drop_blocks or self.widths) and not self.budgets
+        named = self.drop_blocks and self.drop_blocks != COMPETING
+        by_name = (named or self.widths) and not self.budgets
         request = replace(self, ratio=0.0, scope="local") if by_name else self
         _ = request.the_budget
         # the registry of criteria imports torch
@@ -355,7 +363,22 @@ class CutRequest:
             raise InputError(
                 "repair needs images to solve on: give them (--data digits|npz:FILE|…)"
             )
+        if self.drop_blocks == COMPETING:
+            self._check_competing(data=data)
         check_needs(str(criterion), data=data, init=init)
+
+    def _check_competing(self, *, data: bool) -> None:
+        kind, _ = self.the_budget
+        if kind == "ratio":
+            raise InputError(
+                "blocks compete with channels for a cost, and a ratio counts channels alone: ask "
+                "for macs, params or bytes"
+            )
+        if not data:
+            raise InputError(
+                "blocks compete by what a short repair leaves of the damage, which needs images: "
+                "give them (--data digits|npz:FILE|…), or say which blocks leave"
+            )
 
     def asked(self, samples: int | None) -> dict[str, Any]:
         """As a plan remembers it; ``samples`` is how many images were read."""

@@ -32,7 +32,7 @@ from slimnet.planning.request import SensitivityRequest
 from slimnet.planning.scoring import ScoringInputs
 from slimnet.progress import Progress, not_shown
 from slimnet.proof.reference import CutContext
-from slimnet.pruning import fold_constants
+from slimnet.proving import fold_constants
 from slimnet.samples import Samples, check_labels, samples_of
 from slimnet.signature import keywords, option, required
 from slimnet.statistics.batches import fitting
