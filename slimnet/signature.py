@@ -37,6 +37,8 @@ class Option:
     parse: Callable[[Any], Any] | None = None  # what was typed → the value
     check: Callable[[str, Any], None] | None = None  # (name, value); raises InputError
     bounds: tuple[float | None, float | None] = (None, None)  # of a number, on the command line
+    needs: str = ""  # the option without which it means nothing, on the command line
+    replaces: str = ""  # the option that means nothing beside it, there too
     positional: bool = False  # on the command line
     hidden: bool = False  # from the command line
     asked: bool = True  # part of what was asked for, as a plan remembers it

@@ -66,6 +66,41 @@ def test_names_in_help_are_those_of_the_registries():
     assert sorted(commands.KINDS.split(", ")) == sorted(DATA[name].usage for name in DATA)
 
 
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (
+            "retrain slim.pt --data digits --temperature 4",
+            "--temperature means nothing without --distill",
+        ),
+        (
+            "retrain slim.pt --data digits --teacher-weight 1",
+            "--teacher-weight means nothing without --distill",
+        ),
+        (
+            "retrain slim.pt --data digits --epochs 3 --minutes 2",
+            "--minutes and --epochs say the same in two ways",
+        ),
+        (
+            "auto net.pt --data digits --macs 0.5 --epochs 3 --minutes 2 -o out",
+            "--epochs and --minutes say the same in two ways",
+        ),
+        ("export slim.pt --pt2 --against net.pt", "is not timed: leave --against"),
+        ("export slim.pt --safetensors --batch 2", "is not timed: leave --against"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(words, sentence, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(words.split())
+    assert ended.value.code == 2 and sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_options_that_go_or_do_not_go_together_are_there(name):
+    rows = options_of(COMMANDS[name])
+    assert {x for row in rows.values() for x in (row.needs, row.replaces) if x} <= set(rows)
+
+
 @pytest.mark.parametrize("name", list(COMMANDS))
 def test_a_command_and_its_options_have_their_words(name):
     command = typer.main.get_command(cli.app).commands[name]

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import import_module
+from inspect import Parameter, Signature
 from typing import Annotated, Any
 
 import typer
@@ -23,7 +24,7 @@ import typer
 from slimnet.cli import console
 from slimnet.cli.commands import COMMANDS
 from slimnet.cli.stopping import Stopped, farewell, stoppable
-from slimnet.cli.typed import built, signature
+from slimnet.cli.typed import built, check_together, signature
 from slimnet.errors import InputError, SlimnetError, short
 from slimnet.version import used
 
@@ -38,8 +39,10 @@ app = typer.Typer(
 def _command_of(name: str) -> Callable[..., None]:
     """A command for typer; while it runs, nobody else writes to stdout."""
 
-    def run(**typed: Any) -> None:
+    def run(context: typer.Context, **typed: Any) -> None:
         options = built(COMMANDS[name], typed)
+        given = [option for option in typed if _is_given(context, option)]
+        check_together(COMMANDS[name], typed, given)
         try:
             with console.reserved():
                 getattr(import_module(f"slimnet.cli.{name}"), name)(options)
@@ -48,9 +51,17 @@ def _command_of(name: str) -> Callable[..., None]:
             sys.exit(141)
 
     run.__name__, run.__doc__ = name, COMMANDS[name].__doc__
-    run.__signature__ = signature(COMMANDS[name])  # type: ignore[attr-defined]
+    context = Parameter("context", Parameter.KEYWORD_ONLY, annotation=typer.Context)
+    parameters = [context, *signature(COMMANDS[name]).parameters.values()]
+    run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {}
     return run
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    """Whether it was typed, or has its default."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 for name in COMMANDS:

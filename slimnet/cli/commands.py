@@ -185,7 +185,9 @@ class Retrain:
     distill: bool = option(False, "also ask for the outputs of the network that it was cut from")
     regime: str = option("finetune", f"which weights it starts from, one of: {_REGIMES}")
     epochs: int = option(40, "of the training", bounds=(1, None))
-    minutes: float | None = option(None, "train as many epochs as fit, in place of --epochs")
+    minutes: float | None = option(
+        None, "train as many epochs as fit, in place of --epochs", replaces="epochs"
+    )
     lr: float | None = option(None, "0.01 for SGD (0.1 from fresh weights), 0.001 for AdamW")
     optimizer: str = option("sgd", "sgd or adamw")
     shape: str = option("cosine", "of the learning rate: cosine, step or constant")
@@ -196,8 +198,12 @@ class Retrain:
     smoothing: float = option(0.0, "of the labels of a classification", bounds=(0, 1))
     ema: float | None = option(None, "end with a moving average of the weights: 0.999, say")
     clip: float | None = option(None, "the largest norm of the gradients")
-    teacher_weight: float = option(0.9, "of the teacher's part in the loss", bounds=(0, 1))
-    temperature: float = option(4.0, "at which class scores are compared with the teacher's")
+    teacher_weight: float = option(
+        0.9, "of the teacher's part in the loss", bounds=(0, 1), needs="distill"
+    )
+    temperature: float = option(
+        4.0, "at which class scores are compared with the teacher's", needs="distill"
+    )
     tensorboard: Path | None = option(
         None, "folder for curves of loss, learning rate and metrics, one point for each epoch"
     )
@@ -369,7 +375,9 @@ class Auto:
         *("keep", "layer_ratio", "widths", "outputs", "heads", "drop_blocks", "best_effort"),
     )
     minutes: float = option(30.0, "for all of it; as many epochs are trained as fit")
-    epochs: int | None = option(None, "of the training, in place of --minutes", bounds=(1, None))
+    epochs: int | None = option(
+        None, "of the training, in place of --minutes", bounds=(1, None), replaces="minutes"
+    )
     distill: bool = option(
         True, "train on what the dense network says, too", flags=("--distill/--no-distill",)
     )

@@ -20,6 +20,10 @@ def export(options: commands.Export) -> None:
         raise InputError(
             f"{kind.title} holds the whole network: leave --outputs out, or export to --onnx"
         )
+    if not kind.timed and (options.against is not None or options.batch != 1):
+        raise InputError(
+            f"{kind.title} is not timed: leave --against and --batch out, or export to --onnx"
+        )
     target = options.file or slim.with_suffix(kind.endings[0])
     reads = (slim, options.against, files.arch, files.example)
     wanted = Format(kind.title, kind.endings, beside=kind.beside)

@@ -6,7 +6,7 @@ the options of another dataclass, or for some of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from inspect import Parameter, Signature
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
+from slimnet.errors import InputError
 from slimnet.signature import Option, options_of
 
 Kind = TypeVar("Kind")
@@ -52,6 +53,23 @@ def built(kind: type[Kind], typed: Mapping[str, Any]) -> Kind:
             parse = rows[row.name].parse
             values[row.name] = parse(typed[row.name]) if parse else typed[row.name]
     return kind(**values)
+
+
+def check_together(kind: type, typed: Mapping[str, Any], given: Collection[str]) -> None:
+    """Raise :class:`~slimnet.errors.InputError` for an option that would do nothing.
+
+    ``given`` are those that were typed, the others have their defaults.
+    """
+    for name, row in options_of(kind).items():
+        if name not in given:
+            continue
+        flag = _Written()[name]
+        if row.needs and not typed[row.needs]:
+            needed = _Written()[row.needs]
+            raise InputError(f"{flag} means nothing without {needed}: add that, or leave it out")
+        if row.replaces in given:
+            other = _Written()[row.replaces]
+            raise InputError(f"{flag} and {other} say the same in two ways: give one of them")
 
 
 def _parameters(kind: type) -> Iterator[Parameter]:

@@ -55,6 +55,7 @@ class ExportFormat:
     write: Callable[[ExportRequest], Exported]
     beside: tuple[str, ...] = ()  # what is added to the name of files that are written with it
     runs: bool = True  # whether it runs the network, and so needs an example
+    timed: bool = True  # whether it is timed, beside the dense network
     selects: bool = False  # whether it can leave outputs of the network out
 
 

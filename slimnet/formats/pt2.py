@@ -20,4 +20,4 @@ def write(request: ExportRequest) -> Exported:
     )
 
 
-FORMATS.add("pt2", ExportFormat("an exported program", (".pt2",), write))
+FORMATS.add("pt2", ExportFormat("an exported program", (".pt2",), write, timed=False))

@@ -16,4 +16,4 @@ def write(request: ExportRequest) -> Exported:
     return Exported({"safetensors": {"path": str(target), "size_bytes": target.stat().st_size}})
 
 
-FORMATS.add("safetensors", ExportFormat("safetensors", (SUFFIX,), write, runs=False))
+FORMATS.add("safetensors", ExportFormat("safetensors", (SUFFIX,), write, runs=False, timed=False))
