@@ -1,9 +1,10 @@
 """Write a network as ONNX or ``.pt2``, prove that the file equals it, and measure what it gains."""
 
-from slimnet.export.latency import Latency, Speedup, Timing, measure_latency
+from slimnet.export.latency import Latency, measure_latency
 from slimnet.export.onnx_file import OnnxExport, export_onnx
 from slimnet.export.parity import Parity, ParityError, check_parity
 from slimnet.export.program_file import ProgramExport, export_pt2
+from slimnet.export.readings import Speedup, Timing
 from slimnet.export.runner import BACKENDS, Runner
 from slimnet.export.translate import ExportError
 

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from slimnet.export import Latency, OnnxExport, export_onnx
-from slimnet.export.against import measure_against
+from slimnet.export.against import check_backend, measure_against
 from slimnet.export.inputs import check_batch
+from slimnet.export.weights import denormal_remarks
 from slimnet.files.access import dense_of
 from slimnet.formats import FORMATS, Exported, ExportFormat, ExportRequest
 from slimnet.output import write_json
@@ -18,12 +19,15 @@ def write(request: ExportRequest) -> Exported:
     target, inputs, dense, latency = request.target, request.example, None, None
     check_batch(inputs, request.batch)
     if request.latency:
+        check_backend(request.backend, target)
         dense = dense_of(request.opened, request.against, allow_pickle=request.allow_pickle)
     request.watch("exporting", 0.0)
     exported = export_onnx(request.opened.model, inputs, target, outputs=request.outputs)
     if request.latency:
         request.watch("measuring latency", 0.5)
-        how: dict[str, Any] = {"batch": request.batch, "threads": request.threads}
+        how: dict[str, Any] = {
+            name: getattr(request, name) for name in ("batch", "threads", "backend")
+        }
         latency = measure_against(target, dense, inputs, outputs=request.outputs, **how)
     record = {
         "network": request.described,
@@ -37,7 +41,7 @@ def write(request: ExportRequest) -> Exported:
     return Exported(
         record,
         f"written: {exported.parameters:,} numbers, opset {exported.opset}, {batch}",
-        tuple(_sentences(exported, latency)),
+        (*_sentences(exported, latency), *denormal_remarks(target.name, target)),
         "" if latency is None else latency.conditions(),
     )
 
@@ -54,6 +58,7 @@ def _sentences(exported: OnnxExport, latency: Latency | None) -> Iterator[str]:
         yield f"latency: {latency.sentence()}"
         if not latency.speedups:
             yield "timed alone: --against DENSE.pt compares it with the dense network"
+        yield from (f"note: {remark}" for remark in latency.remarks)
 
 
 FORMATS.add(
