@@ -10,7 +10,7 @@ import torch
 
 from slimnet import cli
 from slimnet.cli import latency as command
-from slimnet.cli.commands import Latency, batches
+from slimnet.cli.commands import Files, Latency, Run, batches
 from slimnet.cli.latency import own_peak
 from slimnet.errors import InputError
 from slimnet.models import MODELS
@@ -62,7 +62,7 @@ def test_files_are_shown_beside_each_other(slimnet):
     heading, _, *rows = out.split("\n\n")[0].strip().split("\n")
     assert re.split(r"\s{2,}", heading) == [
         *("file", "batch", "size", "CPU ms (95 %)", "p90", "wall ms", "samples/s", "memory"),
-        "speed (95 %)",
+        *("speed (95 %)", "verdict"),
     ]
     assert [row.split()[:2] for row in rows] == [
         [name, batch] for batch in ("64", "256") for name in ("dense.onnx", "slim.onnx")
@@ -144,16 +144,19 @@ def test_batches_are_listed_once_each():
     assert batches("1,8,1,32") == (1, 8, 32)
 
 
+def options_of(*files):
+    return Latency(file=files, files=Files(), run=Run())
+
+
 def test_memory_is_that_of_a_process_of_its_own(shelf):
-    options = Latency(file=(shelf / "dense.onnx",))
+    options = options_of(shelf / "dense.onnx")
     peak = command._peak(options, shelf / "dense.onnx", 1)
     assert peak is None or 0 < peak < 200_000_000
-    assert command._peak(options, shelf / "text.onnx", 1) is None
 
 
 def test_what_that_process_runs_refuses_as_the_command_does(shelf):
     with pytest.raises(InputError, match="cannot run it"):
-        own_peak(Latency(file=(shelf / "text.onnx",)), shelf / "text.onnx", 1)
+        own_peak(options_of(shelf / "text.onnx"), shelf / "text.onnx", 1)
 
 
 def test_an_export_may_be_timed_in_another_runtime(slimnet, monkeypatch, shelf):

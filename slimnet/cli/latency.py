@@ -7,9 +7,9 @@ of a process of its own, which opens the file and runs it once.
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,16 +121,17 @@ def _timed(
 def _peak(options: commands.Latency, path: Path, batch: int) -> int | None:
     """Bytes of memory that opening a file and one run take, in a process of its own."""
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, context) as pool, suppress(InputError, BrokenProcessPool):
+    deaf = (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to both: who began it says so
+    with ProcessPoolExecutor(1, context, signal.signal, deaf) as pool, suppress(Exception):
         return pool.submit(own_peak, options, path, batch).result()
-    return None
+    return None  # it ran here, so what failed there is no fault of the file
 
 
 def own_peak(options: commands.Latency, path: Path, batch: int) -> int | None:
     """The same in this process."""
-    import torchvision  # noqa: F401  (what opening a network would import is not the network's)
-
     torch.set_num_threads(options.threads)
+    if path.suffix.lower() != ONNX:
+        import torchvision  # noqa: F401  (opening a network imports it, and it is not the network's)
 
     def once() -> None:
         candidate, example = _open(path, options)
@@ -163,8 +164,8 @@ def _show(measured: Sequence[Measured], sizes: Mapping[str, int], remarks: Seque
     batch = ("batch",) if len(measured) > 1 else ()
     times = (f"{first.decides} ms (95 %)", "p90", f"{other} ms", "samples/s")
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for column in ("file", *batch, "size", *times, "memory", "speed (95 %)", ""):
-        justify: Any = "left" if column in ("file", "") else "right"
+    for column in ("file", *batch, "size", *times, "memory", "speed (95 %)", "verdict"):
+        justify: Any = "left" if column in ("file", "verdict") else "right"
         table.add_column(column, justify=justify, overflow="fold")
     for each in measured:
         for timing in each.latency.timings:

@@ -48,9 +48,11 @@ def others_between(before: Moment, after: Moment) -> float:
 def load_remarks(others: float, cores: int, threads: int) -> Iterator[str]:
     """Whether others needed the cores that these threads ran on."""
     if others > cores - threads + _SOME:
+        needed = "1 was" if threads == 1 else f"{threads} were"
+        advice = "" if threads == 1 else "; on one thread the CPU time decides, which bears that"
         yield (
             f"the machine was busy: others kept {others:.1f} of its {cores} cores occupied while "
-            f"{threads} {'was' if threads == 1 else 'were'} needed here"
+            f"{needed} needed here{advice}"
         )
 
 
@@ -62,7 +64,7 @@ def wait_remarks(wall_ms: float, cpu_ms: float) -> Iterator[str]:
     if cpu_ms > 0 and wall_ms > _LONG * cpu_ms:
         yield (
             f"others ran on the same core: in the median a run took {wall_ms / cpu_ms:.1f} times "
-            "its CPU time by the wall"
+            "its CPU time by the wall; CPU times are compared"
         )
 
 

@@ -16,7 +16,7 @@ Interval: TypeAlias = tuple[float, float]
 
 DRAWS = 2000
 NOISE = 0.02
-"""Two sessions of one and the same file differ by less than this (`benchmarks/README.md`)."""
+"""A difference that sessions of one and the same file may have (benchmarks/README.md)."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +45,15 @@ class Speedup:
 
     @property
     def verdict(self) -> str:
-        """``faster`` or ``slower`` where all of the interval is beyond the noise, or ``undecided``.
+        """``faster`` or ``slower`` where spread and interval both say so, or ``undecided``.
 
-        Where the interval is unknown, the spread takes its place.
+        The interval must be beyond the noise. It alone is not enough: it takes the rounds for
+        independent, and the load of a machine lasts for many of them.
         """
         low, high = self.interval or (self.low, self.high)
-        if low > 1 + NOISE:
+        if self.low > 1 and low > 1 + NOISE:
             return "faster"
-        return "slower" if high < 1 / (1 + NOISE) else "undecided"
+        return "slower" if self.high < 1 and high < 1 / (1 + NOISE) else "undecided"
 
 
 def timing_of(name: str, wall: Seconds, cpu: Seconds, decides: Seconds) -> Timing:
