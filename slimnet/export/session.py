@@ -19,23 +19,35 @@ Feed = dict[str, np.ndarray[Any, Any]]
 CPU = "CPUExecutionProvider"
 
 
-def open_session(path: Path, *, providers: Sequence[str] = (CPU,), threads: int = 0) -> Any:
+def open_session(
+    file: Path | bytes,
+    *,
+    providers: Sequence[str] = (CPU,),
+    threads: int = 0,
+    profile: Path | None = None,
+) -> Any:
     """An ``onnxruntime.InferenceSession`` that runs on ``threads`` threads (0: its own choice).
 
-    Its threads rest between runs, so that two sessions in one process do not disturb each other.
-    Raises InputError for a file that is missing or that onnxruntime cannot run.
+    ``file`` may be one that is in memory. With ``profile`` every node is timed, and the session
+    writes what came of it beside that name when it ends its profiling. Its threads rest between
+    runs, so that two sessions in one process do not disturb each other. Raises InputError for a
+    file that is missing or that onnxruntime cannot run.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors only; they arrive as exceptions too
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    if not path.is_file():
-        raise InputError(f"{path}: there is no such file; give an ONNX file")
+    if profile is not None:
+        options.enable_profiling, options.profile_file_prefix = True, str(profile)
+    if isinstance(file, Path) and not file.is_file():
+        raise InputError(f"{file}: there is no such file; give an ONNX file")
+    source = file if isinstance(file, bytes) else str(file)
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=list(providers))
+        return onnxruntime.InferenceSession(source, options, providers=list(providers))
     except Exception as error:  # onnxruntime's exceptions have no common base
-        raise InputError(f"{path.name}: onnxruntime cannot run it: {first_line(error)}") from error
+        name = file.name if isinstance(file, Path) else "what is in memory"
+        raise InputError(f"{name}: onnxruntime cannot run it: {first_line(error)}") from error
 
 
 def feed(session: Any, inputs: Example) -> Feed:
