@@ -166,7 +166,9 @@ def measure_latency(
         others = others_between(before, Moment.now())
     decides = deciding(threads, on_cpu=all(runner.on_cpu for runner in runners.values()))
     decisive = {name: each[:, _COLUMNS.index(decides)] for name, each in seconds.items()}
-    timings = tuple(timing_of(name, *each.T, decisive[name]) for name, each in seconds.items())
+    timings = tuple(
+        timing_of(name, each[:, 0], each[:, 1], decisive[name]) for name, each in seconds.items()
+    )
     first, *rest = decisive
     return Latency(
         timings=timings,

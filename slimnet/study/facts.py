@@ -41,9 +41,9 @@ class LatencyFacts:
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> LatencyFacts:
         """Read what ``to_json`` gave."""
-        numbers = {name: float(fields[name]) for name in _NUMBERS if name in fields}
+        values: dict[str, Any] = {name: float(fields[name]) for name in _NUMBERS if name in fields}
         words = {name: str(fields[name]) for name in _WORDS if fields.get(name) is not None}
-        return cls(**numbers, **words)
+        return cls(**values, **words)
 
 
 _NUMBERS = ("median_ms", "low_ms", "high_ms", "speedup", "speedup_low", "speedup_high")
