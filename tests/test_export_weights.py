@@ -91,7 +91,7 @@ def test_inputs_are_what_the_file_says(tmp_path):
 
 def test_a_size_that_the_file_leaves_open_is_asked_for(tmp_path):
     path = file_of(tmp_path / "a.onnx", {"x": (onnx.TensorProto.FLOAT, ["batch", 3, "h", None])})
-    with pytest.raises(InputError, match=r"any size, x \(batch,3,h,\S+\): say .* --input 1,3,224"):
+    with pytest.raises(InputError, match=r"any size, x \(batch,3,h,\?\): say .* --input 1,3,224"):
         example_of_file(path)
 
 
@@ -104,7 +104,7 @@ def test_a_list_of_images_of_any_size_stays_a_list(tmp_path):
 
 def test_inputs_that_cannot_be_made_are_refused(tmp_path):
     path = file_of(tmp_path / "a.onnx", {"x": (onnx.TensorProto.UINT64, [2])})
-    with pytest.raises(InputError, match=r"takes x as tensor\(uint64\), which is not made here"):
+    with pytest.raises(InputError, match=r"takes x as uint64, which is not made here"):
         example_of_file(path)
     with pytest.raises(InputError, match="there is no such file"):
         example_of_file(tmp_path / "none.onnx")

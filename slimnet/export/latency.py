@@ -104,6 +104,8 @@ class Latency:
         if speedup.verdict == "faster":
             return f"{slim.name} runs in {times}: {ratio} faster {spread}"
         hint = _hint(dense, self.batch)
+        if speedup.verdict == "undecided" and speedup.high > _FAR * speedup.low:
+            hint = "the rounds differ too much to tell: measure again while less else runs"
         if speedup.verdict == "slower":
             return f"{slim.name} is slower: {times}, {ratio} the speed {spread}; {hint}"
         return f"{slim.name} is not measurably faster: {times}, {ratio} {spread}; {hint}"
@@ -119,6 +121,8 @@ def _ms(milliseconds: float) -> str:
     return f"{three_digits(milliseconds)} ms"
 
 
+_FAR = 1.5
+"""So many times as high as its low end, a spread is that of a busy machine."""
 TINY_MS = 0.5  # below this the fixed cost of a call weighs as much as the arithmetic
 
 

@@ -42,8 +42,8 @@ class LatencyFacts:
     def from_json(cls, fields: Mapping[str, Any]) -> LatencyFacts:
         """Read what ``to_json`` gave."""
         values: dict[str, Any] = {name: float(fields[name]) for name in _NUMBERS if name in fields}
-        words = {name: str(fields[name]) for name in _WORDS if fields.get(name) is not None}
-        return cls(**values, **words)
+        values |= {name: str(fields[name]) for name in _WORDS if fields.get(name) is not None}
+        return cls(**values)
 
 
 _NUMBERS = ("median_ms", "low_ms", "high_ms", "speedup", "speedup_low", "speedup_high")
