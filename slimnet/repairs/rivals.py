@@ -18,8 +18,8 @@ from slimnet.errors import SlimnetError
 from slimnet.network import Network
 from slimnet.plan.plan import Plan
 from slimnet.progress import Progress
-from slimnet.repairs import check_targets, reestimated, repair
-from slimnet.repairs.output_error import output_error
+from slimnet.repairs import reestimated, repair
+from slimnet.repairs.output_error import check_targets, output_error
 from slimnet.samples import Samples
 from slimnet.statistics.batches import fitting
 from slimnet.statistics.moments import batch_of
