@@ -145,8 +145,9 @@ def own_peak(options: commands.Latency, path: Path, batch: int) -> int | None:
 def _remarks(
     measured: Sequence[Measured], candidates: Mapping[str, Path | nn.Module]
 ) -> Iterator[str]:
-    """What speaks against the times, each once."""
-    yield from dict.fromkeys(remark for each in measured for remark in each.latency.remarks)
+    """What speaks against the times, each once: that of the last batch, where numbers differ."""
+    remarks = (remark for each in measured for remark in each.latency.remarks)
+    yield from {remark.partition(":")[0]: remark for remark in remarks}.values()
     for name, candidate in candidates.items():
         yield from denormal_remarks(name, candidate)
 
@@ -160,23 +161,28 @@ def _record(
 
 def _show(measured: Sequence[Measured], sizes: Mapping[str, int], remarks: Sequence[str]) -> None:
     first = measured[0].latency
+    several, wide = len(measured) > 1, console.out.width >= _WIDE
     other = "wall" if first.decides == "CPU" else "CPU"
-    batch = ("batch",) if len(measured) > 1 else ()
     times = (f"{first.decides} ms (95 %)", "p90", f"{other} ms", "samples/s")
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for column in ("file", *batch, "size", *times, "memory", "speed (95 %)", "verdict"):
-        justify: Any = "left" if column in ("file", "verdict") else "right"
+    for column in ("file", *["batch"] * several, "MB", *times, "memory MB", "speed (95 %)"):
+        justify: Any = "left" if column in ("file", "speed (95 %)") else "right"
         table.add_column(column, justify=justify, overflow="fold")
     for each in measured:
+        batch = [str(each.latency.batch)] * several
         for timing in each.latency.timings:
             size, peak = sizes[timing.name], each.peak_bytes[timing.name]
-            number = (str(each.latency.batch),) if batch else ()
-            row = (*number, _megabytes(size), *_times(each.latency, timing), _megabytes(peak))
-            table.add_row(legible(timing.name), *row, *_speed(each.latency, timing.name))
+            speed = _speed(each.latency, timing.name)
+            row = (*_times(each.latency, timing), _megabytes(peak), speed)
+            row = row if wide else tuple(text.replace(" ", "\n", 1) for text in row)
+            table.add_row(legible(timing.name), *batch, _megabytes(size), *row)
     console.show(table)
     console.note(first.conditions([each.latency.batch for each in measured]))
     for remark in remarks:
         console.say(f"note: {remark}")
+
+
+_WIDE = 120  # columns; where there are fewer, spreads have a line of their own
 
 
 def _times(latency: Latency, timing: Timing) -> tuple[str, ...]:
@@ -190,17 +196,17 @@ def _times(latency: Latency, timing: Timing) -> tuple[str, ...]:
     )
 
 
-def _speed(latency: Latency, name: str) -> tuple[str, str]:
+def _speed(latency: Latency, name: str) -> str:
     """Against the first, and what may be said of it."""
     speedup = next((each for each in latency.speedups if each.name == name), None)
     if speedup is None:
-        return "–", ""
+        return "–"
     low, high = speedup.interval or (speedup.low, speedup.high)
-    return f"{speedup.median:.2f}× ({low:.2f}–{high:.2f})", _WORDS[speedup.verdict]
+    return f"{speedup.median:.2f}× ({low:.2f}–{high:.2f}) {_WORDS[speedup.verdict]}"
 
 
 _WORDS = {"faster": "faster", "slower": "slower", "undecided": "within the noise"}
 
 
 def _megabytes(number: int | None) -> str:
-    return "–" if number is None else f"{number / 1e6:.1f} MB"
+    return "–" if number is None else f"{number / 1e6:.1f}"
