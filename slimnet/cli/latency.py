@@ -53,14 +53,14 @@ def latency(options: commands.Latency) -> None:
     batches = options.batch or (batch_of(example),)
     for batch in batches:
         check_batch(example, batch)
+    measured = []
     with console.watching(quiet=options.run.json) as watch:
-        measured = []
         for n, batch in enumerate(batches):
             watch(f"measuring batch {batch}", n / len(batches))
-            latency = _timed(options, backend, candidates, example, batch)
+            timed = _timed(options, backend, candidates, example, batch)
             watch(f"reading the memory at batch {batch}", (n + 0.7) / len(batches))
             peaks = {name: _peak(options, path, batch) for name, path in names.items()}
-            measured.append(Measured(latency, peaks))
+            measured.append(Measured(timed, peaks))
     sizes = {name: file_bytes(path) for name, path in names.items()}
     remarks = list(_remarks(measured, candidates))
     if options.run.json:
