@@ -16,6 +16,12 @@ def test_both_clocks_are_read_around_all_runs():
     assert len(runs) == 3
 
 
+def test_what_other_threads_compute_is_not_counted_where_one_does_it_all():
+    own = iter([5.0, 7.0])
+    clock = Clock(lambda: 0.0, lambda: 1 / 0, lambda: next(own))
+    assert clock.timed(lambda: None, 2, alone=True) == (0.0, 1.0)
+
+
 def test_the_usual_clocks_go_on():
     wall, cpu = Clock().timed(lambda: sum(range(10_000)), 10)
     assert wall > 0 and cpu >= 0

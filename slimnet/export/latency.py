@@ -11,12 +11,13 @@ median of the rounds' own ratios (:mod:`.readings`). What else the machine did m
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
 from os import cpu_count
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -34,7 +35,7 @@ from slimnet.export.machine import (
 )
 from slimnet.export.pinning import Cores, pinned
 from slimnet.export.readings import Seconds, Speedup, Timing, speedup_of, timing_of
-from slimnet.export.runner import BACKENDS, Runner
+from slimnet.export.runner import BACKENDS
 from slimnet.text import count, first_line
 
 
@@ -161,12 +162,13 @@ def measure_latency(
             name: stack.enter_context(BACKENDS[backend](candidate, inputs, threads))
             for name, candidate in candidates.items()
         }
-        repeats = {
-            name: _warm(name, runner, warmup, min_seconds, clock)
+        readings: dict[str, Reading] = {
+            name: partial(clock.timed, runner.run, alone=threads == 1 and runner.in_caller)
             for name, runner in runners.items()
         }
+        repeats = {name: _warm(name, read, warmup, min_seconds) for name, read in readings.items()}
         before = Moment.now()
-        seconds = _interleaved(runners, repeats, rounds, clock)
+        seconds = _interleaved(readings, repeats, rounds)
         others = others_between(before, Moment.now())
     decides = deciding(threads, on_cpu=all(runner.on_cpu for runner in runners.values()))
     decisive = {name: each[:, _COLUMNS.index(decides)] for name, each in seconds.items()}
@@ -198,10 +200,14 @@ def _require(candidates: Mapping[str, Any], **counts: int) -> None:
             raise InputError(f"{name} is {number}: it must be at least 1")
 
 
-def _warm(name: str, runner: Runner, warmup: int, min_seconds: float, clock: Clock) -> int:
+Reading: TypeAlias = Callable[[int], tuple[float, float]]
+"""How many runs → wall and CPU seconds of one."""
+
+
+def _warm(name: str, read: Reading, warmup: int, min_seconds: float) -> int:
     """Run without counting; how many runs make one reading long enough."""
     try:
-        quickest = min(clock.timed(runner.run)[0] for _ in range(warmup))
+        quickest = min(read(1)[0] for _ in range(warmup))
     except InputError:
         raise
     except Exception as error:  # whatever a runtime may raise on inputs that it does not take
@@ -214,15 +220,15 @@ _COLUMNS: tuple[Kind, ...] = ("wall", "CPU")
 
 
 def _interleaved(
-    runners: Mapping[str, Runner], repeats: Mapping[str, int], rounds: int, clock: Clock
+    readings: Mapping[str, Reading], repeats: Mapping[str, int], rounds: int
 ) -> dict[str, Seconds]:
     """Seconds per run, ``[rounds, 2]`` for each candidate: wall and CPU."""
-    names = list(runners)
+    names = list(readings)
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
     for turn in range(rounds):
         first = turn % len(names)
         for name in names[first:] + names[:first]:
-            seconds[name].append(clock.timed(runners[name].run, repeats[name]))
+            seconds[name].append(readings[name](repeats[name]))
     return {name: np.array(times) for name, times in seconds.items()}
 
 

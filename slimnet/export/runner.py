@@ -21,13 +21,15 @@ from slimnet.registry import Registry
 class Runner:
     """A candidate that is ready to run; ``provider`` and ``device`` say on what.
 
-    ``on_cpu`` says that threads of this process compute it all, so that their CPU time is its time.
+    ``on_cpu`` says that threads of this process compute it all, so that their CPU time is its time;
+    ``in_caller`` that, on one thread, the one that calls ``run`` does.
     """
 
     run: Callable[[], object]
     provider: str
     device: str
     on_cpu: bool = False
+    in_caller: bool = False
 
 
 Backend = Callable[

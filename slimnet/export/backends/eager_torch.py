@@ -49,8 +49,8 @@ def prepared(
 def runner(module: Callable[..., Any], inputs: Example, device: torch.device, name: str) -> Runner:
     """What runs a module; on a GPU it waits for the result."""
     if device.type != "cuda":
-        on_cpu = device.type == "cpu"
-        return Runner(lambda: module(*inputs), f"{name} {device.type}", cpu_name(), on_cpu)
+        on_cpu, provider = device.type == "cpu", f"{name} {device.type}"
+        return Runner(lambda: module(*inputs), provider, cpu_name(), on_cpu, in_caller=on_cpu)
 
     def run() -> None:
         module(*inputs)

@@ -35,4 +35,4 @@ def session_runner(
     provider = session.get_providers()[0]  # what it took: CUDA may be listed and not load
     on_cpu = provider == CPU
     device = cpu_name() if on_cpu else gpu_name()
-    return Runner(lambda: session.run(None, arrays), provider, device, on_cpu)
+    return Runner(lambda: session.run(None, arrays), provider, device, on_cpu, in_caller=on_cpu)
