@@ -7,7 +7,7 @@ it, :mod:`.console` prints, and :mod:`.tables` shows results; :mod:`.stopping` h
 Commands share :mod:`.shared`, :mod:`.calibration`, :mod:`.training` and :mod:`.targets`, and are:
 :mod:`.inspect`, :mod:`.prune`, :mod:`.repair`, :mod:`.retrain`, :mod:`.sensitivity`,
 :mod:`.verify`, :mod:`.auto`, :mod:`.export`, :mod:`.latency`, :mod:`.compare`, :mod:`.sparsify`,
-:mod:`.demo`.
+:mod:`.demo`, :mod:`.cache`.
 """
 
 from __future__ import annotations

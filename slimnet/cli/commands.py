@@ -414,8 +414,9 @@ class Auto:
         None, "how many times as fast as the dense network: 2x", kind=str | None, parse=times
     )
     cut: CutRequest = part(
-        *("ratio", "macs", "params", "bytes", "criterion", "scope", "align", "min_channels"),
-        *("keep", "layer_ratio", "widths", "outputs", "heads", "drop_blocks", "best_effort"),
+        *("ratio", "macs", "params", "bytes", "latency", "criterion", "scope", "align"),
+        *("min_channels", "keep", "layer_ratio", "widths", "outputs", "heads", "drop_blocks"),
+        "best_effort",
     )
     minutes: float = option(30.0, "for all of it; as many epochs are trained as fit")
     epochs: int | None = option(
@@ -452,10 +453,21 @@ class Demo:
     run: Run = part("json", "device", "threads")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Cache:
+    """What was measured on this machine and is kept, for budgets of time.
+
+    Example: slimnet cache --clear
+    """
+
+    clear: bool = option(False, "remove it: what is needed is measured again")
+    run: Run = part("json")
+
+
 COMMANDS = {
     kind.__name__.lower(): kind
     for kind in (
         *(Inspect, Prune, Repair, Retrain, Sensitivity, Verify),
-        *(Auto, Export, Latency, Compare, Sparsify, Demo),
+        *(Auto, Export, Latency, Compare, Sparsify, Demo, Cache),
     )
 }
