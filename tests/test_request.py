@@ -105,7 +105,7 @@ def test_a_cost_without_an_option_of_its_own_is_named_in_budget():
     assert list(asked.asked(None)).index("energy") == 0 and "budget" not in asked.asked(None)
     assert CutRequest(budget={"macs": 0.5}).asked(None) == CutRequest(macs=0.5).asked(None)
     with pytest.raises(
-        UnknownNameError, match="unknown cost 'energy': the known ones are bytes, m"
+        UnknownNameError, match="unknown cost 'energy': the known ones are bytes, latency, m"
     ):
         Budget.of(asked)
 
@@ -157,7 +157,7 @@ def test_an_argument_that_prune_does_not_have():
 
 def test_every_option_of_a_cut_is_one_of_the_command():
     shown = set(signature(COMMANDS["prune"]).parameters)
-    assert {row.name for row in fields(CutRequest)} - shown == {"strict", "budget"}
+    assert {row.name for row in fields(CutRequest)} - shown == {"strict", "budget", "whole_blocks"}
     assert set(COMPARED) < set(signature(COMMANDS["compare"]).parameters)
 
 

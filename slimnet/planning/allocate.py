@@ -6,8 +6,9 @@ largest network within the budget. One share moves many groups at once, so
 :mod:`slimnet.planning.finish` then takes single rungs of single groups until no further one fits.
 Where a group's rungs are too far apart for what is left, it stays and the share of the others is
 bisected again. The budget is never exceeded; where even the narrowest network does, that one is the
-answer, and a note says why. A cost that does not grow with the widths is tried at many shares, and
-of those that fit the smallest is taken.
+answer, and a note says why. Where widths are rounded as slimnet likes, those of whole blocks of
+channels are tried first, and taken if they come near enough to the budget. A cost that does not
+grow with the widths is tried at many shares, and of those that fit the smallest is taken.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from slimnet.planning.budget import Budget, Limits
 from slimnet.planning.finish import finish
 from slimnet.planning.greedy import least_damage
 from slimnet.planning.ladder import Ladder, ladder
-from slimnet.planning.search import Search
+from slimnet.planning.search import WITHIN, Search
 from slimnet.planning.shortfall import channels_short, exceeds, finer_note, shortfall
 
 
@@ -60,32 +61,59 @@ def allocate(
     :class:`PruneError` where a local ratio would leave a layer without channels.
     """
     groups = [g for g in groups if g.number in scores]
-    shares = _Shares(groups, scores, limits, like or {})
     if budget.is_ratio:
+        shares = _Shares(groups, scores, limits, like or {})
         shares.refuse_empty(budget.value)
         if limits.scope != "harm":
             return shares.by_ratio(budget.value)
-    if cost is None or budget.is_ratio:
-        cost = _channels(groups)
-    whole = cost({g.number: g.size for g in groups})
-    unit = _unit(whole)
+    counted = _channels(groups) if cost is None or budget.is_ratio else cost
+    goal = _Goal(groups, scores, budget, counted, grows, like or {})
+    if limits.align == "auto" and not budget.is_ratio:
+        made, near = goal.met(replace(limits, whole_blocks=True))
+        if near and not made.unmet:
+            return made
+    return goal.met(limits)[0]
 
-    def spent(widths: Widths) -> float:
-        return cost(widths) / unit
 
-    amount = budget.remains(whole) * whole / unit
-    tried = (1.0,) if grows else _TRIED
-    shares = _fine_enough(shares, spent, amount, tried)
-    search = Search(shares.widths(0.0), shares.open, scores, spent, amount, grows)
-    share, wanted, widths = _searched(search, shares, tried)
-    finer = finer_note(shares.limits, groups)
-    if budget.is_ratio:
-        made = shares.allocation(wanted, widths, share, finer)
-        return shares.told_by_ratio(made, budget.value, amount)
-    notes = shortfall(widths, shares.ladders, shares.fixed, shares.limits, budget, cost, grows)
-    if exceeds(spent(widths), amount):
-        return replace(shares.allocation(wanted, widths, share, notes), unmet=notes[0])
-    return shares.allocation(wanted, widths, share, [*finer, *notes])
+@dataclass(frozen=True, eq=False)
+class _Goal:
+    """A budget of a cost, and what it is met with."""
+
+    groups: Sequence[Group]
+    scores: Mapping[int, Scores]
+    budget: Budget
+    cost: Callable[[Widths], float]
+    grows: bool
+    like: Mapping[int, int]
+
+    def met(self, limits: Limits) -> tuple[Allocation, bool]:
+        """The nearest within the budget, and whether it is as near as steps of this kind can be."""
+        groups, cost = self.groups, self.cost
+        shares = _Shares(groups, self.scores, limits, self.like)
+        whole = cost({g.number: g.size for g in groups})
+        unit = _unit(whole)
+
+        def spent(widths: Widths) -> float:
+            return cost(widths) / unit
+
+        amount = self.budget.remains(whole) * whole / unit
+        tried = (1.0,) if self.grows else _TRIED
+        shares = _fine_enough(shares, spent, amount, tried)
+        start = shares.widths(0.0)
+        search = Search(start, shares.open, self.scores, spent, amount, self.grows)
+        share, wanted, widths = _searched(search, shares, tried)
+        finer = finer_note(shares.limits, groups)
+        near = not finer and search.left(widths) <= WITHIN * amount
+        if self.budget.is_ratio:
+            made = shares.allocation(wanted, widths, share, finer)
+            return shares.told_by_ratio(made, self.budget.value, amount), near
+        short = shortfall(
+            widths, shares.ladders, shares.fixed, shares.limits, self.budget, cost, self.grows
+        )
+        if exceeds(spent(widths), amount):
+            made = shares.allocation(wanted, widths, share, short)
+            return replace(made, unmet=short[0]), near
+        return shares.allocation(wanted, widths, share, [*finer, *short]), near
 
 
 def _searched(

@@ -162,14 +162,20 @@ class Limits:
 
     def multiple(self, width: int) -> int:
         """What the width of a group of so many channels is rounded to."""
-        narrow = self.whole_blocks and isinstance(self.align, int) and width <= self.align
-        multiple = width if narrow else alignment(width, self.align)
+        if self.whole_blocks and self.align is not None:
+            multiple = min(BLOCK if self.align == "auto" else self.align, width)
+        else:
+            multiple = alignment(width, self.align)
         return max(multiple // self.finer, 1)
 
     def part(self, done: float) -> Limits:
         """The same with the ratios that are due once this part (0..1] of all rounds is done."""
         due = {glob: 1 - (1 - ratio) ** done for glob, ratio in self.layer_ratio.items()}
         return replace(self, layer_ratio=due) if done < 1 else self
+
+
+BLOCK = 16
+"""Channels that runtimes compute together on most machines."""
 
 
 def alignment(width: int, align: Align) -> int:
