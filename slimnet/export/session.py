@@ -19,17 +19,29 @@ Feed = dict[str, np.ndarray[Any, Any]]
 CPU = "CPUExecutionProvider"
 
 
-def open_session(path: Path, *, providers: Sequence[str] = (CPU,), threads: int = 0) -> Any:
+def open_session(
+    path: Path,
+    *,
+    providers: Sequence[str] = (CPU,),
+    threads: int = 0,
+    optimised: Path | None = None,
+) -> Any:
     """An ``onnxruntime.InferenceSession`` that runs on ``threads`` threads (0: its own choice).
 
-    Its threads rest between runs, so that two sessions in one process do not disturb each other.
-    Raises InputError for a file that is missing or that onnxruntime cannot run.
+    With ``optimised`` what it runs is written there. Its threads rest between runs, so that two
+    sessions in one process do not disturb each other. Raises InputError for a file that is missing
+    or that onnxruntime cannot run.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors only; they arrive as exceptions too
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    if optimised is not None:
+        options.optimized_model_filepath = str(optimised)
+        options.add_session_config_entry(
+            "session.optimized_model_external_initializers_file_name", f"{optimised.name}.data"
+        )
     if not path.is_file():
         raise InputError(f"{path}: there is no such file; give an ONNX file")
     try:
@@ -64,6 +76,12 @@ def takes_any_size(session: Any) -> bool:
     """Whether the inputs' axes but the first are free, as images [C, H, W] of any size are."""
     shapes = [entry.shape for entry in session.get_inputs()]
     return all(len(shape) > 1 and all(isinstance(n, str) for n in shape[1:]) for shape in shapes)
+
+
+def frees_size(session: Any) -> bool:
+    """Whether images [N, C, H, W] may be of any height and width."""
+    shapes = [entry.shape for entry in session.get_inputs()]
+    return any(len(shape) in (4, 5) and isinstance(shape[-1], str) for shape in shapes)
 
 
 def reason_of(error: BaseException) -> str:
