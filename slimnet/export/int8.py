@@ -112,6 +112,7 @@ def export_int8(
         watch("exporting float32", 0.0)
         source, result = folder / "float32.onnx", place / target.name
         float32 = export_onnx(model, inputs, source, extra=extra, **shape)
+        _check_any_batch(float32)
         watch("calibrating int8", 0.2)
         drawn = samples_from(task, samples, seed, model)
         reduced = multiplies_bytes() is False
@@ -148,6 +149,14 @@ def export_int8(
             reduced,
             runtime_graph(result),
             timed,
+        )
+
+
+def _check_any_batch(float32: OnnxExport) -> None:
+    if not float32.dynamic_batch:
+        raise InputError(
+            "int8 is calibrated and measured on batches of any size, and the file takes one only: "
+            f"{float32.static_reason or float32.recorded}"
         )
 
 
