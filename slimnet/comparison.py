@@ -32,7 +32,7 @@ from slimnet.network import Network
 from slimnet.networks.arch import Arch
 from slimnet.output import scratch, write_json
 from slimnet.progress import Progress
-from slimnet.pruning import Pruned, prune
+from slimnet.pruning import Pruned
 from slimnet.repairs import check_number
 from slimnet.report import NetworkReport, Report, slim_networks, write_html
 from slimnet.samples import Samples
@@ -54,6 +54,7 @@ from slimnet.task import Task, sample_of, shapes_in_words
 from slimnet.tasks.classification import Dataset, check_fits
 from slimnet.tasks.data import DataSpec
 from slimnet.text import first_line
+from slimnet.timing.prune import prune
 from slimnet.version import __version__
 
 

@@ -23,11 +23,11 @@ from slimnet.networks.arch import Arch
 from slimnet.networks.payload import load_payload
 from slimnet.output import set_aside, write_torch
 from slimnet.progress import Progress, not_shown, remark
-from slimnet.pruning import prune
 from slimnet.report import NetworkReport
 from slimnet.study import Study
 from slimnet.task import Task, fingerprint_of
 from slimnet.tasks.data import DataSpec
+from slimnet.timing.prune import prune
 from slimnet.train import Schedule, train
 from slimnet.version import __version__
 

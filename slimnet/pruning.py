@@ -83,7 +83,7 @@ class Pruned:
 
     def __str__(self) -> str:
         before, after = self.plan.before or {}, self.plan.after or {}
-        brief = [name for name, quantity in quantities().items() if quantity.brief]
+        brief = [name for name, quantity in quantities(before).items() if quantity.brief]
         shares = ", ".join(f"{name} {_share(before, after, name)}" for name in brief)
         proof = str(self.certificate) if self.certificate else "not verified"
         return f"{shares}; {proof}"
@@ -124,7 +124,7 @@ def inspect(model: nn.Module, asked: InspectArguments) -> Inspection:
 
 @dataclass(frozen=True, eq=False)
 class PruneArguments(CutRequest):
-    """What :func:`prune` takes beside the network."""
+    """What :func:`slimnet.prune` takes beside the network."""
 
     example: Example | None = option(
         None,
@@ -149,21 +149,8 @@ class PruneArguments(CutRequest):
     )
 
 
-@keywords(PruneArguments)
-def prune(model: nn.Module | Pruned, asked: PruneArguments) -> Pruned:
-    """Cut a network down to a budget; ``model`` itself is never changed.
-
-    Args:
-        model: any network that runs on ``example``; or a :class:`Pruned` (or its model, or what
-            ``load`` gave), which is cut once more, and can be saved relative to the original.
-        {options}
-
-    Raises:
-        InputError: for arguments that cannot be used.
-        PruneError: where nothing can be cut, a layer would be left without channels, or the budget
-            cannot be met.
-        CertificateError: where the slim network cannot be proven equal to the zeroed original.
-    """
+def cut_down(model: nn.Module | Pruned, asked: PruneArguments) -> Pruned:
+    """Cut a network to a budget of what is counted, as :func:`slimnet.prune` does."""
     network, example = _opened(model, asked.example)
     samples, earlier, seed = _samples(network, asked), lineage_of(network), asked.seed
     request = replace(asked.settled(), outputs=_outputs(asked, earlier))

@@ -20,9 +20,10 @@ from slimnet.operator import rule
 from slimnet.plan.companions import cut_optimizer
 from slimnet.plan.plan import Plan
 from slimnet.proof.certificate import Certificate
-from slimnet.pruning import Pruned, inspect, prune
+from slimnet.pruning import Pruned, inspect
 from slimnet.samples import Samples
 from slimnet.task import LoaderTask, Measured, Metric, Task
+from slimnet.timing.prune import prune
 from slimnet.version import __version__
 
 if TYPE_CHECKING:

@@ -11,7 +11,9 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from threading import RLock
@@ -38,6 +40,7 @@ class Registry(Generic[T]):
         self.broken: dict[str, str] = {}  # entry point → why it cannot be loaded
         self._folder = folder
         self._entries: dict[str, T] = {}
+        self._lent: ContextVar[Mapping[str, T] | None] = ContextVar(kind, default=None)
         self._lock = RLock()
         self._loading = self._loaded = False
 
@@ -51,6 +54,15 @@ class Registry(Generic[T]):
     def register(self, name: str) -> Callable[[T], T]:
         """Decorate a value (a function, a class) to register it as ``name``."""
         return lambda value: self.add(name, value)
+
+    @contextmanager
+    def lent(self, name: str, value: T) -> Iterator[None]:
+        """Within it, and in this thread alone, the name stands for this value."""
+        token = self._lent.set({**(self._lent.get() or {}), name: value})
+        try:
+            yield
+        finally:
+            self._lent.reset(token)
 
     def load(self) -> None:
         """Import what registers, once; what is registered meanwhile asks for what is there."""
@@ -85,8 +97,8 @@ class Registry(Generic[T]):
 
     def __getitem__(self, name: str) -> T:
         self.load()
-        if name in self._entries:
-            return self._entries[name]
+        if (value := self.get(name)) is not None:
+            return value
         if name in self.broken:
             raise InputError(self.broken[name])
         known = ", ".join(sorted(self._entries))
@@ -96,7 +108,7 @@ class Registry(Generic[T]):
     def get(self, name: str) -> T | None:
         """The value of a name; None where there is none."""
         self.load()
-        return self._entries.get(name)
+        return (self._lent.get() or self._entries).get(name, self._entries.get(name))
 
     def __contains__(self, name: str) -> bool:
         self.load()

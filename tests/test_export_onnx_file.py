@@ -13,7 +13,7 @@ from torch import nn
 
 from slimnet.errors import InputError
 from slimnet.export import ExportError, export_onnx
-from slimnet.pruning import prune
+from slimnet.timing.prune import prune
 
 IMAGES = (torch.zeros(1, 3, 8, 8),)
 

@@ -9,7 +9,7 @@ from torchvision.ops import batched_nms, nms
 
 from slimnet.errors import InputError
 from slimnet.export import ExportError, export_onnx, measure_latency
-from slimnet.pruning import prune
+from slimnet.timing.prune import prune
 
 
 class Detector(nn.Module):

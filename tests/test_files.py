@@ -15,7 +15,7 @@ from slimnet.files.artifact import make_artifact
 from slimnet.files.slim_file import read_slim
 from slimnet.models import MODELS
 from slimnet.networks.arch import Arch, parse_arch
-from slimnet.pruning import prune
+from slimnet.timing.prune import prune
 
 SOURCE = """
 import torch

@@ -18,13 +18,13 @@ from slimnet.files.access import Opened
 from slimnet.models import MODELS
 from slimnet.network import Network
 from slimnet.networks.payload import load_payload
-from slimnet.pruning import prune
 from slimnet.repairs import repair
 from slimnet.report import table
 from slimnet.sparsity.methods.unstructured import single_weights
 from slimnet.study import Study, repaired, work
 from slimnet.study.masked import masked_candidate
 from slimnet.tasks.data import load_data
+from slimnet.timing.prune import prune
 from slimnet.train import Schedule
 
 EXAMPLE = (torch.zeros(1, *MODELS["digits_resnet"].input_shape),)

@@ -28,7 +28,7 @@ from slimnet.output import scratch
 from slimnet.planning.outcome import asked_and_achieved
 from slimnet.planning.request import BUDGETS
 from slimnet.progress import Progress
-from slimnet.pruning import Pruned, inspect, prune
+from slimnet.pruning import Pruned, inspect
 from slimnet.ranges import written
 from slimnet.report.sensitivity import measured_sentence, write_sensitivity
 from slimnet.retraining import NoTime, Recipe, Retrained, retrain
@@ -37,6 +37,7 @@ from slimnet.study.curves import Curve, Sensitivity, sensitivity
 from slimnet.study.results import check_finite
 from slimnet.task import Metric, Task, samples_from
 from slimnet.text import count
+from slimnet.timing.prune import prune
 from slimnet.train import measure
 from slimnet.train.checkpoint import checkpoint_of
 from slimnet.train.reporting import Reporting
@@ -172,7 +173,7 @@ def cut(way: Way) -> Done:
     before, after = pruned.plan.before or {}, pruned.plan.after or {}
     left = ", ".join(
         f"{share_left(before, after, name)} of the {quantity.label}"
-        for name, quantity in quantities().items()
+        for name, quantity in quantities(before).items()
         if quantity.brief
     )
     proof = pruned.certificate

@@ -26,7 +26,7 @@ from slimnet.output import write_json
 from slimnet.planning.request import CutRequest
 from slimnet.planning.review import read_review, review_of
 from slimnet.pruning import Pruned
-from slimnet.pruning import prune as prune_network
+from slimnet.timing.prune import prune as prune_network
 
 
 def prune(options: commands.Prune) -> None:

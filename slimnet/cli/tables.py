@@ -52,7 +52,7 @@ def show_inspection(inspection: Inspection) -> None:
 
 def _amounts(cost: Cost) -> Iterator[str]:
     """What fits into one line."""
-    for name, quantity in quantities().items():
+    for name, quantity in quantities(cost.amounts).items():
         if quantity.brief:
             yield f"{quantity.written(cost.amounts[name])} {quantity.label}"
 
@@ -158,7 +158,7 @@ def _cut(alike: Sequence[Sequence[GroupCut]]) -> Table:
 
 def _cost(before: Mapping[str, float], after: Mapping[str, float]) -> Table:
     table = _table("", "before", "after", "remains")
-    for name, quantity in quantities().items():
+    for name, quantity in quantities(before).items():
         amounts = (quantity.written(costs[name]) for costs in (before, after))
         table.add_row(quantity.label, *amounts, share_left(before, after, name))
     return table

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from slimnet.capture.trace import Trace, capture
-from slimnet.costs.quantity import CostInputs, Model, quantities
+from slimnet.costs.quantity import CostInputs, Model, models
 from slimnet.coupling.couple import Coupling
 from slimnet.coupling.labels import Axis
 from slimnet.coupling.survival import Survival
@@ -54,9 +54,13 @@ def cost(model: nn.Module, example: Example) -> Cost:
 
 def cost_of(network: Network, example: tuple[Any, ...]) -> Cost:
     """The same, of a network that was walked already."""
-    inputs = CostInputs(network, capture(network, example), {}, {})
-    models = {name: quantity.model(inputs) for name, quantity in quantities().items()}
-    return Cost({name: model.at([n for _, n in model.axes]) for name, model in models.items()})
+    known = models(cost_inputs(network, example))
+    return Cost({name: model.at([n for _, n in model.axes]) for name, model in known.items()})
+
+
+def cost_inputs(network: Network, example: tuple[Any, ...]) -> CostInputs:
+    """What models are made from, of a network as it stands."""
+    return CostInputs(network, capture(network, example), {}, {})
 
 
 class CostModel:
@@ -64,9 +68,7 @@ class CostModel:
 
     def __init__(self, network: Network, trace: Trace, coupling: Coupling) -> None:
         inputs = CostInputs(network, trace, coupling.weights, coupling.tensors[0])
-        self.models: Mapping[str, Model] = {
-            name: quantity.model(inputs) for name, quantity in quantities().items()
-        }
+        self.models: Mapping[str, Model] = models(inputs)
 
     def cost(self, survival: Survival) -> Cost:
         """What it costs after a cut."""

@@ -122,7 +122,7 @@ class Quantity:
     """One cost: what it is called, how it is written, and what it comes to."""
 
     label: str  # as it is printed after a number: "MACs"
-    model: Callable[[CostInputs], Model]
+    model: Callable[[CostInputs], Model] | None  # None where only a measurement tells
     budget: Literal["share", "amount"] = "share"  # what a budget of it names: what may remain
     whole: bool = True  # a number without a fraction
     brief: bool = True  # shown where there is room for one line
@@ -137,10 +137,23 @@ COSTS: Registry[Quantity] = Registry("cost", "slimnet.costs", folder="slimnet.co
 _FIRST = ("macs", "params", "bytes")
 
 
-def quantities() -> dict[str, Quantity]:
-    """Every cost by its name, in the order in which they are shown: slimnet's own, then others."""
+def quantities(amounts: Mapping[str, Any] | None = None) -> dict[str, Quantity]:
+    """Every cost by its name, in the order in which they are shown: slimnet's own, then others.
+
+    Of ``amounts`` those that these hold; else those of which there is a model.
+    """
     own = [name for name in _FIRST if name in COSTS]
-    return {name: COSTS[name] for name in (*own, *(n for n in COSTS if n not in _FIRST))}
+    ordered = (*own, *(name for name in COSTS if name not in _FIRST))
+    return {name: COSTS[name] for name in ordered if _is_known(name, amounts)}
+
+
+def _is_known(name: str, amounts: Mapping[str, Any] | None) -> bool:
+    return COSTS[name].model is not None if amounts is None else name in amounts
+
+
+def models(inputs: CostInputs) -> dict[str, Model]:
+    """What each cost is of a network."""
+    return {name: q.model(inputs) for name, q in quantities().items() if q.model is not None}
 
 
 def share_left(before: Mapping[str, Any], after: Mapping[str, Any], name: str) -> str:

@@ -20,34 +20,41 @@ CPU = "CPUExecutionProvider"
 
 
 def open_session(
-    path: Path,
+    file: Path | bytes,
     *,
     providers: Sequence[str] = (CPU,),
     threads: int = 0,
+    profile: Path | None = None,
     optimised: Path | None = None,
 ) -> Any:
     """An ``onnxruntime.InferenceSession`` that runs on ``threads`` threads (0: its own choice).
 
-    With ``optimised`` what it runs is written there. Its threads rest between runs, so that two
-    sessions in one process do not disturb each other. Raises InputError for a file that is missing
-    or that onnxruntime cannot run.
+    ``file`` may be one that is in memory. With ``profile`` every node is timed, and the session
+    writes what came of it beside that name when it ends its profiling. With ``optimised`` what it
+    makes of the file is written there. Its threads rest between runs, so that two sessions in one
+    process do not disturb each other. Raises InputError for a file that is missing or that
+    onnxruntime cannot run.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors only; they arrive as exceptions too
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    if profile is not None:
+        options.enable_profiling, options.profile_file_prefix = True, str(profile)
     if optimised is not None:
         options.optimized_model_filepath = str(optimised)
         options.add_session_config_entry(
             "session.optimized_model_external_initializers_file_name", f"{optimised.name}.data"
         )
-    if not path.is_file():
-        raise InputError(f"{path}: there is no such file; give an ONNX file")
+    if isinstance(file, Path) and not file.is_file():
+        raise InputError(f"{file}: there is no such file; give an ONNX file")
+    source = file if isinstance(file, bytes) else str(file)
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=list(providers))
+        return onnxruntime.InferenceSession(source, options, providers=list(providers))
     except Exception as error:  # onnxruntime's exceptions have no common base
-        raise InputError(f"{path.name}: onnxruntime cannot run it: {first_line(error)}") from error
+        name = file.name if isinstance(file, Path) else "what is in memory"
+        raise InputError(f"{name}: onnxruntime cannot run it: {first_line(error)}") from error
 
 
 def feed(session: Any, inputs: Example) -> Feed:

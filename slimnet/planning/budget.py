@@ -105,6 +105,7 @@ class Limits:
     layer_ratio: Mapping[str, float] = field(default_factory=dict)
     widths: Mapping[str, Keep] = field(default_factory=dict)
     told: Mapping[int, int] = field(default_factory=dict)  # group → the atoms that widths prescribe
+    whole_blocks: bool = False  # a group no wider than the multiple stays whole
     finer: int = 1  # what the multiples are divided by, where a budget needs narrower groups
 
     def __post_init__(self) -> None:
@@ -117,6 +118,7 @@ class Limits:
         return cls(
             scope=request.scope or "local",
             align=request.align,
+            whole_blocks=request.whole_blocks,
             min_channels=request.min_channels,
             keep=tuple(request.keep),
             layer_ratio=dict(request.layer_ratio or {}),
@@ -160,7 +162,9 @@ class Limits:
 
     def multiple(self, width: int) -> int:
         """What the width of a group of so many channels is rounded to."""
-        return max(alignment(width, self.align) // self.finer, 1)
+        multiple = max(alignment(width, self.align) // self.finer, 1)
+        narrow = self.whole_blocks and isinstance(self.align, int) and width <= self.align
+        return width if narrow else multiple
 
     def part(self, done: float) -> Limits:
         """The same with the ratios that are due once this part (0..1] of all rounds is done."""

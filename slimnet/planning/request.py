@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
@@ -29,7 +30,7 @@ Keep: TypeAlias = int | Sequence[int]
 
 COMPETING = "auto"
 """Of blocks: that they compete with channels."""
-BUDGETS = ("ratio", "macs", "params", "bytes")
+BUDGETS = ("ratio", "macs", "params", "bytes", "latency")
 """Those that are options of their own; the others are said by :attr:`CutRequest.budget`."""
 CRITERIA = ", ".join(
     declared(Path(__file__).parents[1] / "criteria", "CRITERIA", "slimnet.criteria")
@@ -97,6 +98,39 @@ def parse_bytes(text: str) -> float:
 
 _UNITS = {"": 1, "b": 1, "kb": 1000, "mb": 1000**2, "gb": 1000**3}
 _UNITS |= {"kib": 1024, "mib": 1024**2, "gib": 1024**3}
+
+
+@dataclass(frozen=True)
+class TimeTarget:
+    """A time that one run may take: milliseconds, or a share of what it takes as it is."""
+
+    value: float
+    is_share: bool
+
+    @classmethod
+    def of(cls, value: str | float) -> TimeTarget:
+        """``4ms``, ``0.5x``, or a number of milliseconds; raises :class:`InputError`."""
+        match = re.fullmatch(r"\s*([\d.e+-]+)\s*(ms|x)?\s*", str(value), re.IGNORECASE)
+        target = None
+        if match and is_number(match[1]):
+            target = cls(float(match[1]), (match[2] or "ms").lower() == "x")
+        most = 1.0 if target and target.is_share else inf
+        if not target or not 0 < target.value <= most:
+            raise InputError(
+                f"latency {value!r} is no time: 4ms, or 0.5x for half of what it takes now"
+            )
+        return target
+
+    def ms(self, whole: float) -> float:
+        """In milliseconds, where it takes ``whole`` as it is."""
+        return self.value * whole if self.is_share else self.value
+
+    def __str__(self) -> str:
+        return f"{self.value:g}{'x' if self.is_share else 'ms'}"
+
+
+def _time(name: str, value: str | float) -> None:
+    TimeTarget.of(value)
 
 
 def parse_align(text: str) -> Align:
@@ -190,6 +224,15 @@ class CutRequest:
         parse=parse_bytes,
         check=_bytes,
     )
+    latency: str | float | None = option(
+        None,
+        "one run may take so long, measured with onnxruntime on this machine",
+        typed=": 4ms, or 0.5x of what it takes now",
+        python=', on as many threads as torch has: "4ms", "0.5x", or a number of ms',
+        kind=str | None,
+        check=_time,
+    )
+    batch: int = option(1, "samples in the run that {latency} is about", check=_from_one)
     budget: Mapping[str, float] | None = option(
         None,
         "how much may remain of any cost by its name (:data:`slimnet.costs.quantity.COSTS`), "
@@ -293,6 +336,12 @@ class CutRequest:
         kind=list[str] | None,
         parse=parse_blocks,
     )
+    whole_blocks: bool = option(
+        False,
+        "groups no wider than the alignment stay whole: a runtime's block is never half empty",
+        hidden=True,
+        asked=False,
+    )
     best_effort: bool = option(
         False,
         "take the nearest where the budget cannot be met; without it,",
@@ -350,7 +399,8 @@ class CutRequest:
         """Which one was named, and its number; raises :class:`InputError` unless it is one."""
         if len(self.budgets) != 1:
             raise InputError(
-                "give exactly one budget: a ratio of channels, of macs or of params, or bytes"
+                "give exactly one budget: a ratio of channels, of macs or of params, bytes, or a "
+                "latency"
             )
         return self.budgets[0]
 

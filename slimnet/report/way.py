@@ -85,7 +85,7 @@ def _verdict(page: Page, steps: Mapping[str, StepRow]) -> str:
 
 
 def _costs(plan: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
-    for name, quantity in quantities().items():
-        before, after = plan["before"], plan["after"]
+    before, after = plan["before"], plan["after"]
+    for name, quantity in quantities(before).items():
         written = (quantity.written(costs[name]) for costs in (before, after))
         yield (quantity.label, *written, share_left(before, after, name))
