@@ -173,7 +173,7 @@ def quantise(source: Path, target: Path, samples: Samples, *, reduced: bool) -> 
         with runtime_tools():
             _quantise(source, target, feeds, reduced=reduced)
     except Exception as error:  # the quantiser's and the runtime's have no common base
-        raise ExportError(f"it cannot be written in int8: {reason_of(error)}") from error
+        raise ExportError(f"the network cannot be written in int8: {reason_of(error)}") from error
 
 
 def _quantise(source: Path, target: Path, feeds: Iterable[Feed], *, reduced: bool) -> None:

@@ -1,6 +1,7 @@
 """onnxruntime's own converters, which are imported where they are used, and kept quiet.
 
-They take a second to import, log on their own account and put their folder on Python's path.
+They take a second to import and log on their own account. Some of their modules import others as if
+these stood on Python's path, and put their folder there for good; here it is there meanwhile.
 """
 
 from __future__ import annotations
@@ -10,21 +11,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import onnxruntime
+
 from slimnet.quiet import quiet
+
+_FOLDER = str(Path(onnxruntime.__file__).parent / "transformers")
 
 
 @contextmanager
 def runtime_tools() -> Iterator[None]:
     """Import and call ``onnxruntime.quantization`` or ``.transformers`` within this block."""
-    before = list(sys.path)
     with quiet(stdout=True):
+        sys.path.append(_FOLDER)
         try:
             yield
         finally:
-            added = [place for place in sys.path if place not in before]
-            for place in filter(_is_its_own, added):
-                sys.path.remove(place)
-
-
-def _is_its_own(place: str) -> bool:
-    return "onnxruntime" in Path(place).parts
+            sys.path[:] = [place for place in sys.path if place != _FOLDER]
