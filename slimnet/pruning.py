@@ -272,8 +272,8 @@ class _CutTask:
     ) -> _CutTask:
         """Without the blocks that are asked to leave; a share is still one of the original."""
         recorded = request.asked(None if scoring.samples is None else len(scoring.samples))
-        blocks, how = request.drop_blocks, {"seed": request.seed, "verify": request.verify}
-        shorter = shorten(network, example, blocks, **how)
+        blocks, seed, verify = request.drop_blocks, request.seed, request.verify
+        shorter = shorten(network, example, blocks, seed=seed, verify=verify)
         budget = Budget.of(request).after(shorter.plan)
         limits = Limits.of(request)
         return cls(request, budget, limits, scoring, recorded, shorter, example)

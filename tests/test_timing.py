@@ -248,3 +248,11 @@ def test_the_command_line_prunes_to_a_time(tmp_path, capsys, clock):
 
 def test_what_is_here():
     assert setting_of(4).batch == 4 and "onnxruntime" in setting_of(1).runtime
+
+
+def test_what_no_width_meets_ends(clock):
+    """Groups no wider than a block can be halved so often, and no more."""
+    torch.manual_seed(0)
+    layers = (nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.ReLU(), nn.Conv2d(16, 4, 1))
+    with pytest.raises(PruneError, match="cannot be had here"):
+        slimnet.prune(nn.Sequential(*layers).eval(), (IMAGE,), latency="0.5x")

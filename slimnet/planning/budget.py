@@ -162,9 +162,9 @@ class Limits:
 
     def multiple(self, width: int) -> int:
         """What the width of a group of so many channels is rounded to."""
-        multiple = max(alignment(width, self.align) // self.finer, 1)
         narrow = self.whole_blocks and isinstance(self.align, int) and width <= self.align
-        return width if narrow else multiple
+        multiple = width if narrow else alignment(width, self.align)
+        return max(multiple // self.finer, 1)
 
     def part(self, done: float) -> Limits:
         """The same with the ratios that are due once this part (0..1] of all rounds is done."""

@@ -18,8 +18,8 @@ from slimnet.errors import SlimnetError
 from slimnet.network import Network
 from slimnet.plan.plan import Plan
 from slimnet.progress import Progress
-from slimnet.repairs import check_targets, reestimated, repair
-from slimnet.repairs.output_error import output_error
+from slimnet.repairs import reestimated, repair
+from slimnet.repairs.output_error import check_targets, output_error
 from slimnet.samples import Samples
 from slimnet.statistics.batches import fitting
 from slimnet.statistics.moments import batch_of
@@ -27,6 +27,8 @@ from slimnet.statistics.outputs import output_rows
 
 IMAGES = 256
 """At most so many are read for a short repair, and as many others to compare."""
+RANKED = 96
+"""At most so many of either are read to rank blocks."""
 FIRST = 5
 """Numbers of blocks that are tried over the whole range, ends included."""
 
@@ -85,8 +87,11 @@ def contest(
     """
     judged, fitted = samples.split(min(len(samples) // 2, IMAGES))
     fitted = fitted.first(IMAGES)
-    judge = _Judge(network, fitting(network, judged), read)
-    ranked = _ranked(judge, rivals, fitted, watch)
+    judged = fitting(network, judged)
+    judge = _Judge(network, judged, read)
+    ranked = _ranked(
+        _Judge(network, judged.first(RANKED), read), rivals, fitted.first(RANKED), watch
+    )
     errors: dict[int, float] = {}
     failed: dict[int, SlimnetError] = {}
 

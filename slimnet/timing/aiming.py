@@ -63,7 +63,7 @@ class Aiming:
         asked, watch = self.asked, self.asked.watch
         watch("measuring the network as it is", 0.0)
         export_onnx(self.module, self.example, self.dense, outputs=asked.outputs, verify=False)
-        target = TimeTarget.of(asked.latency)
+        target = TimeTarget.of(asked.latency or 0)
         whole = self._measured({"dense": self.dense})["dense"]
         allowed = target.ms(whole)
         with COSTS.lent("latency", replace(COSTS["latency"], model=self._model(whole))):

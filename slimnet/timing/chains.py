@@ -5,6 +5,9 @@ Alone, it would pay for two changes of layout that it shares with its neighbours
 
 from __future__ import annotations
 
+from math import prod, sqrt
+from typing import Any
+
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -23,8 +26,8 @@ def chain(form: Form, reads: int, makes: int, batch: int) -> bytes:
     weights: list[onnx.TensorProto] = []
     nodes: list[onnx.NodeProto] = []
 
-    def add(name: str, source: str, shape: tuple[int, ...], **how: object) -> str:
-        scale = 1 / np.sqrt(max(np.prod(shape[1:]), 1))
+    def add(name: str, source: str, shape: tuple[int, ...], **how: Any) -> str:
+        scale = 1 / sqrt(prod(shape[1:]))
         values = (random.standard_normal(shape) * scale).astype(np.float32)
         weights.append(numpy_helper.from_array(values, f"{name}.weight"))
         weights.append(numpy_helper.from_array(np.zeros(shape[0], np.float32), f"{name}.bias"))

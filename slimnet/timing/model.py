@@ -12,6 +12,10 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
 
 from slimnet.costs.quantity import CostInputs, SizedAxis
 from slimnet.export.profile import Node
@@ -49,48 +53,75 @@ class TimeModel:
 
     def at(self, lengths: Sequence[int]) -> float:
         """Milliseconds when the axes are so long."""
-        ms, parts, start = 0.0, [0, 0], 0
-        for work in self.works:
-            end = start + len(work.axes)
-            now = tuple(lengths[start:end])
-            start = end
-            if work.form is not None:
-                ms += self._convolution(work, now)
-            else:
-                parts[work.multiplies] += work.at(*(self._full(n, work) for n in now))
-        elements, products = self._whole
-        ms += self.rates.rest * parts[0] / elements + self.rates.products * parts[1] / products
+        ms = sum(
+            self._convolution(number, lengths[start], lengths[start + 1])
+            for number, start in self._convolutions
+        )
+        padded = np.array([*lengths, 1], np.int64)
+        for ms_whole, sums, whole in self._parts:
+            ms += ms_whole * sums.at(padded) / whole
         return ms * self.rates.scale
 
-    def _convolution(self, work: Work, now: tuple[int, ...]) -> float:
-        key = (work, now)
+    def _convolution(self, number: int, reads: int, makes: int) -> float:
+        key = (number, reads, makes)
         if key not in self._memory:
-            form, (reads, makes) = work.form, work.whole
-            assert form is not None
-            ms = self.table.ms(form, (reads, makes), *now)
-            self._memory[key] = ms * self.rates.forms.get((form, reads, makes), 1.0)
+            work = self.works[number]
+            form, whole = work.form, (work.whole[0], work.whole[1])
+            assert form is not None  # as _convolutions says
+            ms = self.table.ms(form, whole, reads, makes)
+            self._memory[key] = ms * self.rates.forms.get((form, *whole), 1.0)
         return self._memory[key]
 
-    def _full(self, length: int, work: Work) -> int:
-        block = self._block if work.multiplies and length >= self._block else 1
-        return -(-length // block) * block
-
     @cached_property
-    def _block(self) -> int:
-        return self.table.block
-
-    @cached_property
-    def _memory(self) -> dict[tuple[Work, tuple[int, ...]], float]:
+    def _memory(self) -> dict[tuple[int, int, int], float]:
         return {}
 
     @cached_property
-    def _whole(self) -> tuple[int, int]:
-        """Elements, and MACs of other products, as they stand."""
-        sums = [0, 0]
-        for work in self.works:
-            if work.form is None:
-                sums[work.multiplies] += work.at(*(self._full(n, work) for n in work.whole))
-        return max(sums[0], 1), max(sums[1], 1)
+    def _starts(self) -> list[int]:
+        """Where the axes of each work begin."""
+        return [0, *accumulate(len(work.axes) for work in self.works)]
+
+    @cached_property
+    def _convolutions(self) -> list[tuple[int, int]]:
+        """Those with a form: their number, and where their two axes begin."""
+        return [(n, self._starts[n]) for n, work in enumerate(self.works) if work.form is not None]
+
+    @cached_property
+    def _parts(self) -> list[tuple[float, _Sums, float]]:
+        """What is no convolution: its ms as it stands, how it grows, and what that comes to now."""
+        whole = np.array([*(length for _, length in self.axes), 1], np.int64)
+        parts = []
+        for multiplies, ms in ((False, self.rates.rest), (True, self.rates.products)):
+            places = [
+                (work.factor, range(start, start + len(work.axes)))
+                for work, start in zip(self.works, self._starts, strict=False)
+                if work.form is None and work.multiplies is multiplies
+            ]
+            sums = _Sums.of(places, len(whole) - 1, self.table.block if multiplies else 1)
+            parts.append((ms, sums, max(sums.at(whole), 1.0)))
+        return parts
+
+
+@dataclass(frozen=True, eq=False)
+class _Sums:
+    """A sum of products of lengths, each length in full blocks where it has one at least."""
+
+    factors: np.ndarray[Any, np.dtype[np.float64]]  # [works]
+    places: np.ndarray[Any, np.dtype[np.int64]]  # [works, axes]: which lengths
+    block: int
+
+    @classmethod
+    def of(cls, works: Sequence[tuple[int, range]], one: int, block: int) -> _Sums:
+        """``one`` is the place of a length of one, with which works of fewer axes are padded."""
+        most = max((len(places) for _, places in works), default=0)
+        padded = [[*places, *[one] * (most - len(places))] for _, places in works]
+        factors = np.array([factor for factor, _ in works], np.float64)
+        return cls(factors, np.array(padded, np.int64).reshape(len(works), most), block)
+
+    def at(self, lengths: np.ndarray[Any, np.dtype[np.int64]]) -> float:
+        """``lengths`` [axes + 1], the last one is one."""
+        full = np.where(lengths < self.block, lengths, -(-lengths // self.block) * self.block)
+        return float(self.factors @ full[self.places].prod(axis=1, dtype=np.float64))
 
 
 def rates_of(inputs: CostInputs, table: TimeTable, nodes: Sequence[Node], whole: float) -> Rates:
@@ -102,7 +133,7 @@ def rates_of(inputs: CostInputs, table: TimeTable, nodes: Sequence[Node], whole:
             found[_shape(node)] += node.ms
         else:
             others[node.kind in _PRODUCTS] += node.ms
-    listed = [(work.form, *work.whole) for work in works(inputs) if work.form is not None]
+    listed = [(x.form, x.whole[0], x.whole[1]) for x in works(inputs) if x.form is not None]
     told: dict[tuple[int, ...], float] = defaultdict(float)
     for form, reads, makes in listed:
         told[_key(form, makes)] += table.ms(form, (reads, makes), reads, makes)

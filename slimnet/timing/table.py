@@ -68,10 +68,10 @@ class TimeTable:
 
     def ms(self, form: Form, whole: tuple[int, int], reads: int, makes: int) -> float:
         """Of a convolution that read and made ``whole`` channels, at other numbers of them."""
-        grid = self._grids.get((form, *whole))
-        if grid is None:
-            grid = self._grids[(form, *whole)] = self._grid(form, whole)
-        return grid.at(reads, makes)
+        key = (form, *whole)
+        if key not in self._grids:
+            self._grids[key] = self._grid(form, whole)
+        return self._grids[key].at(reads, makes)
 
     @property
     def block(self) -> int:
@@ -92,12 +92,12 @@ class TimeTable:
 
     def _grid(self, form: Form, whole: tuple[int, int]) -> _Grid:
         block = self.block
-        points = [_points(width, block) for width in whole]
+        reads, makes = (_points(width, block) for width in whole)
         if form.depthwise:
-            times = np.array([[self._known_ms(form, n, n)] for n in points[0]])
-            return _Grid(block, points[0], [1], times)
-        rows = [[self._known_ms(form, n, m) for m in points[1]] for n in points[0]]
-        return _Grid(block, *points, np.array(rows))
+            times = np.array([[self._known_ms(form, n, n)] for n in reads])
+            return _Grid(block, reads, [1], times)
+        rows = [[self._known_ms(form, n, m) for m in makes] for n in reads]
+        return _Grid(block, reads, makes, np.array(rows))
 
     def _known_ms(self, form: Form, reads: int, makes: int) -> float:
         key = json.dumps([*asdict(form).values(), reads, makes])

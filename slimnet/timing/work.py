@@ -6,7 +6,7 @@ follow their MACs, all else the elements that it makes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -78,16 +78,18 @@ def _form(call: Call) -> Form | None:
     if len(x.shape) != 4 or transposed or not (groups == 1 or depthwise):
         return None
     return Form(
-        *(_pair(given) for given in (weight.shape[2:], stride, padding, dilation)),
-        depthwise,
-        _pair(x.shape[2:]),
-        _pair(out.shape[2:]),
+        kernel=_pair(weight.shape[2:]),
+        stride=_pair(stride),
+        padding=_pair(padding),
+        dilation=_pair(dilation),
+        depthwise=depthwise,
+        size=_pair(x.shape[2:]),
+        out=_pair(out.shape[2:]),
     )
 
 
-def _pair(given: object) -> tuple[int, int]:
-    values = [int(n) for n in given]  # type: ignore[attr-defined]
-    return (values[0], values[-1])
+def _pair(given: Sequence[int]) -> tuple[int, int]:
+    return (int(given[0]), int(given[-1]))
 
 
 _FREE = ("view", "reshape", "empty", "t", "squeeze", "unsqueeze", "select", "expand", "detach")
