@@ -41,7 +41,10 @@ def _weights(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
             yield tensor
 
 
-_KINDS = {onnx.TensorProto.FLOAT: np.float32, onnx.TensorProto.DOUBLE: np.float64}
+_KINDS: dict[int, type[np.floating[Any]]] = {
+    onnx.TensorProto.FLOAT: np.float32,
+    onnx.TensorProto.DOUBLE: np.float64,
+}
 """Half precision is left alone: its small numbers are normal in float32, where CPUs compute."""
 
 

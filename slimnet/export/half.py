@@ -20,6 +20,9 @@ def to_float16(file: onnx.ModelProto) -> onnx.ModelProto:
     with runtime_tools():
         from onnxruntime.transformers.float16 import convert_float_to_float16
 
-        model = onnx_ir.from_proto(convert_float_to_float16(file, keep_io_types=True))
+        model: onnx_ir.Model = onnx_ir.from_proto(
+            convert_float_to_float16(file, keep_io_types=True)
+        )
     model.graph.sort()  # conversions stand at the end, after who reads them
-    return onnx_ir.to_proto(model)
+    sorted_file: onnx.ModelProto = onnx_ir.to_proto(model)
+    return sorted_file
