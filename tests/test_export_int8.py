@@ -224,6 +224,8 @@ def test_an_onnx_file_is_called_like_its_network(tmp_path):
         torch.testing.assert_close(found["double"], expected["double"], rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(found["scores"], expected["scores"], rtol=1e-4, atol=1e-5)
     assert list(module.parameters()) == []
+    with pytest.raises(InputError, match="the ONNX file does not run: "):
+        module(torch.zeros(1, 3, 8, 8))
     export_onnx(network, IMAGE, tmp_path / "some.onnx", outputs=["scores"])
     module = OnnxModule(tmp_path / "some.onnx", Network.of(network), IMAGE, ["scores"])
     assert module(images)["double"] is None
@@ -234,5 +236,5 @@ def test_calibration_data_of_another_shape_are_refused(tmp_path, model, task, ti
     timed(3.0)
     pixels = torch.zeros(64, 3, 8, 8, dtype=torch.uint8)
     wide = replace(task, x_train=pixels, x_test=pixels[:48])
-    with pytest.raises(ExportError, match=r"cannot be written in int8: .*invalid dimensions"):
+    with pytest.raises(InputError, match=r"give inputs of 16x3x8x8, and .* for batchx1x8x8"):
         export_int8(model, IMAGE, tmp_path / "a.onnx", wide, samples=16)

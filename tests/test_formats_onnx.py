@@ -101,7 +101,7 @@ def test_int8_without_the_clock_says_no_time(slimnet):
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [
-        ("export net.pt --onnx --int8", "--int8 needs data"),
+        ("export net.pt --onnx --int8", "--int8 finds ranges, and measures, with data: add --data"),
         ("export net.pt --onnx --data npz:data.npz", "--data means nothing without --int8"),
         ("export net.pt --onnx --keep-slower", "--keep-slower means nothing without --int8"),
         ("export net.pt --onnx --samples 3", "--samples means nothing without --int8"),
@@ -111,7 +111,7 @@ def test_int8_without_the_clock_says_no_time(slimnet):
         ("export net.pt --pt2 --fp16", "has one form: leave --fp16 out"),
         ("export net.pt --safetensors --opset 18", "has one form: leave --opset out"),
         ("export net.pt --onnx --opset 7 --no-latency", "opset 7 was asked for"),
-        ("export net.pt --onnx --opset 99 --no-latency", "opset"),
+        ("export net.pt --onnx --opset 99 --no-latency", "take an older one"),
         ("export net.pt data.npz --onnx --int8 --data npz:data.npz", "data.npz is read here"),
     ],
 )

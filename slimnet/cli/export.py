@@ -92,7 +92,7 @@ def _check_form(options: commands.Export, kind: ExportFormat) -> None:
             "out"
         )
     if options.int8 and options.data is None:
-        raise InputError("--int8 needs data, for the ranges of activations and the metric: --data")
+        raise InputError("--int8 finds ranges, and measures, with data: add --data")
 
 
 def _variant(options: commands.Export, example: tuple[Any, ...]) -> Variant:

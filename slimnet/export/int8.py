@@ -169,11 +169,28 @@ def quantise(source: Path, target: Path, samples: Samples, *, reduced: bool) -> 
     """Write an ONNX file in int8; raises :class:`ExportError` where the quantiser fails."""
     session = open_session(source)
     feeds = [feed(session, part.inputs) for part in samples.batches(BATCH)]
+    _check_shapes(session, feeds)
     try:
         with runtime_tools():
             _quantise(source, target, feeds, reduced=reduced)
     except Exception as error:  # the quantiser's and the runtime's have no common base
         raise ExportError(f"the network cannot be written in int8: {reason_of(error)}") from error
+
+
+def _check_shapes(session: Any, feeds: Sequence[Feed]) -> None:
+    """Refuse samples that are not of the shape of the file's inputs, whose free axes are texts."""
+    for entry in session.get_inputs():
+        wanted = entry.shape
+        for shape in {batch[entry.name].shape for batch in feeds}:
+            fits = len(shape) == len(wanted) and all(
+                isinstance(n, str) or n == m for n, m in zip(wanted, shape, strict=True)
+            )
+            if not fits:
+                given, taken = ("x".join(map(str, axes)) for axes in (shape, wanted))
+                raise InputError(
+                    f"the data give inputs of {given}, and the network is written for {taken}: "
+                    "give other data, or another input"
+                )
 
 
 def _quantise(source: Path, target: Path, feeds: Iterable[Feed], *, reduced: bool) -> None:

@@ -305,10 +305,11 @@ def _axes(values: Any) -> list[Any]:
 def _check(file: onnx.ModelProto, path: Path, request: _Request) -> None:
     """The ONNX checker's word, and the opset that was asked for."""
     written = _opset(file)
-    if request.opset not in (None, written):
+    if request.opset is not None and request.opset != written:
+        other = "a newer" if request.opset < written else "an older"
         raise InputError(
             f"opset {request.opset} was asked for and torch writes this network with {written}: "
-            "leave the opset out, or take a newer one"
+            f"leave the opset out, or take {other} one"
         )
     try:
         onnx.checker.check_model(str(path), full_check=True)

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from slimnet.capture.modules import evaluation_mode
 from slimnet.errors import InputError
 from slimnet.example import Example, is_plain, is_read, map_tensors, named_tensors, positional
 from slimnet.export.inputs import images_of
-from slimnet.export.session import feed, fixed_batch, open_session
+from slimnet.export.session import feed, fixed_batch, open_session, reason_of
 from slimnet.export.translate import on_cpu
 from slimnet.network import Network
 
@@ -54,8 +54,7 @@ class OnnxModule(nn.Module):
         """The outputs for one batch."""
         (network,) = self._network
         example: Example = named or inputs
-        arrays = self._session.run(None, feed(self._session, positional(network.model, example)))
-        computed = iter(map(torch.from_numpy, arrays))
+        computed = iter(self._run(positional(network.model, example)))
         places = {
             id(tensor): next(computed) if is_written else None
             for (_, tensor), is_written in zip(
@@ -63,6 +62,13 @@ class OnnxModule(nn.Module):
             )
         }
         return map_tensors(lambda tensor: places[id(tensor)], self._outputs)
+
+    def _run(self, inputs: tuple[Any, ...]) -> list[Tensor]:
+        try:
+            arrays = self._session.run(None, feed(self._session, inputs))
+        except Exception as error:  # onnxruntime's exceptions have no common base
+            raise InputError(f"the ONNX file does not run: {reason_of(error)}") from error
+        return list(map(torch.from_numpy, arrays))
 
 
 def _outputs(network: Network, example: tuple[Any, ...]) -> Any:
