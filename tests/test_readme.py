@@ -179,7 +179,7 @@ def test_any_other_command_names_what_is_there(line):
     assert files or program in ("pip", "pytest", "python", ".")
 
 
-@pytest.mark.parametrize("option", sorted(set(re.findall(r"`(--[a-z-]+)", README))))
+@pytest.mark.parametrize("option", sorted(set(re.findall(r"`(--[a-z0-9-]+)", README))))
 def test_an_option_in_the_text_is_one(option):
     known = typer.main.get_command(app).commands.values()  # type: ignore[attr-defined]
     options = {

@@ -258,7 +258,8 @@ def _measured(task: Task, module: nn.Module) -> dict[str, float]:
 def kernels_sentence(runs: RuntimeGraph) -> str:
     """How many convolutions run on integers, and what beside them does not."""
     whole, float_ones = runs.number("QLinearConv"), runs.number(*_FLOAT_CONVOLUTIONS)
-    text = f"{whole} of {count(whole + float_ones, 'convolution')} run on integers"
+    run = "runs" if whole + float_ones == 1 else "run"
+    text = f"{whole} of {count(whole + float_ones, 'convolution')} {run} on integers"
     left = runs.number("Relu", "Clip", "LeakyRelu")
     if float_ones:
         text += f"; {float_ones} stay in float32"
