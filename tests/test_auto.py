@@ -22,12 +22,11 @@ import slimnet
 from slimnet import cli
 from slimnet.auto.journal import Done, Journal
 from slimnet.auto.request import AutoRequest, Spelled
-from slimnet.auto.speed import Found, share_for
 from slimnet.auto.steps import FILES, STEPS, Way
 from slimnet.auto.way import run_auto
 from slimnet.cli.commands import COMMANDS
 from slimnet.cli.typed import signature
-from slimnet.errors import InputError, PruneError
+from slimnet.errors import InputError
 from slimnet.files.access import Opened
 from slimnet.planning.request import CutRequest
 from slimnet.task import LoaderTask
@@ -196,33 +195,23 @@ def test_without_time_for_an_epoch_the_repaired_network_is_the_result(opened, tm
     assert steps["export"].record["of"] == "repaired.pt"
 
 
-def test_a_speed_is_found_by_measuring(opened, tmp_path, monkeypatch):
-    monkeypatch.setattr("slimnet.auto.speed.TRIALS", 2)
-    asked = request(speed=1.05, cut=CutRequest(align=None))
-    try:
-        steps = go(opened, tmp_path / "out", asked)
-    except InputError as error:  # a busy machine may find no network faster: it says so
-        assert "cannot be had here: the fastest that was found" in str(error)
-        return
-    journal = json.loads((tmp_path / "out" / "auto.json").read_text())
-    tried = dict(map(tuple, journal["settled"]["speed"]["tried"]))
-    macs = journal["settled"]["speed"]["macs"]
-    assert tried[macs] >= 1.05 and steps["prune"].record["plan"]["asked"]["macs"] == macs
+@pytest.mark.parametrize("how", [{"speed": 2.0}, {"cut": CutRequest(latency="0.5x")}])
+def test_a_speed_is_a_share_of_the_time(how, opened, tmp_path, monkeypatch):
+    asked = []
 
+    def cut(model, example, **options):
+        asked.append((options["latency"], options["batch"]))
+        options |= {"latency": None, "macs": 0.5}
+        return slimnet.prune(model, example, **options)
 
-@pytest.mark.parametrize("power", [0.5, 1.0, 2.0])
-def test_the_largest_share_that_is_fast_enough(power):
-    found = share_for(2.0, lambda share: share**-power)
-    best = 2.0 ** (-1 / power)
-    assert best * 0.9 <= found.macs <= best and len(found.tried) <= 6
-
-
-def test_a_speed_that_nothing_has():
-    with pytest.raises(PruneError, match=r"3 times as fast .* is 1.50 times, with"):
-        share_for(3.0, lambda share: 1.5)
-    with pytest.raises(PruneError, match="no cut leaves so few"):
-        share_for(3.0, lambda share: None)
-    assert share_for(2.0, {0.5: None, 0.75: 2.05}.get) == Found(0.75, ((0.75, 2.05),))
+    monkeypatch.setattr("slimnet.auto.steps.prune", cut)
+    steps = go(opened, tmp_path / "out", request(**{"cut": CutRequest(), **how}))
+    assert asked == [("0.5x", 1)]
+    words = shlex.split(steps["prune"].command)
+    assert words[words.index("--plan") + 1] == str(tmp_path / "out" / "plan.json")
+    review = json.loads((tmp_path / "out" / "plan.json").read_text())
+    plan = steps["prune"].record["plan"]
+    assert [row["after"] for row in review["groups"]] == [row["after"] for row in plan["groups"]]
 
 
 @pytest.mark.parametrize(

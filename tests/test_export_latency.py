@@ -1,7 +1,11 @@
 """Candidates are timed in turn under one clock, and the words follow the ratios."""
 
 import json
+import os
+import re
+import sys
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 import torch
@@ -9,37 +13,46 @@ from torch import nn
 
 from slimnet.errors import InputError, UnknownNameError
 from slimnet.export import BACKENDS, Latency, Runner, Speedup, Timing, export_onnx, measure_latency
+from slimnet.export.backends import compiled_torch, open_vino
+from slimnet.export.clock import Clock
 
 EXAMPLE = (torch.zeros(1, 3, 6, 6),)
 
 
 class Scripted:
-    """A backend and a clock: every run of a candidate takes the seconds that were written down."""
+    """A backend and a clock: every run of a candidate takes the seconds that were written down.
 
-    def __init__(self, seconds):
-        self.seconds, self.now, self.runs = seconds, 0.0, []
+    By the wall; of the CPU it takes ``share`` of that, in the process' own threads or not.
+    """
+
+    def __init__(self, seconds, share, on_cpu):
+        self.seconds, self.share, self.on_cpu = seconds, share, on_cpu
+        self.now, self.computed, self.runs = 0.0, 0.0, []
 
     @contextmanager
     def backend(self, candidate, inputs, threads):
-        yield Runner(lambda: self.run(candidate), "scripted", f"{threads} threads")
+        run = partial(self.run, candidate)
+        yield Runner(run, "scripted", f"{threads} threads", self.on_cpu)
 
     def run(self, candidate):
         self.runs.append(candidate)
         cost = self.seconds[candidate]
-        self.now += cost(len(self.runs)) if callable(cost) else cost
+        cost = cost(len(self.runs)) if callable(cost) else cost
+        self.now += cost
+        self.computed += cost * self.share.get(candidate, 1.0)
 
     def clock(self):
-        return self.now
+        return Clock(lambda: self.now, lambda: self.computed)
 
 
 @pytest.fixture
 def measure(monkeypatch):
-    def run(seconds, **options):
-        script = Scripted(seconds)
+    def run(seconds, *, share=None, on_cpu=False, **options):
+        script = Scripted(seconds, share or {}, on_cpu)
         monkeypatch.setitem(BACKENDS._entries, "scripted", script.backend)
         names = {name: name for name in seconds}
         latency = measure_latency(
-            names, EXAMPLE, backend="scripted", clock=script.clock, **{"threads": 1} | options
+            names, EXAMPLE, backend="scripted", clock=script.clock(), **{"threads": 1} | options
         )
         return latency, script
 
@@ -82,6 +95,41 @@ def test_every_other_candidate_is_compared_with_the_first(measure):
     assert "b runs in" in latency.sentence()
 
 
+def test_on_one_thread_the_cpu_time_decides(measure):
+    share = {"dense": 1.0, "slim": 0.5}  # the slim one waits for half of its time
+    latency, _ = measure({"dense": 0.02, "slim": 0.02}, share=share, on_cpu=True, rounds=8)
+    assert latency.decides == "CPU" and "median CPU time of 8" in latency.conditions()
+    assert latency.speedup.median == pytest.approx(2) and latency.speedup.verdict == "faster"
+    slim = latency.timing("slim")
+    assert (slim.median_ms, slim.wall_ms, slim.cpu_ms) == pytest.approx((10, 20, 10))
+    assert slim.interval_ms == pytest.approx((10, 10))
+    assert latency.per_second("slim") == pytest.approx(100)
+    assert any("others ran on the same core" in remark for remark in latency.remarks)
+
+
+@pytest.mark.parametrize("how", [{"threads": 2, "on_cpu": True}, {"threads": 1, "on_cpu": False}])
+def test_on_several_threads_or_a_gpu_the_wall_time_decides(measure, how):
+    latency, _ = measure({"dense": 0.02, "slim": 0.02}, share={"slim": 0.5}, rounds=8, **how)
+    assert latency.decides == "wall" and "median wall time of 8" in latency.conditions()
+    assert latency.speedup.verdict == "undecided"
+    assert not any("same core" in remark for remark in latency.remarks)
+
+
+def test_a_difference_within_the_noise_has_no_winner(measure):
+    assert measure({"a": 1.0, "b": 0.99}, rounds=8)[0].speedup.verdict == "undecided"
+    assert measure({"a": 1.0, "b": 0.9}, rounds=8)[0].speedup.verdict == "faster"
+    assert measure({"a": 0.9, "b": 1.0}, rounds=8)[0].speedup.verdict == "slower"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux pins a thread to cores")
+def test_it_keeps_to_as_many_cores_as_threads(measure, monkeypatch):
+    before, seen = os.sched_getaffinity(0), []
+    monkeypatch.setattr(Scripted, "run", lambda self, name: seen.append(os.sched_getaffinity(0)))
+    latency, _ = measure({"dense": 1.0}, rounds=1, warmup=1)
+    assert latency.cores == (() if len(before) == 1 else tuple(seen[0]))
+    assert {len(cores) for cores in seen} == {1} and os.sched_getaffinity(0) == before
+
+
 def record(median, low, high, dense_ms=3.61, batch=1):
     timings = (
         Timing("dense", dense_ms, dense_ms, dense_ms),
@@ -109,6 +157,11 @@ def record(median, low, high, dense_ms=3.61, batch=1):
             record(1.1, 0.95, 1.2),
             "slim is not measurably faster: 3.28 ms against 3.61 ms, 1.10x (0.95-1.20); widths "
             "that are multiples of 16 run best (align=16), and a deeper cut shows more",
+        ),
+        (
+            record(1.2, 0.7, 2.0),
+            "slim is not measurably faster: 3.01 ms against 3.61 ms, 1.20x (0.70-2.00); the "
+            "rounds differ too much to tell: measure again while less else runs",
         ),
         (
             record(1.0, 1.0, 1.1, dense_ms=0.05),
@@ -151,10 +204,19 @@ def test_the_record_states_how_it_was_measured(files):
     assert all(0 < t["low_ms"] <= t["median_ms"] <= t["high_ms"] for t in plain["timings"])
     assert plain["sentence"] == latency.sentence()
     assert "batch 2, 1 thread, " in plain["conditions"]
+    assert plain["decides"] == ("wall" if sys.platform == "win32" else "CPU")
+    assert all(timing["wall_ms"] > 0 and timing["cpu_ms"] > 0 for timing in plain["timings"])
 
 
 # Every backend needs a candidate here: a row without one fails the test below.
-CANDIDATES = {"onnxruntime": lambda files: files["slim"], "torch": lambda files: toy(8)}
+CANDIDATES = {
+    "onnxruntime": lambda files: files["slim"],
+    "openvino": lambda files: files["slim"],
+    "tensorrt": lambda files: files["slim"],
+    "torch": lambda files: toy(8),
+    "torch-compile": lambda files: toy(8),
+}
+ELSEWHERE = r"OpenVINO is not installed: pip install|this onnxruntime has no TensorRT: pip install"
 
 
 def test_every_backend_has_a_candidate():
@@ -162,15 +224,47 @@ def test_every_backend_has_a_candidate():
 
 
 @pytest.mark.parametrize("backend", sorted(CANDIDATES))
-def test_every_backend_runs_its_candidate(files, backend):
+def test_every_backend_runs_its_candidate(files, backend, monkeypatch):
+    monkeypatch.setattr(compiled_torch, "COMPILER", "eager")  # which takes no minute
     candidate = CANDIDATES[backend](files)
     threads = torch.get_num_threads()
-    found = measure_latency(
-        {"slim": candidate}, EXAMPLE, rounds=2, warmup=1, threads=1, backend=backend
-    )
+    try:
+        found = measure_latency(
+            {"slim": candidate}, EXAMPLE, rounds=2, warmup=1, threads=1, backend=backend
+        )
+    except InputError as error:
+        assert re.match(ELSEWHERE, str(error)), error
+        pytest.skip(str(error))
     assert found.timing("slim").median_ms > 0
     assert torch.get_num_threads() == threads
     assert not torch.is_inference_mode_enabled()
+
+
+@pytest.mark.parametrize("backend", sorted(set(CANDIDATES) - {"tensorrt"}))
+def test_every_backend_refuses_what_it_cannot_time(files, backend, monkeypatch):
+    monkeypatch.setattr(open_vino, "_openvino", lambda: None)
+    wrong = toy(8) if CANDIDATES[backend](files) == files["slim"] else files["slim"]
+    with pytest.raises(InputError, match=r"backends? times? (ONNX files|modules), and w.* given"):
+        measure_latency({"slim": wrong}, EXAMPLE, backend=backend)
+
+
+def test_without_openvino_the_way_to_it_is_said(files, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(InputError, match=r"not installed: pip install 'slimnet\[openvino\]'"):
+        measure_latency(files, EXAMPLE, backend="openvino")
+
+
+def test_openvino_says_what_it_cannot_run(tmp_path):
+    pytest.importorskip("openvino")
+    (tmp_path / "a.onnx").write_bytes(b"no model")
+    with pytest.raises(InputError, match=r"a\.onnx: OpenVINO cannot run it: \S"):
+        measure_latency({"a": tmp_path / "a.onnx"}, EXAMPLE, backend="openvino")
+
+
+def test_without_a_compiler_the_way_to_one_is_said(monkeypatch):
+    monkeypatch.setattr(compiled_torch, "COMPILER", "no such compiler")
+    with pytest.raises(InputError, match=r"cannot compile it here \(.*it needs a C\+\+ compiler"):
+        measure_latency({"a": toy(4)}, EXAMPLE, backend="torch-compile")
 
 
 def test_the_torch_backend_puts_the_training_mode_back():
@@ -193,9 +287,9 @@ def test_bad_requests_are_refused(files, tmp_path):
         measure_latency(files, EXAMPLE, rounds=0)
     with pytest.raises(InputError, match="there is no such file"):
         measure_latency({"dense": tmp_path / "none.onnx"}, EXAMPLE)
-    with pytest.raises(UnknownNameError, match="known ones are onnxruntime, torch"):
+    with pytest.raises(UnknownNameError, match="known ones are onnxruntime, openvino, tens"):
         measure_latency(files, EXAMPLE, backend="abacus")
-    with pytest.raises(InputError, match="torch backend times modules"):
+    with pytest.raises(InputError, match="torch backends time modules"):
         measure_latency(files, EXAMPLE, backend="torch")
     with pytest.raises(InputError, match="dense does not run on these inputs"):
         measure_latency(files, (torch.zeros(1, 5, 6, 6),))

@@ -180,12 +180,14 @@ FFT = partial(network, lambda m, x: m.b(torch.fft.fft(m.a(x)).real))
         (
             {},
             InputError,
-            "give exactly one budget: a ratio of channels, of macs or of params, bytes, or a latency",
+            "give exactly one budget: a ratio of channels, of macs or of params, bytes, "
+            "or a latency",
         ),
         (
             {"ratio": 0.5, "macs": 0.5},
             InputError,
-            "give exactly one budget: a ratio of channels, of macs or of params, bytes, or a latency",
+            "give exactly one budget: a ratio of channels, of macs or of params, bytes, "
+            "or a latency",
         ),
         ({"ratio": 1.0}, InputError, "ratio must lie in [0, 1), and 1.0 does not"),
         (

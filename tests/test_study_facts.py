@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 import slimnet
-from slimnet.export.latency import Latency, Speedup, Timing
+from slimnet.export import Latency, Speedup, Timing
+from slimnet.report.words import speed_sentence
 from slimnet.study import (
     Candidate,
     Facts,
@@ -91,4 +92,14 @@ def test_a_measurement_keeps_its_spread():
     }
     slim = latency_facts(latency, "slim")
     assert (slim.median_ms, slim.speedup) == (1.0, 2.0)
-    assert (slim.speedup_low, slim.speedup_high) == (1.6, 2.3)
+    assert (slim.speedup_low, slim.speedup_high, slim.verdict) == (1.6, 2.3, "faster")
+    assert LatencyFacts.from_json(slim.to_json()) == slim
+
+
+def test_a_report_says_what_the_measurement_has_judged():
+    measured = LatencyFacts(1.0, 0.9, 1.1, 1.2, 1.05, 1.4, verdict="undecided")
+    assert speed_sentence(measured).startswith("Not measurably faster than the dense network: 1.20")
+    older = LatencyFacts.from_json(
+        {"median_ms": 1.0, "speedup": 1.2, "speedup_low": 1.05, "speedup_high": 1.4}
+    )
+    assert speed_sentence(older).startswith("Faster than the dense network: 1.20")

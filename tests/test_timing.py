@@ -15,7 +15,7 @@ from slimnet.export.profile import Node, profile
 from slimnet.network import Network
 from slimnet.planning.request import TimeTarget
 from slimnet.timing import aiming
-from slimnet.timing.cache import VARIABLE
+from slimnet.timing.cache import VARIABLE, cache_folder
 from slimnet.timing.chains import MIDDLE, chain
 from slimnet.timing.model import TimeModel, rates_of
 from slimnet.timing.table import Setting, TimeTable, setting_of
@@ -244,6 +244,25 @@ def test_the_command_line_prunes_to_a_time(tmp_path, capsys, clock):
     said = capsys.readouterr()
     assert not ended.value.code, said.err
     assert "ms" in said.out and "asked for: at most" in said.out
+
+
+def test_tables_are_shown_and_removed(tmp_path, monkeypatch, capsys):
+    def said(*words):
+        with pytest.raises(SystemExit) as ended:
+            main(["cache", *words])
+        assert not ended.value.code
+        return capsys.readouterr().out
+
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    assert "0 tables of times" in said()
+    table = TimeTable(HERE, cache_folder(), stairs(16))
+    table.ms(PLAIN, (64, 64), 64, 64)
+    table.save()
+    (cache_folder() / "other.json").write_text("{")
+    assert "times of convolutions: machine a machine, runtime a runtime 1" in said()
+    (one, other) = sorted(json.loads(said("--json")), key=lambda row: -row["readings"])
+    assert one["readings"] == table.measured and "cannot be read" in other["setting"]
+    assert "2 tables" in said("--clear") and "0 tables" in said()
 
 
 def test_what_is_here():

@@ -55,24 +55,31 @@ class AutoRequest:
         if (self.speed is None) == (not self.cut.budgets):
             raise InputError(
                 "say what is wanted, in one way: a share of the MACs (--macs 0.5) or another "
-                "budget, or how many times as fast (--speed 2x)"
+                "budget, a time (--latency 4ms), or how many times as fast (--speed 2x)"
             )
         if self.speed is not None and not 1 < self.speed < math.inf:
             raise InputError(f"the speed is how many times as fast, more than 1, not {self.speed}")
         if not 0 < self.minutes < math.inf:
             raise InputError(f"the minutes must be more than 0, not {self.minutes}")
         self._schedule(self.optimizer or "adamw")
-        self.cutting(None if self.speed is None else 1 / self.speed).check(data=True, init=False)
+        self.cutting().check(data=True, init=False)
 
-    def cutting(self, macs: float | None = None) -> CutRequest:
-        """The cut, to this share of the MACs where a speed was asked for.
+    @property
+    def is_timed(self) -> bool:
+        """Whether it is a time that is wanted, which only measuring finds."""
+        return self.speed is not None or self.cut.latency is not None
+
+    def cutting(self) -> CutRequest:
+        """The cut; a speed is a share of the dense network's time.
 
         Channels go by what they add to the error, where that does least harm, unless it was said
         otherwise.
         """
+        share = None if self.speed is None else f"{1 / self.speed:.6g}x"
         return replace(
             self.cut,
-            macs=self.cut.macs if macs is None else macs,
+            latency=share or self.cut.latency,
+            batch=self.latency_batch,
             criterion=self.cut.criterion or "obs",
             scope=self.cut.scope or "harm",
             seed=self.seed,

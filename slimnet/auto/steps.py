@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -15,7 +15,6 @@ from torch import nn
 
 from slimnet.auto.journal import Done, Journal
 from slimnet.auto.request import AutoRequest
-from slimnet.auto.speed import share_for
 from slimnet.capture.modules import copied
 from slimnet.costs.quantity import quantities, share_left
 from slimnet.errors import PruneError
@@ -24,9 +23,10 @@ from slimnet.files.access import Opened, repair
 from slimnet.files.artifact import Artifact, write_artifact
 from slimnet.files.slim_file import read_slim
 from slimnet.network import Network
-from slimnet.output import scratch
+from slimnet.output import write_json
 from slimnet.planning.outcome import asked_and_achieved
 from slimnet.planning.request import BUDGETS
+from slimnet.planning.review import review_of
 from slimnet.progress import Progress
 from slimnet.pruning import Pruned, inspect
 from slimnet.ranges import written
@@ -165,10 +165,11 @@ def _damage(curve: Curve) -> float:
 
 def cut(way: Way) -> Done:
     """Remove channels, and prove it."""
-    request = way.request.cutting(_macs(way))
+    request = way.request.cutting()
     pruned = prune(way.model, way.example, data=way.samples, watch=way.watch, **vars(request))
     artifact = way.opened.artifact_of(pruned)
     write_artifact(artifact, way.path("cut.pt"))
+    write_json(way.path("plan.json"), review_of(pruned.plan, pruned.inspection.groups))
     metrics = way.measured(artifact)
     before, after = pruned.plan.before or {}, pruned.plan.after or {}
     left = ", ".join(
@@ -179,9 +180,9 @@ def cut(way: Way) -> Done:
     proof = pruned.certificate
     return Done(
         f"{left} left, {way.said(metrics[way.metric.name])}",
-        files=("cut.pt",),
+        files=("cut.pt", "plan.json"),
         command=way.command(
-            *("prune", way.request.spelled.model, *_spelled(pruned), *_grouped(way.request)),
+            *("prune", way.request.spelled.model, *_spelled(way, pruned), *_grouped(way.request)),
             *way.on_data("--samples", str(way.request.samples), "-o", way.path("cut.pt")),
         ),
         metrics=metrics,
@@ -189,14 +190,16 @@ def cut(way: Way) -> Done:
             "plan": pruned.plan.to_json(),
             "certificate": None if proof is None else proof.to_json(),
             "proof": str(proof),
-            "sentences": [*_tried(way), *asked_and_achieved(pruned.plan)],
+            "sentences": list(asked_and_achieved(pruned.plan)),
         },
     )
 
 
-def _spelled(pruned: Pruned) -> list[str]:
-    """How the cut is typed."""
+def _spelled(way: Way, pruned: Pruned) -> list[str]:
+    """How the cut is typed; one that was found by measuring as its plan."""
     asked = pruned.plan.asked or {}
+    if way.request.is_timed:
+        return ["--plan", str(way.path("plan.json")), "--criterion", str(asked["criterion"])]
     named = {name: asked[name] for name in _TYPED if asked.get(name) is not None}
     words = [(f"--{name.replace('_', '-')}", str(value)) for name, value in named.items()]
     words += [("--keep", layer) for layer in asked.get("keep", ())]
@@ -219,39 +222,6 @@ def _listed(keep: int | Sequence[int]) -> str:
 
 
 _TYPED = (*BUDGETS, "criterion", "scope", "min_channels")
-
-
-def _macs(way: Way) -> float | None:
-    """The share of the MACs that has the speed, where one was asked for."""
-    speed = way.request.speed
-    if speed is None:
-        return None
-    found = way.journal.settle(
-        "speed", lambda: asdict(share_for(speed, lambda macs: _speed_at(way, macs)))
-    )
-    return float(found["macs"])
-
-
-def _tried(way: Way) -> Iterator[str]:
-    """Which speeds were measured, where one was asked for."""
-    if way.request.speed is not None:
-        tried = way.journal.settled["speed"]["tried"]
-        measured = ", ".join(f"{macs:.0%} of the MACs {fast:.2f}x" for macs, fast in tried)
-        yield f"asked for: {way.request.speed:g} times as fast; measured: {measured}"
-
-
-def _speed_at(way: Way, macs: float) -> float | None:
-    """How many times as fast the network is with this share of its MACs."""
-    way.watch(f"measuring the speed with {macs:.0%} of the MACs", 0.0)
-    request = replace(way.request.cutting(macs), verify=False)
-    try:
-        pruned = prune(way.model, way.example, data=way.samples, watch=way.watch, **vars(request))
-    except PruneError:
-        return None
-    with scratch() as folder:
-        slim = folder / "slim.onnx"
-        export_onnx(pruned.model, way.example, slim, verify=False, outputs=way.outputs)
-        return _timed(way, slim).speedup.median
 
 
 def mend(way: Way) -> Done:
@@ -375,6 +345,7 @@ def _dense_onnx(way: Way) -> Path:
 
 
 FILES = (
+    "plan.json",
     *("cut.pt", "repaired.pt", "tuned.pt", "tuned.pt.training", "slim.onnx", "dense.onnx"),
     "sensitivity.html",
 )

@@ -28,6 +28,7 @@ _METHODS = ", ".join(
 _ENGINES = ", ".join(declared(_PACKAGE / "study" / "engines", "ENGINES", "slimnet.engines"))
 _STORES = ", ".join(declared(_PACKAGE / "study" / "stores", "STORES", "slimnet.stores"))
 _FORMATS = ", ".join(declared(_PACKAGE / "formats", "FORMATS", "slimnet.formats"))
+_BACKENDS = ", ".join(declared(_PACKAGE / "export" / "backends", "BACKENDS", "slimnet.backends"))
 KINDS = "digits, npz:FILE, cifar10:ROOT, imagefolder:ROOT, task:KIND:…, file.py:make_task"
 
 _OUTPUT = ("-o", "--output")
@@ -288,8 +289,50 @@ class Export:
     keep_slower: bool = option(False, "write int8 also where it is slower", needs="int8")
     batch: int = option(1, _BATCH)
     latency: bool = option(True, _LATENCY)
+    backend: str | None = option(
+        None, f"times it, one of: {_BACKENDS}; onnxruntime by default", needs="latency"
+    )
     files: Files = part()
     run: Run = part("json", "seed", "threads")
+
+
+def batches(text: str) -> tuple[int, ...]:
+    """``1,8,32``."""
+    if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", text):
+        raise InputError(f"--batch {text!r} is no number of samples, or list of them: 1,8,32")
+    return tuple(dict.fromkeys(map(int, text.split(","))))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latency:
+    """Time files beside each other: ONNX, or networks in PyTorch; the others against the first.
+
+    On one thread the CPU time decides, which other programs hardly disturb, else the wall time.
+
+    Example: slimnet latency dense.onnx slim.onnx --batch 1,8
+    """
+
+    file: tuple[Path, ...] = required(
+        Option(
+            "ONNX files; or state dicts, slim.pt, .pt2, for the backends torch and torch-compile",
+            positional=True,
+            kind=list[Path],
+            parse=tuple,
+        )
+    )
+    batch: tuple[int, ...] = option(
+        (),
+        "samples per run, one table row for each: 1,8,32; that of the inputs by default",
+        kind=str | None,
+        parse=batches,
+    )
+    threads: int = option(1, "CPU threads", bounds=(1, 4096))
+    backend: str | None = option(
+        None, f"the runtime, one of: {_BACKENDS}; onnxruntime, for networks torch, by default"
+    )
+    rounds: int = option(30, "readings of each file; below 6 nothing is certain", bounds=(6, None))
+    files: Files = part("input", "example", "arch", "weights", "allow_pickle")
+    run: Run = part("json", "seed", "device")
 
 
 COMPARED = (
@@ -385,8 +428,9 @@ class Auto:
         None, "how many times as fast as the dense network: 2x", kind=str | None, parse=times
     )
     cut: CutRequest = part(
-        *("ratio", "macs", "params", "bytes", "criterion", "scope", "align", "min_channels"),
-        *("keep", "layer_ratio", "widths", "outputs", "heads", "drop_blocks", "best_effort"),
+        *("ratio", "macs", "params", "bytes", "latency", "criterion", "scope", "align"),
+        *("min_channels", "keep", "layer_ratio", "widths", "outputs", "heads", "drop_blocks"),
+        "best_effort",
     )
     minutes: float = option(30.0, "for all of it; as many epochs are trained as fit")
     epochs: int | None = option(
@@ -423,10 +467,21 @@ class Demo:
     run: Run = part("json", "device", "threads")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Cache:
+    """What was measured on this machine and is kept, for budgets of time.
+
+    Example: slimnet cache --clear
+    """
+
+    clear: bool = option(False, "remove it: what is needed is measured again")
+    run: Run = part("json")
+
+
 COMMANDS = {
     kind.__name__.lower(): kind
     for kind in (
         *(Inspect, Prune, Repair, Retrain, Sensitivity, Verify),
-        *(Auto, Export, Compare, Sparsify, Demo),
+        *(Auto, Export, Latency, Compare, Sparsify, Demo, Cache),
     )
 }

@@ -31,9 +31,11 @@ def export(options: commands.Export) -> None:
             f"{kind.title} holds the whole network: leave --outputs out, or export to --onnx"
         )
     _check_form(options, kind)
-    if not kind.timed and (options.against is not None or options.batch != 1):
+    timing = (options.against, options.backend, options.batch if options.batch != 1 else None)
+    if not kind.timed and timing != (None, None, None):
         raise InputError(
-            f"{kind.title} is not timed: leave --against and --batch out, or export to --onnx"
+            f"{kind.title} is not timed: leave --against, --backend and --batch out, or export to "
+            "--onnx"
         )
     target = options.file or slim.with_suffix(kind.endings[0])
     reads = (slim, options.against, options.data, files.arch, files.example)
@@ -51,6 +53,7 @@ def export(options: commands.Export) -> None:
             against=options.against,
             batch=options.batch,
             latency=options.latency,
+            backend=options.backend or "onnxruntime",
             threads=run.threads,
             allow_pickle=files.allow_pickle,
             variant=_variant(options, example),

@@ -23,7 +23,7 @@ from slimnet.errors import InputError
 from slimnet.example import positional
 from slimnet.export.devices import multiplies_bytes
 from slimnet.export.inputs import Example, images_of
-from slimnet.export.latency import Latency, measure_latency
+from slimnet.export.latency import Latency, measure_latency, three_digits
 from slimnet.export.metadata import write_metadata
 from slimnet.export.onnx_file import OnnxExport, export_onnx, sha256_of
 from slimnet.export.onnx_module import OnnxModule
@@ -89,6 +89,7 @@ def export_int8(
     extra: Mapping[str, str] | None = None,
     batch: int = 1,
     threads: int | None = None,
+    backend: str = "onnxruntime",
     latency: bool = True,
     keep_slower: bool = False,
     watch: Progress = not_shown,
@@ -96,10 +97,10 @@ def export_int8(
     """Write ``model`` in evaluation mode to ``path`` in int8; the model itself stays as it is.
 
     About so many training ``samples`` of the task, drawn with the seed, give the ranges; its
-    metrics are measured on what it tests on. ``batch`` and ``threads`` are of the latency. The
-    others are as :func:`~slimnet.export.onnx_file.export_onnx` takes them, and it raises as that.
-    Raises :class:`ExportError` also where int8 is slower, unless ``keep_slower``, and where the
-    quantiser fails; nothing is written then.
+    metrics are measured on what it tests on. ``batch``, ``threads`` and ``backend`` are of the
+    latency. The others are as :func:`~slimnet.export.onnx_file.export_onnx` takes them, and it
+    raises as that. Raises :class:`ExportError` also where int8 is slower, unless ``keep_slower``,
+    and where the quantiser fails; nothing is written then.
     """
     inputs, target, network = positional(model, example), Path(path), Network.of(model)
     if images_of(inputs):
@@ -122,7 +123,7 @@ def export_int8(
         both = {"float32": source, "int8": result}
         timed = None
         if latency:
-            timed = measure_latency(both, inputs, batch=batch, threads=threads)
+            timed = measure_latency(both, inputs, batch=batch, threads=threads, backend=backend)
             if not keep_slower:
                 _check_faster(timed)
         watch("measuring the metric", 0.7)
@@ -243,9 +244,9 @@ def _check_faster(timed: Latency) -> None:
     if timed.speedup.median < 1:
         before, after = timed.timing("float32"), timed.timing("int8")
         raise ExportError(
-            f"int8 is slower than float32 here, {after.median_ms:.3g} ms against "
-            f"{before.median_ms:.3g} ms, so nothing is written: keep float32, or write it all the "
-            "same with --keep-slower"
+            f"int8 is slower than float32 here, {three_digits(after.median_ms)} ms against "
+            f"{three_digits(before.median_ms)} ms, so nothing is written: keep float32, or write "
+            "it all the same with --keep-slower"
         )
 
 

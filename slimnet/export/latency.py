@@ -1,60 +1,42 @@
 """How long one run takes, and whether the slim network is really faster.
 
-Takes named candidates (ONNX files, or modules for the torch backend), the first being the one that
-the others are compared with. All are warmed up, then timed in turn, round by round in one process,
-each round beginning with another one, so that whatever disturbs the machine disturbs all alike.
-Times are medians over the rounds; a speed-up is the median of the rounds' own ratios. The spread is
-always that from the 10th to the 90th percentile of the rounds.
+Takes named candidates (ONNX files, or modules for the torch backends), the first being the one that
+the others are compared with. All are warmed up, then timed in turn, round by round in one process
+that keeps to as many cores as it has threads, each round beginning with another candidate, so that
+whatever disturbs the machine disturbs all alike. Each reading is one of two clocks
+(:mod:`.clock`), and one of them decides. Times are medians over the rounds; a speed-up is the
+median of the rounds' own ratios (:mod:`.readings`). What else the machine did meanwhile is said.
 """
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
-from typing import Any
+from os import cpu_count
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 
 import slimnet.export.backends  # noqa: F401  (fills the registry)
 from slimnet.errors import InputError
+from slimnet.export.clock import Clock, Kind, deciding
 from slimnet.export.inputs import Example, random_inputs
-from slimnet.export.runner import BACKENDS, Runner
-from slimnet.text import first_line
-
-Clock = Callable[[], float]
-
-
-@dataclass(frozen=True)
-class Timing:
-    """One candidate: milliseconds for one run of the whole batch."""
-
-    name: str
-    median_ms: float
-    low_ms: float  # 10th percentile of the rounds
-    high_ms: float  # 90th percentile
-
-
-@dataclass(frozen=True)
-class Speedup:
-    """How many times faster than the baseline: ratios of times measured in the same round."""
-
-    name: str
-    baseline: str
-    median: float
-    low: float  # 10th percentile of the rounds
-    high: float  # 90th percentile
-
-    @property
-    def verdict(self) -> str:
-        """``faster`` or ``slower`` where the whole spread says so, else ``undecided``."""
-        if self.low > 1:
-            return "faster"
-        return "slower" if self.high < 1 else "undecided"
+from slimnet.export.machine import (
+    Moment,
+    frequency_remarks,
+    load_remarks,
+    others_between,
+    wait_remarks,
+)
+from slimnet.export.pinning import Cores, pinned
+from slimnet.export.readings import Seconds, Speedup, Timing, speedup_of, timing_of
+from slimnet.export.runner import BACKENDS
+from slimnet.text import count, first_line
 
 
 @dataclass(frozen=True)
@@ -70,6 +52,9 @@ class Latency:
     batch: int
     rounds: int
     versions: Mapping[str, str]
+    decides: Kind = "wall"  # the clock of the timings and speed-ups
+    cores: Cores = ()  # that the process was pinned to
+    remarks: tuple[str, ...] = ()  # sentences: what spoke against trusting the times
 
     @property
     def speedup(self) -> Speedup:
@@ -86,6 +71,10 @@ class Latency:
         names = ", ".join(timing.name for timing in self.timings)
         raise InputError(f"no candidate {name!r} was measured: the known ones are {names}")
 
+    def per_second(self, name: str) -> float:
+        """Samples per second: the batch over the median."""
+        return self.batch / self.timing(name).median_ms * 1e3
+
     def sentence(self) -> str:
         """In words, for each candidate, whether it is faster than the first."""
         if not self.speedups:
@@ -93,13 +82,15 @@ class Latency:
             return f"{only.name} runs in {_ms(only.median_ms)}"
         return "; ".join(self._compared(speedup) for speedup in self.speedups)
 
-    def conditions(self) -> str:
-        """In words, how it was measured."""
-        threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
+    def conditions(self, batches: Sequence[int] = ()) -> str:
+        """In words, how it was measured; ``batches`` are all of them, where there are several."""
+        sizes = ", ".join(map(str, batches or (self.batch,)))
         versions = ", ".join(f"{name} {number}" for name, number in self.versions.items())
+        pinned = f", pinned to {count(len(self.cores), 'core')}" if self.cores else ""
         return (
-            f"median of {self.rounds} interleaved rounds (10-90 %), batch {self.batch}, "
-            f"{threads}, {self.provider}, {self.device}, {versions}"
+            f"median {self.decides} time of {self.rounds} interleaved rounds (10-90 %), "
+            f"batch {sizes}, {count(self.threads, 'thread')}, {self.provider}, "
+            f"{self.device}{pinned}, {versions}"
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -114,17 +105,25 @@ class Latency:
         if speedup.verdict == "faster":
             return f"{slim.name} runs in {times}: {ratio} faster {spread}"
         hint = _hint(dense, self.batch)
+        if speedup.verdict == "undecided" and speedup.high > _FAR * speedup.low:
+            hint = "the rounds differ too much to tell: measure again while less else runs"
         if speedup.verdict == "slower":
             return f"{slim.name} is slower: {times}, {ratio} the speed {spread}; {hint}"
         return f"{slim.name} is not measurably faster: {times}, {ratio} {spread}; {hint}"
 
 
+def three_digits(number: float) -> str:
+    """``1.92``, ``0.350``, ``1604``."""
+    places = max(0, 2 - math.floor(math.log10(number))) if number > 0 else 2
+    return f"{number:.{places}f}"
+
+
 def _ms(milliseconds: float) -> str:
-    """Three digits: ``1.92 ms``."""
-    places = max(0, 2 - math.floor(math.log10(milliseconds))) if milliseconds > 0 else 2
-    return f"{milliseconds:.{places}f} ms"
+    return f"{three_digits(milliseconds)} ms"
 
 
+_FAR = 1.5
+"""So many times as high as its low end, a spread is that of a busy machine."""
 TINY_MS = 0.5  # below this the fixed cost of a call weighs as much as the arithmetic
 
 
@@ -146,7 +145,7 @@ def measure_latency(
     min_seconds: float = 0.01,
     backend: str = "onnxruntime",
     seed: int = 0,
-    clock: Clock = time.perf_counter,
+    clock: Clock | None = None,
 ) -> Latency:
     """Time the candidates against each other on inputs like ``example`` at this batch size.
 
@@ -155,21 +154,31 @@ def measure_latency(
     be read or run, UnknownNameError for a backend that does not exist.
     """
     _require(candidates, batch=batch, rounds=rounds, warmup=warmup)
-    threads = threads or torch.get_num_threads()
+    threads, clock = threads or torch.get_num_threads(), clock or Clock()
     inputs = random_inputs(example, batch, seed)
     with ExitStack() as stack:
+        cores = stack.enter_context(pinned(threads))  # before the runtimes start their threads
         runners = {
             name: stack.enter_context(BACKENDS[backend](candidate, inputs, threads))
             for name, candidate in candidates.items()
         }
-        repeats = {
-            name: _warm(name, runner, warmup, min_seconds, clock)
+        readings: dict[str, Reading] = {
+            name: partial(clock.timed, runner.run, alone=threads == 1 and runner.in_caller)
             for name, runner in runners.items()
         }
-        seconds = _interleaved(runners, repeats, rounds, clock)
+        repeats = {name: _warm(name, read, warmup, min_seconds) for name, read in readings.items()}
+        before = Moment.now()
+        seconds = _interleaved(readings, repeats, rounds)
+        others = others_between(before, Moment.now())
+    decides = deciding(threads, on_cpu=all(runner.on_cpu for runner in runners.values()))
+    decisive = {name: each[:, _COLUMNS.index(decides)] for name, each in seconds.items()}
+    timings = tuple(
+        timing_of(name, each[:, 0], each[:, 1], decisive[name]) for name, each in seconds.items()
+    )
+    first, *rest = decisive
     return Latency(
-        timings=tuple(_timing(name, times) for name, times in seconds.items()),
-        speedups=tuple(_speedups(seconds)),
+        timings=timings,
+        speedups=tuple(speedup_of(name, first, decisive[name], decisive[first]) for name in rest),
         backend=backend,
         provider=_joined(runner.provider for runner in runners.values()),
         device=_joined(runner.device for runner in runners.values()),
@@ -177,58 +186,61 @@ def measure_latency(
         batch=batch,
         rounds=rounds,
         versions={name: version(name) for name in ("onnxruntime", "onnx", "torch")},
+        decides=decides,
+        cores=cores,
+        remarks=tuple(_remarks(timings, decides, others, threads, cores)),
     )
 
 
 def _require(candidates: Mapping[str, Any], **counts: int) -> None:
     if not candidates:
         raise InputError("there is nothing to measure: name at least one candidate")
-    for name, count in counts.items():
-        if count < 1:
-            raise InputError(f"{name} is {count}: it must be at least 1")
+    for name, number in counts.items():
+        if number < 1:
+            raise InputError(f"{name} is {number}: it must be at least 1")
 
 
-def _warm(name: str, runner: Runner, warmup: int, min_seconds: float, clock: Clock) -> int:
+Reading: TypeAlias = Callable[[int], tuple[float, float]]
+"""How many runs → wall and CPU seconds of one."""
+
+
+def _warm(name: str, read: Reading, warmup: int, min_seconds: float) -> int:
     """Run without counting; how many runs make one reading long enough."""
     try:
-        quickest = min(_seconds(runner, 1, clock) for _ in range(warmup))
+        quickest = min(read(1)[0] for _ in range(warmup))
+    except InputError:
+        raise
     except Exception as error:  # whatever a runtime may raise on inputs that it does not take
         why = first_line(error)
         raise InputError(f"{name} does not run on these inputs: {why}") from error
     return max(1, math.ceil(min_seconds / quickest)) if quickest > 0 else 1
 
 
+_COLUMNS: tuple[Kind, ...] = ("wall", "CPU")
+
+
 def _interleaved(
-    runners: Mapping[str, Runner], repeats: Mapping[str, int], rounds: int, clock: Clock
-) -> dict[str, np.ndarray[Any, Any]]:
-    """Seconds per run, ``[rounds]`` for each candidate."""
-    names = list(runners)
-    seconds: dict[str, list[float]] = {name: [] for name in names}
+    readings: Mapping[str, Reading], repeats: Mapping[str, int], rounds: int
+) -> dict[str, Seconds]:
+    """Seconds per run, ``[rounds, 2]`` for each candidate: wall and CPU."""
+    names = list(readings)
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
     for turn in range(rounds):
         first = turn % len(names)
         for name in names[first:] + names[:first]:
-            seconds[name].append(_seconds(runners[name], repeats[name], clock))
+            seconds[name].append(readings[name](repeats[name]))
     return {name: np.array(times) for name, times in seconds.items()}
 
 
-def _seconds(runner: Runner, repeats: int, clock: Clock) -> float:
-    start = clock()
-    for _ in range(repeats):
-        runner.run()
-    return (clock() - start) / repeats
-
-
-def _timing(name: str, seconds: np.ndarray[Any, Any]) -> Timing:
-    low, median, high = np.percentile(seconds * 1e3, (10, 50, 90)).tolist()
-    return Timing(name, median, low, high)
-
-
-def _speedups(seconds: Mapping[str, np.ndarray[Any, Any]]) -> Iterator[Speedup]:
-    baseline, *others = seconds
-    for name in others:
-        ratios = seconds[baseline] / seconds[name]
-        low, median, high = np.percentile(ratios, (10, 50, 90)).tolist()
-        yield Speedup(name, baseline, median, low, high)
+def _remarks(
+    timings: Sequence[Timing], decides: Kind, others: float, threads: int, cores: Cores
+) -> Iterator[str]:
+    """What disturbed it, and what may have."""
+    yield from load_remarks(others, cpu_count() or 1, threads)
+    slowest = max(timings, key=lambda each: (each.wall_ms or 0) / (each.cpu_ms or 1))
+    if decides == "CPU" and slowest.wall_ms and slowest.cpu_ms:
+        yield from wait_remarks(slowest.wall_ms, slowest.cpu_ms)
+    yield from frequency_remarks(cores or range(cpu_count() or 1))
 
 
 def _joined(names: Iterator[str]) -> str:

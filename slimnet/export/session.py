@@ -12,7 +12,7 @@ import torch
 
 from slimnet.errors import InputError
 from slimnet.example import tensors_of
-from slimnet.export.inputs import Example
+from slimnet.export.inputs import Example, batch_of, images_of
 from slimnet.text import first_line
 
 Feed = dict[str, np.ndarray[Any, Any]]
@@ -77,6 +77,16 @@ def fixed_batch(session: Any) -> int | None:
     if any(isinstance(shape[0], str) for shape in shapes if shape):
         return None
     return next((shape[0] for shape in shapes if shape), None)
+
+
+def check_batch_of(path: Path, session: Any, inputs: Example) -> None:
+    """Raise InputError for inputs of another batch than the one that the file was written for."""
+    batch = batch_of(inputs)
+    fixed = len(session.get_inputs()) if images_of(inputs) else fixed_batch(session)
+    if fixed not in (None, batch):
+        raise InputError(
+            f"{path} takes batch {fixed} only and was to run {batch}: set batch={fixed}"
+        )
 
 
 def takes_any_size(session: Any) -> bool:

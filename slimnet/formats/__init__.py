@@ -52,6 +52,7 @@ class ExportRequest:
     against: Path | None = None  # the dense network to time it against
     batch: int = 1  # of the latency
     latency: bool = True  # whether it is timed, where the format can be
+    backend: str = "onnxruntime"  # in which it is
     threads: int | None = None
     allow_pickle: bool = False
     variant: Variant = Variant()

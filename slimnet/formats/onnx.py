@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from slimnet.export import Latency, OnnxExport, export_onnx
-from slimnet.export.against import measure_against
+from slimnet.export.against import check_backend, measure_against
 from slimnet.export.denormals import denormals_sentence
 from slimnet.export.inputs import check_batch
 from slimnet.export.int8 import Int8Export, Measured, export_int8, kernels_sentence
-from slimnet.export.latency import measure_latency
+from slimnet.export.latency import measure_latency, three_digits
 from slimnet.export.metadata import metadata_of
 from slimnet.files.access import dense_of
 from slimnet.formats import FORMATS, Calibrated, Exported, ExportFormat, ExportRequest
@@ -34,6 +34,8 @@ def write(request: ExportRequest) -> Exported:
 def _floating(request: ExportRequest) -> Exported:
     """In float32 or float16."""
     dense = None
+    if request.latency:
+        check_backend(request.backend, request.target)
     if request.latency and not request.variant.float16:
         dense = dense_of(request.opened, request.against, allow_pickle=request.allow_pickle)
     request.watch("exporting", 0.0)
@@ -73,8 +75,14 @@ def _how(request: ExportRequest) -> dict[str, Any]:
 
 
 def _beside_dense(request: ExportRequest, dense: Any) -> Latency:
-    how: dict[str, Any] = {"batch": request.batch, "threads": request.threads}
-    return measure_against(request.target, dense, request.example, outputs=request.outputs, **how)
+    return measure_against(
+        request.target, dense, request.example, outputs=request.outputs, **_clocked(request)
+    )
+
+
+def _clocked(request: ExportRequest) -> dict[str, Any]:
+    """How it is timed."""
+    return {name: getattr(request, name) for name in ("batch", "threads", "backend")}
 
 
 def _beside_float32(request: ExportRequest) -> Latency:
@@ -82,7 +90,7 @@ def _beside_float32(request: ExportRequest) -> Latency:
         file = folder / "float32.onnx"
         export_onnx(request.opened.model, request.example, file, verify=False, **_how(request))
         files = {"float32": file, "float16": request.target}
-        return measure_latency(files, request.example, batch=request.batch, threads=request.threads)
+        return measure_latency(files, request.example, **_clocked(request))
 
 
 def _shape(exported: OnnxExport) -> str:
@@ -101,24 +109,31 @@ def _sentences(exported: OnnxExport, latency: Latency | None) -> Iterator[str]:
     if latency is None:
         return
     if latency.speedups and latency.speedup.name == "float16":
-        yield _beside(latency)
+        yield from _beside(latency)
         if latency.speedup.verdict != "faster":
             yield "most CPUs compute float16 in float32, between conversions; it is for GPUs"
         return
     yield f"latency: {latency.sentence()}"
     if not latency.speedups:
         yield "timed alone: --against DENSE.pt compares it with the dense network"
+    yield from _notes(latency)
 
 
-def _beside(latency: Latency) -> str:
+def _beside(latency: Latency) -> Iterator[str]:
     """How long it takes beside the float32 file of the same network."""
     speed, before = latency.speedup, latency.timing("float32")
     after = latency.timing(speed.name)
-    return (
-        f"latency: {after.name} runs in {after.median_ms:.3g} ms, float32 in "
-        f"{before.median_ms:.3g} ms: {speed.median:.2f}x the speed "
+    yield (
+        f"latency: {after.name} runs in {three_digits(after.median_ms)} ms, float32 in "
+        f"{three_digits(before.median_ms)} ms: {speed.median:.2f}x the speed "
         f"({speed.low:.2f}-{speed.high:.2f})"
     )
+    yield from _notes(latency)
+
+
+def _notes(latency: Latency) -> Iterator[str]:
+    """What spoke against trusting the times."""
+    yield from (f"note: {remark}" for remark in latency.remarks)
 
 
 def _remarks(exported: OnnxExport) -> Iterator[str]:
@@ -144,11 +159,10 @@ def _integers(request: ExportRequest, given: Calibrated) -> Exported:
         given.task,
         samples=given.samples,
         seed=given.seed,
-        batch=request.batch,
-        threads=request.threads,
         latency=request.latency,
         keep_slower=given.keep_slower,
         watch=request.watch,
+        **_clocked(request),
         **_how(request),
     )
     latency = exported.latency
@@ -175,7 +189,7 @@ def _megabytes(row: Measured) -> str:
 
 
 def _ms(row: Measured) -> str:
-    return "–" if row.median_ms is None else f"{row.median_ms:.3g}"
+    return "–" if row.median_ms is None else three_digits(row.median_ms)
 
 
 def _int8_sentences(exported: Int8Export) -> Iterator[str]:
@@ -188,7 +202,7 @@ def _int8_sentences(exported: Int8Export) -> Iterator[str]:
         f"{kernels_sentence(exported.runs)}"
     )
     if exported.latency is not None:
-        yield _beside(exported.latency)
+        yield from _beside(exported.latency)
 
 
 FORMATS.add(

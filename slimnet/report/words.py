@@ -142,16 +142,20 @@ def certificate_sentence(certificate: Certificate | None) -> str:
 
 
 def speed_sentence(latency: LatencyFacts | None) -> str:
-    """Whether the slim network is faster, in words: only where the whole spread says so."""
+    """Whether the slim network is faster, in words: as the measurement has judged.
+
+    Where an older one has not, only where the whole spread says so.
+    """
     if latency is None or latency.speedup is None:
         return "Latency was not measured."
     speedup = latency.speedup
     low = speedup if latency.speedup_low is None else latency.speedup_low
     high = speedup if latency.speedup_high is None else latency.speedup_high
     figures = f"{times(speedup)} its speed ({times(low)} to {times(high)} over the rounds)"
-    if low > 1:
+    verdict = latency.verdict or ("faster" if low > 1 else "slower" if high < 1 else "undecided")
+    if verdict == "faster":
         return f"Faster than the dense network: {figures}."
-    if high < 1:
+    if verdict == "slower":
         return f"Slower than the dense network: {figures}."
     return f"Not measurably faster than the dense network: {figures}."
 

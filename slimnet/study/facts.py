@@ -32,6 +32,7 @@ class LatencyFacts:
     speedup_low: float | None = None
     speedup_high: float | None = None
     conditions: str | None = None  # how it was measured, in words
+    verdict: str | None = None  # of a Speedup; None of the dense network, and of older files
 
     def to_json(self) -> dict[str, Any]:
         """Every field that is known."""
@@ -40,12 +41,13 @@ class LatencyFacts:
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> LatencyFacts:
         """Read what ``to_json`` gave."""
-        conditions = fields.get("conditions")
-        numbers = {name: float(fields[name]) for name in _NUMBERS if name in fields}
-        return cls(**numbers, conditions=None if conditions is None else str(conditions))
+        values: dict[str, Any] = {name: float(fields[name]) for name in _NUMBERS if name in fields}
+        values |= {name: str(fields[name]) for name in _WORDS if fields.get(name) is not None}
+        return cls(**values)
 
 
 _NUMBERS = ("median_ms", "low_ms", "high_ms", "speedup", "speedup_low", "speedup_high")
+_WORDS = ("conditions", "verdict")
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,11 @@ def latency_facts(latency: Latency, name: str) -> LatencyFacts:
         return replace(facts, speedup=1.0)
     speedup = next(speedup for speedup in latency.speedups if speedup.name == name)
     return replace(
-        facts, speedup=speedup.median, speedup_low=speedup.low, speedup_high=speedup.high
+        facts,
+        speedup=speedup.median,
+        speedup_low=speedup.low,
+        speedup_high=speedup.high,
+        verdict=speedup.verdict,
     )
 
 

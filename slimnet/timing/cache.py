@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from platformdirs import user_cache_path
 
@@ -16,6 +19,28 @@ def cache_folder() -> Path:
     return (Path(named) if named else user_cache_path("slimnet", False)) / "times"
 
 
-def tables() -> list[Path]:
+@dataclass(frozen=True)
+class Kept:
+    """One file: for which setting, and how many times it holds."""
+
+    path: Path
+    setting: str
+    readings: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"file": str(self.path), "setting": self.setting, "readings": self.readings}
+
+
+def kept() -> list[Kept]:
     """The files that are there."""
-    return sorted(cache_folder().glob("*.json"))
+    return [_read(path) for path in sorted(cache_folder().glob("*.json"))]
+
+
+def _read(path: Path) -> Kept:
+    try:
+        data = json.loads(path.read_text("utf-8"))
+        setting = ", ".join(f"{name} {value}" for name, value in data["setting"].items())
+        return Kept(path, setting, len(data["ms"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return Kept(path, f"{path.name} cannot be read, and is written anew when it is needed", 0)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,24 +24,39 @@ from slimnet.network import Network
 @contextmanager
 def run_module(candidate: Any, inputs: Example, threads: int) -> Iterator[Runner]:
     """A module in evaluation mode, without gradients."""
+    with prepared(candidate, inputs, threads) as (module, moved, device):
+        yield runner(module, moved, device, "torch")
+
+
+@contextmanager
+def prepared(
+    candidate: Any, inputs: Example, threads: int
+) -> Iterator[tuple[nn.Module, Example, torch.device]]:
+    """A module in evaluation mode, its inputs on its device, and so many threads meanwhile."""
     if not isinstance(candidate, nn.Module):
-        raise InputError(f"the torch backend times modules, and was given {candidate!r}")
+        given = candidate.name if isinstance(candidate, Path) else candidate
+        raise InputError(
+            f"the torch backends time modules, and were given {str(given)!r}: take a network's "
+            "file, or another backend"
+        )
     network = Network.of(candidate)
     device = network.device
     moved = tree_map(lambda x: x.to(device) if isinstance(x, torch.Tensor) else x, inputs)
     with evaluation_mode(network), torch.inference_mode(), _threads(threads):
-        yield _runner(candidate, moved, device)
+        yield candidate, moved, device
 
 
-def _runner(module: nn.Module, inputs: Example, device: torch.device) -> Runner:
+def runner(module: Callable[..., Any], inputs: Example, device: torch.device, name: str) -> Runner:
+    """What runs a module; on a GPU it waits for the result."""
     if device.type != "cuda":
-        return Runner(lambda: module(*inputs), f"torch {device.type}", cpu_name())
+        on_cpu, provider = device.type == "cpu", f"{name} {device.type}"
+        return Runner(lambda: module(*inputs), provider, cpu_name(), on_cpu, in_caller=on_cpu)
 
     def run() -> None:
         module(*inputs)
         torch.cuda.synchronize(device)
 
-    return Runner(run, "torch cuda", gpu_name())
+    return Runner(run, f"{name} cuda", gpu_name())
 
 
 @contextmanager
