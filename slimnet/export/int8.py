@@ -31,6 +31,7 @@ from slimnet.export.runtime_graph import RuntimeGraph, runtime_graph
 from slimnet.export.runtime_tools import runtime_tools
 from slimnet.export.session import Feed, feed, open_session, reason_of
 from slimnet.export.translate import ExportError
+from slimnet.export.weights import file_bytes
 from slimnet.network import Network
 from slimnet.output import replacing_all, scratch
 from slimnet.progress import Progress, not_shown
@@ -134,7 +135,7 @@ def export_int8(
         float_row, int8_row = (
             Measured(
                 name,
-                size_of(both[name]),
+                file_bytes(both[name]),
                 _measured(task, module),
                 None if timed is None else timed.timing(name).median_ms,
             )
@@ -159,11 +160,6 @@ def _check_any_batch(float32: OnnxExport) -> None:
             "int8 is calibrated and measured on batches of any size, and the file takes one only: "
             f"{float32.static_reason or float32.recorded}"
         )
-
-
-def size_of(path: Path) -> int:
-    """Bytes of a file and of the weights beside it."""
-    return sum(part.stat().st_size for part in path.parent.glob(f"{path.name}*"))
 
 
 def quantise(source: Path, target: Path, samples: Samples, *, reduced: bool) -> None:

@@ -202,8 +202,9 @@ def _compared(
 ) -> tuple[float, int]:
     """The largest relative error, and how many rows of tables were compared."""
     batch = batch_of(inputs)
+    arrays = feed(session, inputs)
     names, expected = _in_torch(network, inputs, read, batch)
-    computed = _in_onnxruntime(session, feed(session, inputs), batch)
+    computed = _in_onnxruntime(session, arrays, batch)
     worst, number = 0.0, 0
     if images_of(inputs) and len(computed) == len(expected):
         both = tables(names, expected), tables(names, computed)
