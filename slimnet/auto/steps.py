@@ -18,7 +18,7 @@ from slimnet.auto.request import AutoRequest
 from slimnet.capture.modules import copied
 from slimnet.costs.quantity import quantities, share_left
 from slimnet.errors import PruneError
-from slimnet.export import Latency, export_onnx, measure_latency
+from slimnet.export import Latency, export_onnx, measure_latency, metadata_of
 from slimnet.files.access import Opened, repair
 from slimnet.files.artifact import Artifact, write_artifact
 from slimnet.files.slim_file import read_slim
@@ -303,7 +303,8 @@ def ship(way: Way) -> Done:
     artifact = read_slim(way.path(name))
     slim = artifact.model(Network.of(way.model)).eval()
     way.watch("exporting", 0.0)
-    made = export_onnx(slim, way.example, way.path("slim.onnx"), outputs=way.outputs)
+    told = metadata_of(artifact.plan, artifact.certificate, trained=artifact.trained)
+    made = export_onnx(slim, way.example, way.path("slim.onnx"), outputs=way.outputs, extra=told)
     _dense_onnx(way)
     parity = "" if made.parity is None else f"; {made.parity.sentence('onnxruntime')}"
     return Done(

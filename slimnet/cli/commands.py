@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -273,13 +273,27 @@ class Export:
     format: str | None = option(None, f"the format by its name, one of: {_FORMATS}")
     against: Path | None = option(None, "the dense network to time it against; known for built-ins")
     cut: CutRequest = part("outputs")
+    opset: int | None = option(None, "of the ONNX file; torch's own by default", bounds=(1, None))
+    dynamic_size: bool = option(False, "images of any height and width, beside any batch")
+    fp16: bool = option(False, "ONNX in float16; inputs and outputs stay float32")
+    int8: bool = option(
+        False, "ONNX in int8, quantised with {data}; refused where that is slower than float32"
+    )
+    data: str | None = option(
+        None, f"for int8, to find ranges with and to measure on: {KINDS}", needs="int8"
+    )
+    normalize: str | None = option(None, replace(_NORMALIZE, needs="int8"))
+    samples: int = option(
+        256, "how many training samples int8 finds ranges with", bounds=(1, None), needs="int8"
+    )
+    keep_slower: bool = option(False, "write int8 also where it is slower", needs="int8")
     batch: int = option(1, _BATCH)
     latency: bool = option(True, _LATENCY)
     backend: str | None = option(
         None, f"times it, one of: {_BACKENDS}; onnxruntime by default", needs="latency"
     )
     files: Files = part()
-    run: Run = part("json", "threads")
+    run: Run = part("json", "seed", "threads")
 
 
 def batches(text: str) -> tuple[int, ...]:

@@ -281,6 +281,17 @@ def show_demo(result: DemoResult, folder: Path) -> None:
 _NUMBERS = ("channels", "prunable", "after", "removed", "asked", "before", "remains")
 
 
+def show_measured(rows: Sequence[Sequence[str]]) -> None:
+    """Rows of what was measured, a name first; the headings are the first row."""
+    headings, *others = rows
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for number, heading in enumerate(headings):
+        table.add_column(shown(heading), justify="right" if number else "left")
+    for row in others:
+        table.add_row(*map(shown, row))
+    show(table)
+
+
 def _table(*columns: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for column in columns:

@@ -13,7 +13,7 @@ from torch import Tensor
 from slimnet.errors import InputError
 from slimnet.example import normal
 from slimnet.export.inputs import Example
-from slimnet.export.tracing import SIZES
+from slimnet.export.translate import SIZES
 from slimnet.text import count, first_line
 
 Shape = Sequence[int]

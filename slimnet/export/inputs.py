@@ -7,6 +7,7 @@ list of images, as torchvision's detectors do, the batch is the list.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -41,6 +42,24 @@ def images_of(example: Example) -> list[Tensor]:
     images = example[0]
     fits = all(isinstance(x, Tensor) and x.ndim == 3 and x.is_floating_point() for x in images)
     return images if fits else []
+
+
+def is_picture(leaf: Any) -> bool:
+    """Whether the last two axes of this input are height and width: [N, C, H, W], say."""
+    return isinstance(leaf, Tensor) and leaf.ndim in (4, 5)
+
+
+def resized(example: Example, size: Callable[[int, int], tuple[int, int]]) -> Example:
+    """The example with pictures of another height and width, of numbers that are its own."""
+
+    def of(leaf: Any) -> Any:
+        if not is_picture(leaf):
+            return leaf
+        before = leaf.shape[-2:]
+        rows, columns = (torch.arange(n) % m for n, m in zip(size(*before), before, strict=True))
+        return leaf[..., rows, :][..., columns]
+
+    return tree_map(of, example)  # type: ignore[no-any-return]
 
 
 def follows_batch(leaf: Any, batch: int) -> bool:

@@ -5,6 +5,8 @@ a folder beside its place, passes the ONNX checker and the comparison with PyTor
 then moves to its name. A dynamic batch is tried first; a network that cannot take one is written
 with the example's batch size, and the record says why. Where its code decides by values, as
 detectors do, it is written as it ran (:mod:`.tracing`), for images of any size where that holds.
+Denormal weights are set to zero (:mod:`.denormals`), the file says where it comes from
+(:mod:`.metadata`), and the record what onnxruntime makes of it (:mod:`.runtime_graph`).
 """
 
 from __future__ import annotations
@@ -23,12 +25,23 @@ import torch
 from torch import nn
 
 from slimnet.errors import InputError
-from slimnet.example import positional
-from slimnet.export.inputs import Example, batch_of, images_of
-from slimnet.export.parity import Parity, ParityError, parity_of, tolerance_of
+from slimnet.example import positional, tensors_of
+from slimnet.export.denormals import flush_denormals
+from slimnet.export.half import to_float16
+from slimnet.export.inputs import Example, batch_of, images_of, is_picture
+from slimnet.export.metadata import write_metadata
+from slimnet.export.parity import TOLERANCES, Parity, ParityError, parity_of, tolerance_of
+from slimnet.export.runtime_graph import RuntimeGraph, runtime_graph
 from slimnet.export.session import reason_of
-from slimnet.export.tracing import SIZES, write_recorded
-from slimnet.export.translate import DecidesByValues, ExportError, names_read, translate
+from slimnet.export.tracing import write_recorded
+from slimnet.export.translate import (
+    BATCH,
+    SIZES,
+    DecidesByValues,
+    ExportError,
+    names_read,
+    translate,
+)
 from slimnet.network import Network
 from slimnet.output import replacing_all
 
@@ -49,7 +62,9 @@ class OnnxExport:
     sha256: str  # of the file itself, 64 hexadecimal digits
     parity: Parity | None  # None where the check was turned off
     recorded: str | None = None  # why it is written as it ran; None where torch.export followed it
-    any_size: bool = False  # whether such a file takes images of any size
+    any_size: bool = False  # whether it takes images of any height and width
+    denormals: int = 0  # weights below the smallest normal number that were set to zero
+    runs: RuntimeGraph | None = None  # what onnxruntime makes of it; None without the check
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -63,16 +78,22 @@ def export_onnx(
     *,
     outputs: Sequence[str] = (),
     dynamic_batch: bool = True,
+    dynamic_size: bool = False,
     opset: int | None = None,
+    float16: bool = False,
+    extra: Mapping[str, str] | None = None,
     verify: bool = True,
     tolerance: float | None = None,
 ) -> OnnxExport:
     """Write ``model`` in evaluation mode to ``path``; the model itself stays as it is.
 
     ``example`` is a tuple of positional inputs, or a dict of keyword inputs. Of ``outputs`` only
-    those that are named are written; all without names. ``opset=None`` takes torch's own,
-    ``tolerance=None`` that of the network's type. The weights lie inside the file, or in ``path`` +
-    ".data" beside it above 2 GB.
+    those that are named are written; all without names. With ``dynamic_size`` the height and width
+    of its images are free, beside the batch. ``opset=None`` takes torch's own. With ``float16``
+    weights and arithmetic are of that type, inputs and outputs stay as they are. ``extra`` are
+    texts that the file carries (:func:`~slimnet.export.metadata.metadata_of`). ``tolerance=None``
+    takes that of the number type. The weights lie inside the file, or in ``path`` + ".data" beside
+    it above 2 GB.
     Raises :class:`ExportError` where the network has no ONNX form, :class:`ParityError` where the
     file differs from PyTorch, InputError for a path that cannot be written, or an output that is
     not there; nothing is left behind then.
@@ -81,12 +102,36 @@ def export_onnx(
     batch_of(inputs)
     target = Path(path)
     network = Network.of(model)
-    allowed = tolerance_of(network) if tolerance is None else tolerance
+    allowed = _tolerance(network, float16=float16) if tolerance is None else tolerance
     read = tuple(names_read(network, inputs, outputs)) if outputs else ()
-    request = _Request(network, inputs, read, opset, allowed if verify else None)
+    if dynamic_size:
+        _check_pictures(network, inputs)
+    request = _Request(
+        network,
+        inputs,
+        read,
+        opset,
+        allowed if verify else None,
+        dynamic_size=dynamic_size,
+        float16=float16,
+        extra=extra or {},
+    )
     with replacing_all(target) as folder:
         record = _written(request, folder / target.name, dynamic_batch)
     return replace(record, path=str(path))
+
+
+def _tolerance(network: Network, *, float16: bool) -> float:
+    own = tolerance_of(network)
+    return max(own, TOLERANCES[torch.float16]) if float16 else own
+
+
+def _check_pictures(network: Network, inputs: Example) -> None:
+    if not images_of(inputs) and not any(map(is_picture, tensors_of(inputs))):
+        raise InputError(
+            f"{network.name} takes no images [N, C, H, W], whose height and width could be free: "
+            "leave the dynamic size out"
+        )
 
 
 @dataclass(frozen=True)
@@ -96,9 +141,32 @@ class _Request:
     read: tuple[str, ...]  # outputs, each by its own name; all where empty
     opset: int | None
     tolerance: float | None
+    dynamic_size: bool
+    float16: bool
+    extra: Mapping[str, str]
 
 
 def _written(request: _Request, path: Path, dynamic_batch: bool) -> OnnxExport:
+    """The file; of images of any size where that is asked for, or none."""
+    if not request.dynamic_size:
+        return _either(request, path, dynamic_batch)
+    try:
+        record = _either(request, path, dynamic_batch)
+    except (ExportError, ParityError) as error:
+        raise ExportError(f"{_one_size(request)}: {error}") from error
+    if not record.any_size:
+        raise ExportError(f"{_one_size(request)}: it is written as it ran, {record.recorded}")
+    return record
+
+
+def _one_size(request: _Request) -> str:
+    return (
+        f"{request.network.name} cannot be written for images of any height and width, so leave "
+        "the dynamic size out"
+    )
+
+
+def _either(request: _Request, path: Path, dynamic_batch: bool) -> OnnxExport:
     """As ``torch.export`` follows the network; where that stops at a value, as it ran."""
     try:
         return _best(request, path) if dynamic_batch else _followed(request, path, False)
@@ -124,11 +192,12 @@ def _followed(request: _Request, path: Path, dynamic_batch: bool) -> OnnxExport:
         request.example,
         request.read,
         dynamic_batch=dynamic_batch,
+        dynamic_size=request.dynamic_size,
         opset=request.opset,
     )
     _clear(path)
     program.save(str(path))
-    return _finished(request, path)
+    return replace(_finished(request, path), any_size=request.dynamic_size)
 
 
 def _recorded(request: _Request, path: Path, cause: DecidesByValues) -> OnnxExport:
@@ -163,16 +232,21 @@ def _finished(request: _Request, path: Path) -> OnnxExport:
     """Tidy, check and compare a file."""
     file = onnx.load(str(path), load_external_data=False)
     _tidy(file)
+    denormals = flush_denormals(file, path.parent)
+    if request.float16:
+        file = to_float16(file)
+        del file.graph.value_info[:]
+    write_metadata(file, request.extra)
     onnx.save(file, str(path))
     with _way_out(request.network):
         _check(file, path, request)
-        record = _described(file, path)
+        record = replace(_described(file, path), denormals=denormals)
         if request.tolerance is None:
             return record
         parity = parity_of(
             request.network, path, request.example, request.tolerance, read=request.read
         )
-    return replace(record, parity=parity)
+    return replace(record, parity=parity, runs=runtime_graph(path))
 
 
 @contextmanager
@@ -192,22 +266,36 @@ def _way_out(network: Network) -> Iterator[None]:
 
 
 def _tidy(file: onnx.ModelProto) -> None:
-    """Drop stack traces and the user's paths; call the dynamic axis "batch"."""
+    """Drop stack traces and the user's paths; name the dynamic axes."""
     del file.metadata_props[:], file.graph.metadata_props[:], file.graph.value_info[:]
     for part in (*file.graph.node, *file.graph.input, *file.graph.output, *file.graph.initializer):
         del part.metadata_props[:]
         part.doc_string = ""
-    _name_batch(file.graph)
+    _name_axes(file.graph)
 
 
-def _name_batch(graph: onnx.GraphProto) -> None:
-    symbols = {axis.dim_param for axis in _axes(graph.input) if axis.dim_param} - set(SIZES)
+def _name_axes(graph: onnx.GraphProto) -> None:
+    """Call the free axes of inputs "batch", "height" and "width", also where outputs have them."""
+    names = _names_of(graph)
     for axis in (*_axes(graph.input), *_axes(graph.output)):
-        for symbol in symbols & {axis.dim_param, *re.findall(r"\w+", axis.dim_param)}:
-            axis.dim_param = re.sub(rf"\b{re.escape(symbol)}\b", BATCH, axis.dim_param)
+        if axis.dim_param:  # to write it would unset a length
+            axis.dim_param = re.sub(
+                r"\w+", lambda word: names.get(word[0], word[0]), axis.dim_param
+            )
 
 
-BATCH = "batch"
+def _names_of(graph: onnx.GraphProto) -> dict[str, str]:
+    """torch's symbol → what its axis is called; further sizes are numbered."""
+    names: dict[str, str] = {}
+    for value in graph.input:
+        axes = value.type.tensor_type.shape.dim
+        for place, axis in enumerate(axes):
+            symbol = axis.dim_param
+            if symbol and symbol not in (*SIZES, *names):
+                name = SIZES[place - len(axes)] if place else BATCH
+                alike = sum(known.startswith(name) for known in names.values())
+                names[symbol] = f"{name}_{alike}" if alike else name
+    return names
 
 
 def _axes(values: Any) -> list[Any]:
@@ -217,10 +305,11 @@ def _axes(values: Any) -> list[Any]:
 def _check(file: onnx.ModelProto, path: Path, request: _Request) -> None:
     """The ONNX checker's word, and the opset that was asked for."""
     written = _opset(file)
-    if request.opset not in (None, written):
+    if request.opset is not None and request.opset != written:
+        other = "a newer" if request.opset < written else "an older"
         raise InputError(
             f"opset {request.opset} was asked for and torch writes this network with {written}: "
-            "leave the opset out, or take a newer one"
+            f"leave the opset out, or take {other} one"
         )
     try:
         onnx.checker.check_model(str(path), full_check=True)
@@ -248,12 +337,13 @@ def _described(file: onnx.ModelProto, path: Path) -> OnnxExport:
         ),
         batch_norms=sum(node.op_type == "BatchNormalization" for node in graph.node),
         size_bytes=sum(part.stat().st_size for part in path.parent.iterdir()),
-        sha256=_sha256(path),
+        sha256=sha256_of(path),
         parity=None,
     )
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """64 hexadecimal digits of a file."""
     digest = sha256()
     with path.open("rb") as file:
         while piece := file.read(1 << 20):

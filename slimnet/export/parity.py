@@ -7,7 +7,7 @@ detector the images are its example's, and what it finds is compared as a set (:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,21 @@ from torch import Tensor, nn
 
 from slimnet.capture.modules import evaluation_mode
 from slimnet.errors import SlimnetError
-from slimnet.example import is_read, named_tensors, positional
+from slimnet.example import is_read, named_tensors, positional, tensors_of
 from slimnet.export.detections import difference, tables
-from slimnet.export.inputs import Example, batch_of, images_of, random_inputs
+from slimnet.export.inputs import (
+    Example,
+    batch_of,
+    images_of,
+    is_picture,
+    random_inputs,
+    resized,
+)
 from slimnet.export.session import (
     Feed,
     feed,
     fixed_batch,
+    frees_size,
     open_session,
     reason_of,
     takes_any_size,
@@ -50,14 +58,15 @@ class Parity:
     error: float
     tolerance: float
     batches: tuple[int, ...]
-    images: tuple[str, ...] = ()  # sizes of those that a detector ran on
+    images: tuple[str, ...] = ()  # sizes of those that a detector ran on, or a file of any size
     found: int | None = None  # how many things both found in them; None of other networks
 
     def sentence(self, runtime: str) -> str:
         """How near what a runtime makes of a file comes to PyTorch."""
         ran = f"batches {', '.join(map(str, self.batches))}"
         if self.images:
-            ran = f"images of {', '.join(self.images)}"
+            sizes = f"images of {', '.join(self.images)}"
+            ran = f"{ran}, {sizes}" if self.found is None else sizes
         text = (
             f"equals PyTorch within {self.error:.1e} (relative, tolerance {self.tolerance:.0e}, "
             f"{runtime}, {ran})"
@@ -103,7 +112,7 @@ def parity_of(
     Raises as :func:`check_parity`.
     """
     session, network = open_session(Path(onnx_path)), on_cpu(network)
-    trials = _trials(session, inputs, seed)
+    trials = _trials(session, network, inputs, seed)
     results = [_compared(network, session, trial, read, tolerance) for trial in trials]
     worst = max(error for error, _ in results)
     if worst > tolerance:
@@ -112,17 +121,26 @@ def parity_of(
             f"relative error {worst:.1e} in onnxruntime, {tolerance:.0e} allowed"
         )
     batches = tuple(dict.fromkeys(map(batch_of, trials)))
-    if not images_of(inputs):
-        return Parity(worst, tolerance, batches)
-    sizes = dict.fromkeys("x".join(map(str, trial[0][0].shape)) for trial in trials)
-    return Parity(worst, tolerance, batches, tuple(sizes), sum(number for _, number in results))
+    if images_of(inputs):
+        sizes = _sizes(trial[0][0] for trial in trials)
+        return Parity(worst, tolerance, batches, sizes, sum(number for _, number in results))
+    if frees_size(session):
+        pictures = (next(filter(is_picture, tensors_of(trial))) for trial in trials)
+        return Parity(worst, tolerance, batches, _sizes(pictures))
+    return Parity(worst, tolerance, batches)
 
 
-def _trials(session: Any, inputs: Example, seed: int) -> list[Example]:
+def _sizes(pictures: Iterable[Tensor]) -> tuple[str, ...]:
+    """``3x224x224`` of each, once."""
+    texts = ("x".join(map(str, x.shape[-3:])) for x in pictures)
+    return tuple(dict.fromkeys(texts))
+
+
+def _trials(session: Any, network: Network, inputs: Example, seed: int) -> list[Example]:
     """What both are run on: random inputs of two batch sizes, or of the file's own.
 
-    A detector finds little in noise: its own images come first, and where the file takes any, the
-    same in another size.
+    Where height and width are free, other ones too. A detector finds little in noise: its own
+    images come first, and where the file takes any, the same in another size.
     """
     if images := images_of(inputs):
         own: Example = ([image.detach().cpu() for image in images],)
@@ -130,7 +148,27 @@ def _trials(session: Any, inputs: Example, seed: int) -> list[Example]:
         return [*trials, (list(map(_resized, own[0])),)] if takes_any_size(session) else trials
     fixed = fixed_batch(session)
     batches = _batches(batch_of(inputs)) if fixed is None else (fixed,)
-    return [random_inputs(inputs, batch, seed) for batch in batches]
+    trials = [random_inputs(inputs, batch, seed) for batch in batches]
+    if frees_size(session):
+        larger, odd = (random_inputs(resized(inputs, size), batches[0], seed) for size in _OTHERS)
+        trials += [larger, odd] if _runs(network, odd) else [larger]
+    return trials
+
+
+_OTHERS = (
+    lambda height, width: (height + 32, width + 64),  # a multiple of what the example's is of
+    lambda height, width: (height * 3 // 4 | 1, width * 3 // 4 | 1),
+)
+"""Sizes that a file of any size is tried at; the second where the network itself takes it."""
+
+
+def _runs(network: Network, inputs: Example) -> bool:
+    try:
+        with evaluation_mode(network), torch.no_grad():
+            network.model(*inputs)
+    except Exception:  # whatever the user's forward may raise
+        return False
+    return True
 
 
 def _resized(image: Tensor) -> Tensor:
@@ -164,8 +202,9 @@ def _compared(
 ) -> tuple[float, int]:
     """The largest relative error, and how many rows of tables were compared."""
     batch = batch_of(inputs)
-    computed = _in_onnxruntime(session, feed(session, inputs), batch)
+    arrays = feed(session, inputs)
     names, expected = _in_torch(network, inputs, read, batch)
+    computed = _in_onnxruntime(session, arrays, batch)
     worst, number = 0.0, 0
     if images_of(inputs) and len(computed) == len(expected):
         both = tables(names, expected), tables(names, computed)

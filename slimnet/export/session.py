@@ -25,13 +25,15 @@ def open_session(
     providers: Sequence[str] = (CPU,),
     threads: int = 0,
     profile: Path | None = None,
+    optimised: Path | None = None,
 ) -> Any:
     """An ``onnxruntime.InferenceSession`` that runs on ``threads`` threads (0: its own choice).
 
     ``file`` may be one that is in memory. With ``profile`` every node is timed, and the session
-    writes what came of it beside that name when it ends its profiling. Its threads rest between
-    runs, so that two sessions in one process do not disturb each other. Raises InputError for a
-    file that is missing or that onnxruntime cannot run.
+    writes what came of it beside that name when it ends its profiling. With ``optimised`` what it
+    makes of the file is written there. Its threads rest between runs, so that two sessions in one
+    process do not disturb each other. Raises InputError for a file that is missing or that
+    onnxruntime cannot run.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -40,6 +42,11 @@ def open_session(
     options.add_session_config_entry("session.force_spinning_stop", "1")
     if profile is not None:
         options.enable_profiling, options.profile_file_prefix = True, str(profile)
+    if optimised is not None:
+        options.optimized_model_filepath = str(optimised)
+        options.add_session_config_entry(
+            "session.optimized_model_external_initializers_file_name", f"{optimised.name}.data"
+        )
     if isinstance(file, Path) and not file.is_file():
         raise InputError(f"{file}: there is no such file; give an ONNX file")
     source = file if isinstance(file, bytes) else str(file)
@@ -86,6 +93,12 @@ def takes_any_size(session: Any) -> bool:
     """Whether the inputs' axes but the first are free, as images [C, H, W] of any size are."""
     shapes = [entry.shape for entry in session.get_inputs()]
     return all(len(shape) > 1 and all(isinstance(n, str) for n in shape[1:]) for shape in shapes)
+
+
+def frees_size(session: Any) -> bool:
+    """Whether images [N, C, H, W] may be of any height and width."""
+    shapes = [entry.shape for entry in session.get_inputs()]
+    return any(len(shape) in (4, 5) and isinstance(shape[-1], str) for shape in shapes)
 
 
 def reason_of(error: BaseException) -> str:

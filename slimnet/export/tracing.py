@@ -20,12 +20,9 @@ from torch.jit._trace import TracerWarning
 from slimnet.capture.modules import evaluation_mode
 from slimnet.example import tensors_of
 from slimnet.export.inputs import Example
-from slimnet.export.translate import ExportError, flat, names_read, numbered, refusal
+from slimnet.export.translate import SIZES, ExportError, flat, names_read, numbered, refusal
 from slimnet.network import Network
 from slimnet.quiet import quiet
-
-SIZES = ("height", "width")
-"""What the free axes of images [C, H, W] are called."""
 
 
 def write_recorded(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from torch.utils._pytree import tree_map
 from slimnet.capture.modules import clone, evaluation_mode
 from slimnet.errors import SlimnetError
 from slimnet.example import check_outputs, is_read, named_tensors, read_of, tensors_of
-from slimnet.export.inputs import Example, batch_of, follows_batch, random_inputs
+from slimnet.export.inputs import Example, batch_of, follows_batch, is_picture, random_inputs
 from slimnet.export.session import reason_of
 from slimnet.network import Network
 from slimnet.quiet import quiet
@@ -40,6 +41,7 @@ def translate(
     read: Sequence[str] = (),
     *,
     dynamic_batch: bool,
+    dynamic_size: bool = False,
     opset: int | None,
 ) -> torch.onnx.ONNXProgram:
     """The network's evaluation behaviour as an ONNX program, with the outputs that are read.
@@ -49,7 +51,7 @@ def translate(
     """
     with quiet(stdout=True), evaluation_mode(network), torch.no_grad():
         try:
-            exported = _exported(network, example, read, dynamic_batch)
+            exported = _exported(network, example, read, dynamic_batch, dynamic_size)
             program = _program(exported, len(tensors_of(example)), list(read), opset)
         except Exception as error:  # torch raises dozens of kinds, most of them private
             raise refusal(network, error) from error
@@ -99,14 +101,38 @@ def flat(network: Network, read: Sequence[str]) -> nn.Module:
     return wrapped
 
 
-def _exported(network: Network, example: Example, read: Sequence[str], dynamic_batch: bool) -> Any:
+def _exported(
+    network: Network, example: Example, read: Sequence[str], dynamic_batch: bool, dynamic_size: bool
+) -> Any:
     batch, wrapped = batch_of(example), flat(network, read)
-    if not dynamic_batch:
+    if not dynamic_batch and not dynamic_size:
         return torch.export.export(wrapped, random_inputs(example, batch), strict=False)
-    inputs = random_inputs(example, max(batch, 2))
-    axis = torch.export.Dim("batch")
-    shapes = tree_map(lambda leaf: {0: axis} if follows_batch(leaf, batch) else None, example)
-    return torch.export.export(wrapped, inputs, dynamic_shapes=(shapes,), strict=False)
+    inputs = random_inputs(example, max(batch, 2) if dynamic_batch else batch)
+    free = _FreeAxes(batch if dynamic_batch else None, dynamic_size)
+    shapes = (tree_map(free.of, example),)
+    return torch.export.export(wrapped, inputs, dynamic_shapes=shapes, strict=False)
+
+
+@dataclass(frozen=True)
+class _FreeAxes:
+    """Which axes of the inputs may be of any length."""
+
+    batch: int | None  # of the example, where it is free
+    size: bool  # whether height and width of images are
+
+    def of(self, leaf: Any) -> dict[int, Any] | None:
+        """Axis → what torch is told of it, of one input; None of one whose shape is fixed."""
+        free: dict[int, Any] = {}
+        if self.batch is not None and follows_batch(leaf, self.batch):
+            free[0] = torch.export.Dim(BATCH)
+        if self.size and is_picture(leaf):  # torch finds what is least, and what stays alike
+            free |= dict.fromkeys((leaf.ndim - 2, leaf.ndim - 1), torch.export.Dim.DYNAMIC)
+        return free or None
+
+
+BATCH = "batch"
+SIZES = ("height", "width")
+"""What the free axes of inputs are called."""
 
 
 def _program(
@@ -143,12 +169,13 @@ def _reason(error: BaseException) -> str:
     place = _place(text)
     if "data-dependent" in text:
         return f"{_DECIDES}{place}"
-    fixed = re.search(r"specialized it to be a constant \((\d+)\)", text)
-    if fixed:
-        return f"its code fixes the batch size at {fixed[1]}{place}"
+    if fixed := re.search(_FIXES, text):
+        what = "batch size" if fixed[1] == BATCH else "size of its images"
+        return f"its code fixes the {what} at {fixed[2]}{place}"
     return f"{reason_of(chain[-1])}{place}"
 
 
+_FIXES = r"You marked (.+?) as dynamic but your code specialized it to be a constant \((\d+)\)"
 _DECIDES = "its code decides by the values of a tensor"
 
 

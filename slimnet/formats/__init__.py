@@ -17,6 +17,27 @@ from slimnet.registry import Registry
 
 if TYPE_CHECKING:  # the command line reads the names of formats without torch
     from slimnet.files.access import Opened
+    from slimnet.task import Task
+
+
+@dataclass(frozen=True, eq=False)
+class Calibrated:
+    """What integers need: data for ranges and for the metric, and whether slower ones are kept."""
+
+    task: Task
+    samples: int
+    seed: int = 0
+    keep_slower: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Variant:
+    """In which form a network is written, where a format has several."""
+
+    opset: int | None = None  # the format's usual one
+    dynamic_size: bool = False  # height and width of images are free
+    float16: bool = False
+    int8: Calibrated | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +55,7 @@ class ExportRequest:
     backend: str = "onnxruntime"  # in which it is
     threads: int | None = None
     allow_pickle: bool = False
+    variant: Variant = Variant()
     watch: Progress = not_shown
 
 
@@ -45,6 +67,7 @@ class Exported:
     summary: str = "written"  # printed after the name of the file
     sentences: tuple[str, ...] = ()
     conditions: str = ""  # under which something was measured
+    table: tuple[tuple[str, ...], ...] = ()  # what was measured, the headings first
 
 
 @dataclass(frozen=True)
@@ -58,6 +81,7 @@ class ExportFormat:
     runs: bool = True  # whether it runs the network, and so needs an example
     timed: bool = True  # whether it is timed, beside the dense network
     selects: bool = False  # whether it can leave outputs of the network out
+    varies: bool = False  # whether it has the forms of a Variant
 
 
 FORMATS: Registry[ExportFormat] = Registry(

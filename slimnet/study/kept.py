@@ -20,7 +20,7 @@ from torch import nn
 
 from slimnet.digest import sealed_json, unsealed
 from slimnet.errors import InputError, SlimnetError
-from slimnet.export import export_onnx
+from slimnet.export import export_onnx, metadata_of
 from slimnet.files.artifact import Artifact, read_artifact, reweighted, write_artifact
 from slimnet.network import Network
 from slimnet.output import make_folder, write_json
@@ -152,7 +152,13 @@ class KeptNetworks:
 def _exported(model: nn.Module, artifact: Artifact, path: Path) -> tuple[Path | None, str]:
     """The ONNX file, and how near it comes to PyTorch; or why there is none."""
     try:
-        exported = export_onnx(model, artifact.example, path, outputs=artifact.plan.outputs)
+        exported = export_onnx(
+            model,
+            artifact.example,
+            path,
+            outputs=artifact.plan.outputs,
+            extra=metadata_of(artifact.plan, artifact.certificate, trained=artifact.trained),
+        )
     except SlimnetError as error:
         return None, f"no ONNX: {first_line(error)}"
     return path, exported.parity.sentence("onnxruntime") if exported.parity else "not compared"
