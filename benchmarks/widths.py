@@ -4,9 +4,9 @@
 
 For each network (random weights: time depends on shapes) slimnet cuts to a share of the MACs by its
 default options and with widths rounded by hand, Torch-Pruning with its ``round_to``, to as near the
-same MACs as its ratio allows. All are exported and timed in one process, round by round. What counts
-is the speed over the dense network times the share of the MACs that is left: 1 where time falls as
-MACs do.
+same MACs as its ratio allows. All are exported and timed in one process, round by round. What
+counts is the speed over the dense network times the share of the MACs that is left: 1 where time
+falls as MACs do.
 """
 
 from __future__ import annotations

@@ -7,8 +7,10 @@ largest network within the budget. One share moves many groups at once, so
 Where a group's rungs are too far apart for what is left, it stays and the share of the others is
 bisected again. The budget is never exceeded; where even the narrowest network does, that one is the
 answer, and a note says why. Where widths are rounded as slimnet likes, those of whole blocks of
-channels are tried first, and taken if they come near enough to the budget. A cost that does not
-grow with the widths is tried at many shares, and of those that fit the smallest is taken.
+channels are tried first where most groups have several, and taken if they come near enough to the
+budget; ResNet-20, whose groups have 16 to 64 channels, paid for wider steps with 0.9 % of accuracy
+after a repair. A cost that does not grow with the widths is tried at many shares, and of those that
+fit the smallest is taken.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import floor
+from statistics import median
 
 import numpy as np
 
@@ -24,7 +27,7 @@ from slimnet.costs.widths import Widths
 from slimnet.coupling.groups import Group
 from slimnet.criteria import Scores
 from slimnet.errors import PruneError
-from slimnet.planning.budget import Budget, Limits
+from slimnet.planning.budget import BLOCK, Budget, Limits
 from slimnet.planning.finish import finish
 from slimnet.planning.greedy import least_damage
 from slimnet.planning.ladder import Ladder, ladder
@@ -68,11 +71,16 @@ def allocate(
             return shares.by_ratio(budget.value)
     counted = _channels(groups) if cost is None or budget.is_ratio else cost
     goal = _Goal(groups, scores, budget, counted, grows, like or {})
-    if limits.align == "auto" and not budget.is_ratio:
+    if limits.align == "auto" and not budget.is_ratio and _are_wide(groups):
         made, near = goal.met(replace(limits, whole_blocks=True))
         if near and not made.unmet:
             return made
     return goal.met(limits)[0]
+
+
+def _are_wide(groups: Sequence[Group]) -> bool:
+    """Whether most are wider than two blocks: of narrower ones, full blocks leave no choice."""
+    return bool(groups) and median(g.width for g in groups) > 2 * BLOCK
 
 
 @dataclass(frozen=True, eq=False)
