@@ -11,7 +11,7 @@ from slimnet.cli import main
 from slimnet.costs.cost import cost_inputs
 from slimnet.costs.quantity import COSTS, Quantity, quantities
 from slimnet.errors import InputError, PruneError, UnknownNameError
-from slimnet.export.profile import Node, profile
+from slimnet.export.profile import Node, by_layer, profile
 from slimnet.network import Network
 from slimnet.planning.request import TimeTarget
 from slimnet.timing import aiming
@@ -275,3 +275,12 @@ def test_what_no_width_meets_ends(clock):
     layers = (nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.ReLU(), nn.Conv2d(16, 4, 1))
     with pytest.raises(PruneError, match="cannot be had here"):
         slimnet.prune(nn.Sequential(*layers).eval(), (IMAGE,), latency="0.5x")
+
+
+def test_milliseconds_by_layer(net, tmp_path):
+    slimnet.export_onnx(net, (IMAGE,), tmp_path / "net.onnx", verify=False)
+    times = by_layer(tmp_path / "net.onnx", (torch.randn(1, 3, 8, 8),))
+    assert {"first.0", "deep.0", "wide", "last", "head"} <= set(times)
+    assert all(ms >= 0 for ms in times.values())
+    whole = sum(node.ms for node in profile(tmp_path / "net.onnx", (torch.randn(1, 3, 8, 8),)))
+    assert 0.2 * whole < sum(times.values()) < 5 * whole

@@ -19,6 +19,8 @@ from slimnet.capture.modules import copied
 from slimnet.costs.quantity import quantities, share_left
 from slimnet.errors import PruneError
 from slimnet.export import Latency, export_onnx, measure_latency, metadata_of
+from slimnet.export.inputs import random_inputs
+from slimnet.export.profile import by_layer
 from slimnet.files.access import Opened, repair
 from slimnet.files.artifact import Artifact, write_artifact
 from slimnet.files.slim_file import read_slim
@@ -327,7 +329,19 @@ def clock(way: Way) -> Done:
     """How fast both files run."""
     way.watch("measuring the speed", 0.0)
     latency = _timed(way, way.path("slim.onnx"))
-    return Done(latency.sentence(), record=latency.to_json())
+    return Done(latency.sentence(), record={**latency.to_json(), "layers": _layers(way)})
+
+
+def _layers(way: Way) -> list[dict[str, Any]]:
+    """Where the milliseconds of both files go; what takes longest in the dense one first."""
+    inputs = random_inputs(way.example, way.request.latency_batch, way.request.seed)
+    threads = way.request.threads or torch.get_num_threads()
+    dense, slim = (
+        by_layer(file, inputs, threads=threads)
+        for file in (_dense_onnx(way), way.path("slim.onnx"))
+    )
+    names = sorted({**dense, **slim}, key=lambda name: -dense.get(name, 0.0))
+    return [{"name": n, "dense": dense.get(n, 0.0), "slim": slim.get(n, 0.0)} for n in names]
 
 
 def _timed(way: Way, slim: Path) -> Latency:

@@ -15,6 +15,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import onnx
+
 from slimnet.export.inputs import Example
 from slimnet.export.session import feed, open_session
 from slimnet.output import scratch
@@ -48,6 +50,35 @@ def profile(
             session.run(None, arrays)
         events = json.loads(Path(session.end_profiling()).read_text())
     return tuple(_nodes(events))
+
+
+def by_layer(file: Path, inputs: Example, *, threads: int = 1) -> dict[str, float]:
+    """Milliseconds by layer, each with what follows it up to the next; all else by its kind.
+
+    Layers are called as the file's weights are, which is as the network's modules are.
+    """
+    layers = _layers(onnx.load(str(file), load_external_data=False).graph)
+    times: dict[str, float] = defaultdict(float)
+    for node in profile(file, inputs, threads=threads):
+        times[layers.get(node.name.removesuffix(_BLOCKED), node.kind)] += node.ms
+    return dict(times)
+
+
+_BLOCKED = "_nchwc"
+"""What onnxruntime adds to the name of a node in its own layout, which is that of its result."""
+
+
+def _layers(graph: onnx.GraphProto) -> dict[str, str]:
+    """The layer of each node and of each tensor that it makes, by their names."""
+    weights = {tensor.name for tensor in graph.initializer}
+    layers: dict[str, str] = {}
+    for node in graph.node:
+        own = [name for name in node.input if name in weights and name.endswith(".weight")]
+        from_before = [layers[name] for name in node.input if name in layers]
+        found = [name.removesuffix(".weight").removeprefix("model.") for name in own] or from_before
+        if found:
+            layers |= dict.fromkeys((node.name, *node.output), found[0])
+    return layers
 
 
 def _nodes(events: Sequence[Any]) -> list[Node]:
