@@ -65,8 +65,15 @@ def _mapped(tensor: onnx.TensorProto, folder: Path) -> Array:
     return np.memmap(folder / place["location"], kind, "r+", offset, tuple(tensor.dims))
 
 
+def are_denormal(numbers: Array) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Which numbers are; without arithmetic on them, which would be slow."""
+    smallest = np.finfo(numbers.dtype).tiny
+    found: np.ndarray[Any, np.dtype[np.bool_]] = (numbers < smallest) & (numbers > -smallest)
+    return found & (numbers != 0)
+
+
 def _flush(numbers: Array) -> int:
-    tiny = (numbers != 0) & (np.abs(numbers) < np.finfo(numbers.dtype).tiny)
+    tiny = are_denormal(numbers)
     count = int(np.count_nonzero(tiny))
     if count:
         numbers[tiny] = 0
