@@ -1,6 +1,7 @@
 """Time as a cost: tables, the model of a network, and a cut that is measured until it fits."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -226,6 +227,35 @@ def test_blocks_compete_where_there_are_images(clock, monkeypatch):
         with pytest.raises(PruneError, match="enough"):
             slimnet.prune(Net().eval(), (IMAGE,), latency="0.5x", **more)
     assert asked == ["auto", (), ["a"]]
+
+
+def test_what_is_measured_is_cut_as_the_last_one_is(clock, monkeypatch):
+    asked, cut = [], aiming.cut_down
+
+    def recorded(model, request):
+        asked.append((request.criterion, request.scope, request.repair, request.verify))
+        return cut(model, request)
+
+    monkeypatch.setattr(aiming, "cut_down", recorded)
+    torch.manual_seed(0)
+    data = torch.randn(16, 3, 8, 8)
+    slimnet.prune(Net().eval(), (IMAGE,), latency="0.6x", data=data, repair=True)
+    *shots, last = asked
+    assert set(shots) == {("obs", "harm", False, False)} and last == ("obs", "harm", True, True)
+
+
+def test_what_the_proof_holds_back_is_measured_again(net, clock, monkeypatch):
+    cut = aiming.cut_down
+
+    def held(model, request):
+        more = {"widths": {"wide": 128}} if request.verify else {}
+        return cut(model, replace(request, **more))
+
+    monkeypatch.setattr(aiming, "cut_down", held)
+    slim = slimnet.prune(net, (IMAGE,), latency="0.6x", best_effort=True)
+    inputs = cost_inputs(Network.of(slim.model), (IMAGE,))
+    ms = 4 / 3 * sum(clock(x.form, *x.whole) for x in works(inputs) if x.form)
+    assert slim.plan.after["latency"] == pytest.approx(ms)
 
 
 def test_the_command_line_prunes_to_a_time(tmp_path, capsys, clock):

@@ -28,6 +28,5 @@ def prune(model: nn.Module | Pruned, asked: PruneArguments) -> Pruned:
         return cut_down(model, asked)
     from slimnet.timing.aiming import Aiming  # which imports the runtime
 
-    asked.settled()
     with scratch() as folder:
         return Aiming(model, asked, folder).pruned()
