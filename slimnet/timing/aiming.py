@@ -35,6 +35,9 @@ ROUNDS = 5
 NEAR = 0.03
 """A time below the target by no more than this part of it is good enough."""
 
+FAR = 0.05
+"""Where the first cut is off by more, blocks compete once more, by what was learnt of time."""
+
 
 @dataclass(frozen=True)
 class Shot:
@@ -110,9 +113,11 @@ class Aiming:
             self.asked.watch("cutting and measuring", number / ROUNDS)
             request = self._request(aim, blocks, verify=False, repair=False, best_effort=True)
             made = cut_down(self.model, request)
-            blocks = tuple(block.name for block in made.plan.blocks)
+            left = tuple(block.name for block in made.plan.blocks)
             ms, predicted = self._slim_ms(made, whole), _predicted(made)
-            yield Shot(aim, predicted, ms, blocks)
+            yield Shot(aim, predicted, ms, left)
+            if number or abs(ms / allowed - 1) <= FAR:
+                blocks = left
             if (1 - NEAR) * allowed <= ms <= allowed or aim >= whole:
                 return
             aim = min(predicted * (1 - NEAR / 2) * allowed / ms, whole)
