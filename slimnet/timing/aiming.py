@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from torch import nn
@@ -109,6 +110,7 @@ class Aiming:
     def _shots(self, allowed: float, whole: float) -> Iterator[Shot]:
         """Cuts, each aimed by what the one before was off."""
         aim, blocks = allowed, self._blocks()
+        off: list[float] = []  # what was measured over what was predicted
         for number in range(ROUNDS):
             self.asked.watch("cutting and measuring", number / ROUNDS)
             request = self._request(aim, blocks, verify=False, repair=False, best_effort=True)
@@ -120,7 +122,8 @@ class Aiming:
                 blocks = left
             if (1 - NEAR) * allowed <= ms <= allowed or aim >= whole:
                 return
-            aim = min(predicted * (1 - NEAR / 2) * allowed / ms, whole)
+            off.append(ms / predicted)  # of several readings the middle one: each has its noise
+            aim = min((1 - NEAR / 2) * allowed / median(off[-3:]), whole)
 
     def _blocks(self) -> Any:
         """Blocks compete where there are images to judge by and nothing was said."""
