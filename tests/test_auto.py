@@ -21,8 +21,9 @@ from torch import nn
 import slimnet
 from slimnet import cli
 from slimnet.auto.journal import Done, Journal
+from slimnet.auto.pieces import Way
 from slimnet.auto.request import AutoRequest, Spelled
-from slimnet.auto.steps import FILES, STEPS, Way
+from slimnet.auto.steps import FILES, STEPS
 from slimnet.auto.way import run_auto
 from slimnet.cli.commands import COMMANDS
 from slimnet.cli.typed import signature
@@ -205,7 +206,7 @@ def test_a_speed_is_a_share_of_the_time(how, opened, tmp_path, monkeypatch):
         options |= {"latency": None, "macs": 0.5}
         return slimnet.prune(model, example, **options)
 
-    monkeypatch.setattr("slimnet.auto.steps.prune", cut)
+    monkeypatch.setattr("slimnet.auto.pieces.prune", cut)
     steps = go(opened, tmp_path / "out", request(**{"cut": CutRequest(), **how}))
     assert asked == [("0.5x", 1)]
     words = shlex.split(steps["prune"].command)

@@ -1,7 +1,7 @@
 """The journal of a folder: which steps are done, what they found, and what was settled on the way.
 
-One file, ``auto.json``, written whole after every step. It knows what it is of; a folder that holds
-another way is refused, not mixed up with this one.
+One file, ``auto.json`` or ``frontier.json``, written whole after every step. It knows what it is
+of; a folder that holds another run is refused, not mixed up with this one.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from slimnet.digest import sealed_json, unsealed
 from slimnet.errors import InputError
 from slimnet.limits import from_json
 from slimnet.output import write_json
+
+JOURNALS = AUTO, FRONTIER = "auto.json", "frontier.json"
 
 
 @dataclass(frozen=True)
@@ -37,14 +39,19 @@ class Done:
 
 
 class Journal:
-    """The file, and what it holds; raises :class:`InputError` for another way's folder."""
+    """The file, and what it holds; raises :class:`InputError` for another run's folder."""
 
-    def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
-        self.path = folder / "auto.json"
+    def __init__(self, folder: Path, identity: Mapping[str, Any], file: str = AUTO) -> None:
+        self.path = folder / file
         self.folder = folder
         self.identity = dict(identity)
         self.steps: dict[str, Done] = {}
         self.settled: dict[str, Any] = {}
+        for other in JOURNALS:
+            if other != file and (folder / other).exists():
+                raise InputError(
+                    f"{folder} holds another run ({other}): name another folder, or remove that one"
+                )
         if self.path.exists():
             self._read()
 

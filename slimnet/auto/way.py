@@ -7,26 +7,20 @@ it stays.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from slimnet.auto.journal import Done, Journal
+from slimnet.auto.journal import Done
+from slimnet.auto.pieces import Way, begin, taken
 from slimnet.auto.request import AutoRequest
-from slimnet.auto.steps import STEPS, Way
-from slimnet.comparison import versions
-from slimnet.digest import digest, weights_digest
-from slimnet.errors import InputError, SlimnetError
-from slimnet.example import map_tensors
+from slimnet.auto.steps import STEPS
 from slimnet.files.access import Opened
-from slimnet.output import make_folder
 from slimnet.progress import Progress, not_shown
 from slimnet.report.way import Page, StepRow, write_way
-from slimnet.task import Task, fingerprint_of, outputs_read
-from slimnet.version import __version__
+from slimnet.task import Task
 
 Tell = Callable[[str, Done, bool], None]
 """(what, what came of it, whether an earlier run had done it): told after each step."""
@@ -51,46 +45,24 @@ def run_auto(
     gone, has those after it taken anew, too. Raises :class:`InputError` for a network that is
     slim already and for a folder of another run, and what a step raises, with its name.
     """
-    if opened.artifact is not None:
-        raise InputError("the network is a slim one already: the whole way starts at a dense one")
-    read = request.cut.outputs or outputs_read(task)
-    request = replace(request, cut=replace(request.cut, outputs=read))
-    model = opened.model.to(device).eval()
-    inputs = map_tensors(lambda x: x.to(device), example)
-    identity = {
-        "request": request.to_json(),
-        "network": weights_digest(model),
-        "data": digest(fingerprint_of(task)),
-        "slimnet": __version__,
-    }
-    journal, used = Journal(make_folder(folder), identity), versions()
-    way = Way(opened, inputs, task, request, folder, journal, watch, device, used)
-    page = Page(title, command, task.metrics, used)
+    way = begin(opened, example, task, request, folder, device=device, watch=watch)
+    journal, page = way.journal, Page(title, command, task.metrics, way.versions)
     for name, (what, _) in STEPS.items():
         earlier = journal.done(name)
         done = earlier or _taken(way, name, page)
-        write_way(folder / "report.html", page, _rows(journal))  # also after a kill between both
+        _write(way, page)  # also after a kill between both
         tell(what, done, earlier is not None)
     return journal.steps
 
 
-def _taken(way: Way, name: str, page: Page) -> Done:
-    """What came of a step, taken now; raises what it raises, with its name."""
-    what, step = STEPS[name]
-    journal, names = way.journal, list(STEPS)
-    journal.forget(names[names.index(name) :])
-    way.watch(what, 0.0)
-    try:
-        return journal.take(name, partial(step, way))
-    except SlimnetError as error:
-        write_way(way.path("report.html"), page, _rows(journal), stopped=f"{what}: {error}")
-        kept = ", ".join(journal.steps) or "nothing"
-        raise InputError(f"{name}: {error}; {way.folder} keeps what was done: {kept}") from error
+def _taken(way: Way[AutoRequest], name: str, page: Page) -> Done:
+    """What came of a step, taken now."""
+    (what, step), names = STEPS[name], list(STEPS)
+    way.journal.forget(names[names.index(name) :])
+    return taken(way, name, what, step, partial(_write, way, page))
 
 
-def _rows(journal: Journal) -> list[StepRow]:
-    return [
-        StepRow(name, what, **vars(journal.steps[name]))
-        for name, (what, _) in STEPS.items()
-        if name in journal.steps
-    ]
+def _write(way: Way[AutoRequest], page: Page, stopped: str = "") -> None:
+    steps = way.journal.steps
+    rows = [StepRow(n, what, **vars(steps[n])) for n, (what, _) in STEPS.items() if n in steps]
+    write_way(way.path("report.html"), page, rows, stopped)

@@ -6,8 +6,8 @@ that use it, when they run. :mod:`.commands` says what each takes, :mod:`.typed`
 it, :mod:`.console` prints, and :mod:`.tables` shows results; :mod:`.stopping` hears the signals.
 Commands share :mod:`.shared`, :mod:`.calibration`, :mod:`.training` and :mod:`.targets`, and are:
 :mod:`.inspect`, :mod:`.prune`, :mod:`.repair`, :mod:`.retrain`, :mod:`.sensitivity`,
-:mod:`.verify`, :mod:`.auto`, :mod:`.export`, :mod:`.latency`, :mod:`.compare`, :mod:`.sparsify`,
-:mod:`.demo`, :mod:`.cache`.
+:mod:`.verify`, :mod:`.auto`, :mod:`.frontier`, :mod:`.export`, :mod:`.latency`, :mod:`.compare`,
+:mod:`.sparsify`, :mod:`.demo`, :mod:`.cache`. All steps together begin in :mod:`.whole`.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from typing import ClassVar
 
 from slimnet.cli.typed import part
 from slimnet.errors import InputError
-from slimnet.planning.request import CRITERIA, CutRequest, SensitivityRequest
+from slimnet.planning.request import CRITERIA, CutRequest, SensitivityRequest, TimeTarget
 from slimnet.registry import declared
 from slimnet.signature import Option, option, required
 
@@ -88,6 +88,7 @@ class Files:
 STATED = ("arch", "weights", "allow_pickle")  # where the file itself says what it takes
 TRAINED = ("overwrite", *STATED)  # where images do
 SIZED = ("input", *TRAINED)  # and are as large as asked for
+WHOLE = ("overwrite", "arch", "weights", "input", "allow_pickle")  # for all steps together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -404,6 +405,23 @@ class Sparsify:
     run: Run = part()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Tuning:
+    """How what is slim is trained on, and what is read of the data."""
+
+    lr: float | None = option(None, "0.01 for SGD, 0.0003 for AdamW")
+    optimizer: str | None = option(
+        None, "sgd (images that are classified with batch norms) or adamw (all else)"
+    )
+    train_batch: int = option(128, "samples per step", bounds=(1, None))
+    precision: str | None = option(None, "float32 or bfloat16; what is faster, by default")
+    compile: bool = option(False, "try torch.compile, too (minutes), and take it where it pays")
+    samples: int = option(1024, _SAMPLES)
+    normalize: str | None = option(None, _NORMALIZE)
+    train_images: int | None = option(None, "use only so many", bounds=(1, None))
+    test_images: int | None = option(None, "use only so many", bounds=(1, None))
+
+
 def times(text: str) -> float:
     """``2x`` or ``2``."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)x?", text.strip())
@@ -439,19 +457,52 @@ class Auto:
     distill: bool = option(
         True, "train on what the dense network says, too", flags=("--distill/--no-distill",)
     )
-    lr: float | None = option(None, "0.01 for SGD, 0.0003 for AdamW")
-    optimizer: str | None = option(
-        None, "sgd (images that are classified with batch norms) or adamw (all else)"
-    )
-    train_batch: int = option(128, "samples per step", bounds=(1, None))
-    precision: str | None = option(None, "float32 or bfloat16; what is faster, by default")
-    compile: bool = option(False, "try torch.compile, too (minutes), and take it where it pays")
-    samples: int = option(1024, _SAMPLES)
-    normalize: str | None = option(None, _NORMALIZE)
-    train_images: int | None = option(None, "use only so many", bounds=(1, None))
-    test_images: int | None = option(None, "use only so many", bounds=(1, None))
+    tuning: Tuning = part()
     batch: int = option(1, _BATCH)
-    files: Files = part("overwrite", "arch", "weights", "input", "allow_pickle")
+    files: Files = part(*WHOLE)
+    run: Run = part()
+
+
+def targets(text: str) -> tuple[TimeTarget, ...]:
+    """``0.8x,0.6x,4ms``, each once."""
+    listed = [TimeTarget.of(each) for each in text.split(",")]
+    return tuple({str(target): target for target in listed}.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frontier:
+    """Cut to several times, and show the metric against measured milliseconds; one folder.
+
+    Each slim network is repaired, and trained on where --epochs or --minutes say so; in the end all
+    ONNX files are timed together. Stopped and started again, it goes on where it was; more times
+    may be asked for later.
+
+    Example: slimnet frontier resnet20.pt --data npz:cifar10.npz --latency 0.8x,0.6x,0.4x -o out
+    """
+
+    model: Path = required(_MODEL)
+    data: str = required(_DATA)
+    latency: tuple[TimeTarget, ...] = required(
+        Option(
+            "how long one run may take, a list: 0.8x,0.6x of what it takes now, or 4ms,2ms",
+            kind=str,
+            parse=targets,
+        )
+    )
+    output: Path = required("folder of what is made; resumed", flags=_OUTPUT)
+    cut: CutRequest = part(
+        *("criterion", "scope", "align", "min_channels", "keep", "layer_ratio", "widths"),
+        *("outputs", "heads", "drop_blocks", "best_effort"),
+    )
+    epochs: int | None = option(
+        None, "train each slim network on, by distillation", bounds=(1, None)
+    )
+    minutes: float | None = option(
+        None, "the same, for so long each; as many epochs as fit", replaces="epochs"
+    )
+    tuning: Tuning = part()
+    batch: int = option(1, _BATCH)
+    files: Files = part(*WHOLE)
     run: Run = part()
 
 
@@ -482,6 +533,6 @@ COMMANDS = {
     kind.__name__.lower(): kind
     for kind in (
         *(Inspect, Prune, Repair, Retrain, Sensitivity, Verify),
-        *(Auto, Export, Latency, Compare, Sparsify, Demo, Cache),
+        *(Auto, Frontier, Export, Latency, Compare, Sparsify, Demo, Cache),
     )
 }
