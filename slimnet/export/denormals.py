@@ -68,8 +68,10 @@ def _mapped(tensor: onnx.TensorProto, folder: Path) -> Array:
 def are_denormal(numbers: Array) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """Which numbers are; without arithmetic on them, which would be slow."""
     smallest = np.finfo(numbers.dtype).tiny
-    found: np.ndarray[Any, np.dtype[np.bool_]] = (numbers < smallest) & (numbers > -smallest)
-    return found & (numbers != 0)
+    found: np.ndarray[Any, np.dtype[np.bool_]] = (
+        (numbers != 0) & (numbers < smallest) & (numbers > -smallest)
+    )
+    return found
 
 
 def _flush(numbers: Array) -> int:
