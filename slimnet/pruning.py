@@ -160,9 +160,9 @@ def cut_down(model: nn.Module | Pruned, asked: PruneArguments) -> Pruned:
     if request.drop_blocks == COMPETING and samples is not None:
         found = _contest(network, example, request, scoring, samples)
         request = replace(request, drop_blocks=found.blocks)
-    task = _CutTask.of(network, example, request, scoring)
-    made = _cut(task)
-    plan, certificate = task.shorter.whole(made.context.plan, made.certificate)
+    shorter = shorten(network, example, request.drop_blocks, seed=seed, verify=request.verify)
+    made = _cut(_CutTask(request, scoring, shorter, example))
+    plan, certificate = shorter.whole(made.context.plan, made.certificate)
     if found is not None:
         plan = plan.reporting(notes=(str(found), *plan.notes))
     slim, repair = made.slim, None
@@ -212,9 +212,9 @@ def _contest(
 
     def cut(blocks: Sequence[str]) -> tuple[Network, Plan]:
         asked = replace(request, drop_blocks=blocks, verify=False)
-        task = _CutTask.of(network, example, asked, few)
-        made = _cut(task)
-        return made.slim, task.shorter.whole(made.context.plan, None)[0]
+        shorter = shorten(network, example, blocks, seed=request.seed, verify=False)
+        made = _cut(_CutTask(asked, few, shorter, example))
+        return made.slim, shorter.whole(made.context.plan, None)[0]
 
     return contest(
         network,
@@ -255,28 +255,20 @@ class _CutTask:
     """What stays the same over all attempts at a cut."""
 
     request: CutRequest
-    budget: Budget
-    limits: Limits
     scoring: ScoringInputs
-    options: Mapping[str, Any]  # of the request, as the plan records them
     shorter: Shortened  # the network without the blocks that were dropped
     example: tuple[Any, ...]
 
-    @classmethod
-    def of(
-        cls,
-        network: Network,
-        example: tuple[Any, ...],
-        request: CutRequest,
-        scoring: ScoringInputs,
-    ) -> _CutTask:
-        """Without the blocks that are asked to leave; a share is still one of the original."""
-        recorded = request.asked(None if scoring.samples is None else len(scoring.samples))
-        blocks, seed, verify = request.drop_blocks, request.seed, request.verify
-        shorter = shorten(network, example, blocks, seed=seed, verify=verify)
-        budget = Budget.of(request).after(shorter.plan)
-        limits = Limits.of(request)
-        return cls(request, budget, limits, scoring, recorded, shorter, example)
+    @property
+    def budget(self) -> Budget:
+        """Of what blocks have left; a share is still one of the original."""
+        return Budget.of(self.request).after(self.shorter.plan)
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """Of the request, as the plan records them."""
+        samples = self.scoring.samples
+        return self.request.asked(None if samples is None else len(samples))
 
     def analyse(self, traces: Sequence[Trace], pins: Sequence[Pin]) -> Analysis:
         """Find what can be cut, from the recorded passes and with these pins."""
@@ -302,7 +294,7 @@ class _CutTask:
             network,
             analysis,
             self.budget,
-            self.limits,
+            Limits.of(request),
             self.scoring,
             statistics,
             steps=request.steps,
