@@ -12,6 +12,7 @@ from slimnet.coupling.groups import Group
 from slimnet.planning.budget import Budget, Limits
 from slimnet.planning.ladder import Ladder
 from slimnet.planning.search import WITHIN
+from slimnet.text import count
 
 
 def shortfall(
@@ -55,8 +56,8 @@ def shortfall(
         return [f"{text}: the ratios that names prescribe leave no more"]
     more, number, rung = min(above)
     group = ladders[number].group
-    step = (rung - widths[number]) * group.width // group.size
-    return [f"{text}: the next step up, {step} channels of {group.layers[0]}, leaves {more:.1%}"]
+    step = count((rung - widths[number]) * group.width // group.size, "channel")
+    return [f"{text}: the next step up, {step} of {group.layers[0]}, leaves {more:.1%}"]
 
 
 def exceeds(spent: float, amount: float) -> bool:
