@@ -121,10 +121,10 @@ def test_a_chain_is_refined_in_segments_that_overlap():
 class Stage(nn.Module):
     """Blocks that are modules of their own: one that leaves is its shortcut, addition included."""
 
-    def __init__(self):
+    def __init__(self, blocks=3):
         super().__init__()
         self.stem = nn.Conv2d(3, 16, 3, padding=1)
-        self.blocks = nn.Sequential(*(BasicBlock(16, 16, 1, None) for _ in range(3)))
+        self.blocks = nn.Sequential(*(BasicBlock(16, 16, 1, None) for _ in range(blocks)))
         self.head = nn.Linear(16, 10)
 
     def forward(self, x):

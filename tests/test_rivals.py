@@ -2,13 +2,12 @@
 
 import pytest
 import torch
-from torch import nn
+from test_repair import Stage
 
 import slimnet
 from slimnet.cli import main
 from slimnet.errors import InputError, PruneError
 from slimnet.models import MODELS
-from slimnet.models.resnet import BasicBlock
 from slimnet.network import Network
 from slimnet.progress import not_shown
 from slimnet.repairs import reestimated
@@ -19,24 +18,11 @@ drawn = torch.Generator().manual_seed(0)
 IMAGES = torch.randn(96, 3, 8, 8, generator=drawn) + 2 * torch.randn(96, 3, 1, 1, generator=drawn)
 
 
-class Stage(nn.Module):
-    """Four blocks beside a stream."""
-
-    def __init__(self):
-        super().__init__()
-        self.stem = nn.Conv2d(3, 16, 3, padding=1)
-        self.blocks = nn.Sequential(*(BasicBlock(16, 16, 1, None) for _ in range(4)))
-        self.head = nn.Linear(16, 5)
-
-    def forward(self, x):
-        return self.head(self.blocks(self.stem(x).relu()).mean((2, 3)))
-
-
 @pytest.fixture
 def model():
     """Blocks 1 and 2 add next to nothing; all the others' channels count."""
     torch.manual_seed(0)
-    model = reestimated(Network.of(Stage().eval()), IMAGES, 32).model.eval()
+    model = reestimated(Network.of(Stage(4).eval()), IMAGES, 32).model.eval()
     with torch.no_grad():
         for block in (1, 2):
             model.blocks[block].bn2.weight.mul_(1e-3)
@@ -60,7 +46,7 @@ def test_blocks_leave_that_do_next_to_nothing(model):
 
 def test_blocks_stay_where_channels_are_redundant():
     torch.manual_seed(0)
-    model = reestimated(Network.of(Stage().eval()), IMAGES, 32).model.eval()
+    model = reestimated(Network.of(Stage(4).eval()), IMAGES, 32).model.eval()
     with torch.no_grad():
         for block in model.blocks:  # half of the inner channels are read by nobody
             block.conv2.weight[:, 8:] = 0

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from slimnet.errors import SlimnetError
@@ -92,27 +92,44 @@ def contest(
     ranked = _ranked(
         _Judge(network, judged.first(RANKED), read), rivals, fitted.first(RANKED), watch
     )
-    errors: dict[int, float] = {}
-    failed: dict[int, SlimnetError] = {}
-
-    def attempt(number: int) -> None:
-        watch("letting blocks compete with channels", (len(errors) + len(failed)) / (FIRST + 2))
-        try:
-            slim, plan = cut(ranked[:number])
-            made, _ = repair(network, slim, plan, fitted, seed=seed, refine=False)
-            errors[number] = judge.error(Network.of(made))
-        except SlimnetError as error:  # of some numbers no cut meets the budget
-            failed[number] = error
-
-    last = _most(ranked, {rival.name: rival.saved for rival in rivals}, excess)
-    for number in _spread(last):
-        attempt(number)
-    for number in _beside(errors, last):
-        attempt(number)
+    trials = _Trials(network, ranked, cut, judge, fitted, seed, watch)
+    for number in _spread(_most(ranked, {rival.name: rival.saved for rival in rivals}, excess)):
+        trials.attempt(number)
+    errors = trials.errors
+    for number in _beside(errors):
+        trials.attempt(number)
     if not errors:
-        raise failed[0]
+        raise trials.failed[0]
     best = min(errors, key=lambda n: (errors[n], n))
     return Contest(tuple(ranked[:best]), errors)
+
+
+@dataclass(frozen=True, eq=False)
+class _Trials:
+    """Networks without the first blocks of a ranking, and the error of each."""
+
+    network: Network
+    ranked: Sequence[str]
+    cut: Cut
+    judge: _Judge
+    samples: Samples  # that a repair reads
+    seed: int
+    watch: Progress
+    errors: dict[int, float] = field(default_factory=dict)  # by the number of blocks
+    failed: dict[int, SlimnetError] = field(default_factory=dict)
+
+    def attempt(self, number: int) -> None:
+        """One more; of some numbers no cut meets the budget, which is not tried again."""
+        if number in self.errors or number in self.failed:
+            return
+        tried = len(self.errors) + len(self.failed)
+        self.watch("letting blocks compete with channels", tried / (FIRST + 2))
+        try:
+            slim, plan = self.cut(self.ranked[:number])
+            made, _ = repair(self.network, slim, plan, self.samples, seed=self.seed, refine=False)
+            self.errors[number] = self.judge.error(Network.of(made))
+        except SlimnetError as error:
+            self.failed[number] = error
 
 
 class _Judge:
@@ -155,12 +172,11 @@ def _spread(last: int) -> list[int]:
     return sorted({round(last * n / (FIRST - 1)) for n in range(FIRST)})
 
 
-def _beside(errors: Mapping[int, float], last: int) -> list[int]:
+def _beside(errors: Mapping[int, float]) -> list[int]:
     """The numbers half-way from the best to its neighbours that were tried."""
     if not errors:
         return []
     tried = sorted(errors)
     at = tried.index(min(tried, key=errors.__getitem__))
     around = (tried[max(at - 1, 0)], tried[min(at + 1, len(tried) - 1)])
-    middles = {(tried[at] + other) // 2 for other in around}
-    return sorted(n for n in middles if n not in errors and n <= last)
+    return sorted({(tried[at] + other) // 2 for other in around})
