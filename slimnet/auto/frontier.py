@@ -225,13 +225,5 @@ def _times(latency: Mapping[str, Any]) -> dict[str, Time]:
 
 
 def _time(row: Mapping[str, Any], speed: Speedup | None) -> Time:
-    time = Time(row["median_ms"], row["low_ms"], row["high_ms"])
-    if speed is None:
-        return time
-    return replace(
-        time,
-        speed=speed.median,
-        speed_low=speed.low,
-        speed_high=speed.high,
-        verdict=speed.verdict,
-    )
+    fast = () if speed is None else (speed.median, speed.low, speed.high, speed.verdict)
+    return Time(row["median_ms"], row["low_ms"], row["high_ms"], *fast)

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+import shlex
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from slimnet.auto.journal import Done
-from slimnet.auto.request import Spelled
+from slimnet.auto.request import Request, Spelled
 from slimnet.cli import commands, console
 from slimnet.cli.calibration import check_recognised
 from slimnet.cli.shared import built_by, execution_called, open_to_train, place_of, shape_text
+from slimnet.cli.targets import check_apart
 from slimnet.cli.training import sized
 from slimnet.comparison import one_sample
 from slimnet.files.access import Opened
 from slimnet.task import Task
 from slimnet.tasks.classification import Dataset
 from slimnet.tasks.data import DataSpec
+
+Asked = TypeVar("Asked", bound=Request)
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +73,33 @@ def open_whole(options: commands.Auto | commands.Frontier) -> Whole:
     return Whole(opened, task, example, spelled, place)
 
 
+def run_whole(
+    options: commands.Auto | commands.Frontier,
+    request: Asked,
+    made: Iterable[str],
+    title: Callable[[Task], str],
+    run: Callable[..., Found],
+) -> Found:
+    """Refuse, read, and take every step, each shown as it ends; ``made`` are the files' names."""
+    reads = (options.model, options.data, options.files.arch)
+    paths = [options.output / name for name in made]
+    check_apart(paths, reads, overwrite=options.files.overwrite)
+    whole, quiet = open_whole(options), options.run.json
+    with console.watching(quiet=quiet) as watch:
+        return run(
+            whole.opened,
+            whole.example,
+            whole.task,
+            replace(request, spelled=whole.spelled),
+            options.output,
+            title=title(whole.task),
+            command=shlex.join(["slimnet", *sys.argv[1:]]),
+            device=whole.place,
+            watch=watch,
+            tell=_silent if quiet else _tell,
+        )
+
+
 def _typed(
     options: commands.Auto | commands.Frontier, opened: Opened, example: tuple[Any, ...]
 ) -> Iterator[tuple[str, ...]]:
@@ -88,7 +121,11 @@ def _typed(
             yield "--input", shape_text(x.shape)
 
 
-def tell(what: str, done: Done, earlier: bool) -> None:
+def _silent(what: str, done: Done, earlier: bool) -> None:
+    pass
+
+
+def _tell(what: str, done: Done, earlier: bool) -> None:
     """What came of a step."""
     when = "by an earlier run" if earlier else f"{done.seconds:.0f} s"
     console.say(f"{what}: {done.sentence} ({when})")
