@@ -151,7 +151,7 @@ class PruneArguments(CutRequest):
 
 def cut_down(model: nn.Module | Pruned, asked: PruneArguments) -> Pruned:
     """Cut a network to a budget of what is counted, as :func:`slimnet.prune` does."""
-    network, example = _opened(model, asked.example)
+    network, example = opened(model, asked.example)
     samples, earlier, seed = _samples(network, asked), lineage_of(network), asked.seed
     request = replace(asked.settled(), outputs=_outputs(asked, earlier))
     options = CriterionOptions(str(request.criterion), request.across, request.reduce)
@@ -175,7 +175,8 @@ def cut_down(model: nn.Module | Pruned, asked: PruneArguments) -> Pruned:
     return pruned
 
 
-def _opened(model: nn.Module | Pruned, example: Example | None) -> tuple[Network, tuple[Any, ...]]:
+def opened(model: nn.Module | Pruned, example: Example | None) -> tuple[Network, tuple[Any, ...]]:
+    """The network, and its inputs by place: those of an earlier cut where none are given."""
     module = model.model if isinstance(model, Pruned) else model
     own: Any = model.example if isinstance(model, Pruned) and example is None else example
     inputs = positional(module, own)

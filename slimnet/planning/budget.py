@@ -187,7 +187,7 @@ def alignment(width: int, align: Align) -> int:
     if align is None:
         return 1
     if align == "auto":
-        return max(min(1 << (width // 8).bit_length() >> 1, 16), 1)
+        return max(min(1 << (width // 8).bit_length() >> 1, BLOCK), 1)
     return align if width > align else 1
 
 

@@ -18,14 +18,12 @@ from torch import nn
 from slimnet.costs.cost import cost_inputs
 from slimnet.costs.quantity import COSTS
 from slimnet.errors import PruneError
-from slimnet.example import positional
 from slimnet.export.inputs import random_inputs
 from slimnet.export.latency import measure_latency
 from slimnet.export.onnx_file import export_onnx
 from slimnet.export.profile import profile
-from slimnet.network import Network
 from slimnet.planning.request import COMPETING, TimeTarget
-from slimnet.pruning import PruneArguments, Pruned, cut_down
+from slimnet.pruning import PruneArguments, Pruned, cut_down, opened
 from slimnet.timing.cache import cache_folder
 from slimnet.timing.model import TimeModel, rates_of
 from slimnet.timing.table import TimeTable, setting_of
@@ -56,9 +54,7 @@ class Aiming:
     def __init__(self, model: nn.Module | Pruned, asked: PruneArguments, folder: Path) -> None:
         # criterion and scope are those of the last cut, which may be repaired, also before
         self.model, self.asked, self.folder = model, asked.settled(), folder
-        self.module = model.model if isinstance(model, Pruned) else model
-        own: Any = model.example if isinstance(model, Pruned) else None
-        self.example = positional(self.module, asked.example or own)
+        self.network, self.example = opened(model, asked.example)
         self.setting = setting_of(asked.batch)
         self.table = TimeTable(self.setting, cache_folder())
         self.dense = folder / "dense.onnx"
@@ -67,7 +63,9 @@ class Aiming:
         """The cut that meets the target; raises :class:`PruneError` where none does."""
         asked, watch = self.asked, self.asked.watch
         watch("measuring the network as it is", 0.0)
-        export_onnx(self.module, self.example, self.dense, outputs=asked.outputs, verify=False)
+        export_onnx(
+            self.network.model, self.example, self.dense, outputs=asked.outputs, verify=False
+        )
         target = TimeTarget.of(asked.latency or 0)
         whole = self._measured({"dense": self.dense})["dense"]
         allowed = target.ms(whole)
@@ -86,7 +84,7 @@ class Aiming:
     def _model(self, whole: float) -> Any:
         """What makes the model of time of a network."""
         watch = self.asked.watch
-        inputs = cost_inputs(Network.of(self.module), self.example)
+        inputs = cost_inputs(self.network, self.example)
         watch("measuring its convolutions at other widths", 0.0)
         images = random_inputs(self.example, self.setting.batch, 0)
         nodes = profile(self.dense, images, threads=self.setting.threads)

@@ -20,6 +20,11 @@ MIDDLE = "middle"
 """The name of the node in question."""
 
 
+def image(form: Form, reads: int, batch: int) -> tuple[int, ...]:
+    """The shape of what such a chain takes: so few channels are an image's own."""
+    return (batch, reads if reads <= _THIN else ENDS, *form.size)
+
+
 def chain(form: Form, reads: int, makes: int, batch: int) -> bytes:
     """A file whose middle reads and makes so many channels, each convolution with its ReLU."""
     random = np.random.default_rng(0)
@@ -50,11 +55,11 @@ def chain(form: Form, reads: int, makes: int, batch: int) -> bytes:
         group=makes if form.depthwise else 1,
     )
     after = add("after", middle, (ENDS, makes, 1, 1))
-    image = [batch, reads if thin else ENDS, *form.size]
+    shape_in = image(form, reads, batch)
     graph = helper.make_graph(
         nodes,
         "chain",
-        [helper.make_tensor_value_info("input", TensorProto.FLOAT, image)],
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, shape_in)],
         [helper.make_tensor_value_info(after, TensorProto.FLOAT, None)],
         weights,
     )

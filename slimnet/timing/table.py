@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -21,8 +20,8 @@ import torch
 from slimnet.digest import digest
 from slimnet.export.devices import cpu_name
 from slimnet.export.profile import profile
-from slimnet.output import write_json
-from slimnet.timing.chains import MIDDLE, chain
+from slimnet.timing.cache import read_table, write_table
+from slimnet.timing.chains import MIDDLE, chain, image
 from slimnet.timing.work import Form
 
 Measure = Callable[[Form, int, int], float]
@@ -63,7 +62,8 @@ class TimeTable:
         self.measured = 0  # readings that were made, and not found in the file
         self._path = folder and folder / f"{digest(asdict(setting))[:16]}.json"
         self._measure = measure or self._timed
-        self._known: dict[str, float] = _read(self._path)
+        stored = None if self._path is None else read_table(self._path)
+        self._known = {} if stored is None else dict(stored.ms)
         self._grids: dict[tuple[Form, int, int], _Grid] = {}
 
     def ms(self, form: Form, whole: tuple[int, int], reads: int, makes: int) -> float:
@@ -87,8 +87,7 @@ class TimeTable:
     def save(self) -> None:
         """Write what was measured, if anything was."""
         if self._path is not None and self.measured:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(self._path, {"setting": asdict(self.setting), "ms": self._known})
+            write_table(self._path, asdict(self.setting), self._known)
 
     def _grid(self, form: Form, whole: tuple[int, int]) -> _Grid:
         block = self.block
@@ -108,9 +107,8 @@ class TimeTable:
 
     def _timed(self, form: Form, reads: int, makes: int) -> float:
         file = chain(form, reads, makes, self.setting.batch)
-        channels = reads if reads <= 4 else 16
-        image = torch.randn(self.setting.batch, channels, *form.size)
-        nodes = profile(file, (image,), threads=self.setting.threads)
+        inputs = (torch.randn(image(form, reads, self.setting.batch)),)
+        nodes = profile(file, inputs, threads=self.setting.threads)
         return sum(node.ms for node in nodes if node.name.startswith(MIDDLE))
 
 
@@ -142,11 +140,3 @@ def _points(width: int, block: int) -> list[int]:
     blocks = -(-width // block)
     some = {1, *(max(round(blocks * part), 1) for part in _POINTS)}
     return sorted({min(n * block, width) for n in some})
-
-
-def _read(path: Path | None) -> dict[str, float]:
-    """What an earlier run has measured; nothing of a file that cannot be read."""
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        if path is not None:
-            return {str(k): float(v) for k, v in json.loads(path.read_text())["ms"].items()}
-    return {}

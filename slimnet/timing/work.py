@@ -40,10 +40,6 @@ class Work:
     form: Form | None = None
     multiplies: bool = False  # whether the product counts MACs, and not elements
 
-    def at(self, *lengths: int) -> int:
-        """The product."""
-        return self.factor * prod(lengths)
-
     @property
     def whole(self) -> tuple[int, ...]:
         """The lengths as they stand."""
