@@ -154,9 +154,9 @@ def run_comparison(
     :func:`slimnet.study.run_study` says.
     """
     study = replace(study, settings={**study.settings, **settings.to_json(example, study)})
-    if study.dense_compute is None and settings.history is not None:
-        trained = settings.history.trained
-        study = replace(study, dense_compute=trained and trained.compute)
+    trained = None if settings.history is None else settings.history.trained
+    if study.dense_compute is None and trained is not None:
+        study = replace(study, dense_compute=trained.compute)
     with scratch() as folder:
         timer = _Timer(model, example, settings, folder)
         dense = _dense_candidate(model, example, task, study, directory, timer)
@@ -221,7 +221,9 @@ def _dense_candidate(
 ) -> Candidate:
     """The dense network, timed unless the folder holds its record already."""
     dense = cost(model, example)
-    finished = STORES[timer.settings.store](directory).read(cells(study, model, task, timer.settings.history)[0])
+    finished = STORES[timer.settings.store](directory).read(
+        cells(study, model, task, timer.settings.history)[0]
+    )
     latency = timer.dense() if finished is None else finished.facts.latency
     return Candidate(
         model, Facts(dense.macs, dense.params, latency=latency), WHOLE, example=example

@@ -9,7 +9,7 @@ from small_study import IMAGE, SPEC, STUDY, candidate, net, ran
 import slimnet
 from slimnet.errors import InputError
 from slimnet.rewinding import Rewinds, train_dense
-from slimnet.study import Candidate, Facts
+from slimnet.study import Candidate
 from slimnet.study.cells import cells
 from slimnet.train import Schedule, train
 

@@ -21,8 +21,8 @@ from torch import nn
 
 from slimnet.errors import InputError
 from slimnet.exclusive import exclusive
-from slimnet.network import Network
 from slimnet.files.access import apply
+from slimnet.network import Network
 from slimnet.output import make_folder
 from slimnet.rewinding import Rewinds
 from slimnet.study.cells import Cell
@@ -35,7 +35,17 @@ from slimnet.study.repaired import repaired, write_repaired
 from slimnet.study.results import CellResult, check_finite
 from slimnet.study.store import STORES, Store
 from slimnet.task import Task
-from slimnet.train import REGIMES, Earlier, Repairer, Schedule, Sources, budget, measure, start, train
+from slimnet.train import (
+    REGIMES,
+    Earlier,
+    Repairer,
+    Schedule,
+    Sources,
+    budget,
+    measure,
+    start,
+    train,
+)
 from slimnet.train.checkpoint import Checkpoint
 from slimnet.train.loop import History, place_of
 from slimnet.train.snapshot import Snapshot
