@@ -15,6 +15,7 @@ from torch import nn
 from slimnet.comparison import Settings, run_comparison
 from slimnet.report import NetworkReport, Report, render, slim_networks, table
 from slimnet.study import CellResult, Results, Study, work
+from slimnet.study.budget import ratios
 from slimnet.study.cells import cells
 from slimnet.tasks.classification import Dataset, Normalize
 from slimnet.train import Schedule
@@ -26,8 +27,8 @@ SETTINGS = Settings(
 )
 BASE = Schedule(epochs=2, lr=0.01, batch=8)
 STUDIES = (
-    Study((0.5,), ("l1", "unstructured"), ("finetune", "scratch-b"), (0,), BASE),
-    Study((0.5,), ("l1",), ("repair",), (0,), BASE),
+    Study(ratios(0.5), ("l1", "unstructured"), ("finetune", "scratch-b"), (0,), BASE),
+    Study(ratios(0.5), ("l1",), ("repair",), (0,), BASE),
 )
 
 

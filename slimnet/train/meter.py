@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def _counters(device: torch.device) -> dict[str, tuple[float, float]]:
             read[zone.name] = (microjoules[0] / 1e6, microjoules[1] / 1e6)
     if device.type == "cuda":
         with suppress(Exception):  # no NVML, or a GPU that does not count
-            import pynvml
+            pynvml: Any = import_module("pynvml")
 
             pynvml.nvmlInit()
             handle = pynvml.nvmlDeviceGetHandleByIndex(device.index or 0)
