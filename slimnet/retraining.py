@@ -29,7 +29,7 @@ from slimnet.plan.plan import Plan
 from slimnet.program.program import Program
 from slimnet.pruning import Pruned
 from slimnet.task import Task, fingerprint_of, number_of
-from slimnet.train import Callback, History, Repairer, Schedule, measure, start, train
+from slimnet.train import Callback, History, Repairer, Schedule, Sources, measure, start, train
 from slimnet.train.checkpoint import Checkpoint
 from slimnet.train.distillation import Distilled
 from slimnet.train.execution import Execution, Trial, fastest
@@ -119,7 +119,7 @@ def retrain(
     place = place_of(device)
     model, artifact = _opened(slim, against)
     before, measuring = _measured(model, task, recipe.seed, place)
-    start(REGIMES[recipe.regime], model, recipe.seed, repairer)
+    start(REGIMES[recipe.regime], model, Sources(recipe.seed, repairer))
     trained_of(model)
     whole = _with_teacher(task, recipe, model, artifact.plan, against, place)
     file = _checkpoint(checkpoint, model, whole, recipe, execution)

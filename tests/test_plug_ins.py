@@ -34,7 +34,7 @@ MODULES = {
 
         LONG = Regime("long", "trained for twice as long", start="halved", epochs=2.0)
 
-        def halved(model, seed, repair):
+        def halved(model, sources):
             for parameter in model.parameters():
                 parameter.data /= 2
     """,

@@ -17,9 +17,10 @@ from slimnet import cli
 from slimnet.files.access import open_network
 from slimnet.models import MODELS
 from slimnet.sparsity import SPARSIFIERS
-from slimnet.sparsity.training import Recipe, checkpoint_of, sparsify, write_state
+from slimnet.sparsity.training import Recipe, sparsify
 from slimnet.tasks.data import load_data
 from slimnet.train import Schedule
+from slimnet.train.checkpoint import checkpoint_of, write_state
 
 EXAMPLE = (torch.zeros(1, 1, 8, 8),)
 RECIPE = Recipe("slimming", 0.05, Schedule(epochs=2, lr=0.05, batch=32))

@@ -20,12 +20,12 @@ from slimnet.network import Network
 from slimnet.networks.payload import load_payload
 from slimnet.repairs import repair
 from slimnet.report import table
-from slimnet.sparsity.methods.unstructured import single_weights
 from slimnet.study import Study, repaired, work
 from slimnet.study.masked import masked_candidate
 from slimnet.tasks.data import load_data
 from slimnet.timing.prune import prune
 from slimnet.train import Schedule
+from slimnet.train.masks import single_weights
 
 EXAMPLE = (torch.zeros(1, *MODELS["digits_resnet"].input_shape),)
 STUDY = Study((0.5,), ("l1",), ("finetune",), (0,), Schedule(epochs=1, lr=0.05, batch=32))

@@ -5,10 +5,10 @@ import torch
 
 from slimnet.models import MODELS
 from slimnet.network import Network
-from slimnet.sparsity.methods.unstructured import single_weights
 from slimnet.study.masked import cutting, holding, masked_candidate
 from slimnet.tasks.data import load_data
-from slimnet.train import REGIMES, Schedule, start, train
+from slimnet.train import REGIMES, Schedule, Sources, start, train
+from slimnet.train.masks import single_weights
 
 
 def dense():
@@ -39,7 +39,7 @@ def test_it_counts_what_is_left_and_all_macs(made):
 def test_the_zeros_stay_where_they_were_cut_in_every_regime(made, regime):
     before, model = zeros(made.model), made.model
     held = holding(dense(), made.masked)
-    start(REGIMES[regime], model, 1)
+    start(REGIMES[regime], model, Sources(1))
     data = load_data("digits").limited(train=64, test=20)
     schedule = Schedule(epochs=1, batch=16)
     train(model, data, schedule, seed=0, device="cpu", callbacks=(held,))

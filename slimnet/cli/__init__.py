@@ -7,7 +7,8 @@ it, :mod:`.console` prints, and :mod:`.tables` shows results; :mod:`.stopping` h
 Commands share :mod:`.shared`, :mod:`.calibration`, :mod:`.training` and :mod:`.targets`, and are:
 :mod:`.inspect`, :mod:`.prune`, :mod:`.repair`, :mod:`.retrain`, :mod:`.sensitivity`,
 :mod:`.verify`, :mod:`.auto`, :mod:`.frontier`, :mod:`.export`, :mod:`.latency`, :mod:`.compare`,
-:mod:`.sparsify`, :mod:`.demo`, :mod:`.cache`. All steps together begin in :mod:`.whole`.
+:mod:`.train`, :mod:`.sparsify`, :mod:`.demo`, :mod:`.cache`. All steps together begin in
+:mod:`.whole`.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ _REGIMES = ", ".join(declared(_PACKAGE / "train", "REGIMES", "slimnet.regimes"))
 _METHODS = ", ".join(
     declared(_PACKAGE / "sparsity" / "methods", "SPARSIFIERS", "slimnet.sparsifiers")
 )
+_PROTOCOLS = ", ".join(declared(_PACKAGE / "train", "PROTOCOLS"))
 _ENGINES = ", ".join(declared(_PACKAGE / "study" / "engines", "ENGINES", "slimnet.engines"))
 _STORES = ", ".join(declared(_PACKAGE / "study" / "stores", "STORES", "slimnet.stores"))
 _FORMATS = ", ".join(declared(_PACKAGE / "formats", "FORMATS", "slimnet.formats"))
@@ -107,10 +108,13 @@ class Run:
 class Training:
     """The base schedule, and its images."""
 
-    epochs: int = option(160, "of the base schedule")
-    lr: float = option(0.1, "of the base schedule")
-    train_batch: int = option(64, "images per step")
-    weight_decay: float = option(1e-4, "of the base schedule", bounds=(0, None))
+    protocol: str = option(
+        "liu-cifar", f"the paper whose base schedule it is, one of: {_PROTOCOLS}"
+    )
+    epochs: int | None = option(None, "of the base schedule; the protocol's by default")
+    lr: float | None = option(None, "the same: 0.1 in most protocols")
+    train_batch: int | None = option(None, "images per step; the protocol's by default")
+    weight_decay: float | None = option(None, "the same: 1e-4 in most protocols", bounds=(0, None))
     normalize: str | None = option(None, _NORMALIZE)
     train_images: int | None = option(None, "use only so many", bounds=(1, None))
     test_images: int | None = option(None, "use only so many", bounds=(1, None))
@@ -385,6 +389,47 @@ class Compare:
     run: Run = part()
 
 
+def epochs_listed(text: str) -> tuple[int, ...]:
+    """``0,1,5-8``."""
+    listed: set[int] = set()
+    for part_ in text.split(","):
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part_.strip())
+        if match is None:
+            raise InputError(f"--snapshots {text!r} are no epochs: 0,1,10, or 0-4,10")
+        listed |= set(range(int(match[1]), int(match[2] or match[1]) + 1))
+    return tuple(sorted(listed))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """Train a dense network, and keep its weights of some epochs; writes a plain state dict.
+
+    Stopped and started again with the same options, it goes on where it was.
+
+    Example: slimnet train slimnet:resnet20 --data npz:cifar10.npz --snapshots 0,10 -o dense.pt
+    """
+
+    model: str = required(
+        "state dict, or what builds a network with fresh weights: slimnet:resnet20, file.py:make",
+        positional=True,
+    )
+    data: str = required(_DATA)
+    output: Path = option(Path("dense.pt"), "the state dict; resumed", flags=_OUTPUT)
+    fresh: bool = option(False, "start a state dict's network afresh, too")
+    snapshots: tuple[int, ...] = option(
+        (0,),
+        "epochs whose weights are kept, to rewind to: 0,1,10 or 0-4; 0 is before the first step",
+        kind=str | None,
+        parse=epochs_listed,
+    )
+    history: Path | None = option(
+        None, "the folder in which they are kept; OUTPUT.history by default"
+    )
+    training: Training = part()
+    files: Files = part(*SIZED)
+    run: Run = part()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sparsify:
     """Train a network sparse, so that a cut costs less; writes a plain state dict.
@@ -533,6 +578,6 @@ COMMANDS = {
     kind.__name__.lower(): kind
     for kind in (
         *(Inspect, Prune, Repair, Retrain, Sensitivity, Verify),
-        *(Auto, Frontier, Export, Latency, Compare, Sparsify, Demo, Cache),
+        *(Auto, Frontier, Export, Latency, Compare, Train, Sparsify, Demo, Cache),
     )
 }

@@ -8,9 +8,9 @@ from slimnet.cli.targets import STATE, check_target
 from slimnet.cli.training import data_of, schedule_of
 from slimnet.comparison import one_sample
 from slimnet.sparsity import SPARSIFIERS
-from slimnet.sparsity.training import Recipe, write_state
+from slimnet.sparsity.training import Recipe
 from slimnet.sparsity.training import sparsify as sparsify_network
-from slimnet.train.checkpoint import checkpoint_of
+from slimnet.train.checkpoint import checkpoint_of, write_state
 from slimnet.train.reporting import Reporting
 
 

@@ -51,12 +51,14 @@ def _stop(number: int, frame: Any) -> None:
 
 _CELLS = "finished cells are kept, and the same command goes on from there"
 _STEPS = "finished steps are kept, and the same command goes on from there"
+_EPOCHS = "the last full epoch is kept, and the same command goes on from there"
 _GO_ON = {
     "auto": _STEPS,
     "frontier": _STEPS,
     "compare": _CELLS,
     "demo": _CELLS,
-    "sparsify": "the last full epoch is kept, and the same command goes on from there",
+    **dict.fromkeys(("train", "sparsify"), _EPOCHS),
+    "retrain": "what was trained is kept, and the same command goes on from there",
 }
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # the comparison imports runtimes and data sets
     from slimnet.demo import DemoResult
     from slimnet.repairs import Repair
     from slimnet.retraining import Retrained
+    from slimnet.rewinding import TrainedDense
     from slimnet.sparsity.training import Sparse
     from slimnet.task import Metric
 
@@ -212,8 +213,8 @@ def show_retrained(trained: Retrained, metrics: Sequence[Metric]) -> None:
         f"{count(history.epochs, 'epoch')} in {history.seconds:.0f} s, the last loss "
         f"{history.losses[-1]:.4g}; {trained.trial or f'trained in {trained.execution}'}"
     )
-    if trained.resumed:
-        say(f"taken up after {count(trained.resumed, 'epoch')} of an earlier run")
+    for line in _taken_up(trained.resumed):
+        say(line)
 
 
 def _before_and_after(
@@ -240,6 +241,18 @@ def show_sparse(sparse: Sparse, metrics: Sequence[Metric]) -> None:
         say(line)
 
 
+def show_trained(trained: TrainedDense, metrics: Sequence[Metric]) -> None:
+    """Metrics before and after."""
+    show(_before_and_after(metrics, trained.before, trained.history.metrics))
+    for line in _taken_up(trained.resumed):
+        say(line)
+
+
+def _taken_up(epochs: int) -> Iterator[str]:
+    if epochs:
+        yield f"taken up after {count(epochs, 'epoch')} of an earlier run"
+
+
 _SPARSE = {
     "scales": "scales of batch norms under 0.001",
     "filters": "filters that are zero",
@@ -249,8 +262,7 @@ _SPARSE = {
 
 
 def _what_next(sparse: Sparse) -> Iterator[str]:
-    if sparse.resumed:
-        yield f"taken up after {count(sparse.resumed, 'epoch')} of an earlier run"
+    yield from _taken_up(sparse.resumed)
     if sparse.cut:
         yield f"to cut it: slimnet prune with {sparse.cut}"
         return

@@ -8,16 +8,26 @@ from slimnet.cli.commands import Files, Training
 from slimnet.files.access import Opened
 from slimnet.tasks.data import DataSpec
 from slimnet.train import Schedule
+from slimnet.train.protocols import PROTOCOLS
 
 
 def schedule_of(training: Training) -> Schedule:
     """Raises :class:`~slimnet.errors.InputError` for one that nobody could train by."""
-    return Schedule(
-        epochs=training.epochs,
-        lr=training.lr,
-        batch=training.train_batch,
-        weight_decay=training.weight_decay,
-    )
+    return typed_over(PROTOCOLS[training.protocol], training)
+
+
+def typed_over(schedule: Schedule, training: Training) -> Schedule:
+    """A schedule with what was typed in place of its own."""
+    typed = {field: getattr(training, name) for field, name in _TYPED.items()}
+    return replace(schedule, **{field: x for field, x in typed.items() if x is not None})
+
+
+_TYPED = {
+    "epochs": "epochs",
+    "lr": "lr",
+    "batch": "train_batch",
+    "weight_decay": "weight_decay",
+}
 
 
 def data_of(name: str, training: Training, opened: Opened, files: Files) -> DataSpec:

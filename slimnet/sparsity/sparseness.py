@@ -14,7 +14,7 @@ from slimnet.blocks.blocks import find_blocks
 from slimnet.capture.trace import capture
 from slimnet.network import Network
 from slimnet.sparsity.methods.slimming import batch_norm_scales
-from slimnet.sparsity.methods.unstructured import single_weights
+from slimnet.train.masks import single_weights
 
 SMALL = 1e-3  # a scale below it counts as small
 

@@ -13,18 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from slimnet.capture.modules import copied
 from slimnet.example import map_tensors
 from slimnet.network import Network
-from slimnet.output import write_torch
 from slimnet.sparsity.method import SPARSIFIERS
 from slimnet.sparsity.sparseness import Sparseness, sparseness
 from slimnet.task import Task, fingerprint_of
-from slimnet.train import Callback, History, Schedule, measure, train
-from slimnet.train.checkpoint import Checkpoint, checkpoint_of
+from slimnet.train import Callback, History, Schedule, measure
+from slimnet.train.checkpoint import Checkpoint
 from slimnet.train.loop import check_held
+from slimnet.train.resumable import train_kept
 
 
 @dataclass(frozen=True)
@@ -97,30 +97,16 @@ def sparsify(
     if checkpoint is not None:
         identity = {"data": fingerprint_of(task), **recipe.to_json()}
         file = Checkpoint.of(checkpoint, model, identity)
-    snapshot = None if file is None else file.read()
-    history = train(
+    history, epochs = train_kept(
         copy,
         task,
         recipe.schedule,
+        file,
         seed=recipe.seed,
         device=device,
         progress=progress,
         callbacks=[callback, *callbacks],
-        keep=None if file is None else file.write,
-        resume=snapshot,
     )
-    epochs = 0 if snapshot is None else len(snapshot.losses)
     network = Network.of(copy)
     after = sparseness(network, map_tensors(lambda x: x.to(network.device), example))
     return Sparse(copy, recipe, history, metrics, before, after, epochs)
-
-
-def write_state(model: nn.Module, output: Path) -> None:
-    """Write a plain state dict, whole or not at all, and forget the training's checkpoint."""
-    state = {name: _on_cpu(value) for name, value in model.state_dict().items()}
-    write_torch(output, state)
-    checkpoint_of(output).unlink(missing_ok=True)
-
-
-def _on_cpu(value: Any) -> Any:
-    return value.detach().cpu() if isinstance(value, Tensor) else value

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from slimnet.network import Network
-from slimnet.sparsity.methods.unstructured import Unstructured, magnitude_masks, single_weights
 from slimnet.study.candidate import Candidate
 from slimnet.study.cells import UNSTRUCTURED
 from slimnet.study.facts import Facts, LatencyFacts
 from slimnet.train import Callback
+from slimnet.train.masks import Held, magnitude_masks, single_weights
 
 
 def cutting(criteria: Sequence[str]) -> tuple[str, ...]:
@@ -48,7 +48,7 @@ def masked_candidate(
 
 def holding(dense: nn.Module, rate: float) -> Callback:
     """Holds the zeros of :func:`masked_candidate` of ``dense``, also from fresh weights."""
-    return Unstructured(rate, _masks(Network.of(dense), rate))
+    return Held(_masks(Network.of(dense), rate))
 
 
 def _masks(network: Network, rate: float) -> Mapping[str, Tensor]:

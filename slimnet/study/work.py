@@ -33,7 +33,7 @@ from slimnet.study.repaired import repaired, write_repaired
 from slimnet.study.results import CellResult, check_finite
 from slimnet.study.store import STORES, Store
 from slimnet.task import Task
-from slimnet.train import REGIMES, Repairer, Schedule, budget, measure, start, train
+from slimnet.train import REGIMES, Repairer, Schedule, Sources, budget, measure, start, train
 from slimnet.train.checkpoint import Checkpoint
 from slimnet.train.loop import History, place_of
 from slimnet.train.snapshot import Snapshot
@@ -121,7 +121,7 @@ def _retrained(
         return model, _untrained(stored.metrics, 0.0)
     regime, task = REGIMES[cell.regime], setup.data.load(setup.folder)
     began = time.perf_counter()
-    start(regime, model, cell.seed, _repairer(setup, cell, stored, task))
+    start(regime, model, Sources(cell.seed, _repairer(setup, cell, stored, task)))
     if not regime.epochs:
         seconds = time.perf_counter() - began
         return model, _untrained(measure(model, task, setup.device), seconds)

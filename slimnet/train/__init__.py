@@ -7,20 +7,23 @@ in as arguments: the ratio of MACs, and a function that writes repaired weights.
 from slimnet.train.callback import Callback, Moment
 from slimnet.train.init import reinitialise
 from slimnet.train.loop import History, evaluate, measure, train
-from slimnet.train.regimes import REGIMES, STARTS, Regime, Repairer, budget, start
+from slimnet.train.regimes import REGIMES, Regime, budget, start
 from slimnet.train.schedule import Schedule
 from slimnet.train.snapshot import Snapshot
+from slimnet.train.starts import STARTS, Earlier, Repairer, Sources
 
 __all__ = [
     "REGIMES",
     "STARTS",
     "Callback",
+    "Earlier",
     "History",
     "Moment",
     "Regime",
     "Repairer",
     "Schedule",
     "Snapshot",
+    "Sources",
     "budget",
     "evaluate",
     "measure",

@@ -28,6 +28,18 @@ def checkpoint_of(output: Path) -> Path:
     return output.with_name(f"{output.name}.training")
 
 
+def state_of(model: nn.Module) -> dict[str, Any]:
+    """A plain state dict, on the CPU."""
+    state = model.state_dict().items()
+    return {name: x.detach().cpu() if isinstance(x, Tensor) else x for name, x in state}
+
+
+def write_state(model: nn.Module, output: Path) -> None:
+    """Write a plain state dict, whole or not at all, and forget the training's checkpoint."""
+    write_torch(output, state_of(model))
+    checkpoint_of(output).unlink(missing_ok=True)
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """A file that holds the latest snapshot of one training."""

@@ -35,6 +35,7 @@ class Schedule:
     clip: float | None = None  # the largest norm of all gradients together
     accumulate: int = 1  # batches for each step of the optimiser
     ema: float | None = None  # how much of an exponential moving average stays with each step
+    done: int = 0  # epochs that lie behind: the rate is as if these had been trained before
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch", "accumulate"):
@@ -52,12 +53,15 @@ class Schedule:
                 raise InputError(f"unknown {name} {one!r}: the known ones are {', '.join(known)}")
         if self.warmup < 0 or (self.clip is not None and self.clip <= 0):
             raise InputError("warmup must not be negative, and clip must be greater than 0")
+        if self.done < 0:
+            raise InputError(f"epochs that lie behind are none, or some, not {self.done}")
         if self.ema is not None and not 0 < self.ema < 1:
             raise InputError(f"ema is a share that stays, between 0 and 1, not {self.ema}")
 
     def lr_at(self, epoch: float) -> float:
         """The learning rate once so many epochs are done, counted from 0."""
-        return self.lr * self._warmed(epoch) * self._fallen(epoch)
+        since = epoch + self.done
+        return self.lr * self._warmed(since) * self._fallen(since)
 
     def _warmed(self, epoch: float) -> float:
         """[0, 1]; never 0, for a step without a rate teaches nothing."""
@@ -67,9 +71,23 @@ class Schedule:
         if self.shape == "constant":
             return 1.0
         if self.shape == "cosine":
-            return (1 + math.cos(math.pi * min(epoch / self.epochs, 1.0))) / 2
-        passed = sum(int(epoch) >= milestone * self.epochs for milestone in self.milestones)
+            return (1 + math.cos(math.pi * min(epoch / self._whole, 1.0))) / 2
+        passed = sum(int(epoch) >= milestone * self._whole for milestone in self.milestones)
         return self.factor**passed
+
+    @property
+    def _whole(self) -> int:
+        """Its epochs with those that lie behind."""
+        return self.done + self.epochs
+
+    def rest(self, epoch: int) -> Schedule:
+        """What is left of it from an epoch on; raises ``InputError`` where that is nothing."""
+        if not 0 <= epoch < self.epochs:
+            raise InputError(
+                f"there is no going back to epoch {epoch} of a schedule of {self.epochs}: of those "
+                f"up to {self.epochs - 1} something is left to train"
+            )
+        return replace(self, epochs=self.epochs - epoch, done=self.done + epoch)
 
     def stretched(self, times: float) -> Schedule:
         """The schedule ``times`` as long, to the nearest whole epoch and at least one."""
