@@ -1,6 +1,5 @@
 """The statistics of a verdict: against cases by hand, against scipy, and as laws."""
 
-
 import numpy as np
 import pytest
 from hypothesis import given, settings

@@ -24,6 +24,7 @@ from slimnet.report import table
 from slimnet.study import ENGINES, KEEP, STORES, Results, Study
 from slimnet.study.cells import UNSTRUCTURED
 from slimnet.study.masked import cutting
+from slimnet.study.results_file import results_json
 from slimnet.task import Task, outputs_read, samples_from
 from slimnet.tasks.classification import Dataset
 from slimnet.text import count
@@ -58,7 +59,7 @@ def compare(options: commands.Compare) -> None:
         command = shlex.join(["slimnet", *sys.argv[1:]])
         page = write_comparison(folder, title, command, [network])
     if run.json:
-        print_json(network.results.to_json() if network.results else {})
+        print_json(results_json(network.results) if network.results else {})
         return
     if network.results is not None:
         _show(network.results, folder)
@@ -95,6 +96,7 @@ def _settings(
         workers=options.workers,
         store=options.store,
         keep=options.keep_networks,
+        curves=options.curves,
     )
 
 

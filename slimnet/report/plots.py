@@ -13,7 +13,7 @@ from slimnet.study.curves import Curve, Sensitivity
 def metric_plot(results: Results) -> str:
     """The metric that counts against the MACs that remain: a series per criterion and regime."""
     rows, metric = results.summary(), results.metric
-    digits, names = words.digits_of(results, metric), _series(rows)
+    digits, names = results.digits(metric), _series(rows)
     criteria = list(dict.fromkeys(criterion for criterion, _ in names))
     regimes = list(dict.fromkeys(regime for _, regime in names))
     series = [Series("dense", (_mark(rows[0], 0.0, digits),), symbol=3)]

@@ -25,6 +25,7 @@ from slimnet.network import Network
 from slimnet.output import make_folder
 from slimnet.study.cells import Cell
 from slimnet.study.data import StudyData
+from slimnet.study.epochs import EachEpoch
 from slimnet.study.kept import KeptNetworks
 from slimnet.study.masked import holding
 from slimnet.study.networks import Networks, StoredNetwork
@@ -52,6 +53,7 @@ class Setup:
     data: StudyData
     keep: bool = False  # whether the network of a finished cell is left in the folder
     samples: int = 1024  # images that a repair reads, others for each seed
+    curves: bool = False  # whether a network is tested after each epoch, too
     device: str | None = None
     store: str = "folder"
     # the dense network's class, without values, where no name says what builds it
@@ -95,7 +97,8 @@ def run_cell(setup: Setup, cell: Cell, progress: Progress = lambda part: None) -
     progress(0.0)
     try:
         stored = setup.networks.get(cell.network(setup.baseline))
-        model, history = _retrained(setup, cell, stored, progress)
+        watch = EachEpoch(setup.data.load(setup.folder)) if setup.curves else None
+        model, history = _retrained(setup, cell, stored, progress, watch)
         if setup.keep and not cell.is_baseline:
             setup.kept.leave(cell, stored.artifact, model)
     except InputError as error:
@@ -108,11 +111,13 @@ def run_cell(setup: Setup, cell: Cell, progress: Progress = lambda part: None) -
         history.epochs,
         history.samples,
         history.seconds,
+        history.losses,
+        *(watch.ended(history.metrics) if watch and history.epochs else ()),
     )
 
 
 def _retrained(
-    setup: Setup, cell: Cell, stored: StoredNetwork, progress: Progress
+    setup: Setup, cell: Cell, stored: StoredNetwork, progress: Progress, watch: EachEpoch | None
 ) -> tuple[nn.Module, History]:
     baseline = setup.networks.get(setup.baseline)
     dense = setup.networks.dense(baseline.artifact)
@@ -135,7 +140,10 @@ def _retrained(
         seed=cell.seed,
         device=setup.device,
         progress=lambda part: progress(min(part, 0.99)),  # 1: tested and kept
-        callbacks=() if stored.masked is None else (holding(dense, stored.masked),),
+        callbacks=(
+            *(() if stored.masked is None else (holding(dense, stored.masked),)),
+            *(() if watch is None else (watch,)),
+        ),
         keep=_sparing(file, before),
         interval=INTERVAL,
         resume=snapshot,
