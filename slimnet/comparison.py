@@ -35,6 +35,7 @@ from slimnet.progress import Progress
 from slimnet.pruning import Pruned
 from slimnet.repairs import check_number
 from slimnet.report import NetworkReport, Report, slim_networks, write_html
+from slimnet.rewinding import Rewinds
 from slimnet.samples import Samples
 from slimnet.study import (
     STORES,
@@ -48,7 +49,7 @@ from slimnet.study import (
     slim_candidate,
 )
 from slimnet.study.candidate import WHOLE
-from slimnet.study.cells import UNSTRUCTURED, cells
+from slimnet.study.cells import UNSTRUCTURED, cells, check_history
 from slimnet.study.masked import cutting, masked_candidate
 from slimnet.study.results_file import results_json
 from slimnet.task import Task, sample_of, shapes_in_words
@@ -70,6 +71,7 @@ class Settings:
     samples: int = 1024  # what a repair reads, others for each seed
     data: Samples | None = None  # what criteria read
     init: Network | None = None  # before training
+    history: Rewinds | None = None  # the dense network's earlier weights
     engine: str = "local"  # where cells run
     workers: int | None = None
     store: str = "folder"  # where results are kept
@@ -118,6 +120,7 @@ def check_cuts(
     model: nn.Module, example: tuple[Any, ...], study: Study, settings: Settings
 ) -> None:
     """Raise, before anything is trained or written, where one of the cuts is not possible."""
+    check_history(study, settings.history)
     if settings.latency_batch is not None:
         check_batch(example, settings.latency_batch)
     if "repaired" in study.starts:
@@ -153,6 +156,9 @@ def run_comparison(
     :func:`slimnet.study.run_study` says.
     """
     study = replace(study, settings={**study.settings, **settings.to_json(example, study)})
+    trained = None if settings.history is None else settings.history.trained
+    if study.dense_compute is None and trained is not None:
+        study = replace(study, dense_compute=trained.compute)
     with scratch() as folder:
         timer = _Timer(model, example, settings, folder)
         dense = _dense_candidate(model, example, task, study, directory, timer)
@@ -171,7 +177,11 @@ def run_comparison(
             workers=settings.workers,
             store=settings.store,
             keep=settings.keep,
+<<<<<<< HEAD
             curves=settings.curves,
+=======
+            history=settings.history,
+>>>>>>> main
             progress=lambda status: watch(f"{name}: {_progress_text(status)}", status.share),
             device=settings.device,
             threads=settings.threads,
@@ -217,7 +227,9 @@ def _dense_candidate(
 ) -> Candidate:
     """The dense network, timed unless the folder holds its record already."""
     dense = cost(model, example)
-    finished = STORES[timer.settings.store](directory).read(cells(study, model, task)[0])
+    finished = STORES[timer.settings.store](directory).read(
+        cells(study, model, task, timer.settings.history)[0]
+    )
     latency = timer.dense() if finished is None else finished.facts.latency
     return Candidate(
         model, Facts(dense.macs, dense.params, latency=latency), WHOLE, example=example

@@ -108,8 +108,8 @@ class Run:
 class Training:
     """The base schedule, and its images."""
 
-    protocol: str = option(
-        "liu-cifar", f"the paper whose base schedule it is, one of: {_PROTOCOLS}"
+    protocol: str | None = option(
+        None, f"the paper whose base schedule it is, liu-cifar by default; one of: {_PROTOCOLS}"
     )
     epochs: int | None = option(None, "of the base schedule; the protocol's by default")
     lr: float | None = option(None, "the same: 0.1 in most protocols")
@@ -367,6 +367,12 @@ class Compare:
         "repair,finetune,scratch-e,scratch-b", f"how to retrain, any of: {_REGIMES}"
     )
     seeds: int = option(3, _SEEDS)
+    history: Path | None = option(
+        None,
+        "folder where slimnet train kept the dense network's weights, or of own checkpoints, for "
+        "regimes that go back to them; with slimnet train's the base schedule is the one that it "
+        "had",
+    )
     training: Training = part()
     cut: CutRequest = part(*COMPARED, scope="local")
     batch: int = option(1, _BATCH)

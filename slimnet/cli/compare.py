@@ -21,6 +21,7 @@ from slimnet.files.access import Opened
 from slimnet.output import make_folder
 from slimnet.planning.request import CutRequest, is_number
 from slimnet.report import table
+from slimnet.rewinding import Rewinds
 from slimnet.study import ENGINES, KEEP, STORES, Results, Study
 from slimnet.study.cells import UNSTRUCTURED
 from slimnet.study.masked import cutting
@@ -92,6 +93,7 @@ def _settings(
         samples=options.samples,
         data=data,
         init=network_before(options.init, opened, allow_pickle=files.allow_pickle),
+        history=_history(options),
         engine=engine,
         workers=options.workers,
         store=options.store,
@@ -107,8 +109,12 @@ def _study(options: commands.Compare) -> Study:
         criteria=names(options.criterion, load_criteria(), UNSTRUCTURED),
         regimes=names(options.regime, REGIMES),
         seeds=tuple(range(seed, seed + options.seeds)),
-        base=schedule_of(options.training),
+        base=schedule_of(options.training, _history(options)),
     )
+
+
+def _history(options: commands.Compare) -> Rewinds | None:
+    return None if options.history is None else Rewinds(options.history)
 
 
 def _engine(options: commands.Compare) -> str:

@@ -82,6 +82,11 @@ def _recipe(options: commands.Retrain) -> Recipe:
             *("accumulate", "ema", "clip"),
         )
     }
+    if REGIMES[options.regime].rewind is not None:
+        raise InputError(
+            f"the regime {options.regime} goes back in the dense network's training: slimnet "
+            "compare --history runs it, and keeps what comes of it"
+        )
     if not REGIMES[options.regime].epochs:
         raise InputError(
             f"the regime {options.regime} does not train: slimnet repair does what it does"

@@ -6,18 +6,20 @@ from dataclasses import replace
 
 from slimnet.cli.commands import Files, Training
 from slimnet.files.access import Opened
+from slimnet.rewinding import Rewinds
 from slimnet.tasks.data import DataSpec
 from slimnet.train import Schedule
 from slimnet.train.protocols import PROTOCOLS
 
 
-def schedule_of(training: Training) -> Schedule:
-    """Raises :class:`~slimnet.errors.InputError` for one that nobody could train by."""
-    return typed_over(PROTOCOLS[training.protocol], training)
+def schedule_of(training: Training, history: Rewinds | None = None) -> Schedule:
+    """That of a protocol, or else of the dense network's history, with what was typed of it.
 
-
-def typed_over(schedule: Schedule, training: Training) -> Schedule:
-    """A schedule with what was typed in place of its own."""
+    Raises :class:`~slimnet.errors.InputError` for one that nobody could train by.
+    """
+    known = None if history is None else history.trained
+    usual = PROTOCOLS["liu-cifar"] if known is None else known.schedule
+    schedule = PROTOCOLS[training.protocol] if training.protocol else usual
     typed = {field: getattr(training, name) for field, name in _TYPED.items()}
     return replace(schedule, **{field: x for field, x in typed.items() if x is not None})
 

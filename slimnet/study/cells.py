@@ -16,8 +16,9 @@ from torch import nn
 
 from slimnet.digest import weights_digest
 from slimnet.errors import InputError
+from slimnet.rewinding import Rewinds
 from slimnet.task import Task, fingerprint_of
-from slimnet.train import REGIMES, Schedule
+from slimnet.train import REGIMES, Schedule, budget
 from slimnet.version import __version__
 
 UNSTRUCTURED = "unstructured"
@@ -53,13 +54,23 @@ class Study:
                 raise InputError(
                     f"a ratio is the part of the channels to remove, in [0, 1): {ratio}"
                 )
-        for regime in (*self.regimes, *self.dense_regimes):
-            REGIMES[regime]
+        for regime in self._all:
+            budget(REGIMES[regime], self.base, 1.0)
+
+    @property
+    def _all(self) -> tuple[str, ...]:
+        return (*self.regimes, *self.dense_regimes)
 
     @property
     def starts(self) -> set[str]:
         """Which weights its regimes start from."""
-        return {REGIMES[regime].start for regime in (*self.regimes, *self.dense_regimes)}
+        return {REGIMES[regime].start for regime in self._all}
+
+    @property
+    def rewinds(self) -> Mapping[str, int]:
+        """The epoch of the dense training that a regime goes back to, for those that do."""
+        rows = {regime: REGIMES[regime] for regime in self._all}
+        return {name: row.rewind or 0 for name, row in rows.items() if row.goes_back}
 
     def regimes_of(self, criterion: str) -> tuple[str, ...]:
         """Those that fit a criterion: where nothing is cut, there is nothing to repair."""
@@ -113,30 +124,53 @@ class Cell:
         return what if self.regime is None else f"{what}, {self.regime}, seed {self.seed}"
 
 
-def cells(study: Study, dense: nn.Module, task: Task) -> tuple[Cell, ...]:
-    """Every cell of a study: the dense network first, then network by network."""
+def cells(
+    study: Study, dense: nn.Module, task: Task, history: Rewinds | None = None
+) -> tuple[Cell, ...]:
+    """Every cell of a study: the dense network first, then network by network.
+
+    ``history`` holds the earlier weights of the dense network that a regime goes back to.
+    """
+    check_history(study, history)
     shared = {
         "data": fingerprint_of(task),
         "weights": weights_digest(dense),
         "settings": dict(study.settings),
     }
-    return tuple(_cells(study, shared))
+    stamps = {e: history.stamp(e) for e in set(study.rewinds.values())} if history else {}
+    return tuple(_cells(study, shared, stamps))
 
 
-def _cells(study: Study, shared: Mapping[str, Any]) -> Iterator[Cell]:
+def check_history(study: Study, history: Rewinds | None) -> None:
+    """Raise ``InputError`` where a regime goes back to weights that nobody kept."""
+    for regime, epoch in study.rewinds.items():
+        if history is None:
+            raise InputError(
+                f"{regime} goes back to epoch {epoch} of the dense network's training: give the "
+                f"folder where slimnet train --snapshots {epoch} kept it, with --history"
+            )
+        history.state(epoch)
+
+
+def _cells(study: Study, shared: Mapping[str, Any], stamps: Mapping[int, str]) -> Iterator[Cell]:
     yield Cell(None, 0.0, None, 0, _digest(shared))
     for regime in study.dense_regimes:
         for seed in study.seeds:
-            yield Cell(None, 0.0, regime, seed, _context(study, shared, regime))
+            yield Cell(None, 0.0, regime, seed, _context(study, shared, regime, stamps))
     for criterion in study.criteria:
         for ratio in study.ratios:
             for regime in study.regimes_of(criterion):
                 for seed in study.seeds:
-                    yield Cell(criterion, ratio, regime, seed, _context(study, shared, regime))
+                    context = _context(study, shared, regime, stamps)
+                    yield Cell(criterion, ratio, regime, seed, context)
 
 
-def _context(study: Study, shared: Mapping[str, Any], regime: str) -> str:
+def _context(
+    study: Study, shared: Mapping[str, Any], regime: str, stamps: Mapping[int, str]
+) -> str:
     own = {"base": study.base.to_json(), "regime": REGIMES[regime].to_json()}
+    if regime in study.rewinds:
+        own["rewound"] = {"weights": stamps[study.rewinds[regime]]}
     return _digest({**shared, **own})
 
 

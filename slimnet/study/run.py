@@ -24,6 +24,7 @@ from slimnet.network import Network
 from slimnet.networks.arch import Arch
 from slimnet.output import make_folder
 from slimnet.progress import remark
+from slimnet.rewinding import Rewinds
 from slimnet.study.candidate import Candidate
 from slimnet.study.cells import Cell, Study, cells
 from slimnet.study.data import keep_data
@@ -67,6 +68,7 @@ def run_study(
     store: str = "folder",
     keep: str = "none",
     curves: bool = False,
+    history: Rewinds | None = None,
     progress: Callable[[Status], None] | None = None,
     device: torch.device | str | None = None,
     threads: int | None = None,
@@ -87,12 +89,13 @@ def run_study(
         store: where the results are kept, a name of ``STORES``.
         keep: which of the trained networks are kept as files, a name of ``KEEP``.
         curves: whether networks are tested after each epoch, too: to look at, never compared.
+        history: the dense network's weights of earlier epochs, for regimes that go back to them.
         progress: told how far it is.
         device: where networks are trained; the GPU where there is one.
         threads: of each worker of an engine that has several.
     """
     run_all, folder, _ = ENGINES[engine], Path(directory), KEEP[keep]
-    planned = cells(study, dense.model, task)
+    planned = cells(study, dense.model, task, history)
     opened = STORES[store](folder)
     results = _finished(opened, planned)
     pending = [cell for cell in planned if cell not in results]
@@ -104,6 +107,8 @@ def run_study(
         shared = folder, study.base, planned[0], data, keep != "none", samples, curves, place, store
         setup = Setup(*shared, skeleton)
         _make_networks(setup, opened, pending, _Maker(make_slim, dense, arch))
+        if history is not None:
+            _keep_history(setup, study, history)
         run = Run(partial(take_cell, setup), workers=workers, threads=threads)
         results = _run_all(planned, opened, run_all, run, progress)
     records = tuple(results[cell] for cell in planned)
@@ -161,6 +166,15 @@ def _make_networks(setup: Setup, store: Store, pending: Sequence[Cell], maker: _
         for cell in read:
             if networks.read(cell) is None:
                 networks.write(cell, _named(cell, setup, maker))
+
+
+def _keep_history(setup: Setup, study: Study, history: Rewinds) -> None:
+    """Copy the weights that regimes go back to, so that the study's folder is all that is read."""
+    networks = setup.networks
+    for epoch in set(study.rewinds.values()):
+        dense = networks.dense(networks.get(setup.baseline).artifact)
+        history.write_into(dense, epoch)
+        setup.history.keep(dense, epoch)
 
 
 def _named(cell: Cell, setup: Setup, maker: _Maker) -> StoredNetwork:

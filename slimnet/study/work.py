@@ -21,8 +21,10 @@ from torch import nn
 
 from slimnet.errors import InputError
 from slimnet.exclusive import exclusive
+from slimnet.files.access import apply
 from slimnet.network import Network
 from slimnet.output import make_folder
+from slimnet.rewinding import Rewinds
 from slimnet.study.cells import Cell
 from slimnet.study.data import StudyData
 from slimnet.study.epochs import EachEpoch
@@ -34,7 +36,17 @@ from slimnet.study.repaired import repaired, write_repaired
 from slimnet.study.results import CellResult, check_finite
 from slimnet.study.store import STORES, Store
 from slimnet.task import Task
-from slimnet.train import REGIMES, Repairer, Schedule, Sources, budget, measure, start, train
+from slimnet.train import (
+    REGIMES,
+    Earlier,
+    Repairer,
+    Schedule,
+    Sources,
+    budget,
+    measure,
+    start,
+    train,
+)
 from slimnet.train.checkpoint import Checkpoint
 from slimnet.train.loop import History, place_of
 from slimnet.train.snapshot import Snapshot
@@ -72,6 +84,11 @@ class Setup:
     def kept(self) -> KeptNetworks:
         """What becomes of the networks that were trained."""
         return KeptNetworks(self.folder, self.networks, self.baseline)
+
+    @property
+    def history(self) -> Rewinds:
+        """The dense network's weights before its last epoch, those that a regime goes back to."""
+        return Rewinds(self.folder / "history")
 
     def open_store(self) -> Store:
         """The finished cells."""
@@ -126,7 +143,11 @@ def _retrained(
         return model, _untrained(stored.metrics, 0.0)
     regime, task = REGIMES[cell.regime], setup.data.load(setup.folder)
     began = time.perf_counter()
-    start(regime, model, Sources(cell.seed, _repairer(setup, cell, stored, task)))
+    start(
+        regime,
+        model,
+        Sources(cell.seed, _repairer(setup, cell, stored, task), _earlier(setup, stored)),
+    )
     if not regime.epochs:
         seconds = time.perf_counter() - began
         return model, _untrained(measure(model, task, setup.device), seconds)
@@ -172,6 +193,18 @@ def _sparing(file: Checkpoint, before: float) -> Callable[[Snapshot], None]:
 
 def _untrained(metrics: Mapping[str, float], seconds: float) -> History:
     return History((), metrics, epochs=0, samples=0, seconds=seconds)
+
+
+def _earlier(setup: Setup, stored: StoredNetwork) -> Earlier:
+    """Writes the weights that the dense network had, cut as this network is."""
+    networks = setup.networks
+
+    def write(model: nn.Module, epoch: int) -> None:
+        dense = networks.dense(networks.get(setup.baseline).artifact)
+        setup.history.write_into(dense, epoch)
+        model.load_state_dict(apply(stored.artifact.plan, dense).state_dict())
+
+    return write
 
 
 def _repairer(setup: Setup, cell: Cell, stored: StoredNetwork, task: Task) -> Repairer | None:

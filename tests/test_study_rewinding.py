@@ -1,0 +1,109 @@
+"""Regimes that go back, held to brute force: the same weights to the bit, by hand."""
+
+import dataclasses
+
+import pytest
+import torch
+from small_study import IMAGE, SPEC, STUDY, candidate, net, ran
+
+import slimnet
+from slimnet.errors import InputError
+from slimnet.rewinding import Rewinds, train_dense
+from slimnet.study import Candidate
+from slimnet.study.cells import cells
+from slimnet.train import Schedule, train
+
+BASE = Schedule(epochs=4, lr=0.1, batch=50)
+REGIMES = ("ticket", "weight-rewind@2", "lr-rewind", "lr-rewind@3", "supermask")
+BACK = dataclasses.replace(
+    STUDY, criteria=("l1",), regimes=(*REGIMES, "scratch-e"), seeds=(0,), base=BASE
+)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return SPEC.load()
+
+
+@pytest.fixture(scope="module")
+def history(data, tmp_path_factory):
+    rewinds = Rewinds(tmp_path_factory.mktemp("history"))
+    train_dense(net(), data, BASE, rewinds=rewinds, epochs=(0, 2, 4), device="cpu")
+    return rewinds
+
+
+def dense_at(history, epoch):
+    model = net()
+    history.write_into(model, epoch)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def done(data, history, tmp_path_factory):
+    """The study, with all its networks kept."""
+    trained = dense_at(history, 4)
+    dense = Candidate(trained, candidate().facts)
+
+    def cut(criterion, ratio):
+        pruned = slimnet.prune(trained, IMAGE, ratio=ratio, criterion=criterion, align=None)
+        return slimnet.study.slim_candidate(pruned)
+
+    folder = tmp_path_factory.mktemp("study")
+    results = ran(data, folder, BACK, cut, dense, history=history, keep="all")
+    return folder, {one.cell.regime: (folder / one.file) for one in results.kept}, results
+
+
+@pytest.mark.parametrize(
+    ("regime", "starts_at", "epoch"),
+    [("ticket", 0, 0), ("weight-rewind@2", 2, 2), ("lr-rewind", 4, 0), ("lr-rewind@3", 4, 3)],
+)
+def test_the_weights_are_those_that_hands_get(data, history, done, regime, starts_at, epoch):
+    plan = slimnet.prune(dense_at(history, 4), IMAGE, ratio=0.5, criterion="l1", align=None)
+    slim = slimnet.apply(plan, dense_at(history, starts_at))
+    # the rest of the schedule, by hand: drops after half and three quarters of the four epochs
+    left = [m for m in (2, 3) if m > epoch]
+    schedule = Schedule(
+        epochs=4 - epoch,
+        lr=0.1 * 0.1 ** (2 - len(left)),
+        milestones=tuple((m - epoch) / (4 - epoch) for m in left),
+        batch=50,
+    )
+    train(slim, data, schedule, seed=0, device="cpu")
+    kept = slimnet.load(done[1][regime], into=dense_at(history, 4)).state_dict()
+    for name, tensor in slim.state_dict().items():
+        assert torch.equal(tensor, kept[name]), name
+
+
+def test_a_supermask_is_the_first_weights_cut_and_not_trained(history, done):
+    plan = slimnet.prune(dense_at(history, 4), IMAGE, ratio=0.5, criterion="l1", align=None)
+    slim = slimnet.apply(plan, dense_at(history, 0))
+    kept = slimnet.load(done[1]["supermask"], into=dense_at(history, 4)).state_dict()
+    assert all(torch.equal(x, kept[name]) for name, x in slim.state_dict().items())
+    (record,) = (r for r in done[2].records if r.cell.regime == "supermask")
+    assert (record.epochs, record.samples) == (0, 0)
+
+
+def test_the_studys_folder_is_all_that_is_read(history, done):
+    assert sorted(Rewinds(done[0] / "history").files) == [0, 2]
+
+
+def test_other_weights_make_other_cells_of_those_regimes_alone(data, history, tmp_path):
+    def ids(rewinds):
+        listed = cells(BACK, net(), data, rewinds)
+        return {cell.regime: cell.id for cell in listed}
+
+    other = Rewinds(tmp_path)
+    train_dense(net(), data, BASE, seed=1, rewinds=other, epochs=(0, 2), device="cpu")
+    one, two = ids(history), ids(other)
+    assert {name for name in one if one[name] != two[name]} == {"weight-rewind@2"}
+
+
+def test_what_nobody_kept_is_refused_before_anything_is_made(data, history, tmp_path):
+    with pytest.raises(InputError, match="ticket goes back to epoch 0 of the dense network's"):
+        ran(data, tmp_path, BACK)
+    late = dataclasses.replace(BACK, regimes=("weight-rewind@3",))
+    with pytest.raises(InputError, match="no weights of epoch 3"):
+        ran(data, tmp_path, late, history=history)
+    with pytest.raises(InputError, match="going back to epoch 4 of a schedule of 4"):
+        dataclasses.replace(BACK, regimes=("weight-rewind@4",))
+    assert list(tmp_path.iterdir()) == []
