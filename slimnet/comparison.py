@@ -177,11 +177,8 @@ def run_comparison(
             workers=settings.workers,
             store=settings.store,
             keep=settings.keep,
-<<<<<<< HEAD
             curves=settings.curves,
-=======
             history=settings.history,
->>>>>>> main
             progress=lambda status: watch(f"{name}: {_progress_text(status)}", status.share),
             device=settings.device,
             threads=settings.threads,

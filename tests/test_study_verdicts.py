@@ -95,13 +95,20 @@ def test_three_seeds_can_never_decide_and_the_verdict_says_how_many_could():
     )
 
 
-def test_more_comparisons_need_more_seeds():
+def test_comparisons_are_corrected_for_within_their_question():
     rows = {("l1", "finetune"): above(SIX), ("l1", "scratch-e"): above([0.0] * 6)}
-    both = study_of({**rows, ("l1", "scratch-b"): above([0.1] * 6)})
-    verdicts = [x for x in conclude(both) if x.rival.startswith("training")]
-    assert [(x.paired.p, x.p, x.outcome, x.needed) for x in verdicts] == [
-        (2 / 64, 4 / 64, "open", 7)
-    ] * 2
+
+    def asked(other):
+        verdicts = conclude(study_of({**rows, ("l1", "scratch-b"): above(other)}))
+        return [
+            (x.paired.p, x.p, x.outcome, x.comparisons)
+            for x in verdicts
+            if x.rival.startswith("training")
+        ]
+
+    clear = (2 / 64, 2 / 64, "better", 2)
+    assert asked([0.1] * 6) == [clear] * 2
+    assert asked(SIX) == [(2 / 64, 4 / 64, "open", 2), (1, 1, "same", 2)]
 
 
 def test_one_seed_says_nothing_but_the_difference():

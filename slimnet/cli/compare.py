@@ -20,7 +20,7 @@ from slimnet.errors import InputError
 from slimnet.files.access import Opened
 from slimnet.output import make_folder
 from slimnet.planning.request import CutRequest, is_number
-from slimnet.report import table
+from slimnet.report import table, verdict_lines
 from slimnet.rewinding import Rewinds
 from slimnet.study import ENGINES, KEEP, STORES, Results, Study
 from slimnet.study.cells import UNSTRUCTURED
@@ -69,6 +69,8 @@ def compare(options: commands.Compare) -> None:
 
 def _show(results: Results, folder: Path) -> None:
     console.show(table(results))
+    for line in verdict_lines(results):
+        console.say(line)
     if kept := results.kept:
         onnx = sum(one.onnx is not None for one in kept)
         with_onnx = "each" if onnx == len(kept) else f"{onnx} of them"

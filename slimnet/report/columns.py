@@ -12,6 +12,7 @@ from slimnet.report import words
 from slimnet.study import Results, Row
 from slimnet.task import Metric
 from slimnet.text import decimal
+from slimnet.train.reporting import duration
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ def full(results: Results) -> tuple[Column, ...]:
         *(_other(results, metric) for metric in results.metrics[1:]),
         Column("epochs", lambda row: str(row.epochs or words.NOTHING), of_network=False),
         Column("compute", lambda row: _compute(row.compute), of_network=False),
+        Column("time", lambda row: _time(row.seconds), of_network=False),
         Column("in\ntotal", lambda row: _compute(row.total_compute), of_network=False),
     )
 
@@ -124,6 +126,10 @@ def _amount(value: int, ratio: float) -> str:
 
 def _cut(row: Row, digits: int) -> str:
     return words.NOTHING if row.criterion is None else decimal(row.first.cut, digits)
+
+
+def _time(seconds: float) -> str:
+    return duration(seconds) if seconds else words.NOTHING
 
 
 def _compute(value: float | None) -> str:

@@ -13,6 +13,7 @@ from slimnet.task import Metric
 from slimnet.tasks.classification import describe
 from slimnet.text import decimal
 from slimnet.train import REGIMES
+from slimnet.train.reporting import duration
 
 NOTHING = "–"
 
@@ -136,6 +137,36 @@ def speed_sentence(latency: LatencyFacts | None) -> str:
     if verdict == "slower":
         return f"Slower than the dense network: {figures}."
     return f"Not measurably faster than the dense network: {figures}."
+
+
+def costs(results: Results) -> str:
+    """What all trainings of a study took together."""
+    macs = sum(record.compute for record in results.records)
+    seconds = sum(record.seconds for record in results.records)
+    trained = sum(record.epochs > 0 for record in results.records)
+    return f"All {trained} trainings together: {amount(macs)} MACs x samples, {duration(seconds)}."
+
+
+def equal_compute(results: Results) -> str:
+    """What stands for the dense network's training, where it is not known."""
+    if results.study.dense_compute is not None:
+        return ""
+    return (
+        "What the dense network's training took is not known: in all it counts as the base "
+        f"schedule's {results.study.base.epochs} epochs, which training at equal compute is held "
+        "to."
+    )
+
+
+def recipe(results: Results) -> str:
+    """The base schedule, and what else decides the numbers."""
+    study, base = results.study, results.study.base
+    seeds = ", ".join(map(str, study.seeds))
+    return (
+        f"seeds {seeds}; the base schedule is {base.epochs} epochs of {base.optimizer} at learning "
+        f"rate {base.lr:g}, {base.shape}, {base.batch} samples a batch, weight decay "
+        f"{base.weight_decay:g}. results.json has every number of this page, and each cell's."
+    )
 
 
 def limits(results: Results) -> tuple[str, ...]:

@@ -61,6 +61,7 @@ class Question:
 
     title: str
     rivals: Callable[[Cell, Rows], Iterator[Cell]]
+    side: Callable[[Cell], str]  # what matters of a row, in words
     rival: Callable[[Cell], str]  # in words
     better: str
     worse: str
@@ -145,17 +146,21 @@ QUESTIONS = (
     Question(
         "Do inherited weights help, against training the same network from scratch?",
         _from_scratch,
+        _title,
         lambda rival: f"training {_title(rival)}",
         "{weights} helped by {by} against {rival}",
         "{rival}, did better by {by}",
         "{weights} help against {rival}",
     ),
-    Question("Is it as good as the dense network?", _dense, _dense_in_words, *_DIFFERENT),
+    Question("Is it as good as the dense network?", _dense, _title, _dense_in_words, *_DIFFERENT),
     Question(
         "Does the criterion matter, at the same budget and with the same retraining?",
         _criteria,
+        lambda row: str(row.criterion),
         lambda rival: str(rival.criterion),
         *_DIFFERENT,
     ),
-    Question("Would other weights do, on the same schedule?", _other_weights, _title, *_DIFFERENT),
+    Question(
+        "Would other weights do, on the same schedule?", _other_weights, _title, _title, *_DIFFERENT
+    ),
 )

@@ -194,6 +194,16 @@ class Results:
         """One row per network and regime, in the order in which they ran."""
         return tuple(_row(records, self) for records in self.groups().values())
 
+    def whole_compute(self, row: Row) -> float | None:
+        """``total_compute``; a dense training that is not known is taken as the base schedule's.
+
+        Training at equal compute takes it for the same. None where nothing was trained.
+        """
+        epoch = next((each.samples / each.epochs for each in self.records if each.epochs), None)
+        if row.total_compute is not None or epoch is None:
+            return row.total_compute
+        return row.compute + self.dense.facts.macs * self.study.base.epochs * epoch
+
     def groups(self) -> Mapping[tuple[str | None, float, str | None], Sequence[CellResult]]:
         """The seeds of each network (criterion, ratio) and regime."""
         groups: dict[tuple[str | None, float, str | None], list[CellResult]] = {}

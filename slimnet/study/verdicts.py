@@ -1,8 +1,8 @@
 """What may be concluded from a study, in words: each row against its rivals, seed by seed.
 
 Only the last epoch counts. The comparisons of one question are a family, and a verdict is for or
-against a row where 5 % is the chance of a single false one in it; else nothing can be told, and a
-verdict says how many seeds could.
+against a row where 5 % of such verdicts are expected to be false; else nothing can be told, and a
+verdict of few seeds says how many could.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
 
 from slimnet.study.cells import Cell
-from slimnet.study.paired import LEVEL, Paired, holm, paired, seeds_needed
+from slimnet.study.paired import LEVEL, Paired, corrected, paired, seeds_needed
 from slimnet.study.questions import QUESTIONS, Question, Rows, row_in_words, weights_in_words
 from slimnet.study.results import CellResult, Results
 from slimnet.task import Metric
@@ -63,7 +63,7 @@ class Verdict:
             return "same"
         if self.p > LEVEL:
             return "open"
-        return "better" if self.metric.is_better(self.paired.mean, 0.0) else "worse"
+        return "better" if self.gain > 0 else "worse"
 
     @property
     def seeds(self) -> int:
@@ -72,8 +72,11 @@ class Verdict:
 
     @property
     def needed(self) -> int:
-        """The least number of seeds that can decide it, where all are of one sign."""
-        return seeds_needed(self.comparisons)
+        """The least number of seeds that can decide it, where all are of one sign.
+
+        As many as for one comparison alone, where the others of the question are clear, too.
+        """
+        return seeds_needed()
 
     @property
     def row(self) -> str:
@@ -84,6 +87,21 @@ class Verdict:
     def rival(self) -> str:
         """The rival in words."""
         return self.question.rival(self.meeting.rival)
+
+    @property
+    def side(self) -> str:
+        """What matters of the row to the question."""
+        return self.question.side(self.meeting.row)
+
+    @property
+    def gain(self) -> float:
+        """The mean difference, positive where the row is better."""
+        return self.paired.mean if self.metric.best == "highest" else -self.paired.mean
+
+    @property
+    def unit(self) -> str:
+        """Of a difference, with a space before it."""
+        return " points" if self.metric.unit == "%" else f" {self.metric.unit}".rstrip()
 
     @property
     def interval(self) -> str:
@@ -126,8 +144,7 @@ class Verdict:
 
     def _range(self, sign: int) -> str:
         """The mean and its interval, seen from one side."""
-        unit = " points" if self.metric.unit == "%" else f" {self.metric.unit}".rstrip()
-        mean = f"{decimal(sign * self.paired.mean, self.digits)}{unit}"
+        mean = f"{decimal(sign * self.paired.mean, self.digits)}{self.unit}"
         if self.paired.low is None or self.paired.high is None:
             return mean
         low, high = sorted((sign * self.paired.low, sign * self.paired.high))
@@ -155,9 +172,9 @@ def _answers(question: Question, rows: Rows, results: Results) -> Iterator[Verdi
     meetings = [Meeting.of(*pair, rows, metric.name) for pair in question.pairs(rows)]
     meetings = [meeting for meeting in meetings if meeting.differences]
     found = paired([list(meeting.differences.values()) for meeting in meetings])
-    corrected = holm([one.p for one in found])
+    ps = corrected([one.p for one in found])
     shared = len(meetings), metric, results.digits(metric)
-    for meeting, one, p in zip(meetings, found, corrected, strict=True):
+    for meeting, one, p in zip(meetings, found, ps, strict=True):
         yield Verdict(question, meeting, one, p, *shared)
 
 
