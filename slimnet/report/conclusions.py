@@ -10,7 +10,7 @@ from slimnet.study import Results, Verdict, conclude
 from slimnet.study.paired import LEVEL, coverage, seeds_needed
 from slimnet.text import decimal
 
-FEW = 12  # verdicts of a question that are read one by one
+FEW = 8  # verdicts of a question that are read one by one
 SHOWN = 150  # verdicts of a question in the page; results.json has every one
 
 

@@ -84,6 +84,7 @@ def render(report: Report) -> str:
         numbers=numbers,
         pictures=_pictures,
         curves=_curves,
+        curves_note=plots.curves_note,
         widths_of=_widths,
         widths_plot=lambda network: plots.widths_plot(_groups(network)),
         latency_plot=lambda network: plots.latency_plot(_latencies(network)),

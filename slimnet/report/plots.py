@@ -34,7 +34,7 @@ VIEWS = {
         "{:.1f} % of the MACs",
     ),
     "params": View(
-        "compression: parameters of the dense network, times those of the slim one",
+        "compression, times fewer parameters",
         lambda row, results: 1 / row.params_ratio,
         "{:.3g} times fewer parameters",
         log=True,
@@ -46,7 +46,7 @@ VIEWS = {
         spread=lambda row: _milliseconds(row.facts.latency),
     ),
     "compute": View(
-        "training in all, MACs x samples, the dense network's included",
+        "training in all, MACs x samples",
         lambda row, results: results.whole_compute(row),
         "{:.3g} MACs x samples",
         log=True,
@@ -128,6 +128,15 @@ def curves_plot(results: Results, of: str) -> str | None:
 
 
 MOST_CURVES = 30  # more lines are not told apart
+
+
+def curves_note(results: Results) -> str:
+    """What a line is, and how many there are no lines for."""
+    rows = sum(any(record.losses for record in group) for group in results.groups().values())
+    left = f" Of {rows} rows the first {MOST_CURVES} are drawn." if rows > MOST_CURVES else ""
+    return f"Each line is the mean over the seeds; its end is what is compared.{left}"
+
+
 POINTS = 60  # of a curve, or a long training would fill the page
 
 
@@ -159,7 +168,8 @@ def widths_plot(named: Sequence[tuple[str, Sequence[Mapping[str, Any]]]]) -> str
             if tuple(group["layers"]) in places
         )
         if marks:
-            series.append(Series(name, marks, number - 1 if number else None, number))
+            look = (number - 1, (number - 1) // COLOURS) if number else (None, 3)
+            series.append(Series(name, marks, *look))
     return chart.lines(series, "groups of layers, first to last", "channels")
 
 
