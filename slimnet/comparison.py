@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from slimnet.capture.modules import copied, evaluation_mode
 from slimnet.capture.trace import capture
@@ -49,14 +49,20 @@ from slimnet.study import (
     slim_candidate,
 )
 from slimnet.study.candidate import WHOLE
+<<<<<<< HEAD
 from slimnet.study.cells import UNSTRUCTURED, cells, check_history
 from slimnet.study.masked import cutting, masked_candidate
 from slimnet.study.results_file import results_json
+=======
+from slimnet.study.cells import cells, check_history, mask_of
+from slimnet.study.masked import Masked, cutting, masked_candidate
+>>>>>>> main
 from slimnet.task import Task, sample_of, shapes_in_words
 from slimnet.tasks.classification import Dataset, check_fits
 from slimnet.tasks.data import DataSpec
 from slimnet.text import first_line
 from slimnet.timing.prune import prune
+from slimnet.train.masks import MASKS
 from slimnet.version import __version__
 
 
@@ -82,6 +88,12 @@ class Settings:
         """One slim network."""
         init = None if self.init is None else self.init.tensors
         return prune(model, example, data=self.data, init=init, **asked, **self.prune)
+
+    def initial(self, mask: str) -> Mapping[str, Tensor] | None:
+        """The weights before training, where a mask criterion reads them."""
+        if self.history is None or not MASKS[mask].reads_initial:
+            return None
+        return self.history.state(0)
 
     def to_json(self, example: tuple[Any, ...], study: Study) -> dict[str, Any]:
         """What decides the numbers of a study beside its own fields."""
@@ -125,11 +137,6 @@ def check_cuts(
         check_batch(example, settings.latency_batch)
     if "repaired" in study.starts:
         check_number(settings.samples)
-        if UNSTRUCTURED in study.criteria and not study.regimes_of(UNSTRUCTURED):
-            raise InputError(
-                f"{UNSTRUCTURED} cuts nothing, so there is nothing to repair: leave it out, or add "
-                "a regime that starts from other weights"
-            )
     if settings.data is not None:
         settings = replace(settings, data=settings.data.first(16))  # which channels go is no matter
     for criterion in cutting(study.criteria):
@@ -203,10 +210,10 @@ class _Cutter:
     def __call__(self, criterion: str, ratio: float) -> Candidate:
         self.watch(f"{self.name}: cutting and timing {criterion}, ratio {ratio:g}", 0.0)
         model, example = self.dense.model, self.dense.example
-        if criterion == UNSTRUCTURED:
+        if (mask := mask_of(criterion)) is not None:
+            masked = Masked(model, mask, ratio, self.settings.initial(mask))
             copy = copied(Network.of(model))
-            masked = masked_candidate(copy, ratio, self.dense.facts.macs)
-            slim = replace(masked, example=example)
+            slim = replace(masked_candidate(copy, masked, self.dense.facts.macs), example=example)
         else:
             slim = slim_candidate(
                 self.settings.cut(model, example, ratio=ratio, criterion=criterion)

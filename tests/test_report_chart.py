@@ -99,6 +99,5 @@ def test_every_value_is_there_for_programs():
     html = str(drawn(Series('a, "b"', (Mark(0.5, 90.25, "said", 0.125),))))
     table = unescape(re.search(r"<template>(.*?)</template>", html, re.DOTALL)[1])
     lines = list(csv.reader(io.StringIO(table)))
-    assert lines == [["series", "share, %", "accuracy %", "spread"]] + [
-        ['a, "b"', "0.5", "90.25", "0.125"]
-    ]
+    assert lines[0] == ["series", "share, %", "accuracy %", "spread"]
+    assert lines[1:] == [['a, "b"', "0.5", "90.25", "0.125"]]

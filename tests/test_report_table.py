@@ -176,7 +176,7 @@ def test_the_limits_say_why_a_row_is_missing():
         for r in whole.records[1:]
     ]
     masked = dataclasses.replace(whole, study=study, records=(whole.records[0], *records))
-    said = "unstructured cuts nothing, so it has no row that starts with a repair."
+    said = "Nothing is cut by unstructured: no row of theirs starts with a repair."
     assert said in words.limits(masked)
     assert said not in words.limits(whole)
 

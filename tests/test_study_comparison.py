@@ -21,7 +21,7 @@ from slimnet.networks.payload import load_payload
 from slimnet.repairs import repair
 from slimnet.report import table
 from slimnet.study import Study, repaired, work
-from slimnet.study.masked import masked_candidate
+from slimnet.study.masked import Masked, masked_candidate
 from slimnet.tasks.data import load_data
 from slimnet.timing.prune import prune
 from slimnet.train import Schedule
@@ -135,9 +135,9 @@ def test_a_repair_is_made_once_for_all_regimes_of_a_seed(model, data, tmp_path, 
 
 
 def test_there_is_nothing_to_repair_where_nothing_is_cut(model):
-    study = replace(STUDY, criteria=("l1", "unstructured"), regimes=("repair-finetune",))
-    with pytest.raises(InputError, match="unstructured cuts nothing"):
-        check_cuts(model, EXAMPLE, study, SETTINGS)
+    with pytest.raises(InputError, match="unstructured cuts nothing, so there is nothing to rep"):
+        replace(STUDY, criteria=("l1", "unstructured"), regimes=("repair-finetune",))
+    study = replace(STUDY, regimes=("repair-finetune",))
     with pytest.raises(InputError, match="repair needs at least 2 images"):
         check_cuts(model, EXAMPLE, study, replace(SETTINGS, samples=1))
 
@@ -203,7 +203,9 @@ def test_the_zeros_of_single_weights_stay_in_every_regime(model, data, tmp_path,
     monkeypatch.setattr(work, "train", train)
     study = replace(STUDY, criteria=("unstructured",), regimes=("finetune", "scratch-e"))
     run(model, data, tmp_path, study)
-    masked = masked_candidate(copied(Network.of(model)), 0.5, macs=1).model
+    masked = masked_candidate(
+        copied(Network.of(model)), Masked(model, "large-final", 0.5), macs=1
+    ).model
     zeros = [weight.eq(0) for _, weight in single_weights(Network.of(masked))]
     assert all(torch.equal(*pair) for network in ended for pair in zip(network, zeros, strict=True))
     assert len(ended) == 2

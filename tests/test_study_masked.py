@@ -5,7 +5,7 @@ import torch
 
 from slimnet.models import MODELS
 from slimnet.network import Network
-from slimnet.study.masked import cutting, holding, masked_candidate
+from slimnet.study.masked import Masked, cutting, masked_candidate
 from slimnet.tasks.data import load_data
 from slimnet.train import REGIMES, Schedule, Sources, start, train
 from slimnet.train.masks import single_weights
@@ -18,7 +18,7 @@ def dense():
 
 @pytest.fixture
 def made():
-    return masked_candidate(dense(), 0.75, macs=100)
+    return masked_candidate(dense(), Masked(dense(), "large-final", 0.75), macs=100)
 
 
 def zeros(model):
@@ -38,7 +38,7 @@ def test_it_counts_what_is_left_and_all_macs(made):
 @pytest.mark.parametrize("regime", ["finetune", "scratch-e"])
 def test_the_zeros_stay_where_they_were_cut_in_every_regime(made, regime):
     before, model = zeros(made.model), made.model
-    held = holding(dense(), made.masked)
+    held = Masked(dense(), "large-final", made.masked).held()
     start(REGIMES[regime], model, Sources(1))
     data = load_data("digits").limited(train=64, test=20)
     schedule = Schedule(epochs=1, batch=16)
@@ -47,4 +47,5 @@ def test_the_zeros_stay_where_they_were_cut_in_every_regime(made, regime):
 
 
 def test_the_other_criteria_are_those_that_cut():
-    assert cutting(("l1", "unstructured", "l2")) == ("l1", "l2")
+    names = ("l1", "unstructured", "l2", "unstructured-movement")
+    assert cutting(names) == ("l1", "l2")

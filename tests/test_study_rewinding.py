@@ -10,8 +10,9 @@ import slimnet
 from slimnet.errors import InputError
 from slimnet.rewinding import Rewinds, train_dense
 from slimnet.study import Candidate
-from slimnet.study.cells import cells
-from slimnet.train import Schedule, train
+from slimnet.study.cells import cells, mask_of
+from slimnet.study.masked import Masked, masked_candidate
+from slimnet.train import Callback, Moment, Schedule, train
 
 BASE = Schedule(epochs=4, lr=0.1, batch=50)
 REGIMES = ("ticket", "weight-rewind@2", "lr-rewind", "lr-rewind@3", "supermask")
@@ -107,3 +108,78 @@ def test_what_nobody_kept_is_refused_before_anything_is_made(data, history, tmp_
     with pytest.raises(InputError, match="going back to epoch 4 of a schedule of 4"):
         dataclasses.replace(BACK, regimes=("weight-rewind@4",))
     assert list(tmp_path.iterdir()) == []
+
+
+MASKED = dataclasses.replace(
+    STUDY,
+    criteria=("unstructured", "unstructured-movement"),
+    regimes=("ticket", "ticket-frozen", "ticket-toward-zero", "supermask", "finetune"),
+    seeds=(0,),
+    base=BASE,
+)
+
+
+@pytest.fixture(scope="module")
+def masked(data, history, tmp_path_factory):
+    trained = dense_at(history, 4)
+    dense, folder = Candidate(trained, candidate().facts), tmp_path_factory.mktemp("masked")
+
+    def mask(criterion, ratio):
+        of = Masked(trained, mask_of(criterion), ratio, history.state(0))
+        return masked_candidate(dense_at(history, 4), of, 74 * 32)
+
+    results = ran(data, folder, MASKED, mask, dense, history=history, keep="all")
+    return {(x.cell.criterion, x.cell.regime): folder / x.file for x in results.kept}
+
+
+@pytest.mark.parametrize("criterion", MASKED.criteria)
+@pytest.mark.parametrize("regime", MASKED.regimes)
+def test_a_masked_network_is_what_hands_make_it(data, history, masked, criterion, regime):
+    """Scores, masks and what is held written out; the training masks after each step."""
+    first, last = (dict(dense_at(history, epoch).named_parameters()) for epoch in (0, 4))
+    layers = ["1.weight", "4.weight"]
+    moved = criterion == "unstructured-movement"
+    scores = torch.cat(
+        [(last[n] - first[n] if moved else last[n]).detach().abs().flatten() for n in layers]
+    )
+    threshold = scores.sort().values[round(0.5 * len(scores))]
+    parts = (scores >= threshold).split([last[n].numel() for n in layers])
+    masks = {n: part.view_as(last[n]) for n, part in zip(layers, parts, strict=True)}
+    shrunk = {n: last[n].abs() < first[n].abs() for n in layers}
+    at = {
+        "ticket-frozen": first,
+        "ticket-toward-zero": {n: first[n] * ~shrunk[n] for n in layers},
+    }.get(regime, {n: torch.zeros_like(last[n]) for n in layers})
+
+    class ByHand(Callback):
+        def on_start(self, moment):
+            self.on_step_end(moment)
+
+        @torch.no_grad()
+        def on_step_end(self, moment):
+            for name, weight in moment.model.named_parameters():
+                if name in masks:
+                    weight.copy_(torch.where(masks[name], weight, at[name]))
+
+    model = dense_at(history, 4 if regime == "finetune" else 0)
+    if regime == "supermask":
+        ByHand().on_step_end(Moment(model, None, 0, 0))
+    else:
+        short = Schedule(epochs=1, lr=0.01, batch=50)
+        schedule = short if regime == "finetune" else BASE
+        train(model, data, schedule, seed=0, device="cpu", callbacks=[ByHand()])
+    kept = slimnet.load(masked[criterion, regime], into=dense_at(history, 4)).state_dict()
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, kept[name]), name
+
+
+def test_what_only_masks_can_do_is_refused_for_cuts():
+    with pytest.raises(InputError, match="l1 cuts channels, and these regimes say at what"):
+        dataclasses.replace(STUDY, regimes=("ticket-frozen",))
+    both = dataclasses.replace(
+        STUDY, criteria=("l1", "unstructured"), regimes=("ticket-frozen", "finetune")
+    )
+    assert both.regimes_of("l1") == ("finetune",)
+    assert both.epochs_needed() == {0: "ticket-frozen"}
+    with pytest.raises(InputError, match="unknown mask criterion 'nothing'"):
+        dataclasses.replace(STUDY, criteria=("unstructured-nothing",))

@@ -14,7 +14,7 @@ from slimnet.models import MODELS
 from slimnet.networks.arch import Arch
 from slimnet.study import ENGINES, Facts, run_cell, work
 from slimnet.study.candidate import Candidate
-from slimnet.study.masked import masked_candidate
+from slimnet.study.masked import Masked, masked_candidate
 from slimnet.train import Schedule
 
 REPAIRED = dataclasses.replace(STUDY, criteria=("l1",), regimes=("repair", "repair-finetune"))
@@ -192,7 +192,7 @@ small_study.ran(small_study.SPEC.load(), Path(sys.argv[1]), LONG, masked)
 def masked(criterion, ratio):
     """One network cut, one with single weights zeroed, whose zeros are held in training."""
     if criterion == "unstructured":
-        return masked_candidate(net(), ratio, 74 * 32)
+        return masked_candidate(net(), Masked(net(), "large-final", ratio), 74 * 32)
     return Pruner()(criterion, ratio)
 
 

@@ -25,6 +25,7 @@ _REGIMES = ", ".join(declared(_PACKAGE / "train", "REGIMES", "slimnet.regimes"))
 _METHODS = ", ".join(
     declared(_PACKAGE / "sparsity" / "methods", "SPARSIFIERS", "slimnet.sparsifiers")
 )
+_MASKS = ", ".join(declared(_PACKAGE / "train", "MASKS"))
 _PROTOCOLS = ", ".join(declared(_PACKAGE / "train", "PROTOCOLS"))
 _ENGINES = ", ".join(declared(_PACKAGE / "study" / "engines", "ENGINES", "slimnet.engines"))
 _STORES = ", ".join(declared(_PACKAGE / "study" / "stores", "STORES", "slimnet.stores"))
@@ -360,7 +361,11 @@ class Compare:
     data: str = required(_DATA)
     output: Path = required(_RESULTS)
     ratio: str = option("0.5", "shares of channels: 0.3,0.5,0.7")
-    criterion: str = option("l1", f"what ranks the channels, any of: {CRITERIA}, unstructured")
+    criterion: str = option(
+        "l1",
+        f"what ranks the channels, any of: {CRITERIA}; or masks single weights: unstructured, "
+        f"unstructured-NAME with one of: {_MASKS}",
+    )
     samples: int = option(1024, _SAMPLES)
     init: Path | None = option(None, _INIT)
     regime: str = option(

@@ -23,7 +23,7 @@ from slimnet.planning.request import CutRequest, is_number
 from slimnet.report import table, verdict_lines
 from slimnet.rewinding import Rewinds
 from slimnet.study import ENGINES, KEEP, STORES, Results, Study
-from slimnet.study.cells import UNSTRUCTURED
+from slimnet.study.cells import mask_of
 from slimnet.study.masked import cutting
 from slimnet.study.results_file import results_json
 from slimnet.task import Task, outputs_read, samples_from
@@ -108,7 +108,7 @@ def _study(options: commands.Compare) -> Study:
     seed = options.run.seed
     return Study(
         ratios=numbers(options.ratio, "--ratio"),
-        criteria=names(options.criterion, load_criteria(), UNSTRUCTURED),
+        criteria=_criteria(options.criterion),
         regimes=names(options.regime, REGIMES),
         seeds=tuple(range(seed, seed + options.seeds)),
         base=schedule_of(options.training, _history(options)),
@@ -134,11 +134,24 @@ def numbers(text: str, option: str) -> tuple[float, ...]:
     return tuple(map(float, parts))
 
 
-def names(text: str, registry: Any, *also: str) -> tuple[str, ...]:
-    """``l1,bn-scale``: each must be in the registry, or be one of ``also``."""
-    listed = tuple(name.strip() for name in text.split(","))
+def _criteria(text: str) -> tuple[str, ...]:
+    """Those that cut, and masks of single weights."""
+    known, listed = load_criteria(), words(text)
     for name in listed:
-        _ = name in also or registry[name]
+        _ = mask_of(name) or known[name]
+    return listed
+
+
+def words(text: str) -> tuple[str, ...]:
+    """``l1,bn-scale``."""
+    return tuple(name.strip() for name in text.split(","))
+
+
+def names(text: str, registry: Any) -> tuple[str, ...]:
+    """``finetune,scratch-e``: each must be in the registry."""
+    listed = words(text)
+    for name in listed:
+        _ = registry[name]
     return listed
 
 

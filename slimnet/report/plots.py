@@ -54,6 +54,9 @@ VIEWS = {
 }
 
 
+APART = 24.0  # from the first to the last series, of a picture 720 wide
+
+
 def metric_plot(results: Results, view: str) -> str | None:
     """The metric that counts against a view: a series per criterion and regime.
 
@@ -72,7 +75,7 @@ def metric_plot(results: Results, view: str) -> str | None:
         points.sort(key=lambda point: point[1])
         marks = tuple(_mark(row, x, shown, results.digits(metric)) for row, x in points)
         # side by side, or their bars would hide one another
-        shift = 0.0 if name == (None, None) else 4.0 * (number - len(names) / 2)
+        shift = 0.0 if name == (None, None) else APART * (number / len(names) - 0.5)
         series.append(Series(_series_name(name), marks, *_look(name, retrained), shift=shift))
     dense = results.dense.metrics[metric.name]
     return chart.lines(series, shown.title, words.label(metric), dense, log=shown.log)

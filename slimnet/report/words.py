@@ -8,7 +8,7 @@ from typing import Any
 
 from slimnet.proof.certificate import Certificate
 from slimnet.study import Kept, LatencyFacts, Results, Row, Spread, Study
-from slimnet.study.cells import UNSTRUCTURED
+from slimnet.study.cells import mask_of
 from slimnet.task import Metric
 from slimnet.tasks.classification import describe
 from slimnet.text import decimal
@@ -176,11 +176,10 @@ def limits(results: Results) -> tuple[str, ...]:
         _seeds(results.study),
         "Metrics are those of the last epoch, never of the best one.",
     ]
-    if results.study.regimes_of(UNSTRUCTURED) != results.study.regimes and any(
-        row.criterion == UNSTRUCTURED for row in results.summary()
-    ):
+    masked = [name for name in results.study.criteria if mask_of(name) is not None]
+    if masked and "repaired" in results.study.starts:
         sentences.append(
-            f"{UNSTRUCTURED} cuts nothing, so it has no row that starts with a repair."
+            f"Nothing is cut by {' and '.join(masked)}: no row of theirs starts with a repair."
         )
     if _same_from_scratch(results):
         sentences.append(

@@ -19,10 +19,20 @@ from slimnet.errors import InputError
 from slimnet.rewinding import Rewinds
 from slimnet.task import Task, fingerprint_of
 from slimnet.train import REGIMES, Schedule, budget
+from slimnet.train.masks import MASKS
 from slimnet.version import __version__
 
 UNSTRUCTURED = "unstructured"
-"""Stands among the criteria and cuts nothing: single weights are zeroed."""
+"""Stands among the criteria and cuts nothing: single weights are masked, the smallest of them."""
+
+
+def mask_of(criterion: str | None) -> str | None:
+    """The mask criterion that ``unstructured-NAME`` stands for; None of one that cuts."""
+    if criterion is None or not f"{criterion}-".startswith(f"{UNSTRUCTURED}-"):
+        return None
+    name = criterion.removeprefix(UNSTRUCTURED).removeprefix("-") or "large-final"
+    MASKS[name]
+    return name
 
 
 @dataclass(frozen=True)
@@ -56,6 +66,9 @@ class Study:
                 )
         for regime in self._all:
             budget(REGIMES[regime], self.base, 1.0)
+        for criterion in self.criteria:
+            if not self.regimes_of(criterion):
+                raise InputError(_nothing_left(criterion))
 
     @property
     def _all(self) -> tuple[str, ...]:
@@ -66,16 +79,28 @@ class Study:
         """Which weights its regimes start from."""
         return {REGIMES[regime].start for regime in self._all}
 
-    @property
-    def rewinds(self) -> Mapping[str, int]:
-        """The epoch of the dense training that a regime goes back to, for those that do."""
-        rows = {regime: REGIMES[regime] for regime in self._all}
-        return {name: row.rewind or 0 for name, row in rows.items() if row.goes_back}
-
     def regimes_of(self, criterion: str) -> tuple[str, ...]:
-        """Those that fit a criterion: where nothing is cut, there is nothing to repair."""
-        whole = criterion == UNSTRUCTURED
-        return tuple(x for x in self.regimes if not (whole and REGIMES[x].start == "repaired"))
+        """Those that fit: what is masked has nothing to repair, what is cut nothing to hold."""
+        if mask_of(criterion) is None:
+            return tuple(x for x in self.regimes if not REGIMES[x].masked)
+        return tuple(x for x in self.regimes if REGIMES[x].start != "repaired")
+
+    def epochs_read(self, criterion: str | None, regime: str | None) -> frozenset[int]:
+        """Of which epochs of the dense training such a cell reads the weights."""
+        mask, row = mask_of(criterion), None if regime is None else REGIMES[regime]
+        first = mask is not None and (MASKS[mask].reads_initial or (row and row.masked))
+        back = {row.rewind or 0} if row is not None and row.goes_back else set()
+        return frozenset(back | ({0} if first else set()))
+
+    def epochs_needed(self) -> Mapping[int, str]:
+        """Of which epochs it reads the dense network's weights, and what does."""
+        pairs: list[tuple[str | None, str]] = [(None, regime) for regime in self.dense_regimes]
+        pairs += [(name, regime) for name in self.criteria for regime in self.regimes_of(name)]
+        return {
+            epoch: regime if epoch in self.epochs_read(None, regime) else str(criterion)
+            for criterion, regime in reversed(pairs)
+            for epoch in self.epochs_read(criterion, regime)
+        }
 
     def to_json(self) -> dict[str, Any]:
         """Every field; ``Study.from_json`` reads it back."""
@@ -87,6 +112,18 @@ class Study:
         lists = ("ratios", "criteria", "regimes", "seeds", "dense_regimes")
         tuples = {name: tuple(fields[name]) for name in lists}
         return cls(**{**fields, **tuples, "base": Schedule.from_json(fields["base"])})
+
+
+def _nothing_left(criterion: str) -> str:
+    if mask_of(criterion) is not None:
+        return (
+            f"{criterion} cuts nothing, so there is nothing to repair: leave it out, or add a "
+            "regime that starts from other weights"
+        )
+    return (
+        f"{criterion} cuts channels, and these regimes say at what masked weights are held: add "
+        f"another one, or take the criterion {UNSTRUCTURED}"
+    )
 
 
 @dataclass(frozen=True)
@@ -137,16 +174,16 @@ def cells(
         "weights": weights_digest(dense),
         "settings": dict(study.settings),
     }
-    stamps = {e: history.stamp(e) for e in set(study.rewinds.values())} if history else {}
+    stamps = {epoch: history.stamp(epoch) for epoch in study.epochs_needed()} if history else {}
     return tuple(_cells(study, shared, stamps))
 
 
 def check_history(study: Study, history: Rewinds | None) -> None:
     """Raise ``InputError`` where a regime goes back to weights that nobody kept."""
-    for regime, epoch in study.rewinds.items():
+    for epoch, reader in study.epochs_needed().items():
         if history is None:
             raise InputError(
-                f"{regime} goes back to epoch {epoch} of the dense network's training: give the "
+                f"{reader} goes back to epoch {epoch} of the dense network's training: give the "
                 f"folder where slimnet train --snapshots {epoch} kept it, with --history"
             )
         history.state(epoch)
@@ -156,21 +193,24 @@ def _cells(study: Study, shared: Mapping[str, Any], stamps: Mapping[int, str]) -
     yield Cell(None, 0.0, None, 0, _digest(shared))
     for regime in study.dense_regimes:
         for seed in study.seeds:
-            yield Cell(None, 0.0, regime, seed, _context(study, shared, regime, stamps))
+            yield Cell(None, 0.0, regime, seed, _context(study, shared, (None, regime), stamps))
     for criterion in study.criteria:
         for ratio in study.ratios:
             for regime in study.regimes_of(criterion):
                 for seed in study.seeds:
-                    context = _context(study, shared, regime, stamps)
+                    context = _context(study, shared, (criterion, regime), stamps)
                     yield Cell(criterion, ratio, regime, seed, context)
 
 
 def _context(
-    study: Study, shared: Mapping[str, Any], regime: str, stamps: Mapping[int, str]
+    study: Study,
+    shared: Mapping[str, Any],
+    row: tuple[str | None, str],
+    stamps: Mapping[int, str],
 ) -> str:
-    own = {"base": study.base.to_json(), "regime": REGIMES[regime].to_json()}
-    if regime in study.rewinds:
-        own["rewound"] = {"weights": stamps[study.rewinds[regime]]}
+    own: dict[str, Any] = {"base": study.base.to_json(), "regime": REGIMES[row[1]].to_json()}
+    if read := study.epochs_read(*row):
+        own["earlier"] = {str(epoch): stamps[epoch] for epoch in sorted(read)}
     return _digest({**shared, **own})
 
 

@@ -171,7 +171,7 @@ def _make_networks(setup: Setup, store: Store, pending: Sequence[Cell], maker: _
 def _keep_history(setup: Setup, study: Study, history: Rewinds) -> None:
     """Copy the weights that regimes go back to, so that the study's folder is all that is read."""
     networks = setup.networks
-    for epoch in set(study.rewinds.values()):
+    for epoch in study.epochs_needed():
         dense = networks.dense(networks.get(setup.baseline).artifact)
         history.write_into(dense, epoch)
         setup.history.keep(dense, epoch)

@@ -25,11 +25,11 @@ from slimnet.files.access import apply
 from slimnet.network import Network
 from slimnet.output import make_folder
 from slimnet.rewinding import Rewinds
-from slimnet.study.cells import Cell
+from slimnet.study.cells import Cell, mask_of
 from slimnet.study.data import StudyData
 from slimnet.study.epochs import EachEpoch
 from slimnet.study.kept import KeptNetworks
-from slimnet.study.masked import holding
+from slimnet.study.masked import Masked
 from slimnet.study.networks import Networks, StoredNetwork
 from slimnet.study.recent import Recent
 from slimnet.study.repaired import repaired, write_repaired
@@ -39,6 +39,7 @@ from slimnet.task import Task
 from slimnet.train import (
     REGIMES,
     Earlier,
+    Regime,
     Repairer,
     Schedule,
     Sources,
@@ -49,6 +50,7 @@ from slimnet.train import (
 )
 from slimnet.train.checkpoint import Checkpoint
 from slimnet.train.loop import History, place_of
+from slimnet.train.masks import MASKS, Held
 from slimnet.train.snapshot import Snapshot
 
 Progress: TypeAlias = Callable[[float], None]
@@ -148,6 +150,9 @@ def _retrained(
         model,
         Sources(cell.seed, _repairer(setup, cell, stored, task), _earlier(setup, stored)),
     )
+    held = _held(setup, cell, stored, dense, regime)
+    if held is not None:
+        held.apply(model)
     if not regime.epochs:
         seconds = time.perf_counter() - began
         return model, _untrained(measure(model, task, setup.device), seconds)
@@ -161,10 +166,7 @@ def _retrained(
         seed=cell.seed,
         device=setup.device,
         progress=lambda part: progress(min(part, 0.99)),  # 1: tested and kept
-        callbacks=(
-            *(() if stored.masked is None else (holding(dense, stored.masked),)),
-            *(() if watch is None else (watch,)),
-        ),
+        callbacks=[callback for callback in (held, watch) if callback is not None],
         keep=_sparing(file, before),
         interval=INTERVAL,
         resume=snapshot,
@@ -193,6 +195,18 @@ def _sparing(file: Checkpoint, before: float) -> Callable[[Snapshot], None]:
 
 def _untrained(metrics: Mapping[str, float], seconds: float) -> History:
     return History((), metrics, epochs=0, samples=0, seconds=seconds)
+
+
+def _held(
+    setup: Setup, cell: Cell, stored: StoredNetwork, dense: nn.Module, regime: Regime
+) -> Held | None:
+    """What holds the masked weights while they train; None of a network that has none."""
+    mask = mask_of(cell.criterion)
+    if mask is None or stored.masked is None:
+        return None
+    reads = MASKS[mask].reads_initial or regime.masked
+    initial = setup.history.state(0) if reads else None
+    return Masked(dense, mask, stored.masked, initial).held(regime.held)
 
 
 def _earlier(setup: Setup, stored: StoredNetwork) -> Earlier:
