@@ -49,14 +49,9 @@ from slimnet.study import (
     slim_candidate,
 )
 from slimnet.study.candidate import WHOLE
-<<<<<<< HEAD
-from slimnet.study.cells import UNSTRUCTURED, cells, check_history
-from slimnet.study.masked import cutting, masked_candidate
-from slimnet.study.results_file import results_json
-=======
 from slimnet.study.cells import cells, check_history, mask_of
 from slimnet.study.masked import Masked, cutting, masked_candidate
->>>>>>> main
+from slimnet.study.results_file import results_json
 from slimnet.task import Task, sample_of, shapes_in_words
 from slimnet.tasks.classification import Dataset, check_fits
 from slimnet.tasks.data import DataSpec

@@ -108,7 +108,8 @@ def test_comparisons_are_corrected_for_within_their_question():
 
     clear = (2 / 64, 2 / 64, "better", 2)
     assert asked([0.1] * 6) == [clear] * 2
-    assert asked(SIX) == [(2 / 64, 4 / 64, "open", 2), (1, 1, "same", 2)]
+    assert asked([*SIX[:5], 0.5]) == [(2 / 64, 4 / 64, "open", 2), (1, 1, "open", 2)]
+    assert asked(SIX) == [(2 / 64, 2 / 64, "better", 1), (1, 1, "same", 1)]  # one and the same
 
 
 def test_one_seed_says_nothing_but_the_difference():
@@ -135,7 +136,7 @@ def test_a_constant_difference_has_no_interval():
 def test_unequal_seeds_are_paired_on_the_common_ones():
     results = study_of({("l1", "finetune"): [1, None, 3, 9], ("l1", "scratch-e"): [0, 5, 1]})
     (one,) = [x for x in conclude(results) if x.rival == SCRATCH]
-    assert one.meeting.differences == {0: 1, 2: 2}
+    assert one.comparison.differences == {0: 1, 2: 2}
     assert "from 2 seeds" in one.sentence()
     apart = study_of({("l1", "finetune"): [None, 3], ("l1", "scratch-e"): [0]})
     assert said(apart, SCRATCH) == []
@@ -154,11 +155,13 @@ def test_of_an_error_less_is_better():
 def test_who_meets_whom():
     names = [("random", "finetune"), ("l1", "finetune"), ("bn-scale", "finetune")]
     names += [("l1", "repair-finetune"), ("l1", "scratch-e"), (None, "finetune")]
-    names += [("unstructured", "finetune"), ("l1", "supermask")]
+    names += [("unstructured", "finetune"), ("unstructured-random", "finetune")]
+    names += [("l1", "supermask")]
     met = {(x.row, x.rival) for x in conclude(study_of({name: [90.0, 91.0] for name in names}))}
     tuned = "{}, ratio 0.5, fine-tuned".format
     repaired = "l1, ratio 0.5, repaired, then fine-tuned"
-    slim = [tuned("random"), tuned("l1"), tuned("bn-scale"), tuned("unstructured")]
+    slim = [tuned("random"), tuned("l1"), tuned("bn-scale")]
+    slim += [tuned("unstructured"), tuned("unstructured-random")]
     assert met == {
         (tuned("l1"), SCRATCH),
         (repaired, SCRATCH),
@@ -170,6 +173,7 @@ def test_who_meets_whom():
         (tuned("l1"), "random"),
         (tuned("bn-scale"), "random"),
         (tuned("bn-scale"), "l1"),
+        (tuned("unstructured"), "unstructured-random"),
         (repaired, "fine-tuned"),
     }
 

@@ -49,7 +49,7 @@ def conclusions(results: Results) -> Conclusions:
 
 def _summed_up(verdicts: Sequence[Verdict]) -> str:
     """How often which outcome, and by how much: ``better in 7 of 9 (by 0.3 to 0.6 points)``."""
-    said = []
+    said: list[str] = []
     for outcome, text in _OUTCOMES.items():
         if of := [verdict for verdict in verdicts if verdict.outcome == outcome]:
             among = "" if said else f" of {len(verdicts)}"
@@ -120,7 +120,8 @@ def _few(seeds: int, comparisons: int) -> str:
 
 def verdict_lines(results: Results) -> list[str]:
     """For a terminal, below the table: each question, the verdicts on it, how they were found."""
-    found, said = conclusions(results), []
+    found = conclusions(results)
+    said: list[str] = []
     for answer in found.answers:
         sentences = answer.summary or [verdict.sentence() for verdict in answer.verdicts]
         said += [answer.title, *(f"  {sentence}." for sentence in sentences), ""]

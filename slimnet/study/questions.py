@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 
-from slimnet.study.cells import UNSTRUCTURED, Cell
+from slimnet.study.cells import UNSTRUCTURED, Cell, mask_of
 from slimnet.study.results import CellResult, Results
 from slimnet.train import REGIMES
 from slimnet.train.regimes import WORDING
 
 BASELINES = ("random", "l1")
 """Criteria that the others are compared with; each of these with those before it."""
+MASK_BASELINES = (f"{UNSTRUCTURED}-random", UNSTRUCTURED)
+"""The same of those that mask single weights."""
 INHERITED = ("surviving", "repaired", "earlier")
 """Starts that keep what the dense network learnt, or began with."""
 
@@ -113,10 +116,10 @@ def _dense(row: Cell, rows: Rows) -> Iterator[Cell]:
 
 
 def _criteria(row: Cell, rows: Rows) -> Iterator[Cell]:
-    if row.criterion is None or row.criterion == UNSTRUCTURED:
+    if row.criterion is None:
         return
-    known = row.criterion in BASELINES
-    for name in BASELINES[: BASELINES.index(row.criterion)] if known else BASELINES:
+    baselines = BASELINES if mask_of(row.criterion) is None else MASK_BASELINES
+    for name in takewhile(lambda name: name != row.criterion, baselines):
         other = replace(row, criterion=name)
         if other in rows.records and not rows.are_one_training(row, other):
             yield other

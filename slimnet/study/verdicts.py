@@ -22,7 +22,7 @@ Outcome: TypeAlias = Literal["better", "worse", "same", "open"]
 
 
 @dataclass(frozen=True)
-class Meeting:
+class Comparison:
     """Two rows on the seeds that both have; differences are row minus rival."""
 
     row: Cell
@@ -30,8 +30,13 @@ class Meeting:
     differences: Mapping[int, float]  # of the metric that counts, by seed
     rates: tuple[int, int]  # learning rates that were tried for row and rival
 
+    @property
+    def differ(self) -> bool:
+        """Whether they do in any seed; if not, there is nothing to test, nor to correct for."""
+        return any(self.differences.values())
+
     @classmethod
-    def of(cls, row: Cell, rival: Cell, rows: Rows, metric: str) -> Meeting:
+    def of(cls, row: Cell, rival: Cell, rows: Rows, metric: str) -> Comparison:
         """The dense network as it was handed over is the same for every seed."""
         own, other = (_by_seed(rows.records[each], metric) for each in (row, rival))
         tried = rows.rates(row)
@@ -46,10 +51,10 @@ class Meeting:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one meeting comes to."""
+    """What one comparison comes to."""
 
     question: Question
-    meeting: Meeting
+    comparison: Comparison
     paired: Paired
     p: float  # corrected for the comparisons of the question
     comparisons: int
@@ -59,7 +64,7 @@ class Verdict:
     @property
     def outcome(self) -> Outcome:
         """For the row, against it, exactly alike, or open."""
-        if not any(self.meeting.differences.values()):
+        if not self.comparison.differ:
             return "same"
         if self.p > LEVEL:
             return "open"
@@ -68,7 +73,7 @@ class Verdict:
     @property
     def seeds(self) -> int:
         """How many both rows have."""
-        return len(self.meeting.differences)
+        return len(self.comparison.differences)
 
     @property
     def needed(self) -> int:
@@ -81,17 +86,17 @@ class Verdict:
     @property
     def row(self) -> str:
         """The row in words."""
-        return row_in_words(self.meeting.row)
+        return row_in_words(self.comparison.row)
 
     @property
     def rival(self) -> str:
         """The rival in words."""
-        return self.question.rival(self.meeting.rival)
+        return self.question.rival(self.comparison.rival)
 
     @property
     def side(self) -> str:
         """What matters of the row to the question."""
-        return self.question.side(self.meeting.row)
+        return self.question.side(self.comparison.row)
 
     @property
     def gain(self) -> float:
@@ -121,16 +126,16 @@ class Verdict:
             "rival": self.rival,
             "outcome": self.outcome,
             "sentence": self.sentence(),
-            "seeds": list(self.meeting.differences),
+            "seeds": list(self.comparison.differences),
             **asdict(self.paired),
             "p_corrected": self.p,
             "comparisons": self.comparisons,
             "seeds_needed": self.needed,
-            "learning_rates_tried": list(self.meeting.rates),
+            "learning_rates_tried": list(self.comparison.rates),
         }
 
     def _said(self) -> str:
-        texts = {"rival": self.rival, "weights": weights_in_words(self.meeting.row)}
+        texts = {"rival": self.rival, "weights": weights_in_words(self.comparison.row)}
         if self.outcome == "same":
             return f"the same as {self.rival} in {_each(self.seeds)}"
         if self.outcome == "open":
@@ -152,7 +157,7 @@ class Verdict:
 
     def _tuning(self) -> str:
         """What is to be said where one side was tuned less."""
-        own, other = self.meeting.rates
+        own, other = self.comparison.rates
         if own == other:
             return ""
         less = "it" if own < other else self.rival
@@ -169,13 +174,14 @@ def conclude(results: Results) -> tuple[Verdict, ...]:
 def _answers(question: Question, rows: Rows, results: Results) -> Iterator[Verdict]:
     """The verdicts of one family; rows without a common seed are not compared."""
     metric = results.metric
-    meetings = [Meeting.of(*pair, rows, metric.name) for pair in question.pairs(rows)]
-    meetings = [meeting for meeting in meetings if meeting.differences]
-    found = paired([list(meeting.differences.values()) for meeting in meetings])
-    ps = corrected([one.p for one in found])
-    shared = len(meetings), metric, results.digits(metric)
-    for meeting, one, p in zip(meetings, found, ps, strict=True):
-        yield Verdict(question, meeting, one, p, *shared)
+    compared = [Comparison.of(*pair, rows, metric.name) for pair in question.pairs(rows)]
+    compared = [comparison for comparison in compared if comparison.differences]
+    found = paired([list(comparison.differences.values()) for comparison in compared])
+    pairs = list(zip(compared, found, strict=True))
+    ps = corrected([one.p for comparison, one in pairs if comparison.differ])
+    shared, left = (len(ps), metric, results.digits(metric)), iter(ps)
+    for comparison, one in pairs:
+        yield Verdict(question, comparison, one, next(left) if comparison.differ else 1.0, *shared)
 
 
 def _by_seed(records: Sequence[CellResult], metric: str) -> dict[int, float]:
