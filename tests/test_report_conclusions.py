@@ -85,3 +85,4 @@ def test_a_large_study_has_a_page_under_two_megabytes():
     html = page(study_of(rows, **{regime.replace("-", "_"): curve for regime in regimes}))
     assert len(html.encode()) < 2_000_000
     assert re.search(r"\d+ more are in results.json", html)
+    assert "Of 160 lines the first 30 are drawn." in html

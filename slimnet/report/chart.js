@@ -75,7 +75,7 @@ for (const chart of document.querySelectorAll(".chart")) {
   const said = chart.querySelector(".said");
   const tell = (event) => {
     const text = event.target.dataset && event.target.dataset.said;
-    if (text) said.textContent = text;
+    if (text) said.textContent = `${event.target.closest(".series").dataset.name}, ${text}`;
   };
   chart.addEventListener("pointerover", tell);
   chart.addEventListener("click", tell);

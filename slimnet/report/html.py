@@ -85,6 +85,8 @@ def render(report: Report) -> str:
         pictures=_pictures,
         curves=_curves,
         curves_note=plots.curves_note,
+        series_note=plots.series_note,
+        groups_of=_groups,
         widths_of=_widths,
         widths_plot=lambda network: plots.widths_plot(_groups(network)),
         latency_plot=lambda network: plots.latency_plot(_latencies(network)),
@@ -101,8 +103,9 @@ def _curves(results: Results) -> list[str]:
 
 
 def _groups(network: NetworkReport) -> list[tuple[str, Sequence[Mapping[str, Any]]]]:
-    """The cut networks and their groups of layers."""
-    return [(slim.name, slim.facts.groups) for slim in network.slim if slim.facts.groups]
+    """The cut networks and their groups of layers; more than the first are not told apart."""
+    cuts = [(slim.name, slim.facts.groups) for slim in network.slim if slim.facts.groups]
+    return cuts[: plots.MOST_LINES]
 
 
 def _widths(network: NetworkReport) -> list[dict[str, Any]]:

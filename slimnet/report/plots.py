@@ -15,6 +15,23 @@ from slimnet.study.curves import Curve, Sensitivity
 from slimnet.study.questions import row_in_words
 from slimnet.train import REGIMES
 
+MOST_LINES = 30  # of a picture: more are not told apart
+
+
+def curves_note(results: Results) -> str:
+    """What a line of the curves is, and how many there is no room for."""
+    rows = sum(any(record.losses for record in group) for group in results.groups().values())
+    return f"Each line is the mean over the seeds; its end is what is compared.{_left_out(rows)}"
+
+
+def series_note(results: Results) -> str:
+    """How many lines there is no room for in the pictures against costs."""
+    return _left_out(len({(row.criterion, row.regime) for row in results.summary()}) - 1)
+
+
+def _left_out(lines: int) -> str:
+    return f" Of {lines} lines the first {MOST_LINES} are drawn." if lines > MOST_LINES else ""
+
 
 @dataclass(frozen=True)
 class View:
@@ -66,6 +83,7 @@ def metric_plot(results: Results, view: str) -> str | None:
     places = [(row, shown.of(row, results)) for row in results.summary()]
     placed = [(row, x) for row, x in places if x]
     names = list(dict.fromkeys((row.criterion, row.regime) for row, _ in placed))
+    names = names[: MOST_LINES + 1]  # the dense network is the first
     retrained = [name for name in names if name != (None, None)]
     if not any(criterion for criterion, _ in retrained):
         return None
@@ -117,7 +135,7 @@ def curves_plot(results: Results, of: str) -> str | None:
     None where nobody kept them.
     """
     groups = [group for group in results.groups().values() if all(getattr(x, of) for x in group)]
-    rows = [(group[0].cell, [getattr(x, of) for x in group]) for group in groups[:MOST_CURVES]]
+    rows = [(group[0].cell, [getattr(x, of) for x in group]) for group in groups[:MOST_LINES]]
     if not rows:
         return None
     names = list(dict.fromkeys((cell.criterion, cell.regime) for cell, _ in rows))
@@ -128,16 +146,6 @@ def curves_plot(results: Results, of: str) -> str | None:
         series.append(Series(name, tuple(_epochs(values)), *look))
     title = "loss of the training samples" if of == "losses" else words.label(results.metric)
     return chart.lines(series, "epochs", title)
-
-
-MOST_CURVES = 30  # more lines are not told apart
-
-
-def curves_note(results: Results) -> str:
-    """What a line is, and how many there are no lines for."""
-    rows = sum(any(record.losses for record in group) for group in results.groups().values())
-    left = f" Of {rows} rows the first {MOST_CURVES} are drawn." if rows > MOST_CURVES else ""
-    return f"Each line is the mean over the seeds; its end is what is compared.{left}"
 
 
 POINTS = 60  # of a curve, or a long training would fill the page
@@ -160,7 +168,7 @@ def widths_plot(named: Sequence[tuple[str, Sequence[Mapping[str, Any]]]]) -> str
     places = {tuple(group["layers"]): place for place, group in enumerate(first, start=1)}
     lines = [("dense", first, "before"), *((name, groups, "after") for name, groups in named)]
     series = []
-    for number, (name, groups, side) in enumerate(lines[: MOST_CURVES + 1]):
+    for number, (name, groups, side) in enumerate(lines):
         marks = tuple(
             Mark(
                 places[tuple(group["layers"])],

@@ -231,7 +231,7 @@ def _seeds(study: Study) -> str:
     return (
         f"{count} seeds vary the order of the samples{repaired} and, from scratch, the initial "
         "weights; the dense network and the cut are the same in all of them, so their spread is "
-        "not in the ±."
+        "neither in the ± nor in the verdicts."
     )
 
 
