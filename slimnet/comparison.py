@@ -51,6 +51,7 @@ from slimnet.study import (
 from slimnet.study.candidate import WHOLE
 from slimnet.study.cells import Cut, cells, check_history, mask_of
 from slimnet.study.masked import Masked, masked_candidate
+from slimnet.study.results_file import results_json
 from slimnet.task import Task, sample_of, shapes_in_words
 from slimnet.tasks.classification import Dataset, check_fits
 from slimnet.tasks.data import DataSpec
@@ -76,6 +77,7 @@ class Settings:
     workers: int | None = None
     store: str = "folder"  # where results are kept
     keep: str = "none"  # which of the trained networks are kept, too
+    curves: bool = False  # whether networks are tested after each epoch
 
     def cut(self, model: nn.Module, example: tuple[Any, ...], cut: Cut, **more: Any) -> Pruned:
         """One slim network."""
@@ -184,6 +186,7 @@ def run_comparison(
             workers=settings.workers,
             store=settings.store,
             keep=settings.keep,
+            curves=settings.curves,
             history=settings.history,
             progress=lambda status: watch(f"{name}: {_progress_text(status)}", status.share),
             device=settings.device,
@@ -298,7 +301,7 @@ def write_comparison(
     networks = [_placed(network, directory) for network in networks]
     write_json(
         directory / "results.json",
-        {n.name: sealed_json(n.results.to_json()) for n in networks if n.results},
+        {n.name: sealed_json(results_json(n.results)) for n in networks if n.results},
     )
     report = Report(title, command, networks, versions(), measured)
     return write_html(directory / "report.html", report)

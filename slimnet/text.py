@@ -18,6 +18,11 @@ def first_line_with_kind(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}".strip().split("\n")[0]
 
 
+def decimal(number: float, digits: int) -> str:
+    """A number with so many decimals, and a true minus."""
+    return f"{number:.{digits}f}".replace("-", "−")
+
+
 def count(number: int, noun: str) -> str:
     """``1 layer``, ``2 layers``."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -1,6 +1,9 @@
 """Charts show every value in its place, say it, and let nothing become markup."""
 
+import csv
+import io
 import re
+from html import unescape
 
 import pytest
 
@@ -71,5 +74,30 @@ def test_bars_start_at_nothing_and_show_their_spread():
     html = chart.bars(
         [Bar("dense", 4.0, 3.0, 5.0, "4 ms", plain=True), Bar("slim", 1.0, 1.0, 1.0, "1 ms")], "ms"
     )
-    assert re.findall(r"width:([\d.]+)%", html) == ["80.00", "40.00", "20.00"]
-    assert re.findall(r"left:([\d.]+)%", html) == ["60.00"]
+    widths = [float(width) for width in re.findall(r'width="([\d.]+)"', html)]
+    assert widths == [0.8 * chart.WIDTH, 0.2 * chart.WIDTH]
+    (ends,) = re.findall(r'class="range" d="M([\d.]+) [\d.]+H([\d.]+)', html)
+    assert tuple(map(float, ends)) == (0.6 * chart.WIDTH, chart.WIDTH)
+
+
+def test_equal_factors_lie_equally_far_apart():
+    marks = tuple(Mark(x, 1.0, f"{x}") for x in (2.0, 8.0, 32.0))
+    html = chart.lines([Series("one", marks)], "times", "accuracy %", log=True)
+    (x0, _), (x1, _), (x2, _) = places(html)
+    assert x1 - x0 == pytest.approx(x2 - x1, abs=0.02)
+    axis = Axis(0.9, 40.0, 0.0, 100.0, log=True)
+    assert [text for _, text in axis.ticks()] == ["1", "2", "5", "10", "20"]
+
+
+def test_a_point_that_is_not_shown_bends_the_line():
+    html = drawn(Series("one", (Mark(0.0, 1.0, "a", shown=False), Mark(1.0, 2.0, "b"))))
+    assert len(places(html)) == 1
+    assert len(re.search(r'points="(.*?)"', html)[1].split()) == 2
+
+
+def test_every_value_is_there_for_programs():
+    html = str(drawn(Series('a, "b"', (Mark(0.5, 90.25, "said", 0.125),))))
+    table = unescape(re.search(r"<template>(.*?)</template>", html, re.DOTALL)[1])
+    lines = list(csv.reader(io.StringIO(table)))
+    assert lines[0] == ["series", "share, %", "accuracy %", "spread"]
+    assert lines[1:] == [['a, "b"', "0.5", "90.25", "0.125"]]

@@ -51,7 +51,11 @@ def test_cells_of_one_network_stand_together(data):
 
 def test_what_is_not_cut_has_no_cell_that_starts_with_a_repair(data):
     study = dataclasses.replace(
-        STUDY, criteria=("l1", "unstructured"), regimes=("repair", "finetune"), seeds=(0,)
+        STUDY,
+        budgets=ratios(0.5),
+        criteria=("l1", "unstructured"),
+        regimes=("repair", "finetune"),
+        seeds=(0,),
     )
     planned = [(c.criterion, c.regime) for c in cells(study, net(), data) if c.cut]
     assert planned == [("l1", "repair"), ("l1", "finetune"), ("unstructured", "finetune")]

@@ -13,7 +13,7 @@ from slimnet import cli
 from slimnet.comparison import Settings, one_sample, run_comparison, write_comparison
 from slimnet.errors import InputError
 from slimnet.files.access import Opened
-from slimnet.report import columns, table, words
+from slimnet.report import columns, table
 from slimnet.study import Results, Study
 from slimnet.study.budget import ratios
 from slimnet.task import LoaderTask, Metric, fingerprint_of, sample_of
@@ -120,7 +120,7 @@ def test_values_have_four_figures_where_they_are_no_percentages(network):
     results = network[1].results
     dense = replace(results.dense, metrics={"mse": 0.01234, "mae": 250.0})
     small = replace(results, records=(dense,))
-    assert [words.digits_of(small, metric) for metric in small.metrics] == [5, 1]
+    assert [small.digits(metric) for metric in small.metrics] == [5, 1]
 
 
 def test_a_task_of_ones_own_is_compared_in_workers_by_its_name(shelf, monkeypatch, capsys):

@@ -406,6 +406,11 @@ class Compare:
         "which trained networks are kept, each with its ONNX: best (of the seeds of each row, by "
         "the metric after the last epoch), all or none",
     )
+    curves: bool = option(
+        False,
+        "test each network after every epoch, too: curves and best epochs in the report, which "
+        "compares the last ones alone",
+    )
     workers: int | None = option(
         None,
         Option(

@@ -19,12 +19,13 @@ from slimnet.criteria import load_criteria
 from slimnet.files.access import Opened
 from slimnet.output import make_folder
 from slimnet.planning.request import CutRequest
-from slimnet.report import table
+from slimnet.report import table, verdict_lines
 from slimnet.rewinding import Rewinds
 from slimnet.study import ENGINES, KEEP, STORES, Results, Study
 from slimnet.study.budget import KINDS, Budget, listed, ratios
 from slimnet.study.cells import mask_of
 from slimnet.study.masked import cutting
+from slimnet.study.results_file import results_json
 from slimnet.task import Task, outputs_read, samples_from
 from slimnet.tasks.classification import Dataset
 from slimnet.text import count
@@ -59,7 +60,7 @@ def compare(options: commands.Compare) -> None:
         command = shlex.join(["slimnet", *sys.argv[1:]])
         page = write_comparison(folder, title, command, [network])
     if run.json:
-        print_json(network.results.to_json() if network.results else {})
+        print_json(results_json(network.results) if network.results else {})
         return
     if network.results is not None:
         _show(network.results, folder)
@@ -68,6 +69,8 @@ def compare(options: commands.Compare) -> None:
 
 def _show(results: Results, folder: Path) -> None:
     console.show(table(results))
+    for line in verdict_lines(results):
+        console.say(line)
     if kept := results.kept:
         onnx = sum(one.onnx is not None for one in kept)
         with_onnx = "each" if onnx == len(kept) else f"{onnx} of them"
@@ -97,6 +100,7 @@ def _settings(
         workers=options.workers,
         store=options.store,
         keep=options.keep_networks,
+        curves=options.curves,
     )
 
 

@@ -6,10 +6,13 @@ page's, so that they fit a dark one; texts grow on a narrow screen, where the pi
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, takewhile
+from typing import Any
 
 from markupsafe import Markup
 
@@ -17,6 +20,7 @@ from slimnet.report.templates import filled
 
 WIDTH, HEIGHT = 720.0, 420.0
 LEFT, RIGHT, TOP, BOTTOM = 84.0, 16.0, 14.0, 72.0  # room for ticks and titles
+BAR = 52.0  # high: a line of text, and the bar below it
 COLOURS = 6  # classes c0 to c5 of chart.css
 SYMBOLS = (
     "M-5 0a5 5 0 1 0 10 0a5 5 0 1 0 -10 0z",
@@ -36,6 +40,8 @@ class Mark:
     y: float
     said: str
     spread: float = 0.0
+    across: tuple[float, float] | None = None  # from where to where ``x`` spreads
+    shown: bool = True  # else the line passes through it
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,7 @@ class Series:
     marks: tuple[Mark, ...]
     colour: int | None = None
     symbol: int = 0
+    shift: float = 0.0  # to the right, so that it hides no other
 
     @property
     def kind(self) -> str:
@@ -78,26 +85,50 @@ class Axis:
     high: float
     start: float
     end: float
+    log: bool = False  # equal factors, not equal steps, lie equally far apart
 
     def at(self, value: float) -> float:
         """The place of a value."""
-        part = (value - self.low) / (self.high - self.low)
-        return round(self.start + part * (self.end - self.start), 2)
+        scale = math.log if self.log else float
+        low, high, here = map(scale, (self.low, self.high, value))
+        return round(self.start + (here - low) / (high - low) * (self.end - self.start), 2)
 
     def ticks(self) -> Iterator[tuple[float, str]]:
         """Places and texts of round values, about five."""
-        step = _round_step((self.high - self.low) / 5)
-        first = math.ceil(self.low / step - 1e-9)
-        values = takewhile(lambda v: v <= self.high + 1e-9 * step, (n * step for n in count(first)))
-        for value in values:
+        for value in self._factors() if self.log else self._steps():
             yield self.at(value), f"{value:.6g}".replace("-", "−")
 
+    def _factors(self) -> list[float]:
+        """Powers of ten, with twice and five times each where these alone are few."""
+        powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
+        for parts in ((1,), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8)):
+            values = [part * 10.0**power for power in powers for part in parts]
+            values = [value for value in values if self.low <= value <= self.high]
+            if len(values) >= 3:
+                return values
+        return values
 
-def lines(series: Sequence[Series], x_title: str, y_title: str, level: float | None = None) -> str:
-    """Lines with points, each with its spread; ``level`` is a dotted line across."""
+    def _steps(self) -> Iterator[float]:
+        step = _round_step((self.high - self.low) / 5)
+        first = math.ceil(self.low / step - 1e-9)
+        return takewhile(lambda v: v <= self.high + 1e-9 * step, (n * step for n in count(first)))
+
+
+def lines(
+    series: Sequence[Series],
+    x_title: str,
+    y_title: str,
+    level: float | None = None,
+    *,
+    log: bool = False,
+) -> str:
+    """Lines with points, each with its spread; ``level`` is a dotted line across.
+
+    With ``log``, which needs positive ones, equal factors of ``x`` lie equally far apart.
+    """
     marks = [mark for one in series for mark in one.marks]
     ends = [mark.y + side * mark.spread for mark in marks for side in (-1, 1)]
-    x = _axis([mark.x for mark in marks], LEFT, WIDTH - RIGHT)
+    x = _axis([x for mark in marks for x in (mark.x, *(mark.across or ()))], *_ACROSS, log=log)
     y = _axis([*ends, *([] if level is None else [level])], HEIGHT - BOTTOM, TOP)
     return Markup(
         filled(
@@ -110,20 +141,45 @@ def lines(series: Sequence[Series], x_title: str, y_title: str, level: float | N
             level=level,
             size=(WIDTH, HEIGHT),
             box=(LEFT, TOP, WIDTH - RIGHT, HEIGHT - BOTTOM),
+            table=_csv(series, x_title, y_title),
         )
     )
 
 
+_ACROSS = LEFT, WIDTH - RIGHT
+
+
 def bars(rows: Sequence[Bar], title: str) -> str:
     """A bar for each row, all from 0."""
-    most = max(max(row.value, row.high) for row in rows)
-    share = lambda value: f"{100 * value / most:.2f}%"  # noqa: E731
-    return Markup(filled("bars.html.jinja", rows=rows, title=title, share=share))
+    x = Axis(0.0, max(max(row.value, row.high) for row in rows), 0.0, WIDTH)
+    table = _text(
+        [[title, "value", "low", "high"], *([r.name, r.value, r.low, r.high] for r in rows)]
+    )
+    size = WIDTH, BAR * len(rows)
+    return Markup(
+        filled("bars.html.jinja", rows=rows, title=title, x=x, size=size, step=BAR, table=table)
+    )
 
 
-def _axis(values: Sequence[float], start: float, end: float) -> Axis:
+def _csv(series: Sequence[Series], x_title: str, y_title: str) -> str:
+    """Every value of a chart, for programs."""
+    lines: list[list[Any]] = [["series", x_title, y_title, "spread"]]
+    lines += [[one.name, mark.x, mark.y, mark.spread] for one in series for mark in one.marks]
+    return _text(lines)
+
+
+def _text(lines: Sequence[Sequence[Any]]) -> str:
+    written = io.StringIO()
+    csv.writer(written, lineterminator="\n").writerows(lines)
+    return written.getvalue()
+
+
+def _axis(values: Sequence[float], start: float, end: float, *, log: bool = False) -> Axis:
     """From the least to the greatest, with some room at both ends."""
     low, high = min(values), max(values)
+    if log:
+        room = (high / low) ** 0.06 if high > low else 1.5
+        return Axis(low / room, high * room, start, end, log=True)
     room = 0.06 * (high - low) or abs(high) * 0.1 or 1.0
     return Axis(low - room, high + room, start, end)
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from slimnet.report import words
 from slimnet.study import Results, Row
 from slimnet.task import Metric
+from slimnet.text import decimal
+from slimnet.train.reporting import duration
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Line:
 
 def narrow(results: Results) -> tuple[Column, ...]:
     """For 80 characters: shares, and the dense network's amounts to take them from."""
-    digits, name = words.digits_of(results, results.metric), words.label(results.metric, short=True)
+    digits, name = results.digits(results.metric), words.label(results.metric, short=True)
     return (
         Column("network", lambda row: words.network(row, short=True), left=True),
         Column("channels\nremoved", lambda row: words.part(row.facts.channels_removed)),
@@ -50,7 +52,7 @@ def narrow(results: Results) -> tuple[Column, ...]:
 
 def full(results: Results) -> tuple[Column, ...]:
     """For a page: amounts, shares, every metric, epochs and compute."""
-    digits, name = words.digits_of(results, results.metric), words.label(results.metric)
+    digits, name = results.digits(results.metric), words.label(results.metric)
     return (
         Column("network", words.network, left=True),
         Column("channels\nremoved", lambda row: words.part(row.facts.channels_removed)),
@@ -64,13 +66,14 @@ def full(results: Results) -> tuple[Column, ...]:
         *(_other(results, metric) for metric in results.metrics[1:]),
         Column("epochs", lambda row: str(row.epochs or words.NOTHING), of_network=False),
         Column("compute", lambda row: _compute(row.compute), of_network=False),
+        Column("time", lambda row: _time(row.seconds), of_network=False),
         Column("in\ntotal", lambda row: _compute(row.total_compute), of_network=False),
     )
 
 
 def _other(results: Results, metric: Metric) -> Column:
     """A metric beside the one that counts."""
-    digits = words.digits_of(results, metric)
+    digits = results.digits(metric)
     return Column(
         words.label(metric),
         lambda row: words.spread(row.metrics[metric.name], digits),
@@ -94,7 +97,7 @@ def caption(results: Results) -> str:
     spread = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
     regimes = dict.fromkeys((*results.study.regimes, *results.study.dense_regimes))
     meanings = "; ".join(f"{regime}: {words.meaning(regime)}" for regime in regimes)
-    metric, sample, count = results.metric, words.sample(results), words.tested(results)
+    metric, sample, count = results.metric, words.sample(results), results.tested
     name, better = metric.name, " (lower is better)" if metric.best == "lowest" else ""
     on = "the test split" if count is None else f"{count} test {sample}s"
     return (
@@ -122,7 +125,11 @@ def _amount(value: int, ratio: float) -> str:
 
 
 def _cut(row: Row, digits: int) -> str:
-    return words.NOTHING if row.criterion is None else words.value(row.first.cut, digits)
+    return words.NOTHING if row.criterion is None else decimal(row.first.cut, digits)
+
+
+def _time(seconds: float) -> str:
+    return duration(seconds) if seconds else words.NOTHING
 
 
 def _compute(value: float | None) -> str:

@@ -10,10 +10,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from slimnet.output import write_text
 from slimnet.report import columns, plots, words
 from slimnet.report.chart import COLOURS
+from slimnet.report.conclusions import HEADINGS, SHOWN, conclusions, numbers
 from slimnet.report.templates import filled
 from slimnet.study import Facts, LatencyFacts, Results
 from slimnet.study.cells import Cut
@@ -76,9 +78,46 @@ def render(report: Report) -> str:
         words=words,
         columns=columns,
         colours=COLOURS,
-        metric_plot=plots.metric_plot,
+        conclusions=conclusions,
+        most=SHOWN,
+        headings=HEADINGS,
+        numbers=numbers,
+        pictures=_pictures,
+        curves=_curves,
+        curves_note=plots.curves_note,
+        series_note=plots.series_note,
+        groups_of=_groups,
+        widths_of=_widths,
+        widths_plot=lambda network: plots.widths_plot(_groups(network)),
         latency_plot=lambda network: plots.latency_plot(_latencies(network)),
     )
+
+
+def _pictures(results: Results) -> list[str]:
+    """The metric that counts against each cost."""
+    return [drawn for view in plots.VIEWS if (drawn := plots.metric_plot(results, view))]
+
+
+def _curves(results: Results) -> list[str]:
+    return [drawn for of in ("curve", "losses") if (drawn := plots.curves_plot(results, of))]
+
+
+def _groups(network: NetworkReport) -> list[tuple[str, Sequence[Mapping[str, Any]]]]:
+    """The cut networks and their groups of layers; more than the first are not told apart."""
+    cuts = [(slim.name, slim.facts.groups) for slim in network.slim if slim.facts.groups]
+    return cuts[: plots.MOST_LINES]
+
+
+def _widths(network: NetworkReport) -> list[dict[str, Any]]:
+    """Each group of layers: how many channels it had, and has in each cut network."""
+    found: dict[tuple[str, ...], dict[str, Any]] = {}
+    cuts = _groups(network)
+    for number, (_, groups) in enumerate(cuts):
+        for group in groups:
+            layers = tuple(group["layers"])
+            row = {"layers": layers, "before": group["before"], "after": [None] * len(cuts)}
+            found.setdefault(layers, row)["after"][number] = group["after"]
+    return list(found.values())
 
 
 def _latencies(network: NetworkReport) -> list[tuple[str, LatencyFacts]]:

@@ -11,7 +11,9 @@ from slimnet.study import Kept, LatencyFacts, Results, Row, Spread, Study
 from slimnet.study.cells import mask_of
 from slimnet.task import Metric
 from slimnet.tasks.classification import describe
+from slimnet.text import decimal
 from slimnet.train import REGIMES
+from slimnet.train.reporting import duration
 
 NOTHING = "–"
 
@@ -56,15 +58,10 @@ def label(metric: Metric, *, short: bool = False) -> str:
 _SHORT = {"accuracy": "acc."}
 
 
-def value(number: float, digits: int) -> str:
-    """A metric, with a true minus."""
-    return f"{number:.{digits}f}".replace("-", "−")
-
-
 def spread(of: Spread, digits: int, sign: str = " ± ") -> str:
     """The mean, and its spread where there are several runs."""
     around = "" if of.std is None else f"{sign}{of.std:.{digits}f}"
-    return f"{value(of.mean, digits)}{around}"
+    return f"{decimal(of.mean, digits)}{around}"
 
 
 def difference(row: Row, digits: int) -> str:
@@ -78,7 +75,7 @@ def kept(results: Results, one: Kept) -> str:
     """The metric that a kept network itself has."""
     (record,) = (record for record in results.records if record.cell == one.cell)
     metric = results.metric
-    number = value(record.metrics[metric.name], digits_of(results, metric))
+    number = decimal(record.metrics[metric.name], results.digits(metric))
     return f"{metric.name} {number} {metric.unit}".strip()
 
 
@@ -90,24 +87,6 @@ def milliseconds(value: float | None) -> str:
 def times(value: float | None) -> str:
     """A speed-up."""
     return NOTHING if value is None else f"{value:.2f}×"
-
-
-def digits_of(results: Results, metric: Metric) -> int:
-    """Decimals that mean something.
-
-    Of a percentage one where a sample weighs more than a hundredth of a point; else four figures of
-    the dense network's.
-    """
-    if metric.unit == "%":
-        return 2 if (tested(results) or 0) >= 10_000 else 1
-    dense = abs(results.dense.metrics[metric.name])
-    return min(max(3 - math.floor(math.log10(dense)), 0), 8) if dense else 4
-
-
-def tested(results: Results) -> int | None:
-    """How many samples there are to test on; None where the task does not say."""
-    count = results.data.get("test")
-    return None if count is None else int(count)
 
 
 def sample(results: Results) -> str:
@@ -160,6 +139,36 @@ def speed_sentence(latency: LatencyFacts | None) -> str:
     return f"Not measurably faster than the dense network: {figures}."
 
 
+def costs(results: Results) -> str:
+    """What all trainings of a study took together."""
+    macs = sum(record.compute for record in results.records)
+    seconds = sum(record.seconds for record in results.records)
+    trained = sum(record.epochs > 0 for record in results.records)
+    return f"All {trained} trainings together: {amount(macs)} MACs x samples, {duration(seconds)}."
+
+
+def equal_compute(results: Results) -> str:
+    """What stands for the dense network's training, where it is not known."""
+    if results.study.dense_compute is not None:
+        return ""
+    return (
+        "What the dense network's training took is not known: in all it counts as the base "
+        f"schedule's {results.study.base.epochs} epochs, which training at equal compute is held "
+        "to."
+    )
+
+
+def recipe(results: Results) -> str:
+    """The base schedule, and what else decides the numbers."""
+    study, base = results.study, results.study.base
+    seeds = ", ".join(map(str, study.seeds))
+    return (
+        f"seeds {seeds}; the base schedule is {base.epochs} epochs of {base.optimizer} at learning "
+        f"rate {base.lr:g}, {base.shape}, {base.batch} samples a batch, weight decay "
+        f"{base.weight_decay:g}. results.json has every number of this page, and each cell's."
+    )
+
+
 def limits(results: Results) -> tuple[str, ...]:
     """What the numbers of a study cannot say."""
     sentences = [
@@ -187,7 +196,7 @@ def limits(results: Results) -> tuple[str, ...]:
 
 def _noise(results: Results) -> str:
     """What the size of the test split leaves open."""
-    count, metric = tested(results), results.metric
+    count, metric = results.tested, results.metric
     if count is None or "classes" not in results.data or metric.name != "accuracy":
         among = "" if count is None else f"{count} test samples: "
         sentence = (
@@ -222,7 +231,7 @@ def _seeds(study: Study) -> str:
     return (
         f"{count} seeds vary the order of the samples{repaired} and, from scratch, the initial "
         "weights; the dense network and the cut are the same in all of them, so their spread is "
-        "not in the ±."
+        "neither in the ± nor in the verdicts."
     )
 
 

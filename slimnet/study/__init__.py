@@ -1,11 +1,13 @@
 """Studies: ratios x criteria x regimes x seeds, resumable, with means and spread.
 
 :mod:`.cells` says what a study consists of, :mod:`.facts` what was measured of a network,
-:mod:`.results` what comes out, in one file by :mod:`.results_file`. A :mod:`.store` keeps results
-and says who runs which cell; :mod:`.stores` has one file for each kind. A :mod:`.candidate`, or a
-:mod:`.masked` one, is a network in memory; :mod:`.networks`, :mod:`.repaired` and :mod:`.data` keep
-networks and data as files, and a worker holds the :mod:`.recent` ones; what was trained may be
-:mod:`.kept`. :mod:`.work` runs one cell from these files, an :mod:`.engine` all of them;
+:mod:`.results` what comes out, in one file by :mod:`.results_file`. :mod:`.questions` says which
+rows are compared, :mod:`.paired` does the statistics, :mod:`.verdicts` what may be concluded. A
+:mod:`.store` keeps results and says who runs which cell; :mod:`.stores` has one file for each kind.
+A :mod:`.candidate`, or a :mod:`.masked` one, is a network in memory; :mod:`.networks`,
+:mod:`.repaired` and :mod:`.data` keep networks and data as files, and a worker holds the
+:mod:`.recent` ones; what was trained may be :mod:`.kept`, and tested after each of its
+:mod:`.epochs`. :mod:`.work` runs one cell from these files, an :mod:`.engine` all of them;
 :mod:`.engines` has one file for each kind. :mod:`.run` is the whole. :mod:`.curves` stands by
 itself: each group cut alone.
 """
@@ -20,6 +22,7 @@ from slimnet.study.results_file import read_results, write_results
 from slimnet.study.run import Status, run_study
 from slimnet.study.store import STORES, Store
 from slimnet.study.stores.folder import FolderStore
+from slimnet.study.verdicts import Verdict, conclude
 from slimnet.study.work import Setup, run_cell
 
 __all__ = [
@@ -41,7 +44,9 @@ __all__ = [
     "Status",
     "Store",
     "Study",
+    "Verdict",
     "channels_removed",
+    "conclude",
     "facts_of",
     "latency_facts",
     "read_results",

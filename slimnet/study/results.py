@@ -31,6 +31,10 @@ class CellResult:
     epochs: int
     samples: int  # training samples seen, each epoch's counted anew
     seconds: float
+    losses: tuple[float, ...] = ()  # of the training samples, epoch by epoch
+    curve: tuple[float, ...] = ()  # the metric that counts, where it was measured after each epoch
+    best: float | None = None  # the best of these; never compared
+    rates: int = 1  # learning rates that were tried, to take the best of them
 
     @property
     def compute(self) -> float:
@@ -46,12 +50,16 @@ class CellResult:
     def from_json(cls, fields: Mapping[str, Any]) -> CellResult:
         """Read what ``to_json`` gave."""
         cut, metrics = (metrics_from(fields, *names) for names in (_CUT, _AFTER))
-        counts = {name: fields[name] for name in _OWN[2:]}
-        facts = Facts.from_json(fields)
-        return cls(Cell.from_json(fields["cell"]), facts, cut, metrics, **counts)
+        rest: dict[str, Any] = {name: fields[name] for name in _COUNTS}
+        rest |= {name: tuple(fields.get(name, ())) for name in _CURVES}
+        rest |= {name: fields[name] for name in _LATER if name in fields}
+        return cls(Cell.from_json(fields["cell"]), Facts.from_json(fields), cut, metrics, **rest)
 
 
-_OWN = ("cut", "metrics", "epochs", "samples", "seconds")
+_COUNTS = ("epochs", "samples", "seconds")
+_CURVES = ("losses", "curve")
+_LATER = ("best", "rates")
+_OWN = ("cut", "metrics", *_COUNTS, *_CURVES, *_LATER)
 _CUT, _AFTER = ("cut", "accuracy_cut"), ("metrics", "accuracy")
 ACCURACY = Metric("accuracy", "%")
 
@@ -97,6 +105,7 @@ class Row:
     compute: float  # MACs x samples of the retraining
     total_compute: float | None  # the dense network's training included where it was needed
     seconds: float  # mean of the runs
+    best: float | None = None  # mean of the best epochs of the metric that counts, where measured
 
     @property
     def criterion(self) -> str | None:
@@ -173,9 +182,36 @@ class Results:
                 return record
         raise InputError("these results lack the dense network: nothing can be compared with it")
 
+    @property
+    def tested(self) -> int | None:
+        """How many samples there are to test on; None where the task does not say."""
+        count = self.data.get("test")
+        return None if count is None else int(count)
+
+    def digits(self, metric: Metric) -> int:
+        """Decimals that mean something.
+
+        Of a percentage one where a sample weighs more than a hundredth of a point; else four
+        figures of the dense network's.
+        """
+        if metric.unit == "%":
+            return 2 if (self.tested or 0) >= 10_000 else 1
+        dense = abs(self.dense.metrics[metric.name])
+        return min(max(3 - math.floor(math.log10(dense)), 0), 8) if dense else 4
+
     def summary(self) -> tuple[Row, ...]:
         """One row per network and regime, in the order in which they ran."""
         return tuple(_row(records, self) for records in self.groups().values())
+
+    def whole_compute(self, row: Row) -> float | None:
+        """``total_compute``; a dense training that is not known is taken as the base schedule's.
+
+        Training at equal compute takes it for the same. None where nothing was trained.
+        """
+        epoch = next((each.samples / each.epochs for each in self.records if each.epochs), None)
+        if row.total_compute is not None or epoch is None:
+            return row.total_compute
+        return row.compute + self.dense.facts.macs * self.study.base.epochs * epoch
 
     def groups(self) -> Mapping[tuple[Cut | None, str | None], Sequence[CellResult]]:
         """The seeds of each network and regime."""
@@ -218,6 +254,7 @@ def _row(records: Sequence[CellResult], results: Results) -> Row:
         compute=one.compute,
         total_compute=_total_compute(one, results.study),
         seconds=statistics.fmean(record.seconds for record in records),
+        best=_mean_if_all([record.best for record in records]),
     )
 
 
@@ -226,6 +263,11 @@ def _spread(name: str, records: Sequence[CellResult], dense: CellResult) -> Spre
     mean = statistics.fmean(values)
     std = statistics.stdev(values) if len(values) > 1 else None
     return Spread(records[0].cut[name], mean, std, mean - dense.metrics[name])
+
+
+def _mean_if_all(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known and len(known) == len(values) else None
 
 
 def _total_compute(record: CellResult, study: Study) -> float | None:

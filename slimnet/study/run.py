@@ -67,6 +67,7 @@ def run_study(
     workers: int | None = None,
     store: str = "folder",
     keep: str = "none",
+    curves: bool = False,
     history: Rewinds | None = None,
     progress: Callable[[Status], None] | None = None,
     device: torch.device | str | None = None,
@@ -87,6 +88,7 @@ def run_study(
         workers: of an engine that has several; None leaves it to the engine.
         store: where the results are kept, a name of ``STORES``.
         keep: which of the trained networks are kept as files, a name of ``KEEP``.
+        curves: whether networks are tested after each epoch, too: to look at, never compared.
         history: the dense network's weights of earlier epochs, for regimes that go back to them.
         progress: told how far it is.
         device: where networks are trained; the GPU where there is one.
@@ -102,7 +104,7 @@ def run_study(
         make_folder(folder)
         _say_versions(opened, pending, folder)
         data, place = keep_data(task, spec, folder), None if device is None else str(device)
-        shared = folder, study.base, planned[0], data, keep != "none", samples, place, store
+        shared = folder, study.base, planned[0], data, keep != "none", samples, curves, place, store
         setup = Setup(*shared, skeleton)
         _make_networks(setup, opened, pending, _Maker(make_slim, dense, arch))
         if history is not None:

@@ -27,6 +27,7 @@ from slimnet.output import make_folder
 from slimnet.rewinding import Rewinds
 from slimnet.study.cells import Cell, mask_of
 from slimnet.study.data import StudyData
+from slimnet.study.epochs import EachEpoch
 from slimnet.study.kept import KeptNetworks
 from slimnet.study.masked import Masked
 from slimnet.study.networks import Networks, StoredNetwork
@@ -66,6 +67,7 @@ class Setup:
     data: StudyData
     keep: bool = False  # whether the network of a finished cell is left in the folder
     samples: int = 1024  # images that a repair reads, others for each seed
+    curves: bool = False  # whether a network is tested after each epoch, too
     device: str | None = None
     store: str = "folder"
     # the dense network's class, without values, where no name says what builds it
@@ -114,7 +116,8 @@ def run_cell(setup: Setup, cell: Cell, progress: Progress = lambda part: None) -
     progress(0.0)
     try:
         stored = setup.networks.get(cell.network(setup.baseline))
-        model, history = _retrained(setup, cell, stored, progress)
+        watch = EachEpoch(setup.data.load(setup.folder)) if setup.curves else None
+        model, history = _retrained(setup, cell, stored, progress, watch)
         if setup.keep and not cell.is_baseline:
             setup.kept.leave(cell, stored.artifact, model)
     except InputError as error:
@@ -127,11 +130,13 @@ def run_cell(setup: Setup, cell: Cell, progress: Progress = lambda part: None) -
         history.epochs,
         history.samples,
         history.seconds,
+        history.losses,
+        *(watch.ended(history.metrics) if watch and history.epochs else ()),
     )
 
 
 def _retrained(
-    setup: Setup, cell: Cell, stored: StoredNetwork, progress: Progress
+    setup: Setup, cell: Cell, stored: StoredNetwork, progress: Progress, watch: EachEpoch | None
 ) -> tuple[nn.Module, History]:
     baseline = setup.networks.get(setup.baseline)
     dense = setup.networks.dense(baseline.artifact)
@@ -161,7 +166,7 @@ def _retrained(
         seed=cell.seed,
         device=setup.device,
         progress=lambda part: progress(min(part, 0.99)),  # 1: tested and kept
-        callbacks=() if held is None else (held,),
+        callbacks=[callback for callback in (held, watch) if callback is not None],
         keep=_sparing(file, before),
         interval=INTERVAL,
         resume=snapshot,
