@@ -34,7 +34,7 @@ COMMANDS = {
     "auto": "auto {shelf}/dense.pt --data digits --macs 0.5 --epochs 8 --precision float32 "
     "--samples 128 --threads 1 -o {out}",
     "compare": "compare {shelf}/dense.pt --data digits --ratio 0.5 --regime repair,finetune "
-    "--seeds 1 --epochs 24 --samples 128 --no-latency --keep-networks all --threads 1 -o {out}",
+    "--seeds 1 --epochs 24 --samples 128 --no-time --keep-networks all --threads 1 -o {out}",
 }
 
 

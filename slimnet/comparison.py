@@ -49,15 +49,15 @@ from slimnet.study import (
     slim_candidate,
 )
 from slimnet.study.candidate import WHOLE
-from slimnet.study.cells import cells, check_history, mask_of
-from slimnet.study.masked import Masked, cutting, masked_candidate
+from slimnet.study.cells import Cut, cells, check_history, mask_of
+from slimnet.study.masked import Masked, masked_candidate
 from slimnet.study.results_file import results_json
 from slimnet.task import Task, sample_of, shapes_in_words
 from slimnet.tasks.classification import Dataset, check_fits
 from slimnet.tasks.data import DataSpec
 from slimnet.text import first_line
 from slimnet.timing.prune import prune
-from slimnet.train.masks import MASKS
+from slimnet.train.masks import MASKS, single_weights
 from slimnet.version import __version__
 
 
@@ -79,10 +79,15 @@ class Settings:
     keep: str = "none"  # which of the trained networks are kept, too
     curves: bool = False  # whether networks are tested after each epoch
 
-    def cut(self, model: nn.Module, example: tuple[Any, ...], **asked: Any) -> Pruned:
+    def cut(self, model: nn.Module, example: tuple[Any, ...], cut: Cut, **more: Any) -> Pruned:
         """One slim network."""
         init = None if self.init is None else self.init.tensors
-        return prune(model, example, data=self.data, init=init, **asked, **self.prune)
+        asked = {**self.prune, "criterion": cut.criterion, **cut.budget.options, **more}
+        if cut.scope is not None:
+            asked["scope"] = cut.scope
+        if cut.budget.kind == "latency" and self.latency_batch is not None:
+            asked["batch"] = self.latency_batch
+        return prune(model, example, data=self.data, init=init, **asked)
 
     def initial(self, mask: str) -> Mapping[str, Tensor] | None:
         """The weights before training, where a mask criterion reads them."""
@@ -134,9 +139,11 @@ def check_cuts(
         check_number(settings.samples)
     if settings.data is not None:
         settings = replace(settings, data=settings.data.first(16))  # which channels go is no matter
-    for criterion in cutting(study.criteria):
-        for ratio in study.ratios:
-            settings.cut(model, example, ratio=ratio, criterion=criterion, verify=False)
+    for cut in study.cuts():
+        if mask_of(cut.criterion) is not None:
+            _masked(model, cut, settings)
+        elif cut.budget.kind != "latency":  # which takes measuring
+            settings.cut(model, example, cut, verify=False)
 
 
 def run_comparison(
@@ -192,6 +199,15 @@ def _progress_text(status: Status) -> str:
     return f"{status.cell} ({status.done} of {status.total} done)"
 
 
+def _masked(model: nn.Module, cut: Cut, settings: Settings) -> Masked:
+    """The mask that a study's cut stands for."""
+    mask = mask_of(cut.criterion) or ""
+    weights = (weight.numel() for _, weight in single_weights(Network.of(model)))
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    rate = cut.budget.masked(sum(weights), parameters)
+    return Masked(model, mask, rate, settings.initial(mask))
+
+
 @dataclass(frozen=True)
 class _Cutter:
     """Makes the slim networks of a study, and times them."""
@@ -202,17 +218,15 @@ class _Cutter:
     timer: _Timer
     watch: Progress
 
-    def __call__(self, criterion: str, ratio: float) -> Candidate:
-        self.watch(f"{self.name}: cutting and timing {criterion}, ratio {ratio:g}", 0.0)
+    def __call__(self, cut: Cut) -> Candidate:
+        self.watch(f"{self.name}: cutting and timing {cut}", 0.0)
         model, example = self.dense.model, self.dense.example
-        if (mask := mask_of(criterion)) is not None:
-            masked = Masked(model, mask, ratio, self.settings.initial(mask))
+        if mask_of(cut.criterion) is not None:
+            masked = _masked(model, cut, self.settings)
             copy = copied(Network.of(model))
             slim = replace(masked_candidate(copy, masked, self.dense.facts.macs), example=example)
         else:
-            slim = slim_candidate(
-                self.settings.cut(model, example, ratio=ratio, criterion=criterion)
-            )
+            slim = slim_candidate(self.settings.cut(model, example, cut))
         return replace(slim, facts=replace(slim.facts, latency=self.timer.slim(slim.model)))
 
 

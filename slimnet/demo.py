@@ -25,6 +25,7 @@ from slimnet.output import set_aside, write_torch
 from slimnet.progress import Progress, not_shown, remark
 from slimnet.report import NetworkReport
 from slimnet.study import Study
+from slimnet.study.budget import ratios
 from slimnet.task import Task, fingerprint_of
 from slimnet.tasks.data import DataSpec
 from slimnet.timing.prune import prune
@@ -76,7 +77,7 @@ def run_demo(
         model = _trained(row.name, task, schedule, directory / row.name, device, watch)
         example = (torch.zeros(1, *MODELS[row.name].input_shape),)
         study = Study(
-            ratios=(DEMO_RATIO,),
+            budgets=ratios(DEMO_RATIO),
             criteria=(row.criterion,),
             regimes=("repair", "finetune", "scratch-e", "scratch-b"),
             seeds=tuple(range(seeds)),

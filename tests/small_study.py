@@ -11,11 +11,12 @@ from torch import nn
 
 import slimnet
 from slimnet.study import Candidate, Facts, Study, run_study, slim_candidate
+from slimnet.study.budget import ratios
 from slimnet.tasks.data import DataSpec
 from slimnet.train import Schedule
 
 STUDY = Study(
-    ratios=(0.5,),
+    budgets=ratios(0.5),
     criteria=("l1", "random"),
     regimes=("finetune", "scratch-b"),
     seeds=(0, 1),
@@ -43,10 +44,10 @@ class Pruner:
     def __init__(self):
         self.asked = []
 
-    def __call__(self, criterion, ratio):
-        self.asked.append((criterion, ratio))
+    def __call__(self, cut):
+        self.asked.append((cut.criterion, cut.budget.amount))
         return slim_candidate(
-            slimnet.prune(net(), IMAGE, ratio=ratio, criterion=criterion, align=None)
+            slimnet.prune(net(), IMAGE, criterion=cut.criterion, align=None, **cut.budget.options)
         )
 
 

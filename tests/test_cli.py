@@ -160,7 +160,7 @@ def slimnet(shelf, capsys):
 
 
 PRUNE = "prune dense.pt -o new.pt"
-COMPARE = "compare dense.pt --epochs 1 --no-latency -o study"
+COMPARE = "compare dense.pt --epochs 1 --no-time -o study"
 GOOD = f"{COMPARE} --data npz:good.npz"
 TAYLOR = f"{PRUNE} --ratio 0.5 --criterion taylor"
 BEFORE = f"{PRUNE} --ratio 0.5 --criterion magnitude-init"
@@ -388,7 +388,7 @@ def test_a_users_class_goes_the_whole_way(slimnet, shelf):
         f"prune n.pt {arch} --ratio 0.25 --align off -o n2.pt",
         f"verify n2.pt --against net.pt {arch}",
         "export n2.pt --onnx --no-latency",
-        f"compare n2.pt {arch} --data npz:good.npz --epochs 1 --seeds 1 --no-latency -o studyn",
+        f"compare n2.pt {arch} --data npz:good.npz --epochs 1 --seeds 1 --no-time -o studyn",
     ):
         code, _, err = slimnet(command)
         assert code == 0, (command, err)
@@ -458,7 +458,7 @@ def test_an_exported_program_goes_in_and_comes_out(slimnet, shelf):
     assert slimnet("inspect e.pt2")[0] == 0
 
 
-STUDY = "compare dense.pt --data digits --train-images 64 --test-images 32 --no-latency --lr 0.01"
+STUDY = "compare dense.pt --data digits --train-images 64 --test-images 32 --no-time --lr 0.01"
 
 
 def test_a_study_is_written_printed_and_read_again(slimnet, shelf):
@@ -486,7 +486,7 @@ def test_workers_give_what_one_process_gives(slimnet, shelf):
     """Of a class in a file of the user's, which they read themselves."""
     command = (
         "compare n.pt --arch mine.py:make_model --data npz:good.npz --regime finetune --seeds 2 "
-        "--epochs 1 --no-latency --threads 1 --json"
+        "--epochs 1 --no-time --threads 1 --json"
     )
     records = []
     for options in ("-o one", "-o two --workers 2"):
@@ -803,7 +803,7 @@ def test_a_refusal_that_holds_a_files_text_stays_short(slimnet, shelf):
             "export dense.pt out.onnx --onnx --input 1,1,99999999,8",
             "and at most 268,435,456 are made",
         ),
-        (GOOD.replace("--no-latency", "--batch 999999999999"), "and at most 268,435,456"),
+        (GOOD.replace("--no-time", "--batch 999999999999"), "and at most 268,435,456"),
         ("sensitivity dense.pt --points 1000000000", "less than or equal to"),
         (
             "sparsify dense.pt --data digits --strength 1e300 -o s.pt",

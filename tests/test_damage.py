@@ -31,6 +31,7 @@ from slimnet.study import (
     run_study,
     write_results,
 )
+from slimnet.study.budget import ratios
 from slimnet.tasks.data import load_data
 from slimnet.train import Schedule
 
@@ -99,7 +100,7 @@ def state(folder, data):
     return folder / "sparse.pt", lambda path: digest(load_payload(path))
 
 
-STUDY = Study((0.5,), ("l1",), ("finetune",), (0,), Schedule(epochs=1, lr=0.01, batch=16))
+STUDY = Study(ratios(0.5), ("l1",), ("finetune",), (0,), Schedule(epochs=1, lr=0.01, batch=16))
 
 
 def tiny():

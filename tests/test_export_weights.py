@@ -8,8 +8,8 @@ from torch import nn
 
 from slimnet.errors import InputError
 from slimnet.export.file_inputs import example_of_file
-from slimnet.export.memory import peak_bytes
 from slimnet.export.weights import denormal_remarks, denormals, file_bytes
+from slimnet.memory import peak_bytes
 
 TINY = 1e-40
 

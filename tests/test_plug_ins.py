@@ -271,6 +271,7 @@ def test_a_regime_a_backend_and_an_engine_are_among_those_that_there_are(site):
         site,
         """
 from slimnet.export import BACKENDS
+from slimnet.study.budget import ratios
 from slimnet.study import ENGINES
 from slimnet.train import REGIMES
 print(REGIMES["long"].epochs, "long" in list(REGIMES))
@@ -296,7 +297,7 @@ from slimnet.tasks.data import DataSpec
 from slimnet.train import STARTS, Schedule
 
 made = Candidate(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), Facts(640, 650))
-study = Study((0.5,), ("l1",), ("long",), (0,), Schedule(epochs=1, lr=1e-9))
+study = Study(ratios(0.5), ("l1",), ("long",), (0,), Schedule(epochs=1, lr=1e-9))
 data = DataSpec("digits", train=32, test=16).load()
 folder = Path(sys.argv[1])
 options = {"engine": "backwards", "store": "memory"}

@@ -9,6 +9,8 @@ from rich.console import Console
 from slimnet.proof.certificate import Certificate
 from slimnet.report import columns, table, words
 from slimnet.study import Cell, CellResult, Facts, LatencyFacts, Results, Study
+from slimnet.study.budget import ratios
+from slimnet.study.cells import Cut
 from slimnet.train import Schedule
 
 DATA = {
@@ -20,18 +22,20 @@ DATA = {
     "normalize": "none",
     "augmented": False,
 }
-STUDY = Study((0.3, 0.5), ("bn-scale",), ("finetune", "scratch-b"), (0, 1, 2), Schedule(epochs=4))
+STUDY = Study(
+    ratios(0.3, 0.5), ("bn-scale",), ("finetune", "scratch-b"), (0, 1, 2), Schedule(epochs=4)
+)
 RIGHT = {"accuracy": 97.8}
 LATENCY = LatencyFacts(0.41, 0.4, 0.45, 1.0)
 
 
 def results(latency=LATENCY, data=DATA):
     whole = Facts(1_812_480, 94_410, 0.0, latency)
-    dense = CellResult(Cell(None, 0.0, None, 0, "x"), whole, RIGHT, RIGHT, 0, 0, 0.0)
+    dense = CellResult(Cell(None, None, 0, "x"), whole, RIGHT, RIGHT, 0, 0, 0.0)
     faster = latency and dataclasses.replace(latency, median_ms=0.2, speedup=2.05)
     slim = [
         CellResult(
-            cell=Cell("bn-scale", ratio, regime, seed, "x"),
+            cell=Cell(Cut("bn-scale", *ratios(ratio)), regime, seed, "x"),
             facts=Facts(453_120, 47_205, ratio - 0.02, faster),
             cut={"accuracy": 31.2},
             metrics={"accuracy": 96.0 + seed},
@@ -39,7 +43,7 @@ def results(latency=LATENCY, data=DATA):
             samples=4792,
             seconds=1.0,
         )
-        for ratio in STUDY.ratios
+        for ratio in (0.3, 0.5)
         for regime in STUDY.regimes
         for seed in STUDY.seeds
     ]
@@ -97,7 +101,7 @@ def test_a_dense_network_that_is_retrained_stands_under_the_dense_one():
     whole = results()
     again = dataclasses.replace(
         whole.records[1],
-        cell=Cell(None, 0.0, "finetune", 0, "x"),
+        cell=Cell(None, "finetune", 0, "x"),
         metrics={"accuracy": 98.2},
         facts=whole.records[0].facts,
     )
@@ -168,12 +172,15 @@ def test_the_limits_say_where_compute_or_spread_is_unknown():
     assert any(sentence.startswith("One seed") for sentence in sentences)
 
 
+def renamed(cell, criterion):
+    return dataclasses.replace(cell, cut=dataclasses.replace(cell.cut, criterion=criterion))
+
+
 def test_the_limits_say_why_a_row_is_missing():
     whole = results()
     study = dataclasses.replace(STUDY, criteria=("unstructured",), regimes=("repair", "finetune"))
     records = [
-        dataclasses.replace(r, cell=dataclasses.replace(r.cell, criterion="unstructured"))
-        for r in whole.records[1:]
+        dataclasses.replace(r, cell=renamed(r.cell, "unstructured")) for r in whole.records[1:]
     ]
     masked = dataclasses.replace(whole, study=study, records=(whole.records[0], *records))
     said = "Nothing is cut by unstructured: no row of theirs starts with a repair."
@@ -184,8 +191,7 @@ def test_the_limits_say_why_a_row_is_missing():
 def test_rows_from_scratch_that_are_one_training_are_explained():
     whole = results()
     twins = [
-        dataclasses.replace(record, cell=dataclasses.replace(record.cell, criterion="l1"))
-        for record in whole.records[1:]
+        dataclasses.replace(record, cell=renamed(record.cell, "l1")) for record in whole.records[1:]
     ]
     doubled = dataclasses.replace(whole, records=whole.records + tuple(twins))
     said = "where two criteria leave the same widths"

@@ -36,13 +36,13 @@ COMMANDS = [
     "prune m.pt --ratio 0.5 --no-verify -o old.pt",
     "prune m.pt --ratio 0.5 --no-verify -o old.pt2",
     "prune m.pt --ratio 0.5 --no-verify -o old.safetensors",
-    "export s.pt old.onnx --onnx --no-latency",
+    "export s.pt old.onnx --onnx --no-time",
     "export s.pt old.pt2 --pt2",
     "inspect m.pt --graph old.svg",
     "sensitivity m.pt --points 1 -o old.html",
     "sparsify m.pt --data digits --train-images 16 --test-images 16 --epochs 1 -o old.pth",
     "compare m.pt --data digits --train-images 16 --test-images 16 --epochs 1 --seeds 1 "
-    "--regime finetune --no-latency -o study",
+    "--regime finetune --no-time -o study",
 ]
 
 

@@ -10,11 +10,14 @@ from torch import nn
 
 from slimnet.errors import InputError, UnknownNameError
 from slimnet.study import Study
+from slimnet.study.budget import ratios
 from slimnet.study.cells import cells
 from slimnet.tasks.data import load_data
 from slimnet.train import REGIMES, Schedule
 
-STUDY = Study((0.3, 0.5), ("l1", "random"), ("finetune", "scratch-b"), (0, 1), Schedule(epochs=4))
+STUDY = Study(
+    ratios(0.3, 0.5), ("l1", "random"), ("finetune", "scratch-b"), (0, 1), Schedule(epochs=4)
+)
 
 
 @pytest.fixture(scope="module")
@@ -41,16 +44,20 @@ def test_there_is_one_cell_per_combination_and_one_dense(data):
 
 
 def test_cells_of_one_network_stand_together(data):
-    networks = [(cell.criterion, cell.ratio) for cell in cells(STUDY, net(), data)]
+    networks = [cell.cut for cell in cells(STUDY, net(), data)]
     changes = sum(a != b for a, b in pairwise(networks))
     assert changes == len(set(networks)) - 1
 
 
 def test_what_is_not_cut_has_no_cell_that_starts_with_a_repair(data):
     study = dataclasses.replace(
-        STUDY, criteria=("l1", "unstructured"), regimes=("repair", "finetune"), seeds=(0,)
+        STUDY,
+        budgets=ratios(0.5),
+        criteria=("l1", "unstructured"),
+        regimes=("repair", "finetune"),
+        seeds=(0,),
     )
-    planned = [(c.criterion, c.regime) for c in cells(study, net(), data) if c.ratio == 0.5]
+    planned = [(c.criterion, c.regime) for c in cells(study, net(), data) if c.cut]
     assert planned == [("l1", "repair"), ("l1", "finetune"), ("unstructured", "finetune")]
 
 
@@ -86,7 +93,7 @@ def test_a_changed_regime_changes_its_own_cells_only(data, monkeypatch):
 
 
 def test_more_seeds_keep_the_cells_that_were(data):
-    more = dataclasses.replace(STUDY, seeds=(0, 1, 2), ratios=(0.5, 0.7))
+    more = dataclasses.replace(STUDY, seeds=(0, 1, 2), budgets=ratios(0.5, 0.7))
     kept = set(ids(STUDY, net(), data)) & set(ids(more, net(), data))
     assert len(kept) == 1 + 2 * 2 * 2
 
@@ -94,10 +101,10 @@ def test_more_seeds_keep_the_cells_that_were(data):
 @pytest.mark.parametrize(
     ("fields", "error", "sentence"),
     [
-        ({"ratios": ()}, InputError, "a study needs ratios"),
+        ({"budgets": ()}, InputError, "a study needs budgets"),
         ({"seeds": (0, 0)}, InputError, "each once"),
-        ({"ratios": (1.0,)}, InputError, r"in \[0, 1\): 1.0"),
-        ({"ratios": (-0.1,)}, InputError, r"in \[0, 1\)"),
+        ({"scopes": ("nowhere",)}, InputError, "unknown scope 'nowhere'"),
+        ({"scopes": ()}, InputError, "a study needs scopes, at least one and each once: none"),
         ({"regimes": ("magic",)}, UnknownNameError, "unknown regime 'magic': the known ones are"),
         ({"dense_regimes": ("magic",)}, UnknownNameError, "unknown regime 'magic'"),
     ],

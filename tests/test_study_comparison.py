@@ -21,6 +21,7 @@ from slimnet.networks.payload import load_payload
 from slimnet.repairs import repair
 from slimnet.report import table
 from slimnet.study import Study, repaired, work
+from slimnet.study.budget import ratios
 from slimnet.study.masked import Masked, masked_candidate
 from slimnet.tasks.data import load_data
 from slimnet.timing.prune import prune
@@ -28,7 +29,7 @@ from slimnet.train import Schedule
 from slimnet.train.masks import single_weights
 
 EXAMPLE = (torch.zeros(1, *MODELS["digits_resnet"].input_shape),)
-STUDY = Study((0.5,), ("l1",), ("finetune",), (0,), Schedule(epochs=1, lr=0.05, batch=32))
+STUDY = Study(ratios(0.5), ("l1",), ("finetune",), (0,), Schedule(epochs=1, lr=0.05, batch=32))
 SETTINGS = Settings(latency_batch=None)
 
 
@@ -94,7 +95,7 @@ def test_criteria_read_the_settings_images_and_initial_weights(model, data, tmp_
 def test_repair_stands_beside_retraining_with_images_of_each_seed(data, tmp_path):
     torch.manual_seed(0)
     model = MODELS["digits_vgg"].make().eval()
-    study = replace(STUDY, regimes=("repair", "finetune"), seeds=(0, 1), ratios=(0.3,))
+    study = replace(STUDY, regimes=("repair", "finetune"), seeds=(0, 1), budgets=ratios(0.3))
     network = run(model, data, tmp_path, study, replace(SETTINGS, samples=48))
     _, *records = network.results.records
     assert [r.epochs for r in records] == [0, 0, 1, 1]
@@ -166,7 +167,7 @@ def test_latency_is_kept_with_its_conditions(model, data, tmp_path):
 
 def test_a_cut_that_is_not_possible_is_found_before_anything_runs(model):
     with pytest.raises(PruneError, match="would leave"):
-        check_cuts(model, EXAMPLE, replace(STUDY, ratios=(0.5, 0.999)), SETTINGS)
+        check_cuts(model, EXAMPLE, replace(STUDY, budgets=ratios(0.5, 0.999)), SETTINGS)
     check_cuts(model, EXAMPLE, STUDY, SETTINGS)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,9 +14,16 @@ import slimnet
 from slimnet import cli
 from slimnet.errors import InputError
 from slimnet.models import MODELS
-from slimnet.report.sensitivity import sensitivity_table, value_of, write_sensitivity
+from slimnet.report.sensitivity import (
+    cheapest_sentence,
+    sensitivity_table,
+    value_of,
+    write_sensitivity,
+)
 from slimnet.samples import Samples
 from slimnet.study.curves import Curve, Point, Sensitivity, sensitivity
+from slimnet.timing import measured as timing
+from slimnet.timing.table import TimeTable
 
 IMAGE = (torch.randn(2, 3, 8, 8),)
 
@@ -208,3 +216,29 @@ def test_labels_of_no_class_of_the_network_are_refused(labels):
 def test_labels_of_one_class_are_measured():
     data = Samples(labelled().images, torch.ones(32).long())
     assert 0 <= sensitivity(network(), IMAGE, data, points=1).accuracy <= 100
+
+
+def test_what_each_cut_saves_of_the_time_is_the_models_word(monkeypatch, tmp_path):
+    """Times by a formula in full blocks; the network itself takes 10 ms."""
+    monkeypatch.setenv("SLIMNET_CACHE", str(tmp_path))
+    monkeypatch.setattr(timing, "export_onnx", lambda *what, **how: None)
+    monkeypatch.setattr(timing, "profile", lambda *what, **how: ())
+    monkeypatch.setattr(TimeTable, "_timed", lambda self, form, n, m: -(-n // 8) * -(-m // 8))
+    taken = SimpleNamespace(timing=lambda name: SimpleNamespace(median_ms=10.0))
+    monkeypatch.setattr(timing, "measure_latency", lambda *what, **how: taken)
+    model, data = network(), labelled()
+    found = sensitivity(model, IMAGE, data, points=3, latency=True)
+    curve = next(curve for curve in found.curves if "a" in curve.layers)
+    # a: 1 block read, 2 made; b: 2, 2; d: 2, 1. Without the profile there are no other nodes.
+    blocks = [-(-point.channels // 8) for point in curve.points]
+    assert [point.ms for point in curve.points] == [1 * n + n * 2 + 2 * 1 for n in blocks]
+    assert found.ms == 10 and found.saved(curve.points[-1]) == 10 - (1 + 2 + 2)
+    prices = [found.loss(p) / found.saved(p) for p in curve.points]
+    assert found.price(curve) == min(prices)
+    assert "a run takes 10 ms as it is" in cheapest_sentence(found)
+    plain = sensitivity(model, IMAGE, data, points=3)
+    assert plain.ms is None and {p.ms for c in plain.curves for p in c.points} == {None}
+    assert cheapest_sentence(plain) == ""
+    page = tmp_path / "page.html"
+    write_sensitivity(page, found, "title", {})
+    assert "ms saved at −75%" in page.read_text() and "lost per ms" in page.read_text()

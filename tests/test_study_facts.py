@@ -18,6 +18,7 @@ from slimnet.study import (
     run_study,
     slim_candidate,
 )
+from slimnet.study.budget import ratios
 from slimnet.tasks.data import load_data
 from slimnet.train import Schedule
 
@@ -61,10 +62,12 @@ def test_a_cut_without_a_proof_stays_without():
 def test_a_real_cut_goes_through_a_study(tmp_path):
     cost = slimnet.cost(net(), EXAMPLE)
     dense = Candidate(net(), Facts(cost.macs, cost.params))
-    study = Study((0.5,), ("l1",), ("finetune", "scratch-b"), (0,), Schedule(epochs=2, lr=0.02))
+    study = Study(
+        ratios(0.5), ("l1",), ("finetune", "scratch-b"), (0,), Schedule(epochs=2, lr=0.02)
+    )
     data = load_data("digits").limited(train=200, test=100)
     results = run_study(
-        study, lambda criterion, ratio: slim_candidate(made()), dense, data, tmp_path, device="cpu"
+        study, lambda cut: slim_candidate(made()), dense, data, tmp_path, device="cpu"
     )
     rows = results.summary()
     assert [row.macs_ratio for row in rows] == [1, 0.5, 0.5]

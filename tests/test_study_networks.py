@@ -14,6 +14,8 @@ from slimnet.files.artifact import read_artifact
 from slimnet.models import MODELS
 from slimnet.networks.arch import Arch
 from slimnet.study import Candidate, Facts, facts_of, slim_candidate
+from slimnet.study.budget import ratios
+from slimnet.study.cells import Cut
 from slimnet.train import Schedule
 
 SMALL = dataclasses.replace(
@@ -50,7 +52,7 @@ def test_a_network_of_a_study_is_a_slim_network_as_any_other(data, tmp_path):
     ran(data, tmp_path, SMALL)
     (path,) = (tmp_path / "networks").glob("l1-*.pt")
     assert slimnet.verify(path, net()).exact
-    cut = Pruner()("l1", 0.5)
+    cut = Pruner()(Cut("l1", *ratios(0.5)))
     loaded = slimnet.load(path, net()).state_dict()
     assert all(torch.equal(loaded[name], t) for name, t in cut.model.state_dict().items())
     facts = json.loads(path.with_suffix(".json").read_text())
@@ -118,7 +120,7 @@ def test_a_network_that_a_name_builds_needs_no_class(data, tmp_path):
     arch = Arch("slimnet", "digits_vgg")
     once = dataclasses.replace(slim_candidate(cut), example=IMAGE)
     results = [
-        ran(data, tmp_path / name, SMALL, lambda criterion, ratio: slim, start, **options)
+        ran(data, tmp_path / name, SMALL, lambda cut: slim, start, **options)
         for name, start, options in (
             ("named", once, {"arch": arch}),
             ("unnamed", Candidate(cut.model, facts_of(cut)), {}),
@@ -144,5 +146,5 @@ def test_a_network_with_a_state_beside_its_tensors_is_retrained(data, tmp_path):
             return self.inner(x) * self.scale
 
     dense = dataclasses.replace(candidate(), model=Scaled())
-    results = ran(data, tmp_path, SMALL, lambda criterion, ratio: dense, dense)
+    results = ran(data, tmp_path, SMALL, lambda cut: dense, dense)
     assert results.records[1].metrics["accuracy"] > 10

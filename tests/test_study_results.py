@@ -7,16 +7,20 @@ import pytest
 
 from slimnet.errors import InputError
 from slimnet.study import Cell, CellResult, Facts, LatencyFacts, Results, Study
+from slimnet.study.budget import ratios
+from slimnet.study.cells import Cut
 from slimnet.train import Schedule
 
-STUDY = Study((0.5,), ("l1",), ("finetune", "scratch-e"), (0, 1, 2), Schedule(), dense_compute=1e6)
+STUDY = Study(
+    ratios(0.5), ("l1",), ("finetune", "scratch-e"), (0, 1, 2), Schedule(), dense_compute=1e6
+)
 RIGHT = {"accuracy": 90.0}
-DENSE = CellResult(Cell(None, 0.0, None, 0, "x"), Facts(400, 200, 0.0), RIGHT, RIGHT, 0, 0, 0.0)
+DENSE = CellResult(Cell(None, None, 0, "x"), Facts(400, 200, 0.0), RIGHT, RIGHT, 0, 0, 0.0)
 
 
 def record(regime, seed, accuracy):
     return CellResult(
-        cell=Cell("l1", 0.5, regime, seed, "x"),
+        cell=Cell(Cut("l1", *ratios(0.5)), regime, seed, "x"),
         facts=Facts(100, 60, 0.48, LatencyFacts(2.0, speedup=1.5)),
         cut={"accuracy": 40.0},
         metrics={"accuracy": accuracy},

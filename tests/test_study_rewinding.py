@@ -45,8 +45,9 @@ def done(data, history, tmp_path_factory):
     trained = dense_at(history, 4)
     dense = Candidate(trained, candidate().facts)
 
-    def cut(criterion, ratio):
-        pruned = slimnet.prune(trained, IMAGE, ratio=ratio, criterion=criterion, align=None)
+    def cut(asked):
+        how = {**asked.budget.options, "criterion": asked.criterion}
+        pruned = slimnet.prune(trained, IMAGE, align=None, **how)
         return slimnet.study.slim_candidate(pruned)
 
     folder = tmp_path_factory.mktemp("study")
@@ -124,8 +125,8 @@ def masked(data, history, tmp_path_factory):
     trained = dense_at(history, 4)
     dense, folder = Candidate(trained, candidate().facts), tmp_path_factory.mktemp("masked")
 
-    def mask(criterion, ratio):
-        of = Masked(trained, mask_of(criterion), ratio, history.state(0))
+    def mask(cut):
+        of = Masked(trained, mask_of(cut.criterion), cut.budget.amount, history.state(0))
         return masked_candidate(dense_at(history, 4), of, 74 * 32)
 
     results = ran(data, folder, MASKED, mask, dense, history=history, keep="all")

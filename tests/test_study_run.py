@@ -22,6 +22,8 @@ from slimnet.study import (
     work,
     write_results,
 )
+from slimnet.study.budget import ratios
+from slimnet.study.cells import Cut
 from slimnet.train import REGIMES, Schedule, budget
 
 
@@ -68,7 +70,7 @@ def test_each_record_holds_the_regimes_budget(data, tmp_path):
 def test_a_repair_is_tested_and_not_trained(data, tmp_path, monkeypatch):
     trainings = Trainings(monkeypatch)
     pruner = Pruner()
-    slim = pruner("l1", 0.5)
+    slim = pruner(Cut("l1", *ratios(0.5)))
     kept = copy.deepcopy(slim.model.state_dict())
 
     def repaired(dense, model, plan, dataset, *, samples, seed, place):
@@ -79,7 +81,7 @@ def test_a_repair_is_tested_and_not_trained(data, tmp_path, monkeypatch):
 
     monkeypatch.setattr(work, "repaired", repaired)
     study = dataclasses.replace(STUDY, criteria=("l1",), regimes=("repair", "repair-finetune"))
-    results = ran(data, tmp_path, study, lambda criterion, ratio: slim)
+    results = ran(data, tmp_path, study, lambda cut: slim)
     _, *repaired = results.records
     assert trainings.count == 2  # the two seeds of repair-finetune
     for record in repaired[:2]:
@@ -93,7 +95,7 @@ def test_a_repair_is_tested_and_not_trained(data, tmp_path, monkeypatch):
 def test_what_was_not_cut_is_not_repaired(data, tmp_path):
     study = dataclasses.replace(STUDY, regimes=("repair",))
     with pytest.raises(InputError, match=r"l1, ratio 0\.5, repair, seed 0: nothing was cut"):
-        ran(data, tmp_path, study, lambda criterion, ratio: candidate())
+        ran(data, tmp_path, study, lambda cut: candidate())
 
 
 def test_a_killed_study_goes_on_where_it_stopped(data, tmp_path, monkeypatch):
@@ -149,10 +151,10 @@ def test_the_record_of_another_cell_is_not_taken(data, tmp_path, monkeypatch):
 
 
 def test_the_models_stay_as_they_were(data, tmp_path):
-    dense, slim = candidate(), Pruner()("l1", 0.5)
+    dense, slim = candidate(), Pruner()(Cut("l1", *ratios(0.5)))
     dense.model.train()
     before = copy.deepcopy([dense.model.state_dict(), slim.model.state_dict()])
-    ran(data, tmp_path, pruner=lambda criterion, ratio: slim, dense=dense)
+    ran(data, tmp_path, pruner=lambda cut: slim, dense=dense)
     after = [dense.model.state_dict(), slim.model.state_dict()]
     assert dense.model.training
     for old, new in zip(before, after, strict=True):
@@ -172,8 +174,8 @@ def test_a_network_that_python_cannot_copy_is_retrained(data, tmp_path):
     model = Uncopied(*net())
     dense = dataclasses.replace(candidate(), model=model)
 
-    def cut(criterion, ratio):
-        return slim_candidate(slimnet.prune(model, IMAGE, ratio=ratio, align=None))
+    def cut(asked):
+        return slim_candidate(slimnet.prune(model, IMAGE, align=None, **asked.budget.options))
 
     study = dataclasses.replace(STUDY, criteria=("l1",))
     own = ran(data, tmp_path / "own", study, cut, dense)

@@ -15,6 +15,7 @@ from slimnet.errors import InputError
 from slimnet.files.access import Opened
 from slimnet.report import columns, table
 from slimnet.study import Results, Study
+from slimnet.study.budget import ratios
 from slimnet.task import LoaderTask, Metric, fingerprint_of, sample_of
 from slimnet.tasks.data import DataSpec
 from slimnet.train import Schedule
@@ -54,7 +55,7 @@ def make_task():
         name="amounts",
     )
 """
-STUDY = Study((0.5,), ("l1",), ("finetune",), (0, 1), Schedule(epochs=4, lr=0.05, batch=8))
+STUDY = Study(ratios(0.5), ("l1",), ("finetune",), (0, 1), Schedule(epochs=4, lr=0.05, batch=8))
 SETTINGS = Settings(latency_batch=None, device="cpu", prune={"align": None})
 
 

@@ -17,6 +17,8 @@ from slimnet.study import (
     read_results,
     write_results,
 )
+from slimnet.study.budget import ratios
+from slimnet.study.cells import Cut
 from slimnet.study.paired import paired
 from slimnet.task import Metric
 from slimnet.train import Schedule
@@ -32,21 +34,24 @@ def result(cell, value, metric="accuracy", **changes):
     return dataclasses.replace(made, **changes)
 
 
+def cut_of(name):
+    """``l1`` or ``l1 global``: half of the channels."""
+    criterion, _, scope = (name or "").partition(" ")
+    return Cut(criterion, *ratios(0.5), scope or None) if criterion else None
+
+
 def study_of(rows, metric=None, tested=1000, dense=DENSE, **changes):
     """``rows``: values by seed of (criterion, regime)."""
     metric = metric or Metric("accuracy", "%")
-    criteria = dict.fromkeys(criterion for criterion, _ in rows if criterion)
+    criteria = dict.fromkeys(name.split()[0] for name, _ in rows if name)
     regimes = dict.fromkeys(regime for _, regime in rows)
     longest = max(len(values) for values in rows.values())
     study = Study(
-        (0.5,), tuple(criteria) or ("l1",), tuple(regimes), tuple(range(longest)), Schedule()
+        ratios(0.5), tuple(criteria) or ("l1",), tuple(regimes), tuple(range(longest)), Schedule()
     )
-    records = [result(Cell(None, 0.0, None, 0, "x"), dense, metric.name)]
+    records = [result(Cell(None, None, 0, "x"), dense, metric.name)]
     for (criterion, regime), values in rows.items():
-        cells = [
-            Cell(criterion, 0.5 if criterion else 0.0, regime, seed, "y")
-            for seed in range(len(values))
-        ]
+        cells = [Cell(cut_of(criterion), regime, seed, "y") for seed in range(len(values))]
         records += [
             result(cell, value, metric.name, **changes.get(regime.replace("-", "_"), {}))
             for cell, value in zip(cells, values, strict=True)
@@ -250,3 +255,15 @@ def test_the_file_holds_the_sentences_and_what_older_ones_lack_is_read(tmp_path)
     for name in ("losses", "curve", "best", "rates"):
         del fields[name]
     assert CellResult.from_json(fields) == results.records[1]
+
+
+def test_found_widths_meet_the_same_share_everywhere():
+    found = study_of(
+        {
+            ("l1 local", "finetune"): above([0.0, 0.1, -0.1, 0.0, 0.1, -0.1]),
+            ("l1 global", "finetune"): above([1.0, 1.3, 0.9, 1.2, 1.3, 0.9]),
+        }
+    )
+    (sentence,) = said(found, "the same share everywhere")
+    beginning = "l1, ratio 0.5, global, fine-tuned: better than the same share everywhere by 1.1"
+    assert sentence.startswith(beginning)

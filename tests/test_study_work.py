@@ -129,7 +129,7 @@ def test_what_an_engine_is_handed_pickles_small(data, tmp_path, monkeypatch):
     study = dataclasses.replace(STUDY, base=Schedule(epochs=1, batch=100), regimes=("finetune",))
     study = dataclasses.replace(study, criteria=("l1",), seeds=(0,))
 
-    def same(criterion, ratio):
+    def same(cut):
         return dense
 
     arch = Arch("slimnet", "digits_vgg")
@@ -189,11 +189,11 @@ small_study.ran(small_study.SPEC.load(), Path(sys.argv[1]), LONG, masked)
 """
 
 
-def masked(criterion, ratio):
+def masked(cut):
     """One network cut, one with single weights zeroed, whose zeros are held in training."""
-    if criterion == "unstructured":
-        return masked_candidate(net(), Masked(net(), "large-final", ratio), 74 * 32)
-    return Pruner()(criterion, ratio)
+    if cut.criterion == "unstructured":
+        return masked_candidate(net(), Masked(net(), "large-final", cut.budget.amount), 74 * 32)
+    return Pruner()(cut)
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ REPAIR = "repair slim.pt --against dense.pt --data npz:data.npz --samples 32"
 SPARSIFY = "sparsify dense.pt --data npz:data.npz --epochs 3 -o sparse.pt"
 COMPARE = (
     "compare dense.pt --data npz:data.npz --ratio 0.3,0.5 --regime finetune --seeds 2 --epochs 4 "
-    "--no-latency -o study"
+    "--no-time -o study"
 )
 VERIFY = f"verify slim.pt2 --against own.pt --arch {ARCH}"
 EXPORT = "export slim.pt slim.onnx --onnx --no-latency"

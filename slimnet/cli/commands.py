@@ -45,6 +45,7 @@ _RESULTS = Option("folder of results; resumed", flags=_OUTPUT)
 _SEEDS = Option("runs of each, for the spread", bounds=(1, None))
 _BATCH = Option("batch of the latency", bounds=(1, None))
 _LATENCY = Option("measure it", flags=("--latency/--no-latency",))
+_TIME = Option("time every network", flags=("--time/--no-time",))
 
 
 def shapes(texts: Sequence[str]) -> tuple[tuple[int, ...], ...]:
@@ -342,10 +343,10 @@ class Latency:
 
 
 COMPARED = (
-    *("across", "reduce", "scope", "align", "min_channels", "keep", "layer_ratio", "widths"),
+    *("across", "reduce", "align", "min_channels", "keep", "layer_ratio", "widths"),
     *("heads", "outputs", "best_effort"),
 )
-"""What all cuts of a comparison share; ratio and criterion are what it compares."""
+"""What all cuts of a comparison share; budget, criterion and scope are what it compares."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -360,7 +361,23 @@ class Compare:
     model: Path = required(_MODEL)
     data: str = required(_DATA)
     output: Path = required(_RESULTS)
-    ratio: str = option("0.5", "shares of channels: 0.3,0.5,0.7")
+    ratio: str | None = option(
+        None, "shares of the channels to remove: 0.3,0.5,0.7; 0.5 where no budget is given"
+    )
+    macs: str | None = option(None, "shares of the MACs that may remain: 0.5,0.25")
+    params: str | None = option(None, "shares of the parameters that may remain: 0.5,0.25")
+    compression: str | None = option(
+        None, "all parameters over those that remain: 2,4,8,16,32 (as in ShrinkBench)"
+    )
+    bytes: str | None = option(None, "sizes as stored: 5MB,500KB")
+    latency: str | None = option(
+        None, "how long one run may take: 0.7x,0.5x of what it takes now, or 4ms"
+    )
+    scope: str | None = option(
+        None,
+        "whether the cuts compare channels of each group alone (local), under one threshold "
+        "(global), …, a list; local by default",
+    )
     criterion: str = option(
         "l1",
         f"what ranks the channels, any of: {CRITERIA}; or masks single weights: unstructured, "
@@ -379,9 +396,9 @@ class Compare:
         "had",
     )
     training: Training = part()
-    cut: CutRequest = part(*COMPARED, scope="local")
+    cut: CutRequest = part(*COMPARED)
     batch: int = option(1, _BATCH)
-    latency: bool = option(True, _LATENCY)
+    time: bool = option(True, _TIME)
     engine: str | None = option(None, f"where trainings run, one of: {_ENGINES}")
     store: str = option("folder", f"where results are kept, one of: {_STORES}")
     keep_networks: str = option(

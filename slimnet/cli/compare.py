@@ -1,4 +1,4 @@
-"""``slimnet compare``: ratios, criteria and regimes side by side."""
+"""``slimnet compare``: budgets, criteria, scopes and regimes side by side."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from slimnet.cli.targets import check_apart
 from slimnet.cli.training import data_of, schedule_of
 from slimnet.comparison import Settings, check_cuts, one_sample, run_comparison, write_comparison
 from slimnet.criteria import load_criteria
-from slimnet.errors import InputError
 from slimnet.files.access import Opened
 from slimnet.output import make_folder
-from slimnet.planning.request import CutRequest, is_number
+from slimnet.planning.request import CutRequest
 from slimnet.report import table, verdict_lines
 from slimnet.rewinding import Rewinds
 from slimnet.study import ENGINES, KEEP, STORES, Results, Study
+from slimnet.study.budget import KINDS, Budget, listed, ratios
 from slimnet.study.cells import mask_of
 from slimnet.study.masked import cutting
 from slimnet.study.results_file import results_json
@@ -89,7 +89,7 @@ def _settings(
         data = samples_from(task, options.samples, run.seed, opened.model)
     return Settings(
         prune=_shared(replace(options.cut, seed=run.seed, outputs=read)),
-        latency_batch=options.batch if options.latency else None,
+        latency_batch=options.batch if options.time else None,
         threads=run.threads,
         device=device,
         samples=options.samples,
@@ -107,8 +107,9 @@ def _settings(
 def _study(options: commands.Compare) -> Study:
     seed = options.run.seed
     return Study(
-        ratios=numbers(options.ratio, "--ratio"),
+        budgets=_budgets(options),
         criteria=_criteria(options.criterion),
+        scopes=(None,) if options.scope is None else words(options.scope),
         regimes=names(options.regime, REGIMES),
         seeds=tuple(range(seed, seed + options.seeds)),
         base=schedule_of(options.training, _history(options)),
@@ -126,12 +127,11 @@ def _engine(options: commands.Compare) -> str:
     return name
 
 
-def numbers(text: str, option: str) -> tuple[float, ...]:
-    """``0.3,0.5``."""
-    parts = text.split(",")
-    if not all(map(is_number, parts)):
-        raise InputError(f"{option} {text!r} is no number, or list of them: 0.3,0.5")
-    return tuple(map(float, parts))
+def _budgets(options: commands.Compare) -> tuple[Budget, ...]:
+    """All that were typed, or half of the channels."""
+    typed = {kind: getattr(options, kind) for kind in KINDS}
+    pairs = [(kind, text) for kind, text in typed.items() if text is not None]
+    return tuple(b for kind, text in pairs for b in listed(kind, text)) or ratios(0.5)
 
 
 def _criteria(text: str) -> tuple[str, ...]:
@@ -158,4 +158,4 @@ def names(text: str, registry: Any) -> tuple[str, ...]:
 def _shared(request: CutRequest) -> Mapping[str, Any]:
     """What is the same in all cuts of the comparison."""
     asked = request.plain()
-    return {name: asked[name] for name in (*commands.COMPARED, "seed")}
+    return {"scope": "local", **{name: asked[name] for name in (*commands.COMPARED, "seed")}}

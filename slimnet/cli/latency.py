@@ -27,8 +27,8 @@ from slimnet.export import BACKENDS, Latency, Timing, measure_latency
 from slimnet.export.file_inputs import example_of_file
 from slimnet.export.inputs import Example, batch_of, check_batch, random_inputs
 from slimnet.export.latency import three_digits
-from slimnet.export.memory import peak_bytes
 from slimnet.export.weights import denormal_remarks, file_bytes
+from slimnet.memory import peak_bytes
 from slimnet.text import legible
 
 ONNX = ".onnx"

@@ -16,7 +16,12 @@ from slimnet.cli.shared import inputs_of, on_device, open_any, place_of, print_j
 from slimnet.cli.targets import PAGE, check_target
 from slimnet.comparison import versions
 from slimnet.criteria import check_needs
-from slimnet.report.sensitivity import measured_sentence, sensitivity_table, write_sensitivity
+from slimnet.report.sensitivity import (
+    cheapest_sentence,
+    measured_sentence,
+    sensitivity_table,
+    write_sensitivity,
+)
 from slimnet.study.curves import Sensitivity
 from slimnet.study.curves import sensitivity as measure_sensitivity
 
@@ -64,6 +69,8 @@ def _show(measured: Sensitivity, described: str, options: commands.Sensitivity) 
     console.say()
     console.show(sensitivity_table(measured))
     console.say(measured_sentence(measured))
+    if cheapest := cheapest_sentence(measured):
+        console.say(cheapest)
     for layer, why in measured.skipped:
         console.say(f"{layer} was not measured: {why}")
     console.written(options.output)

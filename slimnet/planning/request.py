@@ -458,11 +458,20 @@ class SensitivityRequest:
     reduce: str | None = shared(CutRequest, "reduce")
     heads: bool = shared(CutRequest, "heads")
     outputs: Sequence[str] = shared(CutRequest, "outputs")
+    latency: bool = option(
+        False,
+        "also say what each cut saves of the time of a run",
+        python=", in ms of onnxruntime on this machine",
+        kind=bool,
+        flags=("--latency/--no-latency",),
+    )
+    batch: int = option(1, "samples in the run that {latency} is about", check=_from_one)
     seed: int = option(0, "of the random criterion", hidden=True)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "outputs", parse_outputs(self.outputs))
-        check_option(type(self), "points", self.points)
+        for name in ("points", "batch"):
+            check_option(type(self), name, getattr(self, name))
 
 
 def _keep(keep: Keep) -> Keep:

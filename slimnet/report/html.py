@@ -18,6 +18,7 @@ from slimnet.report.chart import COLOURS
 from slimnet.report.conclusions import HEADINGS, SHOWN, conclusions, numbers
 from slimnet.report.templates import filled
 from slimnet.study import Facts, LatencyFacts, Results
+from slimnet.study.cells import Cut
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,10 @@ class Report:
 
 def slim_networks(results: Results) -> tuple[Slim, ...]:
     """What a study's results say of each slim network."""
-    slim: dict[tuple[str, float], Slim] = {}
+    slim: dict[Cut, Slim] = {}
     for result in results.records:
-        criterion, ratio = result.cell.criterion, result.cell.ratio
-        if criterion is not None:
-            slim.setdefault((criterion, ratio), Slim(f"{criterion}, ratio {ratio:g}", result.facts))
+        if (cut := result.cell.cut) is not None:
+            slim.setdefault(cut, Slim(str(cut), result.facts))
     return tuple(slim.values())
 
 

@@ -23,11 +23,44 @@ def sensitivity_table(measured: Sensitivity) -> Table:
     table.add_column("channels", justify="right")
     for share in measured.shares:
         table.add_column(f"−{share:.0%}", justify="right")
+    for title in time_titles(measured):
+        table.add_column(title, justify="right")
     table.add_column("layers", overflow="fold")
     for curve in measured.curves:
         cells = [value_of(_at(curve, share)) for share in measured.shares]
+        cells += time_cells(measured, curve)
         table.add_row(str(curve.width), *cells, Text(legible(_named(curve))))
     return table
+
+
+def time_titles(measured: Sensitivity) -> tuple[str, ...]:
+    """Of the columns that say what is saved; none where time was not asked for."""
+    return () if measured.ms is None else (f"ms saved at −{measured.shares[-1]:.0%}", "lost per ms")
+
+
+def time_cells(measured: Sensitivity, curve: Curve) -> tuple[str, ...]:
+    """One for each of :func:`time_titles`."""
+    if measured.ms is None:
+        return ()
+    last = _at(curve, measured.shares[-1])
+    saved, price = last and measured.saved(last), measured.price(curve)
+    return tuple("–" if x is None else f"{x:.3g}" for x in (saved, price))
+
+
+def cheapest_sentence(measured: Sensitivity) -> str:
+    """Which groups lose least for what they save, the first three; empty without times."""
+    if measured.ms is None:
+        return ""
+    priced = [(measured.price(curve), curve) for curve in measured.curves]
+    known = sorted(
+        ((price, curve) for price, curve in priced if price is not None), key=lambda pair: pair[0]
+    )
+    ms = f"a run takes {measured.ms:.3g} ms as it is"
+    if not known:
+        return f"{ms}; no group saves any of it by itself"
+    listed = "; ".join(f"{_named(curve)} ({price:.3g})" for price, curve in known[:3])
+    unit = "change of the outputs" if measured.accuracy is None else "points of accuracy"
+    return f"{ms}; least {unit} lost for each ms saved, at the cheapest width: {listed}"
 
 
 def measured_sentence(measured: Sensitivity) -> str:
@@ -58,9 +91,15 @@ def write_sensitivity(
         sentence=measured_sentence(measured),
         plot=sensitivity_plot(measured),
         rows=[
-            (curve, [value_of(_at(curve, share)) for share in measured.shares])
+            (
+                curve,
+                [value_of(_at(curve, share)) for share in measured.shares],
+                time_cells(measured, curve),
+            )
             for curve in measured.curves
         ],
+        time_titles=time_titles(measured),
+        cheapest=cheapest_sentence(measured),
         versions=versions,
     )
     write_text(path, text)

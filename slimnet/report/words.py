@@ -33,10 +33,10 @@ def part(value: float | None) -> str:
 
 
 def network(row: Row, *, short: bool = False) -> str:
-    """The criterion and the ratio that was asked for."""
-    if row.criterion is None:
+    """The criterion, and what was asked for."""
+    if row.cut is None:
         return "dense"
-    return f"{row.criterion} {row.ratio:g}" if short else f"{row.criterion}, ratio {row.ratio:g}"
+    return row.cut.label if short else str(row.cut)
 
 
 def retraining(row: Row) -> str:
@@ -216,7 +216,7 @@ def _noise(results: Results) -> str:
 def _same_from_scratch(results: Results) -> bool:
     """Whether two criteria's rows are one and the same training."""
     fresh = [
-        (row.ratio, row.regime, row.facts.macs, row.first.mean, row.first.std)
+        (row.cut and row.cut.budget, row.regime, row.facts.macs, row.first.mean, row.first.std)
         for row in results.summary()
         if row.regime is not None and REGIMES[row.regime].start == "fresh"
     ]

@@ -1,4 +1,4 @@
-"""What a study consists of: one cell per ratio, criterion, regime and seed.
+"""What a study consists of: one cell per cut (criterion, budget, scope), regime and seed.
 
 A cell's id is a digest of everything that decides its outcome, so that a finished one is never run
 again and a changed setting never meets an old result.
@@ -16,7 +16,10 @@ from torch import nn
 
 from slimnet.digest import weights_digest
 from slimnet.errors import InputError
+from slimnet.planning.request import CutRequest
 from slimnet.rewinding import Rewinds
+from slimnet.signature import check_option
+from slimnet.study.budget import Budget
 from slimnet.task import Task, fingerprint_of
 from slimnet.train import REGIMES, Schedule, budget
 from slimnet.train.masks import MASKS
@@ -37,7 +40,7 @@ def mask_of(criterion: str | None) -> str | None:
 
 @dataclass(frozen=True)
 class Study:
-    """Every ratio with every criterion, regime and seed, beside the dense network.
+    """Every criterion with every budget, scope, regime and seed, beside the dense network.
 
     ``base`` is the schedule that the regimes stretch. ``dense_regimes`` are also run on the dense
     network, to tell what retraining alone does. ``dense_compute`` is what training the dense
@@ -45,25 +48,24 @@ class Study:
     whatever else decides the slim networks (alignment, scope, …), JSON-able. Raises ``InputError``.
     """
 
-    ratios: tuple[float, ...]
+    budgets: tuple[Budget, ...]
     criteria: tuple[str, ...]
     regimes: tuple[str, ...]
     seeds: tuple[int, ...]
     base: Schedule
+    scopes: tuple[str | None, ...] = (None,)  # None: that of the settings
     dense_regimes: tuple[str, ...] = ()
     dense_compute: float | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("ratios", "criteria", "regimes", "seeds"):
+        for name in ("budgets", "criteria", "scopes", "regimes", "seeds"):
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):
-                raise InputError(f"a study needs {name}, at least one and each once: {values}")
-        for ratio in self.ratios:
-            if not 0 <= ratio < 1:
-                raise InputError(
-                    f"a ratio is the part of the channels to remove, in [0, 1): {ratio}"
-                )
+                listed = ", ".join(map(str, values)) or "none"
+                raise InputError(f"a study needs {name}, at least one and each once: {listed}")
+        for scope in self.scopes:
+            check_option(CutRequest, "scope", scope)
         for regime in self._all:
             budget(REGIMES[regime], self.base, 1.0)
         for criterion in self.criteria:
@@ -109,9 +111,20 @@ class Study:
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Study:
         """Read what ``to_json`` gave."""
-        lists = ("ratios", "criteria", "regimes", "seeds", "dense_regimes")
+        lists = ("criteria", "regimes", "seeds", "dense_regimes")
         tuples = {name: tuple(fields[name]) for name in lists}
-        return cls(**{**fields, **tuples, "base": Schedule.from_json(fields["base"])})
+        read = {name: value for name, value in fields.items() if name != "ratios"}
+        budgets = map(Budget.from_json, fields.get("budgets", fields.get("ratios")) or ())
+        scopes = tuple(fields.get("scopes", (None,)))
+        tuples |= {"budgets": tuple(budgets), "scopes": scopes}
+        return cls(**{**read, **tuples, "base": Schedule.from_json(fields["base"])})
+
+    def cuts(self) -> Iterator[Cut]:
+        """Every way in which a network is made smaller; masks have no scope but their own."""
+        for criterion in self.criteria:
+            scopes = self.scopes if mask_of(criterion) is None else (None,)
+            for budget_ in self.budgets:
+                yield from (Cut(criterion, budget_, scope) for scope in scopes)
 
 
 def _nothing_left(criterion: str) -> str:
@@ -127,11 +140,50 @@ def _nothing_left(criterion: str) -> str:
 
 
 @dataclass(frozen=True)
+class Cut:
+    """How a network is made smaller."""
+
+    criterion: str
+    budget: Budget
+    scope: str | None = None  # None: that of the study's settings
+
+    def to_json(self) -> dict[str, Any]:
+        """As the first studies wrote it, where that says all: they knew ratios alone."""
+        budget_ = self.budget
+        asked = {"ratio": budget_.amount} if budget_.is_share else {"budget": budget_.to_json()}
+        scope = {} if self.scope is None else {"scope": self.scope}
+        return {"criterion": self.criterion, **asked, **scope}
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Cut | None:
+        """Read what ``to_json`` gave; None for the dense network."""
+        if fields["criterion"] is None:
+            return None
+        asked = fields["ratio"] if "ratio" in fields else fields["budget"]
+        return cls(fields["criterion"], Budget.from_json(asked), fields.get("scope"))
+
+    @property
+    def label(self) -> str:
+        """For a narrow table."""
+        return self._with_scope(f"{self.criterion} {self.budget.label}")
+
+    def _with_scope(self, text: str) -> str:
+        return text if self.scope is None else f"{text}, {self.scope}"
+
+    def __str__(self) -> str:
+        return self._with_scope(f"{self.criterion}, {self.budget}")
+
+
+def cut_json(cut: Cut | None) -> dict[str, Any]:
+    """Also of the dense network."""
+    return {"criterion": None, "ratio": 0.0} if cut is None else cut.to_json()
+
+
+@dataclass(frozen=True)
 class Cell:
     """One training of one network."""
 
-    criterion: str | None  # None: the dense network
-    ratio: float
+    cut: Cut | None  # None: the dense network
     regime: str | None  # None: as it was handed over, not retrained
     seed: int
     context: str  # digest of what it shares with others: schedule, data, weights, settings
@@ -140,24 +192,36 @@ class Cell:
     @property
     def id(self) -> str:
         """16 hexadecimal digits, the same in every process."""
-        return _digest(asdict(self))
+        return _digest(self.to_json())
+
+    def to_json(self) -> dict[str, Any]:
+        """Every field, flat; ``from_json`` reads it back."""
+        rest = {name: value for name, value in vars(self).items() if name != "cut"}
+        return {**cut_json(self.cut), **rest}
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Cell:
-        """Read what ``asdict`` gave; the first cells did not know their version."""
-        return cls(**{"version": "0.1.0 or earlier", **fields})
+        """Read what ``to_json`` gave; the first cells did not know their version."""
+        own = {name: fields[name] for name in ("regime", "seed", "context")}
+        version = fields.get("version", "0.1.0 or earlier")
+        return cls(cut=Cut.from_json(fields), version=version, **own)
+
+    @property
+    def criterion(self) -> str | None:
+        """What ranked its channels; None of the dense network."""
+        return None if self.cut is None else self.cut.criterion
 
     @property
     def is_baseline(self) -> bool:
         """Whether it is the dense network as it was handed over."""
-        return self.criterion is None and self.regime is None
+        return self.cut is None and self.regime is None
 
     def network(self, baseline: Cell) -> Cell:
         """The cell of its network as it was cut; ``baseline`` is the study's dense one."""
-        return replace(baseline, criterion=self.criterion, ratio=self.ratio)
+        return replace(baseline, cut=self.cut)
 
     def __str__(self) -> str:
-        what = "dense" if self.criterion is None else f"{self.criterion}, ratio {self.ratio:g}"
+        what = "dense" if self.cut is None else str(self.cut)
         return what if self.regime is None else f"{what}, {self.regime}, seed {self.seed}"
 
 
@@ -190,16 +254,15 @@ def check_history(study: Study, history: Rewinds | None) -> None:
 
 
 def _cells(study: Study, shared: Mapping[str, Any], stamps: Mapping[int, str]) -> Iterator[Cell]:
-    yield Cell(None, 0.0, None, 0, _digest(shared))
+    yield Cell(None, None, 0, _digest(shared))
     for regime in study.dense_regimes:
         for seed in study.seeds:
-            yield Cell(None, 0.0, regime, seed, _context(study, shared, (None, regime), stamps))
-    for criterion in study.criteria:
-        for ratio in study.ratios:
-            for regime in study.regimes_of(criterion):
-                for seed in study.seeds:
-                    context = _context(study, shared, (criterion, regime), stamps)
-                    yield Cell(criterion, ratio, regime, seed, context)
+            yield Cell(None, regime, seed, _context(study, shared, (None, regime), stamps))
+    for cut in study.cuts():
+        for regime in study.regimes_of(cut.criterion):
+            context = _context(study, shared, (cut.criterion, regime), stamps)
+            for seed in study.seeds:
+                yield Cell(cut, regime, seed, context)
 
 
 def _context(

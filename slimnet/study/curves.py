@@ -9,8 +9,9 @@ a cut is approximate is the slim network really made.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import KW_ONLY, asdict, dataclass
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import KW_ONLY, asdict, dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,13 +20,14 @@ from torch import Tensor, nn
 
 from slimnet.capture.modules import copied, evaluation_mode
 from slimnet.capture.passes import capture_passes
+from slimnet.costs.cost import CostModel
 from slimnet.coupling.groups import Group
 from slimnet.criteria import CriterionOptions, Scores, check_needs
 from slimnet.errors import InputError
 from slimnet.example import Example, positional, tensors_of
 from slimnet.inspection import Analysis, analyse
 from slimnet.network import Network
-from slimnet.plan.plan import Plan, make_plan
+from slimnet.plan.plan import Plan, make_plan, surviving
 from slimnet.plan.rebuild import rebuild, zero_removed
 from slimnet.planning.budget import removed_atoms
 from slimnet.planning.request import SensitivityRequest
@@ -51,6 +53,7 @@ class Point:
     error: float  # ‖outputs − dense outputs‖ / ‖dense outputs‖, over all images; of whole numbers
     # the root of the share that differ
     accuracy: float | None = None  # percent; None without labels
+    ms: float | None = None  # of a run with it, by the model of time; None where nobody asked
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,26 @@ class Sensitivity:
     shares: tuple[float, ...]  # of the channels that were removed, as asked for
     curves: tuple[Curve, ...]
     skipped: tuple[tuple[str, str], ...] = ()  # a layer of a group, why nothing was measured
+    ms: float | None = None  # of a run of the dense network, as measured; None where nobody asked
+
+    def loss(self, point: Point) -> float:
+        """What a width costs: points of accuracy where they are known, else the error."""
+        if self.accuracy is None or point.accuracy is None:
+            return point.error
+        return self.accuracy - point.accuracy
+
+    def saved(self, point: Point) -> float | None:
+        """The ms that a width saves; None where time was not asked for."""
+        return None if self.ms is None or point.ms is None else self.ms - point.ms
+
+    def price(self, curve: Curve) -> float | None:
+        """What a group loses for each ms that it saves, at its cheapest width; None for no time."""
+        prices = [
+            self.loss(point) / saved
+            for point in curve.points
+            if (saved := self.saved(point)) is not None and saved > 0
+        ]
+        return min(prices, default=None)
 
     def to_json(self) -> dict[str, Any]:
         """Plain dicts and lists."""
@@ -124,11 +147,24 @@ def sensitivity(model: nn.Module, asked: SensitivityArguments) -> Sensitivity:
     scoring = ScoringInputs(options, calibration, asked.init, asked.seed, asked.watch)
     statistics = scoring.gather(network, analysis.groups)
     scores = scoring.scores(network.tensors, analysis.groups, statistics)
-    measure = _Measure(network, analysis, example, images)
     shares = tuple(k / (points + 1) for k in range(1, points + 1))
-    curves, skipped = _curves(measure, scores, shares, asked.watch)
+    with _timed(network, example, asked) as ms:
+        measure = _Measure(network, analysis, example, images)
+        curves, skipped = _curves(measure, scores, shares, asked.watch)
     number, accuracy = None if images is None else len(images), measure.accuracy
-    return Sensitivity(asked.criterion, number, accuracy, shares, tuple(curves), tuple(skipped))
+    found = tuple(curves), tuple(skipped)
+    return Sensitivity(asked.criterion, number, accuracy, shares, *found, ms)
+
+
+def _timed(
+    network: Network, example: tuple[Any, ...], asked: SensitivityArguments
+) -> AbstractContextManager[float | None]:
+    """What a run takes, in ms; within the block the time of each cut is known."""
+    if not asked.latency:
+        return nullcontext()
+    from slimnet.timing.measured import timed  # which imports the runtime
+
+    return timed(network, example, batch=asked.batch, outputs=asked.outputs, watch=asked.watch)
 
 
 def _curves(
@@ -161,7 +197,8 @@ def _points(
         except Exception as error:  # an approximate cut runs the slim network's own forward
             return f"the slim network does not run: {str(error).strip().splitlines()[0]}"
         channels = group.width - int(group.channels[removed[group.number]].sum())
-        points.append(Point(channels, 1 - width / group.size, damage.error, damage.accuracy))
+        share = 1 - width / group.size
+        points.append(Point(channels, share, damage.error, damage.accuracy, damage.ms))
     return tuple(points)
 
 
@@ -171,6 +208,7 @@ class _Damage:
 
     error: float
     accuracy: float | None
+    ms: float | None = None
 
 
 class _Measure:
@@ -206,13 +244,26 @@ class _Measure:
         """Without these atoms of one group."""
         coupling, layers = self.analysis.coupling, self.analysis.layers
         plan = make_plan(coupling, [group], layers, removed)
+        return replace(self._damage(group, plan), ms=self._ms(plan))
+
+    def _damage(self, group: Group, plan: Plan) -> _Damage:
         if not group.approximate:
             with _zeroed(self.working.parameters, plan):
                 return self._compared(self.working)
+        coupling = self.analysis.coupling
         slim = Network.of(rebuild(self.network, plan))
         context = CutContext(self.analysis.traces[0], coupling, plan)
         fold_constants(self.network.tensors, slim, context, self.example)
         return self._compared(slim)
+
+    def _ms(self, plan: Plan) -> float | None:
+        """Of a run of what a plan leaves; None where time is no cost."""
+        survival = surviving(self.analysis.coupling, plan)
+        return self._costs.cost(survival).amounts.get("latency")
+
+    @cached_property
+    def _costs(self) -> CostModel:
+        return CostModel(self.network, self.analysis.traces[0], self.analysis.coupling)
 
     def _compared(self, network: Network) -> _Damage:
         squared = total = 0.0

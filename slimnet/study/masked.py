@@ -73,7 +73,7 @@ def masked_candidate(
         params=sum(parameter.numel() for parameter in model.parameters()) - zeros,
         latency=latency,
         achieved={
-            "asked": {"ratio": masked.rate},
+            "asked": {"rate": masked.rate},
             "remarks": [f"{zeros:,} single weights are zero"],
         },
     )

@@ -1,6 +1,6 @@
 """The networks of a study as files, each cut, proven, timed and tested once.
 
-``DIR/networks/<criterion>-<ratio>-<id>.pt`` is a slim network as ``slimnet prune`` writes it (the
+``DIR/networks/<criterion>-<budget>-<id>.pt`` is a slim network as ``slimnet prune`` writes it (the
 dense one is a network from which nothing is removed), the ``.json`` beside it holds what is known
 of it. Both carry digests; a pair that is damaged is set aside and made again.
 """
@@ -59,7 +59,7 @@ class StoredNetwork:
 class Networks:
     """The networks in a study's folder; ``skeleton`` is the dense one's class where no name is.
 
-    A cell stands for its network: its criterion and ratio, as it was cut.
+    A cell stands for its network: its cut, as it was made.
     """
 
     directory: Path
@@ -105,7 +105,7 @@ class Networks:
 
     def path(self, cell: Cell) -> Path:
         """The file of a cell's network."""
-        name = "dense" if cell.criterion is None else f"{cell.criterion}-{cell.ratio:g}"
+        name = "dense" if cell.cut is None else cell.cut.label.replace(", ", "-").replace(" ", "-")
         return self.directory / f"{re.sub(r'[^A-Za-z0-9.-]', '_', name)}-{cell.id}.pt"
 
     def _facts(self, cell: Cell) -> Path:

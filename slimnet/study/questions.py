@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 
-from slimnet.study.cells import UNSTRUCTURED, Cell, mask_of
+from slimnet.study.cells import UNSTRUCTURED, Cell, Cut, mask_of
 from slimnet.study.results import CellResult, Results
 from slimnet.train import REGIMES
 from slimnet.train.regimes import WORDING
@@ -19,6 +19,8 @@ BASELINES = ("random", "l1")
 """Criteria that the others are compared with; each of these with those before it."""
 MASK_BASELINES = (f"{UNSTRUCTURED}-random", UNSTRUCTURED)
 """The same of those that mask single weights."""
+UNIFORM = "local"
+"""The scope that takes the same share of every group."""
 INHERITED = ("surviving", "repaired", "earlier")
 """Starts that keep what the dense network learnt, or began with."""
 
@@ -43,6 +45,12 @@ class Rows:
         """The same network under other regimes."""
         others = (replace(row, regime=name) for name in self.regimes if wanted(name))
         return (other for other in others if other in self.records and other != row)
+
+    def other_cut(self, row: Cell, cut: Cut) -> Iterator[Cell]:
+        """The row of another cut, unless both are one training."""
+        other = replace(row, cut=cut)
+        if other in self.records and not self.are_one_training(row, other):
+            yield other
 
     def rates(self, row: Cell) -> int:
         """How many learning rates were tried for it."""
@@ -116,13 +124,17 @@ def _dense(row: Cell, rows: Rows) -> Iterator[Cell]:
 
 
 def _criteria(row: Cell, rows: Rows) -> Iterator[Cell]:
-    if row.criterion is None:
+    if row.cut is None:
         return
     baselines = BASELINES if mask_of(row.criterion) is None else MASK_BASELINES
     for name in takewhile(lambda name: name != row.criterion, baselines):
-        other = replace(row, criterion=name)
-        if other in rows.records and not rows.are_one_training(row, other):
-            yield other
+        yield from rows.other_cut(row, replace(row.cut, criterion=name))
+
+
+def _scopes(row: Cell, rows: Rows) -> Iterator[Cell]:
+    """The same share of every group, against widths that a criterion found."""
+    if row.cut is not None and row.cut.scope not in (None, UNIFORM):
+        yield from rows.other_cut(row, replace(row.cut, scope=UNIFORM))
 
 
 def _other_weights(row: Cell, rows: Rows) -> Iterator[Cell]:
@@ -161,6 +173,13 @@ QUESTIONS = (
         _criteria,
         lambda row: str(row.criterion),
         lambda rival: str(rival.criterion),
+        *_DIFFERENT,
+    ),
+    Question(
+        "Do widths that were found do better than the same share everywhere?",
+        _scopes,
+        lambda row: f"scope {row.cut.scope}" if row.cut else "",
+        lambda rival: "the same share everywhere",
         *_DIFFERENT,
     ),
     Question(

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from slimnet.errors import InputError
-from slimnet.study.cells import Cell, Study
+from slimnet.study.cells import Cell, Cut, Study, cut_json
 from slimnet.study.facts import Facts
 from slimnet.task import Metric
 from slimnet.train import REGIMES
@@ -44,7 +44,7 @@ class CellResult:
     def to_json(self) -> dict[str, Any]:
         """Every field, flat; ``CellResult.from_json`` reads it back."""
         own = {name: getattr(self, name) for name in _OWN}
-        return {"cell": asdict(self.cell), **own, **self.facts.to_json()}
+        return {"cell": self.cell.to_json(), **own, **self.facts.to_json()}
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> CellResult:
@@ -94,8 +94,7 @@ class Spread:
 class Row:
     """The seeds of one network and regime, summed up; ratios and speed-up are against the dense."""
 
-    criterion: str | None
-    ratio: float
+    cut: Cut | None  # None: the dense network
     regime: str | None
     n: int
     facts: Facts  # of the network
@@ -107,6 +106,11 @@ class Row:
     total_compute: float | None  # the dense network's training included where it was needed
     seconds: float  # mean of the runs
     best: float | None = None  # mean of the best epochs of the metric that counts, where measured
+
+    @property
+    def criterion(self) -> str | None:
+        """What ranked its channels; None of the dense network."""
+        return None if self.cut is None else self.cut.criterion
 
     @property
     def first(self) -> Spread:
@@ -126,7 +130,8 @@ class Row:
     def to_json(self) -> dict[str, Any]:
         """Every number, flat, for those who only read."""
         return {
-            **{name: value for name, value in asdict(self).items() if name != "facts"},
+            **cut_json(self.cut),
+            **{name: value for name, value in asdict(self).items() if name not in ("cut", "facts")},
             "macs": self.facts.macs,
             "params": self.facts.params,
             "channels_removed": self.facts.channels_removed,
@@ -144,9 +149,13 @@ class Kept:
     onnx: str | None
     said: str  # how near the ONNX file comes to PyTorch, or why there is none
 
+    def to_json(self) -> dict[str, Any]:
+        """Every field; ``from_json`` reads it back."""
+        return {**vars(self), "cell": self.cell.to_json()}
+
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Kept:
-        """Read what ``asdict`` gave."""
+        """Read what ``to_json`` gave."""
         return cls(Cell.from_json(fields["cell"]), fields["file"], fields["onnx"], fields["said"])
 
 
@@ -204,12 +213,11 @@ class Results:
             return row.total_compute
         return row.compute + self.dense.facts.macs * self.study.base.epochs * epoch
 
-    def groups(self) -> Mapping[tuple[str | None, float, str | None], Sequence[CellResult]]:
-        """The seeds of each network (criterion, ratio) and regime."""
-        groups: dict[tuple[str | None, float, str | None], list[CellResult]] = {}
+    def groups(self) -> Mapping[tuple[Cut | None, str | None], Sequence[CellResult]]:
+        """The seeds of each network and regime."""
+        groups: dict[tuple[Cut | None, str | None], list[CellResult]] = {}
         for record in self.records:
-            key = (record.cell.criterion, record.cell.ratio, record.cell.regime)
-            groups.setdefault(key, []).append(record)
+            groups.setdefault((record.cell.cut, record.cell.regime), []).append(record)
         return groups
 
     def to_json(self) -> dict[str, Any]:
@@ -219,7 +227,7 @@ class Results:
             "data": dict(self.data),
             "metrics": [metric.to_json() for metric in self.metrics],
             "records": [record.to_json() for record in self.records],
-            "kept": [asdict(kept) for kept in self.kept],
+            "kept": [kept.to_json() for kept in self.kept],
             "summary": [row.to_json() for row in self.summary()],
         }
 
@@ -235,8 +243,7 @@ class Results:
 def _row(records: Sequence[CellResult], results: Results) -> Row:
     one, dense = records[0], results.dense
     return Row(
-        criterion=one.cell.criterion,
-        ratio=one.cell.ratio,
+        cut=one.cell.cut,
         regime=one.cell.regime,
         n=len(records),
         facts=one.facts,

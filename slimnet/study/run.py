@@ -26,7 +26,7 @@ from slimnet.output import make_folder
 from slimnet.progress import remark
 from slimnet.rewinding import Rewinds
 from slimnet.study.candidate import Candidate
-from slimnet.study.cells import Cell, Study, cells
+from slimnet.study.cells import Cell, Cut, Study, cells
 from slimnet.study.data import keep_data
 from slimnet.study.engine import ENGINES, Engine, Run
 from slimnet.study.kept import KEEP, KeptNetworks, keep_networks
@@ -38,8 +38,8 @@ from slimnet.task import Task, facts_of
 from slimnet.tasks.data import DataSpec
 from slimnet.train import measure
 
-MakeSlim: TypeAlias = Callable[[str, float], Candidate]
-"""(criterion, ratio) → a network that was cut from the dense one."""
+MakeSlim: TypeAlias = Callable[[Cut], Candidate]
+"""Makes a network that was cut from the dense one."""
 
 
 @dataclass(frozen=True)
@@ -145,8 +145,8 @@ class _Maker:
     def network(self, cell: Cell, setup: Setup) -> StoredNetwork:
         """The network of a cell, tested as its files give it."""
         candidate, arch = self.dense, self.arch
-        if cell.criterion is not None:
-            candidate = self.make_slim(cell.criterion, cell.ratio)
+        if cell.cut is not None:
+            candidate = self.make_slim(cell.cut)
             arch = arch_of_cuts(self.dense, self.arch)
         artifact, networks = artifact_of(candidate, arch), setup.networks
         if cell.criterion is None:

@@ -15,19 +15,14 @@ from typing import Any
 
 from torch import nn
 
-from slimnet.costs.cost import cost_inputs
-from slimnet.costs.quantity import COSTS
 from slimnet.errors import PruneError
-from slimnet.export.inputs import random_inputs
 from slimnet.export.latency import measure_latency
 from slimnet.export.onnx_file import export_onnx
-from slimnet.export.profile import profile
 from slimnet.planning.request import COMPETING, TimeTarget
 from slimnet.pruning import PruneArguments, Pruned, cut_down, opened
 from slimnet.timing.cache import cache_folder
-from slimnet.timing.model import TimeModel, rates_of
+from slimnet.timing.measured import Subject
 from slimnet.timing.table import TimeTable, setting_of
-from slimnet.timing.work import works
 
 ROUNDS = 5
 """Cuts that are measured at most."""
@@ -69,9 +64,8 @@ class Aiming:
         target = TimeTarget.of(asked.latency or 0)
         whole = self._measured({"dense": self.dense})["dense"]
         allowed = target.ms(whole)
-        with COSTS.lent("latency", replace(COSTS["latency"], model=self._model(whole))):
+        with Subject(self.network, self.example, self.dense, self.table).lent(whole, watch):
             shots = list(self._shots(allowed, whole))
-            self.table.save()
             fits = [shot for shot in shots if shot.ms <= allowed]
             if not fits and not asked.best_effort:
                 raise PruneError(self._refusal(target, whole, shots))
@@ -80,16 +74,6 @@ class Aiming:
             if _predicted(made) != best.predicted:  # the proof has held some channels back
                 best = replace(best, ms=self._slim_ms(made, whole))
         return self._told(made, target, whole, best, shots)
-
-    def _model(self, whole: float) -> Any:
-        """What makes the model of time of a network."""
-        watch = self.asked.watch
-        inputs = cost_inputs(self.network, self.example)
-        watch("measuring its convolutions at other widths", 0.0)
-        images = random_inputs(self.example, self.setting.batch, 0)
-        nodes = profile(self.dense, images, threads=self.setting.threads)
-        rates = rates_of(inputs, self.table, nodes, whole)
-        return lambda inputs: TimeModel(list(works(inputs)), self.table, rates)
 
     def _request(self, aim: float, blocks: Any, **more: Any) -> PruneArguments:
         """A cut to what the model calls so many milliseconds."""

@@ -48,8 +48,16 @@ class Regime:
         return self.held != "zero"
 
     def to_json(self) -> dict[str, Any]:
-        """What decides its outcome, its wording aside."""
-        return {name: value for name, value in asdict(self).items() if name not in WORDING}
+        """What decides its outcome, its wording aside.
+
+        A field that came later is left out at its default: digests of older regimes stay.
+        """
+        later = {"rewind": None, "held": "zero"}
+        return {
+            name: value
+            for name, value in asdict(self).items()
+            if name not in WORDING and (name not in later or value != later[name])
+        }
 
 
 class Regimes(Registry[Regime]):

@@ -172,7 +172,7 @@ LEARNING = (
     SPARSIFY.replace("npz:data.npz", "data.py:make_data"),
     "sensitivity dense.pt --data data.py:make_data -o out.html --points 1 --json",
     "compare dense.pt --data data.py:make_data --epochs 4 --regime finetune --seeds 1 "
-    "--no-latency -o study",
+    "--no-time -o study",
 )
 
 

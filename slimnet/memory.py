@@ -17,20 +17,20 @@ def peak_bytes(run: Callable[[], object]) -> int | None:
     To be called in a process of its own: what was freed before is used again, and not seen.
     """
     gc.collect()
-    _lower_mark()
-    before = _mark()
+    lower_mark()
+    before = highest_mark()
     run()
-    after = _mark()
+    after = highest_mark()
     return None if before is None or after is None else max(0, after - before)
 
 
-def _lower_mark() -> None:
+def lower_mark() -> None:
     """To what is in use now, where the system does that."""
     with suppress(OSError):
         (_SELF / "clear_refs").write_text("5")
 
 
-def _mark() -> int | None:
+def highest_mark() -> int | None:
     """The most bytes that this process has had in memory.
 
     On Linux not ``ru_maxrss``: a process begins with that of the one that started it.
