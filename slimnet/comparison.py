@@ -25,7 +25,8 @@ from slimnet.digest import sealed_json, weights_digest
 from slimnet.errors import CaptureError, InputError
 from slimnet.example import tensors_of
 from slimnet.export import export_onnx, measure_latency
-from slimnet.export.inputs import check_batch
+from slimnet.export.inputs import check_batch, random_inputs
+from slimnet.export.profile import by_layer
 from slimnet.files.access import Opened
 from slimnet.lineage import lineage_of
 from slimnet.network import Network
@@ -278,7 +279,13 @@ class _Timer:
             batch=self.settings.latency_batch,
             threads=self.settings.threads,
         )
-        return replace(latency_facts(latency, name), conditions=latency.conditions())
+        facts = replace(latency_facts(latency, name), conditions=latency.conditions())
+        return replace(facts, layers=self._layers(files[name]))
+
+    def _layers(self, file: Path) -> dict[str, float]:
+        """Where the milliseconds go."""
+        inputs = random_inputs(self.example, self.settings.latency_batch or 1, 0)
+        return by_layer(file, inputs, threads=self.settings.threads or torch.get_num_threads())
 
     def _exported(self, name: str, model: nn.Module) -> Path:
         path = self.folder / f"{name}.onnx"

@@ -158,8 +158,10 @@ def test_latency_is_kept_with_its_conditions(model, data, tmp_path):
     latency = slim.facts.latency
     assert latency is not None
     assert "batch 3, 1 thread," in latency.conditions
-    page = write_comparison(tmp_path, "title", "slimnet compare", [network])
-    assert latency.conditions in page.read_text()
+    assert "conv1" in latency.layers and min(latency.layers.values()) > 0
+    text = write_comparison(tmp_path, "title", "slimnet compare", [network]).read_text()
+    assert latency.conditions in text
+    assert "Where the milliseconds go" in text and "<code>conv1</code>" in text
     assert "net" in json.loads((tmp_path / "results.json").read_text())
     assert network.results is not None
     assert table(network.results).row_count == 2

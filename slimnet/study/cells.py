@@ -163,6 +163,11 @@ class Cut:
         return cls(fields["criterion"], Budget.from_json(asked), fields.get("scope"))
 
     @property
+    def way(self) -> str:
+        """How channels are chosen, whatever the budget."""
+        return self._with_scope(self.criterion)
+
+    @property
     def label(self) -> str:
         """For a narrow table."""
         return self._with_scope(f"{self.criterion} {self.budget.label}")
