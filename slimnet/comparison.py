@@ -305,6 +305,7 @@ def write_comparison(
     ]
     if conditions := conditions_of(networks):
         measured.append(f"Latency: {conditions}.")
+    measured.append(_used(networks))
     networks = [_placed(network, directory) for network in networks]
     write_json(
         directory / "results.json",
@@ -312,6 +313,18 @@ def write_comparison(
     )
     report = Report(title, command, networks, versions(), measured)
     return write_html(directory / "report.html", report)
+
+
+def _used(networks: Sequence[NetworkReport]) -> str:
+    """What is known of memory and energy."""
+    records = [one for network in networks if network.results for one in network.results.records]
+    read = any(one.used.energy is not None for one in records)
+    energy = (
+        "energy is what all processors took meanwhile, by their counters"
+        if read
+        else "energy is not measurable here: no counters of processors can be read"
+    )
+    return f"Memory: the most that a process held while it trained; {energy}."
 
 
 def _placed(network: NetworkReport, directory: Path) -> NetworkReport:
