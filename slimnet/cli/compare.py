@@ -22,7 +22,7 @@ from slimnet.planning.request import CutRequest
 from slimnet.report import table, verdict_lines
 from slimnet.rewinding import Rewinds
 from slimnet.study import ENGINES, KEEP, STORES, Results, Study
-from slimnet.study.budget import KINDS, Budget, listed, ratios
+from slimnet.study.budget import Budget, listed, ratios
 from slimnet.study.cells import mask_of
 from slimnet.study.masked import cutting
 from slimnet.study.results_file import results_json
@@ -129,7 +129,14 @@ def _engine(options: commands.Compare) -> str:
 
 def _budgets(options: commands.Compare) -> tuple[Budget, ...]:
     """All that were typed, or half of the channels."""
-    typed = {kind: getattr(options, kind) for kind in KINDS}
+    typed = {
+        "ratio": options.ratio,
+        "macs": options.macs,
+        "params": options.params,
+        "compression": options.compression,
+        "bytes": options.bytes,
+        "latency": options.latency,
+    }
     pairs = [(kind, text) for kind, text in typed.items() if text is not None]
     return tuple(b for kind, text in pairs for b in listed(kind, text)) or ratios(0.5)
 
