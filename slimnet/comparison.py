@@ -22,7 +22,7 @@ from slimnet.capture.modules import copied, evaluation_mode
 from slimnet.capture.trace import capture
 from slimnet.costs.cost import cost
 from slimnet.digest import sealed_json, weights_digest
-from slimnet.errors import CaptureError, InputError
+from slimnet.errors import CaptureError, InputError, PruneError
 from slimnet.example import tensors_of
 from slimnet.export import export_onnx, measure_latency
 from slimnet.export.inputs import check_batch, random_inputs
@@ -49,6 +49,7 @@ from slimnet.study import (
     run_study,
     slim_candidate,
 )
+from slimnet.study.budget import Budget
 from slimnet.study.candidate import WHOLE
 from slimnet.study.cells import Cut, cells, check_history, mask_of
 from slimnet.study.masked import Masked, masked_candidate
@@ -67,7 +68,8 @@ class Settings:
     """How slim networks are made and timed in a comparison."""
 
     prune: Mapping[str, Any] = field(default_factory=dict)  # options of slimnet.prune
-    latency_batch: int | None = 1  # None: latency is not measured
+    batch: int = 1  # samples in a run that is timed
+    timed: bool = True  # every network, beside the cuts to a time
     threads: int | None = None
     device: str | None = None
     samples: int = 1024  # what a repair reads, others for each seed
@@ -86,8 +88,8 @@ class Settings:
         asked = {**self.prune, "criterion": cut.criterion, **cut.budget.options, **more}
         if cut.scope is not None:
             asked["scope"] = cut.scope
-        if cut.budget.kind == "latency" and self.latency_batch is not None:
-            asked["batch"] = self.latency_batch
+        if cut.budget.is_time:
+            asked["batch"] = self.batch
         return prune(model, example, data=self.data, init=init, **asked)
 
     def initial(self, mask: str) -> Mapping[str, Tensor] | None:
@@ -100,7 +102,8 @@ class Settings:
         """What decides the numbers of a study beside its own fields."""
         return {
             "prune": dict(self.prune),
-            "latency_batch": self.latency_batch,
+            "latency_batch": self.batch if self.timed else None,
+            **({} if self.timed or not study.is_timed else {"batch": self.batch}),
             "threads": self.threads,
             "input": [list(x.shape) for x in tensors_of(example)],
             **({} if self.data is None else {"samples": len(self.data)}),
@@ -134,17 +137,26 @@ def check_cuts(
 ) -> None:
     """Raise, before anything is trained or written, where one of the cuts is not possible."""
     check_history(study, settings.history)
-    if settings.latency_batch is not None:
-        check_batch(example, settings.latency_batch)
+    if settings.timed or study.is_timed:
+        check_batch(example, settings.batch)
     if "repaired" in study.starts:
         check_number(settings.samples)
     if settings.data is not None:
         settings = replace(settings, data=settings.data.first(16))  # which channels go is no matter
     for cut in study.cuts():
-        if mask_of(cut.criterion) is not None:
-            _masked(model, cut, settings)
-        elif cut.budget.kind != "latency":  # which takes measuring
-            settings.cut(model, example, cut, verify=False)
+        try:
+            _check(model, example, cut, settings)
+        except (InputError, PruneError) as error:
+            raise type(error)(f"{cut}: {error}") from error
+
+
+def _check(model: nn.Module, example: tuple[Any, ...], cut: Cut, settings: Settings) -> None:
+    """Raise where a cut is not possible; of one to a time, where nothing can be cut so."""
+    if mask_of(cut.criterion) is not None:
+        _masked(model, cut, settings)
+        return
+    nothing = replace(cut, budget=Budget("ratio", 0.0))  # to reach a time takes measuring
+    settings.cut(model, example, nothing if cut.budget.is_time else cut, verify=False)
 
 
 def run_comparison(
@@ -270,13 +282,13 @@ class _Timer:
         return self._facts("slim", {"dense": self.model, "slim": model})
 
     def _facts(self, name: str, models: Mapping[str, nn.Module]) -> LatencyFacts | None:
-        if self.settings.latency_batch is None:
+        if not self.settings.timed:
             return None
         files = {name: self._exported(name, model) for name, model in models.items()}
         latency = measure_latency(
             files,
             self.example,
-            batch=self.settings.latency_batch,
+            batch=self.settings.batch,
             threads=self.settings.threads,
         )
         facts = replace(latency_facts(latency, name), conditions=latency.conditions())

@@ -23,7 +23,7 @@ from slimnet.train import Schedule
 STORED = Path(__file__).parent / "studies"
 EXAMPLE = (torch.zeros(1, 1, 6, 6),)
 SETTINGS = Settings(
-    prune={"align": None, "min_channels": 1, "seed": 0}, latency_batch=2, threads=1, device="cpu"
+    prune={"align": None, "min_channels": 1, "seed": 0}, batch=2, threads=1, device="cpu"
 )
 BASE = Schedule(epochs=2, lr=0.01, batch=8)
 STUDIES = (

@@ -89,7 +89,8 @@ def _settings(
         data = samples_from(task, options.samples, run.seed, opened.model)
     return Settings(
         prune=_shared(replace(options.cut, seed=run.seed, outputs=read)),
-        latency_batch=options.batch if options.time else None,
+        batch=options.batch,
+        timed=options.time,
         threads=run.threads,
         device=device,
         samples=options.samples,

@@ -81,6 +81,11 @@ class Study:
         """Which weights its regimes start from."""
         return {REGIMES[regime].start for regime in self._all}
 
+    @property
+    def is_timed(self) -> bool:
+        """Whether one of its budgets is a time."""
+        return any(budget_.is_time for budget_ in self.budgets)
+
     def regimes_of(self, criterion: str) -> tuple[str, ...]:
         """Those that fit: what is masked has nothing to repair, what is cut nothing to hold."""
         if mask_of(criterion) is None:
