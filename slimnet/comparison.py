@@ -296,7 +296,7 @@ class _Timer:
 
     def _layers(self, file: Path) -> dict[str, float]:
         """Where the milliseconds go."""
-        inputs = random_inputs(self.example, self.settings.latency_batch or 1, 0)
+        inputs = random_inputs(self.example, self.settings.batch, 0)
         return by_layer(file, inputs, threads=self.settings.threads or torch.get_num_threads())
 
     def _exported(self, name: str, model: nn.Module) -> Path:
