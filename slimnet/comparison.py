@@ -22,10 +22,11 @@ from slimnet.capture.modules import copied, evaluation_mode
 from slimnet.capture.trace import capture
 from slimnet.costs.cost import cost
 from slimnet.digest import sealed_json, weights_digest
-from slimnet.errors import CaptureError, InputError
+from slimnet.errors import CaptureError, InputError, PruneError
 from slimnet.example import tensors_of
 from slimnet.export import export_onnx, measure_latency
-from slimnet.export.inputs import check_batch
+from slimnet.export.inputs import check_batch, random_inputs
+from slimnet.export.profile import by_layer
 from slimnet.files.access import Opened
 from slimnet.lineage import lineage_of
 from slimnet.network import Network
@@ -48,6 +49,7 @@ from slimnet.study import (
     run_study,
     slim_candidate,
 )
+from slimnet.study.budget import Budget
 from slimnet.study.candidate import WHOLE
 from slimnet.study.cells import Cut, cells, check_history, mask_of
 from slimnet.study.masked import Masked, masked_candidate
@@ -66,7 +68,8 @@ class Settings:
     """How slim networks are made and timed in a comparison."""
 
     prune: Mapping[str, Any] = field(default_factory=dict)  # options of slimnet.prune
-    latency_batch: int | None = 1  # None: latency is not measured
+    batch: int = 1  # samples in a run that is timed
+    timed: bool = True  # every network, beside the cuts to a time
     threads: int | None = None
     device: str | None = None
     samples: int = 1024  # what a repair reads, others for each seed
@@ -85,8 +88,8 @@ class Settings:
         asked = {**self.prune, "criterion": cut.criterion, **cut.budget.options, **more}
         if cut.scope is not None:
             asked["scope"] = cut.scope
-        if cut.budget.kind == "latency" and self.latency_batch is not None:
-            asked["batch"] = self.latency_batch
+        if cut.budget.is_time:
+            asked["batch"] = self.batch
         return prune(model, example, data=self.data, init=init, **asked)
 
     def initial(self, mask: str) -> Mapping[str, Tensor] | None:
@@ -99,7 +102,8 @@ class Settings:
         """What decides the numbers of a study beside its own fields."""
         return {
             "prune": dict(self.prune),
-            "latency_batch": self.latency_batch,
+            "latency_batch": self.batch if self.timed else None,
+            **({} if self.timed or not study.is_timed else {"batch": self.batch}),
             "threads": self.threads,
             "input": [list(x.shape) for x in tensors_of(example)],
             **({} if self.data is None else {"samples": len(self.data)}),
@@ -133,17 +137,26 @@ def check_cuts(
 ) -> None:
     """Raise, before anything is trained or written, where one of the cuts is not possible."""
     check_history(study, settings.history)
-    if settings.latency_batch is not None:
-        check_batch(example, settings.latency_batch)
+    if settings.timed or study.is_timed:
+        check_batch(example, settings.batch)
     if "repaired" in study.starts:
         check_number(settings.samples)
     if settings.data is not None:
         settings = replace(settings, data=settings.data.first(16))  # which channels go is no matter
     for cut in study.cuts():
-        if mask_of(cut.criterion) is not None:
-            _masked(model, cut, settings)
-        elif cut.budget.kind != "latency":  # which takes measuring
-            settings.cut(model, example, cut, verify=False)
+        try:
+            _check(model, example, cut, settings)
+        except (InputError, PruneError) as error:
+            raise type(error)(f"{cut}: {error}") from error
+
+
+def _check(model: nn.Module, example: tuple[Any, ...], cut: Cut, settings: Settings) -> None:
+    """Raise where a cut is not possible; of one to a time, where nothing can be cut so."""
+    if mask_of(cut.criterion) is not None:
+        _masked(model, cut, settings)
+        return
+    nothing = replace(cut, budget=Budget("ratio", 0.0))  # to reach a time takes measuring
+    settings.cut(model, example, nothing if cut.budget.is_time else cut, verify=False)
 
 
 def run_comparison(
@@ -269,16 +282,22 @@ class _Timer:
         return self._facts("slim", {"dense": self.model, "slim": model})
 
     def _facts(self, name: str, models: Mapping[str, nn.Module]) -> LatencyFacts | None:
-        if self.settings.latency_batch is None:
+        if not self.settings.timed:
             return None
         files = {name: self._exported(name, model) for name, model in models.items()}
         latency = measure_latency(
             files,
             self.example,
-            batch=self.settings.latency_batch,
+            batch=self.settings.batch,
             threads=self.settings.threads,
         )
-        return replace(latency_facts(latency, name), conditions=latency.conditions())
+        facts = replace(latency_facts(latency, name), conditions=latency.conditions())
+        return replace(facts, layers=self._layers(files[name]))
+
+    def _layers(self, file: Path) -> dict[str, float]:
+        """Where the milliseconds go."""
+        inputs = random_inputs(self.example, self.settings.batch, 0)
+        return by_layer(file, inputs, threads=self.settings.threads or torch.get_num_threads())
 
     def _exported(self, name: str, model: nn.Module) -> Path:
         path = self.folder / f"{name}.onnx"
@@ -298,6 +317,7 @@ def write_comparison(
     ]
     if conditions := conditions_of(networks):
         measured.append(f"Latency: {conditions}.")
+    measured.append(_used(networks))
     networks = [_placed(network, directory) for network in networks]
     write_json(
         directory / "results.json",
@@ -305,6 +325,18 @@ def write_comparison(
     )
     report = Report(title, command, networks, versions(), measured)
     return write_html(directory / "report.html", report)
+
+
+def _used(networks: Sequence[NetworkReport]) -> str:
+    """What is known of memory and energy."""
+    records = [one for network in networks if network.results for one in network.results.records]
+    read = any(one.used.energy is not None for one in records)
+    energy = (
+        "energy is what all processors took meanwhile, by their counters"
+        if read
+        else "energy is not measurable here: no counters of processors can be read"
+    )
+    return f"Memory: the most that a process held while it trained; {energy}."
 
 
 def _placed(network: NetworkReport, directory: Path) -> NetworkReport:

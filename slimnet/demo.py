@@ -69,7 +69,7 @@ def run_demo(
 
     ``slim.pt``, ``dense.onnx`` and ``slim.onnx`` are those of the last network.
     """
-    settings = Settings(latency_batch=DEMO_BATCH, threads=threads, device=device)
+    settings = Settings(batch=DEMO_BATCH, threads=threads, device=device)
     spec = DataSpec("digits")
     task = spec.load()
     networks = []

@@ -11,19 +11,20 @@ import typer
 from slimnet import cli
 from slimnet.cli import commands
 from slimnet.cli.commands import COMMANDS, shapes
-from slimnet.cli.compare import names, numbers
+from slimnet.cli.compare import names
 from slimnet.cli.shared import device_called
 from slimnet.cli.typed import built, part, signature
 from slimnet.errors import InputError, UnknownNameError
 from slimnet.signature import options_of
 from slimnet.sparsity import SPARSIFIERS
+from slimnet.study.budget import listed, ratios
 from slimnet.tasks.data import DATA
 from slimnet.train import REGIMES
 
 
 def test_texts_and_what_they_stand_for():
     assert shapes(["1,3,224,224", "1x3"]) == ((1, 3, 224, 224), (1, 3))
-    assert numbers("0.3,0.5", "--ratio") == (0.3, 0.5)
+    assert listed("ratio", "0.3,0.5") == ratios(0.3, 0.5)
     assert names("finetune, scratch-e", REGIMES) == ("finetune", "scratch-e")
     assert device_called("cpu") == torch.device("cpu")
 
@@ -37,12 +38,14 @@ def test_what_is_no_shape(text):
 @pytest.mark.parametrize("text", ["", "x", "0.5,", "0.5;0.6"])
 def test_what_are_no_numbers(text):
     with pytest.raises(InputError, match=r"--ratio .* is no number"):
-        numbers(text, "--ratio")
+        listed("ratio", text)
 
 
 @pytest.mark.parametrize("text", ["", "foo", "finetune,foo"])
 def test_an_unknown_name_lists_the_known_ones(text):
-    with pytest.raises(UnknownNameError, match="finetune, scratch-b, scratch-e"):
+    with pytest.raises(
+        UnknownNameError, match="finetune, lr-rewind, repair, repair-finetune, scratch-b, scratch-e"
+    ):
         names(text, REGIMES)
 
 
@@ -123,8 +126,8 @@ def test_what_is_not_typed_is_as_it_is_by_default():
 
 def test_a_command_may_have_some_options_of_a_part_and_other_defaults():
     shown = signature(commands.Compare).parameters
-    assert shown["scope"].default == "local" and shown["align"].default == "auto"
-    assert not {"macs", "steps", "repair", "verify", "example"} & set(shown)
+    assert shown["align"].default == "auto"
+    assert not {"steps", "repair", "verify", "example"} & set(shown)
     assert [row.name for row in fields(commands.Demo)] == ["output", "seeds", "run"]
     assert "seed" not in signature(commands.Demo).parameters
     assert part("a", b=1).metadata["part"].defaults == {"b": 1}

@@ -22,6 +22,8 @@ from slimnet.formats import FORMATS, ExportRequest
 from slimnet.networks.arch import parse_arch
 from slimnet.operator import OPERATORS
 from slimnet.study import ENGINES, Candidate, Facts, Study, run_study
+from slimnet.study.budget import ratios
+from slimnet.study.cells import Cell
 from slimnet.tasks.data import load_data
 from slimnet.train import REGIMES, Schedule
 
@@ -84,9 +86,9 @@ def test_the_python_runs_and_what_it_registers_works(tmp_path, monkeypatch, regi
     assert prunable(before) == {"stem"}
     assert prunable(slimnet.inspect(mixer, IMAGE)) == {"stem", "mix"}
     assert slimnet.prune(mixer, IMAGE, ratio=0.5, align=None).model.mix.out_channels == 32
-    order, accuracies = study_with("slimmest-first", "finetune-full", tmp_path)
-    assert order == [0.5, 0.3, 0.0]
-    assert len(accuracies) == 3
+    order, accuracies = study_with("seed-by-seed", "finetune-full", tmp_path)
+    assert order == [0, 0, 0, 1, 1]
+    assert len(accuracies) == 5
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.startswith("docs/")])
@@ -132,23 +134,23 @@ def prunable(inspection: slimnet.Inspection) -> set[str]:
     return {layer.name for layer in inspection.layers if layer.prunable}
 
 
-def study_with(engine: str, regime: str, folder: Path) -> tuple[list[float], list[float]]:
-    """The ratios in the order in which an engine ran them, and all accuracies."""
+def study_with(engine: str, regime: str, folder: Path) -> tuple[list[int], list[float]]:
+    """The seeds in the order in which an engine ran them, and all accuracies."""
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
     made = Candidate(model, Facts(macs=640, params=650))
-    study = Study((0.3, 0.5), ("l1",), (regime,), (0,), Schedule(epochs=1))
+    study = Study(ratios(0.3, 0.5), ("l1",), (regime,), (0, 1), Schedule(epochs=1))
     data = load_data("digits").limited(train=64, test=32)
-    order: list[float] = []
+    order: dict[Cell, None] = {}
     results = run_study(
         study,
-        lambda criterion, ratio: made,
+        lambda cut: made,
         made,
         data,
         folder / "study",
         engine=engine,
-        progress=lambda status: order.append(status.cell.ratio),
+        progress=lambda status: order.setdefault(status.cell),
     )
-    return list(dict.fromkeys(order)), [record.metrics["accuracy"] for record in results.records]
+    return [cell.seed for cell in order], [record.metrics["accuracy"] for record in results.records]
 
 
 def test_the_reasons_it_shows_are_the_reasons_given(mixer):

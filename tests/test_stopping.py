@@ -36,7 +36,7 @@ COMMANDS = [
     "prune m.pt --ratio 0.5 --no-verify -o old.pt",
     "prune m.pt --ratio 0.5 --no-verify -o old.pt2",
     "prune m.pt --ratio 0.5 --no-verify -o old.safetensors",
-    "export s.pt old.onnx --onnx --no-time",
+    "export s.pt old.onnx --onnx --no-latency",
     "export s.pt old.pt2 --pt2",
     "inspect m.pt --graph old.svg",
     "sensitivity m.pt --points 1 -o old.html",

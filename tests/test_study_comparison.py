@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from slimnet import comparison
 from slimnet.capture.modules import copied
 from slimnet.comparison import (
     Settings,
@@ -21,7 +22,8 @@ from slimnet.networks.payload import load_payload
 from slimnet.repairs import repair
 from slimnet.report import table
 from slimnet.study import Study, repaired, work
-from slimnet.study.budget import ratios
+from slimnet.study.budget import Budget, ratios
+from slimnet.study.cells import Cut
 from slimnet.study.masked import Masked, masked_candidate
 from slimnet.tasks.data import load_data
 from slimnet.timing.prune import prune
@@ -30,7 +32,8 @@ from slimnet.train.masks import single_weights
 
 EXAMPLE = (torch.zeros(1, *MODELS["digits_resnet"].input_shape),)
 STUDY = Study(ratios(0.5), ("l1",), ("finetune",), (0,), Schedule(epochs=1, lr=0.05, batch=32))
-SETTINGS = Settings(latency_batch=None)
+SETTINGS = Settings(timed=False)
+TIME = (Budget("latency", "0.5x"),)
 
 
 @pytest.fixture(scope="module")
@@ -66,9 +69,9 @@ def test_a_finished_study_is_read_and_a_changed_one_is_run(model, data, tmp_path
     assert cells_in(tmp_path) == before
     assert told(again) == told(first)
     for settings in (
-        Settings(prune={"align": None}, latency_batch=None),
-        Settings(prune={"layer_ratio": {"conv1": 0.2}}, latency_batch=None),
-        Settings(latency_batch=None, threads=1),
+        Settings(prune={"align": None}, timed=False),
+        Settings(prune={"layer_ratio": {"conv1": 0.2}}, timed=False),
+        Settings(timed=False, threads=1),
     ):
         count = len(cells_in(tmp_path))
         run(model, data, tmp_path, settings=settings)
@@ -151,15 +154,17 @@ def test_the_model_is_not_trained(model, data, tmp_path):
 
 def test_latency_is_kept_with_its_conditions(model, data, tmp_path):
     study = replace(STUDY, seeds=(0, 1))
-    network = run(model, data, tmp_path, study, Settings(latency_batch=3, threads=1))
+    network = run(model, data, tmp_path, study, Settings(batch=3, threads=1))
     assert network.facts.latency is not None
     assert network.facts.latency.speedup == 1.0
     (slim,) = network.slim
     latency = slim.facts.latency
     assert latency is not None
     assert "batch 3, 1 thread," in latency.conditions
-    page = write_comparison(tmp_path, "title", "slimnet compare", [network])
-    assert latency.conditions in page.read_text()
+    assert "conv1" in latency.layers and min(latency.layers.values()) > 0
+    text = write_comparison(tmp_path, "title", "slimnet compare", [network]).read_text()
+    assert latency.conditions in text
+    assert "Where the milliseconds go" in text and "<code>conv1</code>" in text
     assert "net" in json.loads((tmp_path / "results.json").read_text())
     assert network.results is not None
     assert table(network.results).row_count == 2
@@ -169,6 +174,36 @@ def test_a_cut_that_is_not_possible_is_found_before_anything_runs(model):
     with pytest.raises(PruneError, match="would leave"):
         check_cuts(model, EXAMPLE, replace(STUDY, budgets=ratios(0.5, 0.999)), SETTINGS)
     check_cuts(model, EXAMPLE, STUDY, SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("criterion", "budget", "sentence"),
+    [
+        ("l1", Budget("macs", 0.0001), r"^l1, MACs 0\.0001, global: .*cannot be met"),
+        ("l1", Budget("bytes", "10B"), "^l1, 10B, global: "),
+        ("taylor", Budget("latency", "0.5x"), "^taylor, time 0.5x, global: criterion taylor reads"),
+        ("unstructured", Budget("macs", 0.5), r"^unstructured, MACs 0\.5: masked weights save"),
+    ],
+)
+def test_what_is_refused_says_of_which_cut(model, criterion, budget, sentence):
+    study = replace(STUDY, budgets=(budget,), criteria=(criterion,), scopes=("global",))
+    with pytest.raises((InputError, PruneError), match=sentence):
+        check_cuts(model, EXAMPLE, study, SETTINGS)
+
+
+def test_a_cut_to_a_time_is_of_the_batch_of_the_study(model, monkeypatch):
+    asked = []
+    monkeypatch.setattr(comparison, "prune", lambda *_, **options: asked.append(options))
+    cut, study = Cut("l1", Budget("latency", "0.5x")), replace(STUDY, budgets=TIME)
+    for settings in (Settings(batch=8), Settings(batch=8, timed=False)):
+        settings.cut(model, EXAMPLE, cut)
+        assert asked[-1]["batch"] == 8
+        other = replace(settings, batch=1)
+        assert settings.to_json(EXAMPLE, study) != other.to_json(EXAMPLE, study)
+    enormous = Settings(batch=10**12, timed=False)
+    with pytest.raises(InputError, match="numbers"):
+        check_cuts(model, EXAMPLE, study, enormous)
+    check_cuts(model, EXAMPLE, STUDY, enormous)  # which times nothing
 
 
 @pytest.mark.parametrize(

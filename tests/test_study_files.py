@@ -23,7 +23,7 @@ from slimnet.train import Schedule
 STORED = Path(__file__).parent / "studies"
 EXAMPLE = (torch.zeros(1, 1, 6, 6),)
 SETTINGS = Settings(
-    prune={"align": None, "min_channels": 1, "seed": 0}, latency_batch=2, threads=1, device="cpu"
+    prune={"align": None, "min_channels": 1, "seed": 0}, batch=2, threads=1, device="cpu"
 )
 BASE = Schedule(epochs=2, lr=0.01, batch=8)
 STUDIES = (
@@ -51,6 +51,9 @@ def stored():
     return [json.loads(path.read_text()) for path in (STORED / "cells").iterdir()]
 
 
+LATER = {"losses": [], "curve": [], "best": None, "rates": 1, "memory": None, "energy": None}
+
+
 def test_every_cell_is_read_and_says_the_same():
     for fields in stored():
         digest = fields.pop("digest")
@@ -59,9 +62,9 @@ def test_every_cell_is_read_and_says_the_same():
         expected = {**fields, "cut": {"accuracy": before}, "metrics": {"accuracy": after}}
         if fields["certificate"] is not None:  # what came later
             expected["certificate"] = {**fields["certificate"], "outputs": []}
-        later = {name: told.pop(name) for name in ("losses", "curve", "best", "rates")}
+        later = {name: told.pop(name) for name in LATER}
         assert told == expected, digest
-        assert later == {"losses": [], "curve": [], "best": None, "rates": 1}
+        assert later == LATER
 
 
 def test_results_are_read_and_say_the_same():
@@ -71,7 +74,7 @@ def test_results_are_read_and_say_the_same():
     again = Results.from_json(json.loads(json.dumps(results.to_json())))
     assert again == results
     for row, then in zip(results.to_json()["summary"], fields["summary"], strict=True):
-        assert row.pop("best") is None  # which came later
+        assert {row.pop(name) for name in ("best", "memory", "energy")} == {None}  # came later
         found = row.pop("metrics")["accuracy"]
         named = {
             "accuracy_cut": "cut",

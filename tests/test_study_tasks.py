@@ -56,7 +56,7 @@ def make_task():
     )
 """
 STUDY = Study(ratios(0.5), ("l1",), ("finetune",), (0, 1), Schedule(epochs=4, lr=0.05, batch=8))
-SETTINGS = Settings(latency_batch=None, device="cpu", prune={"align": None})
+SETTINGS = Settings(timed=False, device="cpu", prune={"align": None})
 
 
 def regressor():

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from slimnet.train import meter
-from slimnet.train.meter import Used, metered
+from slimnet.train.meter import Meter
 
 CPU = torch.device("cpu")
 
@@ -24,28 +24,20 @@ def rapl(tmp_path, monkeypatch):
 def test_the_packages_are_added_and_their_parts_are_not(rapl):
     for name, joules in (("intel-rapl:0", 10), ("intel-rapl:1", 990), ("intel-rapl:0:0", 5)):
         zone(rapl, name, joules)
-    with metered(CPU) as used:
-        zone(rapl, "intel-rapl:0", 17)
-        zone(rapl, "intel-rapl:1", 3)  # which went past 1000 and began again
-        zone(rapl, "intel-rapl:0:0", 500)
-    assert used.energy == pytest.approx(7 + 13)
+    running = Meter(CPU)
+    zone(rapl, "intel-rapl:0", 17)
+    zone(rapl, "intel-rapl:1", 3)  # which went past 1000 and began again
+    zone(rapl, "intel-rapl:0:0", 500)
+    assert running.used().energy == pytest.approx(7 + 13)
 
 
 def test_without_counters_energy_is_not_measurable(rapl):
-    with metered(CPU) as used:
-        pass
-    assert used.energy is None
+    assert Meter(CPU).used().energy is None
 
 
 @pytest.mark.skipif(not (meter.Path("/proc/self/clear_refs")).exists(), reason="Linux alone")
 def test_the_mark_is_of_the_block(rapl):
-    with metered(CPU) as small:
-        pass
-    with metered(CPU) as large:
-        torch.ones(64, 2**20).sum()
-    assert small.memory and large.memory > small.memory + 200 * 2**20
-
-
-def test_one_after_the_other():
-    assert Used(3, 1.0) + Used(2, 4.0) == Used(3, 5.0)
-    assert Used(None, 1.0) + Used(2, None) == Used(2, None)
+    small = Meter(CPU).used()
+    running = Meter(CPU)
+    torch.ones(64, 2**20).sum()
+    assert small.memory and running.used().memory > small.memory + 200 * 2**20

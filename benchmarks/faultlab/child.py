@@ -195,7 +195,8 @@ def _results(path: Path) -> dict[str, Any]:
     told = []
     for name, fields in json.loads(path.read_text()).items():
         facts = Results.from_json(fields).to_json()
-        records = [{**record, "seconds": 0, "latency": None} for record in facts["records"]]
+        unlike = dict.fromkeys(("seconds", "memory", "energy", "latency"))
+        records = [{**record, **unlike} for record in facts["records"]]
         told.append([name, records, facts["data"]])
     return _digested(json.dumps(told, sort_keys=True))
 

@@ -138,15 +138,12 @@ def clock(way: Way[AutoRequest]) -> Done:
     return Done(latency.sentence(), record={**latency.to_json(), "layers": _layers(way)})
 
 
-def _layers(way: Way[AutoRequest]) -> list[dict[str, Any]]:
-    """Where the milliseconds of both files go; what takes longest in the dense one first."""
+def _layers(way: Way[AutoRequest]) -> dict[str, dict[str, float]]:
+    """Where the milliseconds of both files go."""
     inputs = random_inputs(way.example, way.request.latency_batch, way.request.seed)
     threads = way.request.threads or torch.get_num_threads()
-    dense, slim = (
-        by_layer(file, inputs, threads=threads) for file in (dense_onnx(way), way.path("slim.onnx"))
-    )
-    names = sorted({**dense, **slim}, key=lambda name: -dense.get(name, 0.0))
-    return [{"name": n, "dense": dense.get(n, 0.0), "slim": slim.get(n, 0.0)} for n in names]
+    files = {"dense": dense_onnx(way), "slim": way.path("slim.onnx")}
+    return {name: by_layer(file, inputs, threads=threads) for name, file in files.items()}
 
 
 FILES = (

@@ -22,7 +22,7 @@ from slimnet.planning.request import CutRequest
 from slimnet.report import table, verdict_lines
 from slimnet.rewinding import Rewinds
 from slimnet.study import ENGINES, KEEP, STORES, Results, Study
-from slimnet.study.budget import KINDS, Budget, listed, ratios
+from slimnet.study.budget import Budget, listed, ratios
 from slimnet.study.cells import mask_of
 from slimnet.study.masked import cutting
 from slimnet.study.results_file import results_json
@@ -89,7 +89,8 @@ def _settings(
         data = samples_from(task, options.samples, run.seed, opened.model)
     return Settings(
         prune=_shared(replace(options.cut, seed=run.seed, outputs=read)),
-        latency_batch=options.batch if options.time else None,
+        batch=options.batch,
+        timed=options.time,
         threads=run.threads,
         device=device,
         samples=options.samples,
@@ -129,7 +130,14 @@ def _engine(options: commands.Compare) -> str:
 
 def _budgets(options: commands.Compare) -> tuple[Budget, ...]:
     """All that were typed, or half of the channels."""
-    typed = {kind: getattr(options, kind) for kind in KINDS}
+    typed = {
+        "ratio": options.ratio,
+        "macs": options.macs,
+        "params": options.params,
+        "compression": options.compression,
+        "bytes": options.bytes,
+        "latency": options.latency,
+    }
     pairs = [(kind, text) for kind, text in typed.items() if text is not None]
     return tuple(b for kind, text in pairs for b in listed(kind, text)) or ratios(0.5)
 

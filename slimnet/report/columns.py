@@ -68,7 +68,21 @@ def full(results: Results) -> tuple[Column, ...]:
         Column("compute", lambda row: _compute(row.compute), of_network=False),
         Column("time", lambda row: _time(row.seconds), of_network=False),
         Column("in\ntotal", lambda row: _compute(row.total_compute), of_network=False),
+        *_used(results),
     )
+
+
+def _used(results: Results) -> Iterator[Column]:
+    """What trainings took beside time, where it could be measured."""
+    rows = results.summary()
+    if any(row.used.memory is not None for row in rows):
+        yield Column("memory\nMB", lambda row: _scaled(row.used.memory, 1e6), of_network=False)
+    if any(row.used.energy is not None for row in rows):
+        yield Column("energy\nkJ", lambda row: _scaled(row.used.energy, 1e3), of_network=False)
+
+
+def _scaled(value: float | None, unit: float) -> str:
+    return words.NOTHING if value is None else f"{value / unit:,.3g}"
 
 
 def _other(results: Results, metric: Metric) -> Column:

@@ -16,6 +16,7 @@ from slimnet.output import write_text
 from slimnet.report import columns, plots, words
 from slimnet.report.chart import COLOURS
 from slimnet.report.conclusions import HEADINGS, SHOWN, conclusions, numbers
+from slimnet.report.layers import LayerTimes, layer_times
 from slimnet.report.templates import filled
 from slimnet.study import Facts, LatencyFacts, Results
 from slimnet.study.cells import Cut
@@ -90,6 +91,7 @@ def render(report: Report) -> str:
         widths_of=_widths,
         widths_plot=lambda network: plots.widths_plot(_groups(network)),
         latency_plot=lambda network: plots.latency_plot(_latencies(network)),
+        layer_times=_layer_times,
     )
 
 
@@ -124,3 +126,17 @@ def _latencies(network: NetworkReport) -> list[tuple[str, LatencyFacts]]:
     """The measured networks, the dense one first."""
     named = [("dense", network.facts), *((slim.name, slim.facts) for slim in network.slim)]
     return [(name, facts.latency) for name, facts in named if facts.latency is not None]
+
+
+def _layer_times(network: NetworkReport) -> LayerTimes | None:
+    """Where the milliseconds go, of the dense network and the first slim ones; None: unknown."""
+    facts = {"dense": network.facts, **{slim.name: slim.facts for slim in network.slim[:_COLUMNS]}}
+    known = {
+        name: one.latency.layers
+        for name, one in facts.items()
+        if one.latency is not None and one.latency.layers
+    }
+    return layer_times(known) if "dense" in known else None
+
+
+_COLUMNS = 8

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 from slimnet.report import chart, words
 from slimnet.report.chart import COLOURS, Bar, Mark, Series
 from slimnet.study import LatencyFacts, Results, Row
+from slimnet.study.cells import Cut
 from slimnet.study.curves import Curve, Sensitivity
 from slimnet.study.questions import row_in_words
 from slimnet.train import REGIMES
@@ -26,7 +27,7 @@ def curves_note(results: Results) -> str:
 
 def series_note(results: Results) -> str:
     """How many lines there is no room for in the pictures against costs."""
-    return _left_out(len({(row.criterion, row.regime) for row in results.summary()}) - 1)
+    return _left_out(len({(_way(row.cut), row.regime) for row in results.summary()}) - 1)
 
 
 def _left_out(lines: int) -> str:
@@ -82,14 +83,14 @@ def metric_plot(results: Results, view: str) -> str | None:
     shown, metric = VIEWS[view], results.metric
     places = [(row, shown.of(row, results)) for row in results.summary()]
     placed = [(row, x) for row, x in places if x]
-    names = list(dict.fromkeys((row.criterion, row.regime) for row, _ in placed))
+    names = list(dict.fromkeys((_way(row.cut), row.regime) for row, _ in placed))
     names = names[: MOST_LINES + 1]  # the dense network is the first
     retrained = [name for name in names if name != (None, None)]
     if not any(criterion for criterion, _ in retrained):
         return None
     series = []
     for number, name in enumerate(names):
-        points = [(row, x) for row, x in placed if (row.criterion, row.regime) == name]
+        points = [(row, x) for row, x in placed if (_way(row.cut), row.regime) == name]
         points.sort(key=lambda point: point[1])
         marks = tuple(_mark(row, x, shown, results.digits(metric)) for row, x in points)
         # side by side, or their bars would hide one another
@@ -100,12 +101,16 @@ def metric_plot(results: Results, view: str) -> str | None:
 
 
 Name: TypeAlias = tuple[str | None, str | None]
-"""Criterion and regime; the dense network has no criterion."""
+"""Criterion (and scope, where several are compared) and regime; the dense network has none."""
 
 
 def _series_name(name: Name) -> str:
     criterion, regime = name
     return ", ".join([criterion or "dense", *([REGIMES[regime].title] if regime else [])])
+
+
+def _way(cut: Cut | None) -> str | None:
+    return None if cut is None else cut.way
 
 
 def _look(name: Name, names: Sequence[Name]) -> tuple[int | None, int]:
@@ -138,11 +143,11 @@ def curves_plot(results: Results, of: str) -> str | None:
     rows = [(group[0].cell, [getattr(x, of) for x in group]) for group in groups[:MOST_LINES]]
     if not rows:
         return None
-    names = list(dict.fromkeys((cell.criterion, cell.regime) for cell, _ in rows))
+    names = list(dict.fromkeys((_way(cell.cut), cell.regime) for cell, _ in rows))
     series = []
     for cell, values in rows:
         name = row_in_words(cell)
-        look = _look((cell.criterion, cell.regime), names)
+        look = _look((_way(cell.cut), cell.regime), names)
         series.append(Series(name, tuple(_epochs(values)), *look))
     title = "loss of the training samples" if of == "losses" else words.label(results.metric)
     return chart.lines(series, "epochs", title)

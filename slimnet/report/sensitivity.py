@@ -14,7 +14,7 @@ from slimnet.report.chart import COLOURS
 from slimnet.report.plots import sensitivity_plot
 from slimnet.report.templates import filled
 from slimnet.study.curves import Curve, Point, Sensitivity
-from slimnet.text import legible
+from slimnet.text import decimal, legible
 
 
 def sensitivity_table(measured: Sensitivity) -> Table:
@@ -43,8 +43,15 @@ def time_cells(measured: Sensitivity, curve: Curve) -> tuple[str, ...]:
     if measured.ms is None:
         return ()
     last = _at(curve, measured.shares[-1])
-    saved, price = last and measured.saved(last), measured.price(curve)
-    return tuple("–" if x is None else f"{x:.3g}" for x in (saved, price))
+    saved = None if last is None else measured.saved(last)
+    price = measured.price(curve)
+    return tuple("–" if x is None else _figures(x) for x in (saved, price))
+
+
+def _figures(number: float) -> str:
+    """Three of them, and a true minus."""
+    digits = 0 if abs(number) >= 100 else 1 if abs(number) >= 10 else 3
+    return decimal(number, digits)
 
 
 def cheapest_sentence(measured: Sensitivity) -> str:
@@ -58,7 +65,7 @@ def cheapest_sentence(measured: Sensitivity) -> str:
     ms = f"a run takes {measured.ms:.3g} ms as it is"
     if not known:
         return f"{ms}; no group saves any of it by itself"
-    listed = "; ".join(f"{_named(curve)} ({price:.3g})" for price, curve in known[:3])
+    listed = "; ".join(f"{_named(curve)} ({_figures(price)})" for price, curve in known[:3])
     unit = "change of the outputs" if measured.accuracy is None else "points of accuracy"
     return f"{ms}; least {unit} lost for each ms saved, at the cheapest width: {listed}"
 

@@ -10,6 +10,7 @@ from typing import Any
 from slimnet.costs.quantity import quantities, share_left
 from slimnet.output import write_text
 from slimnet.report.chart import COLOURS, Mark, Series, lines
+from slimnet.report.layers import layer_times
 from slimnet.report.templates import filled
 from slimnet.task import Metric
 
@@ -55,24 +56,11 @@ def write_way(path: Path, page: Page, steps: Sequence[StepRow], stopped: str = "
         proof="" if plan is None else by_name["prune"].record["proof"],
         sentences=[] if plan is None else by_name["prune"].record["sentences"],
         curve="" if "retrain" not in by_name else _loss_curve(by_name["retrain"].record),
-        layers=[] if latency is None else _longest(latency.get("layers", ())),
+        layers=None if latency is None else layer_times(latency.get("layers", {})),
         latency=latency,
         colours=COLOURS,
     )
     write_text(path, text)
-
-
-def _longest(layers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What takes longest, and the rest as one row."""
-    rows = [dict(row) for row in layers[:_MOST]]
-    rest = layers[_MOST:]
-    if rest:
-        sums = {name: sum(row[name] for row in rest) for name in ("dense", "slim")}
-        rows.append({"name": f"{len(rest)} others", **sums})
-    return rows
-
-
-_MOST = 24
 
 
 def _loss_curve(record: Mapping[str, Any]) -> str:

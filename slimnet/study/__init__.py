@@ -1,6 +1,7 @@
-"""Studies: ratios x criteria x regimes x seeds, resumable, with means and spread.
+"""Studies: budgets x criteria x scopes x regimes x seeds, resumable, with means and spread.
 
-:mod:`.cells` says what a study consists of, :mod:`.facts` what was measured of a network,
+:mod:`.budget` is what a cut is asked for, :mod:`.cells` says what a study consists of,
+:mod:`.facts` what was measured of a network,
 :mod:`.results` what comes out, in one file by :mod:`.results_file`. :mod:`.questions` says which
 rows are compared, :mod:`.paired` does the statistics, :mod:`.verdicts` what may be concluded. A
 :mod:`.store` keeps results and says who runs which cell; :mod:`.stores` has one file for each kind.

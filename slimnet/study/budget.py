@@ -68,6 +68,11 @@ class Budget:
         """Whether it is a ratio: of channels, or of single weights."""
         return self.kind == "ratio"
 
+    @property
+    def is_time(self) -> bool:
+        """Whether it is of milliseconds, which takes measuring."""
+        return self.kind == "latency"
+
     def masked(self, maskable: int, parameters: int) -> float:
         """The share of the ``maskable`` weights that a mask takes, out of all ``parameters``.
 

@@ -81,6 +81,11 @@ class Study:
         """Which weights its regimes start from."""
         return {REGIMES[regime].start for regime in self._all}
 
+    @property
+    def is_timed(self) -> bool:
+        """Whether one of its budgets is a time."""
+        return any(budget_.is_time for budget_ in self.budgets)
+
     def regimes_of(self, criterion: str) -> tuple[str, ...]:
         """Those that fit: what is masked has nothing to repair, what is cut nothing to hold."""
         if mask_of(criterion) is None:
@@ -161,6 +166,11 @@ class Cut:
             return None
         asked = fields["ratio"] if "ratio" in fields else fields["budget"]
         return cls(fields["criterion"], Budget.from_json(asked), fields.get("scope"))
+
+    @property
+    def way(self) -> str:
+        """How channels are chosen, whatever the budget."""
+        return self._with_scope(self.criterion)
 
     @property
     def label(self) -> str:

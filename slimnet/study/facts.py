@@ -33,6 +33,7 @@ class LatencyFacts:
     speedup_high: float | None = None
     conditions: str | None = None  # how it was measured, in words
     verdict: str | None = None  # of a Speedup; None of the dense network, and of older files
+    layers: Mapping[str, float] | None = None  # ms by layer, timed node by node
 
     def to_json(self) -> dict[str, Any]:
         """Every field that is known."""
@@ -43,6 +44,8 @@ class LatencyFacts:
         """Read what ``to_json`` gave."""
         values: dict[str, Any] = {name: float(fields[name]) for name in _NUMBERS if name in fields}
         values |= {name: str(fields[name]) for name in _WORDS if fields.get(name) is not None}
+        if (layers := fields.get("layers")) is not None:
+            values["layers"] = {str(name): float(ms) for name, ms in layers.items()}
         return cls(**values)
 
 

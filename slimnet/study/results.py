@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from slimnet.errors import InputError
@@ -18,6 +18,7 @@ from slimnet.study.cells import Cell, Cut, Study, cut_json
 from slimnet.study.facts import Facts
 from slimnet.task import Metric
 from slimnet.train import REGIMES
+from slimnet.train.meter import Used
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class CellResult:
     curve: tuple[float, ...] = ()  # the metric that counts, where it was measured after each epoch
     best: float | None = None  # the best of these; never compared
     rates: int = 1  # learning rates that were tried, to take the best of them
+    used: Used = field(default_factory=Used, compare=False)  # by the training, beside its time
 
     @property
     def compute(self) -> float:
@@ -44,7 +46,12 @@ class CellResult:
     def to_json(self) -> dict[str, Any]:
         """Every field, flat; ``CellResult.from_json`` reads it back."""
         own = {name: getattr(self, name) for name in _OWN}
-        return {"cell": self.cell.to_json(), **own, **self.facts.to_json()}
+        return {
+            "cell": self.cell.to_json(),
+            **own,
+            **self.used.to_json(),
+            **self.facts.to_json(),
+        }
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> CellResult:
@@ -53,7 +60,9 @@ class CellResult:
         rest: dict[str, Any] = {name: fields[name] for name in _COUNTS}
         rest |= {name: tuple(fields.get(name, ())) for name in _CURVES}
         rest |= {name: fields[name] for name in _LATER if name in fields}
-        return cls(Cell.from_json(fields["cell"]), Facts.from_json(fields), cut, metrics, **rest)
+        used = Used(*(fields.get(name) for name in ("memory", "energy")))
+        facts = Facts.from_json(fields)
+        return cls(Cell.from_json(fields["cell"]), facts, cut, metrics, **rest, used=used)
 
 
 _COUNTS = ("epochs", "samples", "seconds")
@@ -106,6 +115,7 @@ class Row:
     total_compute: float | None  # the dense network's training included where it was needed
     seconds: float  # mean of the runs
     best: float | None = None  # mean of the best epochs of the metric that counts, where measured
+    used: Used = field(default_factory=Used)  # by a training; memory at most, the mean of energy
 
     @property
     def criterion(self) -> str | None:
@@ -131,13 +141,17 @@ class Row:
         """Every number, flat, for those who only read."""
         return {
             **cut_json(self.cut),
-            **{name: value for name, value in asdict(self).items() if name not in ("cut", "facts")},
+            **{name: value for name, value in asdict(self).items() if name not in _NESTED},
+            **self.used.to_json(),
             "macs": self.facts.macs,
             "params": self.facts.params,
             "channels_removed": self.facts.channels_removed,
             "latency_ms": self.latency_ms,
             "speedup": self.speedup,
         }
+
+
+_NESTED = ("cut", "facts", "used")
 
 
 @dataclass(frozen=True)
@@ -255,6 +269,10 @@ def _row(records: Sequence[CellResult], results: Results) -> Row:
         total_compute=_total_compute(one, results.study),
         seconds=statistics.fmean(record.seconds for record in records),
         best=_mean_if_all([record.best for record in records]),
+        used=Used(
+            max((x for record in records if (x := record.used.memory) is not None), default=None),
+            _mean_if_all([record.used.energy for record in records]),
+        ),
     )
 
 

@@ -51,6 +51,7 @@ from slimnet.train import (
 from slimnet.train.checkpoint import Checkpoint
 from slimnet.train.loop import History, place_of
 from slimnet.train.masks import MASKS, Held
+from slimnet.train.meter import Meter, Used
 from slimnet.train.snapshot import Snapshot
 
 Progress: TypeAlias = Callable[[float], None]
@@ -117,11 +118,12 @@ def run_cell(setup: Setup, cell: Cell, progress: Progress = lambda part: None) -
     try:
         stored = setup.networks.get(cell.network(setup.baseline))
         watch = EachEpoch(setup.data.load(setup.folder)) if setup.curves else None
-        model, history = _retrained(setup, cell, stored, progress, watch)
+        model, history, used = _retrained(setup, cell, stored, progress, watch)
         if setup.keep and not cell.is_baseline:
             setup.kept.leave(cell, stored.artifact, model)
     except InputError as error:
         raise InputError(f"{cell}: {error}") from error
+    curve, best = watch.ended(history.metrics) if watch and history.epochs else ((), None)
     return CellResult(
         cell,
         stored.facts,
@@ -131,18 +133,20 @@ def run_cell(setup: Setup, cell: Cell, progress: Progress = lambda part: None) -
         history.samples,
         history.seconds,
         history.losses,
-        *(watch.ended(history.metrics) if watch and history.epochs else ()),
+        curve,
+        best,
+        used=used,
     )
 
 
 def _retrained(
     setup: Setup, cell: Cell, stored: StoredNetwork, progress: Progress, watch: EachEpoch | None
-) -> tuple[nn.Module, History]:
+) -> tuple[nn.Module, History, Used]:
     baseline = setup.networks.get(setup.baseline)
     dense = setup.networks.dense(baseline.artifact)
     model = dense if cell.criterion is None else stored.artifact.model(Network.of(dense))
     if cell.regime is None:
-        return model, _untrained(stored.metrics, 0.0)
+        return model, _untrained(stored.metrics, 0.0), Used()
     regime, task = REGIMES[cell.regime], setup.data.load(setup.folder)
     began = time.perf_counter()
     start(
@@ -155,10 +159,11 @@ def _retrained(
         held.apply(model)
     if not regime.epochs:
         seconds = time.perf_counter() - began
-        return model, _untrained(measure(model, task, setup.device), seconds)
+        return model, _untrained(measure(model, task, setup.device), seconds), Used()
     file = Checkpoint.of(setup.kept.snapshot(cell), model, {"cell": cell.id})
     snapshot = file.read()
     before = 0.0 if snapshot is None else float(snapshot.settled["seconds"])
+    meter = Meter(place_of(setup.device))
     history = train(
         model,
         task,
@@ -171,7 +176,10 @@ def _retrained(
         interval=INTERVAL,
         resume=snapshot,
     )
-    return model, replace(history, seconds=before + history.seconds)
+    used = meter.used()
+    if snapshot is not None:  # what the killed run took was never read
+        used = replace(used, energy=None)
+    return model, replace(history, seconds=before + history.seconds), used
 
 
 INTERVAL = 60.0  # seconds between two snapshots inside an epoch

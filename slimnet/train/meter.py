@@ -7,8 +7,8 @@ not measurable, and nothing is estimated.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
@@ -21,7 +21,7 @@ from slimnet.memory import highest_mark, lower_mark
 RAPL = Path("/sys/class/powercap")
 
 
-@dataclass
+@dataclass(frozen=True)
 class Used:
     """What one training took; None: not measurable here."""
 
@@ -32,28 +32,22 @@ class Used:
         """Both fields."""
         return asdict(self)
 
-    def __add__(self, other: Used) -> Used:
-        """One after the other."""
-        marks = [mark for mark in (self.memory, other.memory) if mark is not None]
-        both = None not in (self.energy, other.energy)
-        return Used(
-            max(marks, default=None),
-            (self.energy or 0.0) + (other.energy or 0.0) if both else None,
-        )
 
+class Meter:
+    """Runs from when it is made; a process's mark counts what it held before."""
 
-@contextmanager
-def metered(device: torch.device) -> Iterator[Used]:
-    """Fills what it gives once the block ends; a process's mark counts what it held before."""
-    used, before = Used(), _counters(device)
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    else:
-        lower_mark()
-    yield used
-    on_gpu = device.type == "cuda"
-    used.memory = torch.cuda.max_memory_allocated(device) if on_gpu else highest_mark()
-    used.energy = _between(before, _counters(device))
+    def __init__(self, device: torch.device) -> None:
+        self._device, self._before = device, _counters(device)
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        else:
+            lower_mark()
+
+    def used(self) -> Used:
+        """Up to now."""
+        on_gpu = self._device.type == "cuda"
+        memory = torch.cuda.max_memory_allocated(self._device) if on_gpu else highest_mark()
+        return Used(memory, _between(self._before, _counters(self._device)))
 
 
 def _counters(device: torch.device) -> dict[str, tuple[float, float]]:

@@ -30,7 +30,7 @@ ONTO_ITSELF = (
     f"{REPAIR} -o data.npz",
     f"{SPARSE_ONE} -o dense.pt",
     f"{SPARSE_ONE} -o data.npz",
-    "export slim.pt slim.pt --onnx --no-time",
+    "export slim.pt slim.pt --onnx --no-latency",
     "export slim.pt slim.pt --pt2",
     "export slim.pt --onnx --against dense.pt dense.pt",
     "export slimown.pt slimown.pt --pt2",
@@ -166,7 +166,7 @@ def targets_of_others(random: Random) -> Iterator[Fault]:
         ("inspect dense.pt --graph", ".html"),
         (f"{REPAIR} -o", ".pt"),
         (f"{SPARSE_ONE} -o", ".pt"),
-        ("export slim.pt --onnx --no-time", ".onnx"),
+        ("export slim.pt --onnx --no-latency", ".onnx"),
         ("export slim.pt --pt2", ".pt2"),
         ("compare dense.pt --data npz:data.npz --epochs 1 --seeds 1 --no-time -o", ""),
     )
@@ -294,12 +294,12 @@ def _renamed(folder: Path, name: str) -> None:
 @family("paths")
 def odd_names_of_sources(random: Random) -> Iterator[Fault]:
     """A good file under an odd name is read as any other."""
-    ways = ("inspect", "prune --ratio 0.5 -o out.pt", "export --onnx out.onnx --no-time")
+    ways = ("inspect", "prune --ratio 0.5 -o out.pt", "export --onnx out.onnx --no-latency")
     for name in NAMES:
         way = command(random.choice(ways))
         first = ("--", f"./{name}") if name.startswith("-") else (name,)
         export = way[0] == "export"
-        words = (way[0], name, "out.onnx", "--onnx", "--no-time") if export else ()
+        words = (way[0], name, "out.onnx", "--onnx", "--no-latency") if export else ()
         yield Fault(
             name=f"the network's file is called {name!r:.40}",
             command=words or (way[0], *way[1:], *first),
