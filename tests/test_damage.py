@@ -21,7 +21,7 @@ from slimnet.files.tensors_file import write_tensors
 from slimnet.models import MODELS
 from slimnet.network import Network
 from slimnet.networks.payload import load_payload
-from slimnet.sparsity.training import Recipe, sparsify, write_state
+from slimnet.sparsity.training import Recipe, sparsify
 from slimnet.study import (
     Candidate,
     Facts,
@@ -34,6 +34,7 @@ from slimnet.study import (
 from slimnet.study.budget import ratios
 from slimnet.tasks.data import load_data
 from slimnet.train import Schedule
+from slimnet.train.checkpoint import write_state
 
 FLIPS = 120
 

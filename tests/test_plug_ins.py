@@ -294,6 +294,7 @@ import torch
 from torch import nn
 from slimnet.study import STORES, Candidate, Facts, Study, run_study
 from slimnet.tasks.data import DataSpec
+from slimnet.study.budget import ratios
 from slimnet.train import STARTS, Schedule
 
 made = Candidate(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), Facts(640, 650))
