@@ -116,7 +116,8 @@ def test_the_better_of_both_networks_is_exported(made):
 def test_the_page_says_what_was_done_and_how_to_repeat_it(made):
     folder, steps = made
     page = (folder / "report.html").read_text()
-    assert len(page) < 2_000_000 and "http" not in page.replace("http-equiv", "")
+    names = re.sub("http-equiv|http://www.w3.org/2000/svg", "", page)  # a namespace is no request
+    assert len(page) < 2_000_000 and "http" not in names
     for step in steps.values():
         assert step.command.replace("'", "&#39;") in page
     assert "of the MACs and" in page and "slimnet auto …" in page
