@@ -111,7 +111,7 @@ def tiny():
 
 
 def ran(folder, data):
-    return run_study(STUDY, lambda criterion, ratio: tiny(), tiny(), data, folder, device="cpu")
+    return run_study(STUDY, lambda cut: tiny(), tiny(), data, folder, device="cpu")
 
 
 def results(folder, data):
